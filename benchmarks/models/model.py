@@ -1,0 +1,55 @@
+"""What a benchmarked training run consists of.
+
+A model knows nothing of who differentiates it. Its step is built from the inner gradient that it is given: `jax`, `metagrad` and the
+hand-written mixed mode all offer `grad` and `value_and_grad` with JAX's arguments, and the rest of the step is the same code for all.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+import optax
+
+# Adam with a square root that is differentiable where a gradient is exactly zero: without eps_root its metagradient is NaN there.
+OPTIMISER = optax.adam(1e-3, eps_root=1e-8)
+
+
+class Autodiff(Protocol):
+    """Whoever takes the inner gradients: a module or object with these two of JAX's functions."""
+
+    grad: Callable
+    value_and_grad: Callable
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """A training run and the question that is asked of it: how does each training example's weight change the held-out loss?
+
+    Attributes:
+      name: "mlp".
+      description: one line for tables.
+      state0: the state before the first step; float leaves are f32.
+      meta: f32[examples], the weight of each training example.
+      draw_batches: `draw_batches(T)` gives (inputs, example index), each with a leading axis of length T.
+      held_out: the batch on which the outer function takes its loss.
+      make_step: `make_step(autodiff)` gives `step(state, meta, batch) -> state`.
+      outer: `outer(state, held_out) -> scalar`.
+    """
+
+    name: str
+    description: str
+    state0: Any
+    meta: Any
+    draw_batches: Callable[[int], Any]
+    held_out: Any
+    make_step: Callable[[Autodiff], Callable]
+    outer: Callable[[Any, Any], Any]
+
+
+def as_dtype(tree: Any, dtype: Any) -> Any:
+    """The tree as NumPy arrays, with every float leaf in `dtype`. Rounds nothing on the way from f32 to f64: the reference starts from the same numbers."""
+    return jax.tree.map(lambda x: np.asarray(x, dtype) if np.issubdtype(np.asarray(x).dtype, np.floating) else np.asarray(x), tree)

@@ -1,0 +1,95 @@
+"""Cuts the inner gradients out of the step.
+
+    func @step(%s, %z, %b) {                       func @update(%s, %z, %b, %g) { return <optimiser>(%s, %g) }
+      %x = <model input>(%s, %b)                   func @inputs_0(%s, %z, %b)   { return <model input>(%s, %b) }
+      %g = "metagrad.grad"(%x) {loss = @loss} ->   func @inner(%s, %z, %b)      { %x = call @inputs_0(%s, %z, %b)
+      %n = <optimiser>(%s, %g)                                                    %g = "metagrad.grad"(%x) {loss = @loss}
+      return %n                                                                   return %g }
+    }                                              func @step(%s, %z, %b)       { %g = call @inner; call @update }
+
+With m gradients there are m functions @inputs_i; the i-th also takes the results of the gradients before it, so that a step whose second
+gradient depends on its first (SAM, an inner loop unrolled by hand) is cut as well.  Results that nothing reads are not passed on.
+A step without `metagrad.grad` keeps its body as @update, and @inner returns nothing.
+"""
+
+from __future__ import annotations
+
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import func
+
+from metagrad.compiler import functions
+from metagrad.compiler.raise_gradients import GRAD
+
+NAME = "cut"
+
+
+def run(module: ir.Module) -> None:
+    step = functions.need(module, "step", NAME)
+    sites = gradients_of(step)
+    kept = [_results_read(site) for site in sites]
+    carried = [functions.types([site.results[i] for i in keep]) for site, keep in zip(sites, kept)]
+
+    update = functions.clone(module, step, "update")
+    _hand_over(step, update)
+    _feed(update, kept, carried)
+    inputs = []
+    for index in range(len(sites)):
+        reader = functions.clone(module, step, f"inputs_{index}")
+        wanted = list(gradients_of(reader)[index].operands)
+        _feed(reader, kept[:index], carried[:index], wanted)
+        _hand_over(step, reader)
+        inputs.append(reader)
+
+    arguments = functions.types(functions.body(step).arguments)
+    templates = [(functions.types(site.results), dict(_attributes(site)), site.location) for site in sites]
+
+    def build_inner(operands: list[ir.Value]) -> list[ir.Value]:
+        inner: list[ir.Value] = []
+        for index, (results, attributes, location) in enumerate(templates):
+            read = functions.call(inputs[index], [*operands, *inner])
+            with location:
+                gradient = ir.Operation.create(GRAD, results=results, operands=read, attributes=attributes)
+            inner += [gradient.results[i] for i in kept[index]]
+        return inner
+
+    inner = functions.add_function(module, "inner", arguments, build_inner)
+    step.operation.erase()
+    functions.add_function(
+        module,
+        "step",
+        arguments,
+        lambda operands: functions.call(update, [*operands, *functions.call(inner, operands)]),
+        visibility="public",
+    )
+
+
+def _hand_over(step: func.FuncOp, piece: func.FuncOp) -> None:
+    """A derivative that JAX made for a piece of the step stands on @step until the piece exists."""
+    for name in list(piece.attributes):
+        if name.startswith("metagrad."):
+            del piece.attributes[name]
+    made = f"metagrad.{piece.name.value}_vjp"
+    if made in step.attributes:
+        piece.attributes["metagrad.vjp"] = step.attributes[made]
+
+
+def gradients_of(function: func.FuncOp) -> list[ir.OpView]:
+    """The `metagrad.grad` ops in the function's own body, in order."""
+    return [op for op in functions.body(function).operations if op.operation.name == GRAD]
+
+
+def _results_read(site: ir.OpView) -> list[int]:
+    return [i for i, result in enumerate(site.results) if any(True for _ in result.uses)]
+
+
+def _attributes(op: ir.OpView):
+    return ((name, op.attributes[name]) for name in op.attributes)
+
+
+def _feed(function, kept, carried, results=None) -> None:
+    """Replaces the first gradients of `function` by new arguments, and drops what no longer reaches `results`."""
+    block = functions.body(function)
+    for site, keep, incoming in zip(gradients_of(function), kept, carried):
+        for i, ty in zip(keep, incoming):
+            site.results[i].replace_all_uses_with(block.add_argument(ty, site.location))
+    functions.set_results(function, functions.returned(function) if results is None else results)

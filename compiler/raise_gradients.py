@@ -1,0 +1,51 @@
+"""Raises what JAX could only say as custom calls to the ops that they mean.
+
+    %r:2 = stablehlo.custom_call @metagrad.grad(%p, %b) {called_computations = [@loss], backend_config = {wrt = [0]}}
+    %s   = stablehlo.custom_call @metagrad.stop_gradient(%x)
+->
+    %r:2 = "metagrad.grad"(%p, %b) {loss = @loss, wrt = [0]}
+    %s   = "enzyme.ignore_derivatives"(%x)
+
+JAX's lowering verifies every op that it emits, so an op of a dialect that it does not know has to pass through as a custom call.
+"""
+
+from __future__ import annotations
+
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import func
+from jaxlib.mlir.dialects import stablehlo as hlo
+
+from metagrad.compiler import functions
+
+NAME = "raise-gradients"
+
+GRAD = "metagrad.grad"
+STOP_GRADIENT = "metagrad.stop_gradient"
+
+
+def run(module: ir.Module) -> None:
+    for function in list(module.body.operations):
+        if not isinstance(function, func.FuncOp):
+            continue
+        for op in list(functions.walk(functions.body(function))):
+            if not isinstance(op, hlo.CustomCallOp):
+                continue
+            if op.call_target_name.value == GRAD:
+                _raise_grad(op)
+            elif op.call_target_name.value == STOP_GRADIENT:
+                _replace(op, "enzyme.ignore_derivatives", {})
+
+
+def _raise_grad(op: hlo.CustomCallOp) -> None:
+    said = op.attributes["mhlo.backend_config"]
+    _replace(op, GRAD, {name: said[name] for name in ("loss", "wrt", "vjp", "grad", "grad_vjp", "label") if name in said})
+
+
+def _replace(op: ir.OpView, name: str, attributes: dict[str, ir.Attribute]) -> None:
+    with ir.InsertionPoint(op), op.location:
+        raised = ir.Operation.create(
+            name, results=functions.types(op.results), operands=list(op.operands), attributes=attributes
+        )
+    for old, new in zip(op.results, raised.results):
+        old.replace_all_uses_with(new)
+    op.operation.erase()

@@ -1,0 +1,108 @@
+"""Refuses a module that the passes would trip over, with a message that names the op.
+
+JAX cannot make such a module through metagrad's frontend; a `.mlir` file given to `metagrad-opt` can hold anything.
+"""
+
+from __future__ import annotations
+
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import func
+
+from metagrad.compiler import functions
+from metagrad.compiler.functions import Arguments, is_float
+from metagrad.compiler.raise_gradients import GRAD
+
+NAME = "verify"
+
+
+class VerificationError(ValueError):
+    """An op of a module is not what the passes expect. The message names it."""
+
+
+def run(module: ir.Module) -> None:
+    """Checks the whole module.
+
+    Raises:
+      VerificationError: for the first op that is wrong.
+    """
+    try:
+        module.operation.verify()
+    except ir.MLIRError as error:
+        raise VerificationError(str(error)) from None
+    for function in module.body.operations:
+        if not isinstance(function, func.FuncOp):
+            raise VerificationError(f"'{function.operation.name}' op stands at the top of the module; only functions do")
+        for op in functions.walk(functions.body(function)):
+            name = op.operation.name
+            if name == GRAD:
+                _check_grad(module, op)
+            elif name in ("enzyme.autodiff", "enzyme.fwddiff"):
+                _check_enzyme(module, op)
+            elif name == "enzyme.ignore_derivatives" and functions.types(op.operands) != functions.types(op.results):
+                raise VerificationError(f"'{name}' op must return what it is given, with the same type")
+    _check_signatures(module)
+
+
+def _check_grad(module: ir.Module, op) -> None:
+    loss = _named(module, op, "loss")
+    _check_operands(op, loss, list(op.operands))
+    value = loss.type.results[0] if loss.type.results else None
+    if value is None or not is_float(value) or value.shape:
+        raise VerificationError(f"'{GRAD}' op: @{loss.name.value} must return a floating-point scalar first, not {value}")
+    if "wrt" not in op.attributes:
+        raise VerificationError(f"'{GRAD}' op has no `wrt`; it needs the operands to differentiate, like wrt = [0 : i64]")
+    for attr in op.attributes["wrt"]:
+        i = attr.value
+        if not 0 <= i < len(op.operands):
+            raise VerificationError(f"'{GRAD}' op: wrt names operand {i}, and there are {len(op.operands)}")
+        if not is_float(op.operands[i].type):
+            raise VerificationError(f"'{GRAD}' op: wrt names operand {i} of type {op.operands[i].type}, which has no derivative")
+    wrt = [attr.value for attr in op.attributes["wrt"]]
+    expected = [*loss.type.results, *(op.operands[i].type for i in wrt)]
+    if functions.types(op.results) != expected:
+        raise VerificationError(
+            f"'{GRAD}' op must return the results of @{loss.name.value} and then one gradient for each of wrt: "
+            f"({', '.join(map(str, expected))})"
+        )
+
+
+def _check_enzyme(module: ir.Module, op) -> None:
+    name = op.operation.name
+    target = _named(module, op, "fn")
+    for attribute, expected in (("activity", target.type.inputs), ("ret_activity", target.type.results)):
+        if attribute not in op.attributes or len(op.attributes[attribute]) != len(expected):
+            raise VerificationError(f"'{name}' op: `{attribute}` must have {len(expected)} entries, one for each of @{target.name.value}'s")
+
+
+def _named(module: ir.Module, op, attribute: str) -> func.FuncOp:
+    name = op.operation.name
+    if attribute not in op.attributes:
+        raise VerificationError(f"'{name}' op has no `{attribute}`; it must name a function of the module")
+    symbol = op.attributes[attribute].value
+    found = functions.find(module, symbol)
+    if found is None:
+        raise VerificationError(f"'{name}' op: there is no function @{symbol}")
+    return found
+
+
+def _check_operands(op, target: func.FuncOp, operands) -> None:
+    if functions.types(operands) != list(target.type.inputs):
+        raise VerificationError(
+            f"'{op.operation.name}' op: @{target.name.value} takes ({', '.join(map(str, target.type.inputs))}), "
+            f"and is given ({', '.join(map(str, functions.types(operands)))})"
+        )
+
+
+def _check_signatures(module: ir.Module) -> None:
+    step, outer = functions.find(module, "step"), functions.find(module, "outer")
+    if step is None or "metagrad.arguments" not in module.operation.attributes:
+        return
+    n = Arguments.of(module)
+    if len(step.type.inputs) != n.step:
+        raise VerificationError(f"@step takes {len(step.type.inputs)} arguments, and metagrad.arguments says {n.step}")
+    if list(step.type.results)[: n.state] != list(step.type.inputs)[: n.state]:
+        raise VerificationError("@step must return a state of the types that it is given, first of its results")
+    if outer is not None and list(outer.type.inputs)[: n.state] != list(step.type.inputs)[: n.state]:
+        raise VerificationError("@outer must take the state first")
+    if outer is not None and (not outer.type.results or not is_float(outer.type.results[0]) or outer.type.results[0].shape):
+        raise VerificationError("@outer must return a floating-point scalar first")

@@ -1,0 +1,1 @@
+"""JAX in, MLIR out: the decorator, `grad`, and the lowering that keeps JAX's derivative semantics."""

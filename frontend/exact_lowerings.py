@@ -1,0 +1,301 @@
+"""Lowerings of JAX primitives that Enzyme differentiates as JAX does, where JAX's own lowering would not be.
+
+Enzyme sees StableHLO, and at some places its derivative of an op is another one than JAX's: at ties of `max` it picks a
+side where JAX halves, at `sqrt(0)` it has 0 where JAX has infinity, `sigmoid(-100)` is lowered by JAX to `1 / (1 + exp(100))`
+and has a NaN for a derivative, `sort` has none. Each function here computes the same value from ops whose derivatives compose
+to JAX's rule, at first and second order. `capabilities.py` says which primitive uses which; tests/capabilities/ holds the evidence.
+
+Two devices do most of the work.
+
+*The value, and apart from it a carrier of the derivative.* With `held(x) = stop_gradient(x)`,
+
+    held(f(x)) - m * (held(x) - x)
+
+is f(x) to the bit, since the difference is a zero (subtracted, so that -0 stays -0), and has the derivative m, a constant. The
+cotangent is multiplied by m, as in JAX's rule: where m is 0 and the cotangent infinite, the result is NaN in both.
+An infinite x would make the difference NaN; such elements go another way.
+
+*A branch chosen by `select`.* The derivative follows the branch that is taken. What the other branch computes must stay finite,
+or 0 * inf makes it NaN: its operand is replaced by a harmless number first.
+"""
+
+import dataclasses
+import math
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax._src.interpreters import mlir
+from jax.extend import core
+from jax.extend.core import primitives
+from jaxlib.mlir.dialects import stablehlo
+
+
+# --- A primitive as JAX lowers it, and its value without a derivative --------------------------------------------
+
+plain_p = core.Primitive("as_jax_lowers_it")
+plain_p.multiple_results = True
+
+
+@plain_p.def_abstract_eval
+def _plain_shapes(*operands, of, parameters):
+    out = of.abstract_eval(*operands, **dict(parameters))[0]
+    return out if of.multiple_results else [out]
+
+
+def jax_lowering(of, ctx, *operands, **parameters):
+    """Lowers the primitive `of` by JAX's own rule, whatever overrides are in force."""
+
+    def apply(*xs):
+        out = of.bind(*xs, **parameters)
+        return out if of.multiple_results else [out]
+
+    own = dataclasses.replace(ctx.module_context.lowering_parameters, override_lowering_rules=None)
+    return mlir.lower_fun(apply)(ctx.replace(module_context=ctx.module_context.replace(lowering_parameters=own)), *operands)
+
+
+mlir.register_lowering(
+    plain_p, lambda ctx, *xs, of, parameters: jax_lowering(of, ctx, *xs, **dict(parameters)))
+
+
+def plain(of, *operands, **parameters):
+    """The primitive `of` with JAX's lowering and Enzyme's derivative: what an override builds on."""
+    out = plain_p.bind(*operands, of=of, parameters=tuple(parameters.items()))
+    return out if of.multiple_results else out[0]
+
+
+def value(of, *operands, **parameters):
+    """What the primitive `of` computes, as a constant of differentiation; its op never meets an active operand."""
+    return plain(of, *map(held, operands), **parameters)
+
+
+def held(x):
+    """x as a constant of differentiation. `lax.stop_gradient` leaves integers and booleans alone; this does not."""
+    return primitives.stop_gradient_p.bind(x)
+
+
+def difference(x):
+    """A zero whose derivative in x is -1, for every x that is not infinite (there it is a constant)."""
+    infinite = lax.abs(held(x)) == np.inf
+    finite = lax.select(infinite, lax.full_like(x, 0), x)
+    return held(finite) - finite
+
+
+def same_shape(*xs):
+    """JAX's elementwise primitives take scalars beside arrays; `select` does not."""
+    shape = np.broadcast_shapes(*(x.shape for x in xs))
+    return [x if x.shape == shape else lax.broadcast_in_dim(x, shape, ()) for x in xs]
+
+
+# --- Choices: select, max, min, clamp, reductions ------------------------------------------------------------------------
+
+
+def select_n(which, *cases):
+    """With the condition hidden from Enzyme's simplifier, which would make `max` of `where(x > 0, x, 0)`, with another tie."""
+    return plain(primitives.select_n_p, held(which), *cases)
+
+
+def larger_or_smaller(primitive):
+    """`max` and `min`: at a tie each operand gets half."""
+
+    def chooser(x, y):
+        x, y = same_shape(x, y)
+        chosen = value(primitive, x, y)
+        from_x, from_y = held(x) == chosen, held(y) == chosen
+        one, two = lax.full_like(x, 1), lax.full_like(x, 2)
+        share_x = lax.select(from_x, one, one - one) / lax.select(from_y, two, one)
+        share_y = lax.select(from_y, one, one - one) / lax.select(from_x, two, one)
+        # An infinite winner cannot go through the difference, and passes as it is.
+        passed = lax.select(from_x & from_y, x / two + y / two, lax.select(from_x, x, y))
+        winner = lax.select(lax.abs(chosen) == np.inf, passed, chosen)
+        return winner - (share_x * difference(x) + share_y * difference(y))
+
+    return chooser
+
+
+def clamp(low, x, high):
+    low, x, high = same_shape(low, x, high)
+    limited = value(primitives.clamp_p, low, x, high)
+    inside = (low < x) & (x < high)
+    below = (x < low) & (low < high)
+    above = (high < x) & (limited == high)
+    return lax.select(inside, x, lax.select(below, low, lax.select(above, high, limited)))
+
+
+def extreme(primitive):
+    """`reduce_max` and `reduce_min`: those who tie share the derivative equally."""
+
+    def reduction(x, *, axes, **parameters):
+        extremum = value(primitive, x, axes=axes, **parameters)
+        if not x.size:
+            return extremum
+        kept = [i for i in range(x.ndim) if i not in axes]
+        tied = lax.eq(held(x), lax.broadcast_in_dim(extremum, x.shape, kept))
+        shares = lax.convert_element_type(tied, x.dtype)
+        count = total(shares, axes)
+        passed = total(lax.select(tied, x, lax.full_like(x, 0)), axes) / count
+        winner = lax.select(lax.abs(extremum) == np.inf, passed, extremum)
+        return winner - total(difference(x) * shares, axes) / count
+
+    return reduction
+
+
+def total(x, axes):
+    return lax.reduce_sum(x, tuple(axes))
+
+
+# --- Functions with a singular point -----------------------------------------------------------------------------
+
+
+def sqrt(x, **parameters):
+    """At 0 Enzyme's rule has the derivative 0, JAX's has infinity; here it is NaN, so that neither is silent."""
+    zero = x == 0
+    one = lax.full_like(x, 1)
+    root = plain(primitives.sqrt_p, lax.select(zero, one, x), **parameters)
+    at_zero = one / lax.rsqrt(lax.select(zero, x, one))
+    return lax.select(zero, at_zero, root)
+
+
+def power(x, y):
+    """JAX's derivative in y is `log(x) x^y`, with 0 for the logarithm where x is 0; Enzyme has 0 * log(0) there."""
+    x, y = same_shape(x, y)
+    one = lax.full_like(x, 1)
+    if jnp.issubdtype(y.dtype, jnp.integer):
+        # Nothing flows through x^0, also not where x is 0.
+        none = y == 0
+        return lax.select(none, one, power(lax.select(none, one, x), y.astype(x.dtype)))
+    zero = x == 0
+    at_zero = plain(primitives.pow_p, lax.select(zero, x, one), held(y)) * (one + held(one - one) * difference(y))
+    return lax.select(zero, at_zero, plain(primitives.pow_p, lax.select(zero, one, x), y))
+
+
+def logistic(ctx, x, **_):
+    """One op, whose rule is y (1 - y); JAX writes it out, and the derivative of 1 / (1 + exp(-x)) overflows for x < -88."""
+    return [stablehlo.logistic(x)]
+
+
+# --- Orderings: the indices are constants, the values are gathered -----------------------------------------------
+
+
+def sort(*operands, dimension, is_stable, num_keys):
+    positions = lax.broadcasted_iota(np.int32, operands[0].shape, dimension)
+    *ordered, places = value(
+        primitives.sort_p, *operands, positions, dimension=dimension, is_stable=is_stable, num_keys=num_keys)
+    return [along(x, places, dimension) if jnp.issubdtype(x.dtype, jnp.floating) else y for x, y in zip(operands, ordered)]
+
+
+def top_k(x, *, k, axis):
+    _, places = value(primitives.top_k_p, x, k=k, axis=axis)
+    return along(x, places, axis), places
+
+
+def along(x, places, axis):
+    """x at `places` along one axis, all other axes in step."""
+    others = tuple(i for i in range(x.ndim) if i != axis)
+    numbers = lax.GatherDimensionNumbers(
+        offset_dims=(), collapsed_slice_dims=(axis,), start_index_map=(axis,),
+        operand_batching_dims=others, start_indices_batching_dims=others)
+    return lax.gather(x, lax.expand_dims(places, (x.ndim,)), numbers, (1,) * x.ndim, mode="promise_in_bounds")
+
+
+def chosen_index(primitive):
+    """`argmax` and `argmin`: Enzyme would look for the derivative of the comparison inside."""
+    return lambda x, **parameters: value(primitive, x, **parameters)
+
+
+# --- Prefixes and windows ----------------------------------------------------------------------------------------
+
+
+def prefix(combine):
+    """`cumsum` and its kin, by the parallel prefix that JAX itself uses to differentiate them; equal up to rounding."""
+
+    def scan(x, *, axis, reverse):
+        return lax.associative_scan(combine, x, axis=axis, reverse=reverse)
+
+    return scan
+
+
+def product(x, *, axes, **_):
+    """A tree of multiplications, as in JAX's derivative: right also where factors are 0. Equal up to rounding."""
+    x = jnp.moveaxis(x, tuple(axes), tuple(range(len(axes))))
+    x = x.reshape(math.prod(x.shape[: len(axes)]), *x.shape[len(axes) :])
+    if not x.shape[0]:
+        return lax.full(x.shape[1:], 1, x.dtype)
+    while x.shape[0] > 1:
+        half = x.shape[0] // 2
+        x = lax.concatenate([x[:half] * x[half : 2 * half], x[2 * half :]], 0)
+    return x[0]
+
+
+LARGEST_WINDOW = 64  # a window becomes one strided slice for each of its elements
+
+
+def window_volume(parameters):
+    return math.prod(parameters["window_dimensions"])
+
+
+def window_elements(x, empty, *, window_dimensions, window_strides, padding, base_dilation, window_dilation):
+    """One strided slice of the padded operand for each element of the window, in row-major order."""
+    padded = lax.pad(x, lax.full((), empty, x.dtype), [(lo, hi, d - 1) for (lo, hi), d in zip(padding, base_dilation)])
+    for offset in np.ndindex(*window_dimensions):
+        start = [o * d for o, d in zip(offset, window_dilation)]
+        last = [(w - 1) * d for w, d in zip(window_dimensions, window_dilation)]
+        stop = [n - (e - s) for n, e, s in zip(padded.shape, last, start)]
+        yield lax.slice(padded, start, stop, window_strides)
+
+
+def window_sum(x, **parameters):
+    total = None
+    for element in window_elements(x, 0, **parameters):
+        total = element if total is None else total + element
+    return total
+
+
+def window_extreme(comes_first, empty):
+    """Max and min pooling: the first of equal elements gets the derivative, as in JAX's select-and-scatter."""
+
+    def pooling(x, **parameters):
+        best = None
+        for element in window_elements(x, empty, **parameters):
+            stays = None if best is None else comes_first(best, element) | (best != best)
+            best = element if best is None else lax.select(stays, best, element)
+        return best
+
+    return pooling
+
+
+# --- Custom rules of JAX's own library, which are the true derivative --------------------------------------------
+
+
+def relu(x):
+    return lax.select(x > 0, x, value(primitives.max_p, x, lax.full_like(x, 0)))
+
+
+def relu6(x):
+    zero, six = lax.full_like(x, 0), lax.full_like(x, 6)
+    limited = value(primitives.min_p, value(primitives.max_p, x, zero), six)
+    return lax.select((0 < x) & (x < 6), x, limited)
+
+
+def logaddexp(x, y):
+    """The larger plus log1p(exp(smaller - larger)): smooth also where x = y, unlike max and abs.
+
+    At infinite operands the derivatives are those of JAX's rule: exp(x) where the sum is infinite, NaN where both are -inf.
+    """
+    x, y = same_shape(x, y)
+    zero = lax.full_like(x, 0)
+    known = (x == x) & (y == y)
+    infinite = known & ((x == np.inf) | (y == np.inf))
+    undefined = ~known | ((x == -np.inf) & (y == -np.inf))
+    usual = ~(infinite | undefined)
+
+    def only(branch, z):
+        return lax.select(branch, z, zero)
+
+    first = x >= y
+    larger, smaller = only(usual, lax.select(first, x, y)), only(usual, lax.select(first, y, x))
+    summed = larger + lax.log1p(lax.exp(smaller - larger))
+    grown = lax.exp(only(infinite & (x < np.inf), x)) + lax.exp(only(infinite & (y < np.inf), y))
+    at_infinity = only(x == np.inf, x) + only(y == np.inf, y) - difference(grown)
+    indefinite = lax.log(lax.exp(only(undefined, x)) + lax.exp(only(undefined, y)))
+    return lax.select(usual, summed, lax.select(infinite, at_infinity, indefinite))

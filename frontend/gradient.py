@@ -1,0 +1,228 @@
+"""`metagrad.grad` and `metagrad.value_and_grad`: JAX's, but a step that is being compiled remembers where they were called.
+
+Called anywhere else they are `jax.grad` and `jax.value_and_grad`.  While metagrad traces a decorated step they bind one primitive that holds the loss, not its
+expanded gradient: that is what lets the compiler differentiate the optimiser and the loss by different rules.  The primitive has JAX's rules for
+everything (`vmap`, `jvp`, lowering), all by expanding, so a call inside a `scan` or under a transformation still means what it says.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax._src import core
+from jax._src.interpreters import ad, batching, mlir
+from jax._src.interpreters import partial_eval as pe
+from jax.extend.core import Primitive, jaxpr_as_fun
+
+TRACING = jax.make_user_context(False)
+"""Whether a decorated step is being traced. Part of JAX's cache keys, so a jitted function inside the step is traced anew for us."""
+
+
+def grad(
+    fun: Callable,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+) -> Callable:
+    """The gradient of a scalar function; the arguments are those of `jax.grad`.
+
+    Inside a step decorated with `metagrad.compile` the call becomes one operation that the compiler differentiates in mixed mode.
+
+    Args:
+      fun: returns a real scalar, or `(scalar, aux)` with `has_aux`.
+      argnums: which positional arguments are differentiated.
+      has_aux: whether `fun` returns auxiliary data beside the scalar.
+      holomorphic: must be False.
+      allow_int: whether integer arguments are allowed in `argnums`; their gradients are float0 zeros.
+
+    Returns:
+      A function that returns the gradient, or `(gradient, aux)`.
+
+    Raises:
+      ValueError: `holomorphic` is true.
+
+    >>> import jax.numpy as jnp, metagrad
+    >>> metagrad.grad(lambda x: jnp.sum(x ** 2))(jnp.array([1.0, 2.0]))
+    Array([2., 4.], dtype=float32)
+    """
+    differentiated = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int)
+
+    @functools.wraps(fun)
+    def gradient(*args, **kwargs):
+        value, derivative = differentiated(*args, **kwargs)
+        return (derivative, value[1]) if has_aux else derivative
+
+    return gradient
+
+
+def value_and_grad(
+    fun: Callable,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+) -> Callable:
+    """Value and gradient of a scalar function; the arguments are those of `jax.value_and_grad`. See `metagrad.grad`.
+
+    >>> import jax.numpy as jnp, metagrad
+    >>> metagrad.value_and_grad(lambda x: jnp.sum(x ** 2))(jnp.array([1.0, 2.0]))
+    (Array(5., dtype=float32), Array([2., 4.], dtype=float32))
+    """
+    if holomorphic:
+        raise ValueError(
+            "metagrad does not differentiate holomorphic functions (holomorphic=True): a metagradient is the gradient of a real "
+            "scalar. Write the loss as a real function of real and imaginary parts."
+        )
+    by_jax = jax.value_and_grad(fun, argnums, has_aux=has_aux, allow_int=allow_int)
+
+    @functools.wraps(fun)
+    def value_and_gradient(*args, **kwargs):
+        if not TRACING.value:
+            return by_jax(*args, **kwargs)
+        return _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs)
+
+    return value_and_gradient
+
+
+def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
+    """Binds `grad_p` on the flattened call. What JAX would refuse is handed to JAX, whose message the user knows."""
+    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+    if any(not -len(args) <= i < len(args) for i in chosen):
+        return by_jax(*args, **kwargs)
+    chosen_set = {i % len(args) for i in chosen}
+    leaves, tree = jax.tree.flatten((args, kwargs))
+    owner = [
+        path[1].idx if path[0].idx == 0 else None for path, _ in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]
+    ]
+    traced = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
+    differentiated = [i for i, arg in enumerate(owner) if arg in chosen_set]
+    if any(not _can_differentiate(leaves[i], allow_int) for i in differentiated):
+        return by_jax(*args, **kwargs)
+    aux_tree = None
+
+    def flat(*arrays):
+        nonlocal aux_tree
+        filled = list(leaves)
+        for i, array in zip(traced, arrays):
+            filled[i] = array
+        filled_args, filled_kwargs = jax.tree.unflatten(tree, filled)
+        out = fun(*filled_args, **filled_kwargs)
+        value, aux = out if has_aux else (out, ())
+        aux_leaves, aux_tree = jax.tree.flatten(aux)
+        return [value, *aux_leaves]
+
+    try:
+        jaxpr = jax.make_jaxpr(flat)(*(leaves[i] for i in traced))
+    except (TypeError, ValueError):
+        # A loss that does not return (scalar, aux), say: JAX's error is the better one.
+        by_jax(*args, **kwargs)
+        raise
+    value = jaxpr.out_avals[0]
+    if value.shape or not np.issubdtype(value.dtype, np.floating) and value.dtype != jax.numpy.bfloat16:
+        return by_jax(*args, **kwargs)
+    consts = list(jaxpr.consts)
+    wrt = tuple(
+        len(consts) + traced.index(i) for i in differentiated if jax.numpy.issubdtype(_dtype(leaves[i]), np.inexact)
+    )
+    # Values that the loss closes over become operands, so that derivatives flow to them.
+    closed = core.ClosedJaxpr(pe.convert_constvars_jaxpr(jaxpr.jaxpr), ())
+    operands = [*consts, *(leaves[i] for i in traced)]
+    results = grad_p.bind(*operands, jaxpr=closed, wrt=wrt, label=_label(fun))
+    outputs = len(jaxpr.out_avals)
+    gradients = dict(zip(wrt, results[outputs:]))
+    per_leaf = {
+        i: gradients.get(len(consts) + traced.index(i), np.zeros(np.shape(leaves[i]), jax.dtypes.float0)) for i in differentiated
+    }
+    per_argument = tuple(
+        jax.tree.unflatten(
+            jax.tree.structure(args[i]), [per_leaf[j] for j in differentiated if owner[j] == i % len(args)]
+        )
+        for i in chosen
+    )
+    derivative = per_argument[0] if isinstance(argnums, int) else per_argument
+    value = results[0]
+    if has_aux:
+        value = (value, jax.tree.unflatten(aux_tree, results[1:outputs]))
+    return value, derivative
+
+
+def _is_array(leaf: Any) -> bool:
+    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)) or hasattr(leaf, "__jax_array__")
+
+
+def _dtype(leaf: Any):
+    return jax.dtypes.result_type(leaf) if not hasattr(leaf, "dtype") else leaf.dtype
+
+
+def _can_differentiate(leaf: Any, allow_int: bool) -> bool:
+    if not _is_array(leaf):
+        return False
+    dtype = _dtype(leaf)
+    return jax.numpy.issubdtype(dtype, np.floating) or (allow_int and not jax.numpy.issubdtype(dtype, np.inexact))
+
+
+def _label(fun: Callable) -> str:
+    name = getattr(fun, "__name__", None) or type(fun).__name__
+    code = getattr(fun, "__code__", None)
+    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
+
+
+def expanded(*operands, jaxpr: core.ClosedJaxpr, wrt: tuple[int, ...], label: str = "") -> list:
+    """What the primitive means: [value, *aux, *gradients], by `jax.value_and_grad`."""
+
+    def loss(*differentiated):
+        filled = list(operands)
+        for i, operand in zip(wrt, differentiated):
+            filled[i] = operand
+        value, *aux = jaxpr_as_fun(jaxpr)(*filled)
+        return value, aux
+
+    if not wrt:
+        value, aux = loss()
+        return [value, *aux]
+    (value, aux), gradients = jax.value_and_grad(loss, tuple(range(len(wrt))), has_aux=True)(*(operands[i] for i in wrt))
+    return [value, *aux, *gradients]
+
+
+grad_p = Primitive("metagrad_grad")
+grad_p.multiple_results = True
+
+
+@grad_p.def_impl
+def _run(*operands, **params):
+    return jax.jit(functools.partial(expanded, **params))(*operands)
+
+
+@grad_p.def_abstract_eval
+def _abstract(*avals, jaxpr, wrt, label):
+    return [*jaxpr.out_avals, *(avals[i].update(weak_type=False) for i in wrt)]
+
+
+def _batch(operands, dims, **params):
+    axes = [None if dim is batching.not_mapped else dim for dim in dims]
+    results = jax.vmap(functools.partial(expanded, **params), in_axes=axes)(*operands)
+    return results, [0] * len(results)
+
+
+def _jvp(primals, tangents, **params):
+    filled = [
+        ad.instantiate_zeros(t) if not isinstance(t, ad.Zero) else _zero_tangent(p) for p, t in zip(primals, tangents)
+    ]
+    return jax.jvp(functools.partial(expanded, **params), primals, filled)
+
+
+def _zero_tangent(primal):
+    aval = core.typeof(primal)
+    if jax.numpy.issubdtype(aval.dtype, np.inexact):
+        return jax.numpy.zeros(aval.shape, aval.dtype)
+    return np.zeros(aval.shape, jax.dtypes.float0)
+
+
+batching.primitive_batchers[grad_p] = _batch
+ad.primitive_jvps[grad_p] = _jvp
+mlir.register_lowering(grad_p, mlir.lower_fun(expanded, multiple_results=True))

@@ -1,0 +1,123 @@
+"""Pytrees as the compiler sees them: flat lists of arrays, each with a path that the user recognises.
+
+Typed PRNG keys travel as their key data.  Leaves that are no arrays (an activation function in an Equinox module, a string) are constants of the
+compilation: they are kept aside and put back.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+
+@dataclasses.dataclass(frozen=True)
+class Leaf:
+    """One array leaf of a user's pytree.
+
+    Attributes:
+      path: as the user would write it, `state['opt'][0].mu['w']`.
+      aval: shape and dtype as the user's function sees it (a key array for typed keys).
+      stored: shape and dtype as the program holds it (the key data for typed keys).
+    """
+
+    path: str
+    aval: jax.ShapeDtypeStruct
+    stored: jax.ShapeDtypeStruct
+
+    @property
+    def is_key(self) -> bool:
+        return jnp.issubdtype(self.aval.dtype, jax.dtypes.prng_key)
+
+    @property
+    def is_float(self) -> bool:
+        return jnp.issubdtype(self.aval.dtype, np.floating)
+
+
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """The structure of one argument: its array leaves, its constant leaves and how they fit together."""
+
+    name: str
+    leaves: tuple[Leaf, ...]
+    constants: tuple[Any, ...]
+    is_array: tuple[bool, ...]
+    structure: Any
+
+    def arrays(self, tree: Any) -> list:
+        """The array leaves of a pytree of this structure, keys as users hold them."""
+        return [leaf for leaf, keep in zip(jax.tree.leaves(tree), self.is_array) if keep]
+
+    def flatten(self, tree: Any) -> list:
+        """The array leaves as the program takes them."""
+        return [to_stored(leaf, array) for leaf, array in zip(self.leaves, self.arrays(tree))]
+
+    def unflatten(self, stored: list) -> Any:
+        """A pytree from arrays as the program holds them."""
+        return self.rebuild([from_stored(leaf, array) for leaf, array in zip(self.leaves, stored)])
+
+    def rebuild(self, arrays: list) -> Any:
+        """A pytree from one value per array leaf, whatever the values are."""
+        arrays, constants = iter(arrays), iter(self.constants)
+        return jax.tree.unflatten(self.structure, [next(arrays) if keep else next(constants) for keep in self.is_array])
+
+
+def tree_of(name: str, tree: Any) -> Tree:
+    """Describes a pytree of arrays, scalars or `jax.ShapeDtypeStruct`s.
+
+    Raises:
+      TypeError: a leaf is complex; metagradients are of real functions.
+    """
+    with_paths, structure = jax.tree_util.tree_flatten_with_path(tree)
+    leaves, constants, is_array = [], [], []
+    for path, value in with_paths:
+        described = _describe(name + jax.tree_util.keystr(path), value)
+        is_array.append(described is not None)
+        if described is None:
+            constants.append(value)
+        else:
+            leaves.append(described)
+    return Tree(name, tuple(leaves), tuple(constants), tuple(is_array), structure)
+
+
+def _describe(path: str, value: Any) -> Leaf | None:
+    if isinstance(value, (str, bytes)) or callable(value) and not hasattr(value, "dtype"):
+        return None
+    if not hasattr(value, "dtype") and not isinstance(value, (bool, int, float, complex)) and not hasattr(value, "__jax_array__"):
+        return None
+    if isinstance(value, jax.ShapeDtypeStruct):
+        aval = value
+    else:
+        typed = jax.typeof(value)
+        aval = jax.ShapeDtypeStruct(typed.shape, typed.dtype, weak_type=typed.weak_type)
+    if jnp.issubdtype(aval.dtype, np.complexfloating):
+        raise TypeError(f"{path} is {aval.dtype.name}; metagrad differentiates real leaves only. Hold real and imaginary parts apart.")
+    return Leaf(path, aval, stored_aval(aval))
+
+
+def stored_aval(aval: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+    if not jnp.issubdtype(aval.dtype, jax.dtypes.prng_key):
+        return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
+    data = jax.eval_shape(jax.random.key_data, aval)
+    return jax.ShapeDtypeStruct(data.shape, data.dtype)
+
+
+def to_stored(leaf: Leaf, array: Any) -> jax.Array:
+    return jax.random.key_data(array) if leaf.is_key else jnp.asarray(array, leaf.aval.dtype)
+
+
+def from_stored(leaf: Leaf, array: jax.Array) -> jax.Array:
+    return jax.random.wrap_key_data(array, impl=key_impl(leaf.aval.dtype)) if leaf.is_key else array
+
+
+def key_impl(dtype) -> str:
+    """The name of a key dtype's generator, as `jax.random.key(..., impl=...)` takes it."""
+    return dtype._impl.name
+
+
+def float0(leaf: Leaf) -> np.ndarray:
+    """The zero cotangent of a leaf that is not floating point, as `jax.grad(..., allow_int=True)` gives it."""
+    return np.zeros(leaf.aval.shape, jax.dtypes.float0)

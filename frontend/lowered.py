@@ -1,0 +1,265 @@
+"""A metagradient in its stages: traced, lowered, compiled. The names follow `jax.stages`."""
+
+from __future__ import annotations
+
+import dataclasses
+import warnings
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metagrad.compiler import pipeline
+from metagrad.compiler.functions import Arguments
+from metagrad.compiler.worker import WORKER, EnzymeError
+from metagrad.frontend import derivatives, lowering, nans, sites, tracing
+from metagrad.frontend.derivatives import Decision
+from metagrad.frontend.leaves import Tree, float0, tree_of
+from metagrad.runtime.executable import exported
+from metagrad.runtime.plan import Plan
+
+
+@dataclasses.dataclass(frozen=True)
+class Signature:
+    """The trees of a metagradient's arguments and results, and the way between them and flat lists."""
+
+    state: Tree
+    meta: Tree
+    batches: Tree
+    outer: Tree
+    aux: Tree
+    outer_aux: Tree
+    wrt: tuple[str, ...]
+    single: bool
+    step_has_aux: bool
+    has_aux: bool
+
+    @property
+    def inputs(self) -> list[jax.ShapeDtypeStruct]:
+        return [leaf.stored for tree in (self.state, self.meta, self.batches, self.outer) for leaf in tree.leaves]
+
+    def flatten(self, state0, meta, batches, outer_args) -> list:
+        pairs = ((self.state, state0), (self.meta, meta), (self.batches, batches), (self.outer, outer_args))
+        return [array for tree, value in pairs for array in tree.flatten(value)]
+
+    def gradient_leaves(self):
+        """(group, leaf) for each float leaf of the gradient, in the order of the program's results."""
+        trees = {"state": self.state, "meta": self.meta, "batches": self.batches}
+        return [(name, leaf) for name, tree in trees.items() if name in self.wrt for leaf in tree.leaves if leaf.is_float]
+
+    def outputs(self, value: jax.ShapeDtypeStruct, steps: int) -> list[jax.ShapeDtypeStruct]:
+        stacked = [jax.ShapeDtypeStruct((steps, *leaf.stored.shape), leaf.stored.dtype) for leaf in self.aux.leaves]
+        return [
+            value,
+            *(leaf.stored for leaf in self.outer_aux.leaves),
+            *(leaf.stored for _, leaf in self.gradient_leaves()),
+            *(leaf.stored for leaf in self.state.leaves),
+            *stacked,
+        ]
+
+    def unflatten(self, results: list):
+        from metagrad.frontend.metagradient import Result, ResultWithAux
+
+        results = iter(results)
+        take = lambda count: [next(results) for _ in range(count)]
+        value = next(results)
+        outer_aux = take(len(self.outer_aux.leaves))
+        gradients = {}
+        trees = {"state": self.state, "meta": self.meta, "batches": self.batches}
+        for name, tree in trees.items():
+            if name in self.wrt:
+                gradients[name] = tree.rebuild([next(results) if leaf.is_float else float0(leaf) for leaf in tree.leaves])
+        state = self.state.unflatten(take(len(self.state.leaves)))
+        aux = take(len(self.aux.leaves))
+        grad = gradients[self.wrt[0]] if self.single else tuple(gradients[name] for name in self.wrt)
+        if self.has_aux:
+            value = value, self.outer_aux.unflatten(outer_aux)
+        if self.step_has_aux:
+            return ResultWithAux(value, grad, state, self.aux.unflatten(aux))
+        return Result(value, grad, state)
+
+
+class Lowered:
+    """A metagradient lowered for given shapes. Made by `Metagradient.lower`."""
+
+    def __init__(self, signature: Signature, plan: Plan, decisions: list[Decision], texts, program, diagnose):
+        self._signature, self._plan, self._decisions = signature, plan, decisions
+        self._texts, self._program, self._diagnose = texts, program, diagnose
+        self._compiled: Compiled | None = None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages, in order; each can be given to `ir`."""
+        return (*pipeline.STAGES, "hlo")
+
+    def ir(self, stage: str) -> str:
+        """The program after a stage, as text: MLIR, and for "hlo" what XLA made of it (which compiles, if that has not been done).
+
+        Raises:
+          ValueError: there is no such stage.
+        """
+        if stage not in self.stages:
+            raise ValueError(f"no stage {stage!r}; there are {', '.join(map(repr, self.stages))}")
+        return self.compile().as_text() if stage == "hlo" else self._texts[stage]
+
+    @property
+    def plan(self) -> Plan:
+        """The schedule: steps run, slots held. `str()` draws it."""
+        return self._plan
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """Who differentiates each function: one entry for each inner gradient, the optimiser's update and the outer function."""
+        return tuple(self._decisions)
+
+    def explain(self) -> str:
+        """Which function is differentiated by whom and why, as text."""
+        return "\n".join(map(str, self._decisions))
+
+    def compile(self) -> Compiled:
+        """Compiles with XLA, once."""
+        if self._compiled is None:
+            compiled = jax.jit(self._program.call).lower(*self._signature.inputs).compile()
+            self._compiled = Compiled(self._signature, self._program, compiled, self._plan, self._diagnose)
+        return self._compiled
+
+
+class Compiled:
+    """A compiled metagradient: call it with arguments of the shapes that it was lowered for."""
+
+    def __init__(self, signature: Signature, program, compiled, plan: Plan, diagnose):
+        self._signature, self._program, self._xla = signature, program, compiled
+        self._diagnose = diagnose
+        self.plan = plan
+
+    def __call__(self, state0: Any, meta: Any, batches: Any, *outer_args: Any):
+        given = (state0, meta, batches, outer_args)
+        self._check(given)
+        arrays = self._signature.flatten(*given)
+        if any(isinstance(array, jax.core.Tracer) for array in arrays):
+            return self._signature.unflatten(self._program.call(*arrays))
+        result = self._signature.unflatten(self._xla(*arrays))
+        if self._diagnose is not None:
+            self._diagnose(result.grad, given)
+        return result
+
+    def _check(self, given) -> None:
+        signature = self._signature
+        for tree, value in zip((signature.state, signature.meta, signature.batches, signature.outer), given):
+            if jax.tree.structure(value) != tree.structure:
+                raise TypeError(
+                    f"{tree.name} has the structure {jax.tree.structure(value)}, and this program was compiled for {tree.structure}"
+                )
+            for leaf, array in zip(tree.leaves, tree.arrays(value)):
+                if jnp.shape(array) != leaf.aval.shape:
+                    raise TypeError(f"{leaf.path} has shape {jnp.shape(array)}, and this program was compiled for {leaf.aval.shape}")
+
+    def memory_analysis(self):
+        """XLA's memory analysis: bytes of arguments, outputs, temporaries and code."""
+        return self._xla.memory_analysis()
+
+    def cost(self):
+        """XLA's cost analysis of the program. Loops are counted once, so this is no measure of the run's time."""
+        return self._xla.cost_analysis()
+
+    def as_text(self) -> str:
+        """The optimised HLO."""
+        return self._xla.as_text()
+
+
+def lower(
+    step: Callable,
+    outer: Callable,
+    arguments,
+    *,
+    step_has_aux: bool,
+    has_aux: bool,
+    wrt: tuple[str, ...],
+    single: bool,
+    schedule,
+    ad: str,
+    check_nans: bool,
+) -> Lowered:
+    """Traces, decides who differentiates what, runs the passes and wraps the result. See `Metagradient.lower`."""
+    WORKER.start()
+    state0, meta, batches, outer_args = arguments
+    batches_tree, batch_tree, steps = tracing.batches_tree(batches)
+    traced = tracing.trace_step(step, tree_of("state", state0), tree_of("meta", meta), batch_tree, step_has_aux)
+    traced_outer = tracing.trace_outer(outer, traced.state, tree_of("outer_args", outer_args), has_aux)
+    signature = Signature(
+        state=traced.state,
+        meta=tree_of("meta", meta),
+        batches=batches_tree,
+        outer=tree_of("outer_args", outer_args),
+        aux=traced.aux,
+        outer_aux=traced_outer.aux,
+        wrt=wrt,
+        single=single,
+        step_has_aux=step_has_aux,
+        has_aux=has_aux,
+    )
+    _check_float_leaves(signature)
+    marked, found = sites.mark(traced.jaxpr)
+    plan = schedule.plan(steps, gradients=bool(found))
+    names = getattr(step, "__name__", "step"), getattr(outer, "__name__", "outer")
+    groups = Arguments(len(traced.state.leaves), len(signature.meta.leaves), len(batch_tree.leaves), len(signature.outer.leaves))
+
+    def attempt(ad: str):
+        decisions, pieces, of_site = _divide(marked, found, traced_outer.jaxpr, names, ad)
+        module = lowering.lower(pieces, of_site, groups, wrt)
+        return decisions, pipeline.run(module, plan), module
+
+    try:
+        decisions, texts, module = attempt(ad)
+    except EnzymeError as error:
+        if ad != "auto":
+            raise
+        warnings.warn(f"{error}. JAX differentiates this step instead; lowered.explain() says so.", stacklevel=4)
+        decisions, texts, module = attempt("jax")
+        decisions = [Decision(decision.function, decision.rule, (str(error),)) for decision in decisions]
+    value = traced_outer.jaxpr.out_avals[0]
+    outputs = signature.outputs(jax.ShapeDtypeStruct(value.shape, value.dtype), steps)
+    program = exported(module, signature.inputs, outputs)
+    diagnose = nans.diagnosis(step, outer, step_has_aux, has_aux, wrt, single) if check_nans else None
+    return Lowered(signature, plan, decisions, texts, program, diagnose)
+
+
+def _divide(marked, found, outer, names, ad):
+    """Decides for each function, and has JAX make the derivatives that are its part."""
+    step_name, outer_name = names
+    pieces, decisions, of_site = {"step": marked, "outer": outer}, [], []
+    for site in found:
+        decision = derivatives.decide_gradient(site, ad)
+        decisions.append(decision)
+        made = {}
+        if decision.rule == "jax-reverse":
+            made = {"vjp": derivatives.loss_vjp(site)}
+        elif decision.rule in ("jax", "jax-mixed"):
+            product = derivatives.gradient_vjp if decision.rule == "jax" else derivatives.gradient_vjp_mixed
+            made = {"grad_vjp": product(site)}
+        if made:
+            made["grad"] = derivatives.gradient(site)
+        of_site.append(made)
+    parts = {"update": sites.update_of(marked, found)}
+    parts |= {f"inputs_{site.index}": sites.inputs_of(marked, found, site.index) for site in found}
+    for name, jaxpr in (*parts.items(), ("outer", outer)):
+        label = {"update": f"the update of {step_name}", "outer": outer_name}.get(name, f"the inputs of {step_name}'s gradient {name[7:]}")
+        decision = derivatives.decide_first_order(label, jaxpr, ad)
+        if not name.startswith("inputs") or decision.rule != "enzyme":
+            decisions.append(decision)
+        if decision.rule != "enzyme":
+            pieces[f"{name}_vjp"] = derivatives.vjp(jaxpr)
+    return decisions, pieces, of_site
+
+
+def _check_float_leaves(signature: Signature) -> None:
+    trees = {"state": signature.state, "meta": signature.meta, "batches": signature.batches}
+    for name in signature.wrt:
+        if not any(leaf.is_float for leaf in trees[name].leaves):
+            found = ", ".join(f"{leaf.path} {np.dtype(leaf.stored.dtype).name}" for leaf in trees[name].leaves) or "no arrays at all"
+            raise TypeError(
+                f'wrt names "{name}", which has no floating-point leaf to differentiate with respect to: it has {found}. '
+                "Hold what you want the gradient of as floating-point arrays."
+            )

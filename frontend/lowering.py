@@ -1,0 +1,138 @@
+"""From jaxprs to one MLIR module that keeps JAX's derivative semantics: the `traced` stage.
+
+One lowering by JAX, with its rules overridden where the derivative would be lost: an inner gradient becomes a custom call that names its loss, and
+`stop_gradient` leaves a mark (the table's own overrides come on top).  What comes out is renamed and raised; see compiler/functions.py for the functions a
+metagrad module holds.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import jax
+from jax._src import ad_util, core
+from jax._src.interpreters import mlir
+from jax.extend.core import jaxpr_as_fun
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import func
+from jaxlib.mlir.dialects import stablehlo as hlo
+
+from metagrad.compiler import functions, raise_gradients
+from metagrad.compiler.functions import Arguments
+from metagrad.frontend import capabilities
+from metagrad.frontend.sites import site_p
+
+Derivatives = dict[str, core.ClosedJaxpr]
+"""Functions that JAX differentiates itself, by the name of what they stand for: "vjp", "grad", "grad_vjp"."""
+
+
+def lower(
+    pieces: dict[str, core.ClosedJaxpr],
+    of_site: Sequence[Derivatives],
+    arguments: Arguments,
+    wrt: Sequence[str],
+) -> ir.Module:
+    """Lowers the step, the outer function and what JAX differentiates to one module.
+
+    Args:
+      pieces: "step" and "outer", and optionally "update_vjp", "inputs_0_vjp", ..., "outer_vjp" made by JAX.
+      of_site: per inner gradient, what JAX made for it.
+      arguments: sizes of the argument groups.
+      wrt: what the metagradient is taken with respect to.
+    """
+
+    def lower_site(ctx, *operands, index, jaxpr, wrt, label):
+        names = {"loss": _lower_function(ctx, f"metagrad_loss_{index}", jaxpr)}
+        for name, made in of_site[index].items():
+            names[name] = _lower_function(ctx, f"metagrad_loss_{index}_{name}", made)
+        i64 = ir.IntegerType.get_signless(64)
+        said = {name: ir.FlatSymbolRefAttr.get(symbol) for name, symbol in names.items()}
+        said |= {
+            "wrt": ir.ArrayAttr.get([ir.IntegerAttr.get(i64, i) for i in wrt]),
+            "label": ir.StringAttr.get(label),
+        }
+        results = [ty for aval in ctx.avals_out for ty in mlir.aval_to_ir_types(ctx.module_context, aval)]
+        return _custom_call(raise_gradients.GRAD, results, operands, said, list(names.values()))
+
+    def lower_stop_gradient(ctx, operand):
+        if not isinstance(operand.type.element_type, ir.FloatType):
+            return [operand]
+        return _custom_call(raise_gradients.STOP_GRADIENT, [operand.type], [operand], {}, [])
+
+    rules = ((site_p, lower_site), (ad_util.stop_gradient_p, lower_stop_gradient), *capabilities.overrides())
+    names = list(pieces)
+
+    def program(*groups):
+        return [_jitted(f"metagrad_{name}", pieces[name])(*group) for name, group in zip(names, groups)]
+
+    traced = jax.jit(program, keep_unused=True).trace(*(pieces[name].in_avals for name in names))
+    lowered = traced.lower(_private_parameters=mlir.LoweringParameters(override_lowering_rules=rules))
+    module = lowered.compiler_ir("stablehlo")
+    module.context.allow_unregistered_dialects = True
+    with module.context, ir.Location.unknown():
+        _name(module, names)
+        raise_gradients.run(module)
+        _announce(module, pieces, arguments, wrt)
+    return module
+
+
+def _jitted(name: str, jaxpr: core.ClosedJaxpr):
+    function = lambda *args: jaxpr_as_fun(jaxpr)(*args)
+    function.__name__ = function.__qualname__ = name
+    return jax.jit(function, keep_unused=True)
+
+
+def _lower_function(ctx: mlir.LoweringRuleContext, name: str, jaxpr: core.ClosedJaxpr) -> str:
+    consts = core.jaxpr_const_args(jaxpr.jaxpr)
+    if consts:
+        raise NotImplementedError("metagrad needs jax_use_simplified_jaxpr_constants to be off, which is JAX's default")
+    lowered = mlir.lower_jaxpr_to_fun(
+        ctx.module_context, name, jaxpr, [], num_const_args=0, in_avals=jaxpr.in_avals
+    )
+    return lowered.name.value
+
+
+def _custom_call(target: str, results, operands, said: dict[str, ir.Attribute], called: Sequence[str]):
+    call = hlo.CustomCallOp(
+        list(results),
+        list(operands),
+        call_target_name=ir.StringAttr.get(target),
+        called_computations=ir.ArrayAttr.get([ir.FlatSymbolRefAttr.get(name) for name in called]),
+        api_version=ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
+    )
+    call.attributes["mhlo.backend_config"] = ir.DictAttr.get(said)
+    return call.results
+
+
+def _name(module: ir.Module, names: Sequence[str]) -> None:
+    """Gives our functions their names, takes @main away, and moves user functions that are in the way aside."""
+    main = functions.find(module, "main")
+    called = [op.callee.value for op in functions.body(main).operations if isinstance(op, func.CallOp)]
+    main.operation.erase()
+    ours = dict(zip(called, names))
+    for op in module.body.operations:
+        symbol = op.name.value
+        if symbol.startswith("metagrad_loss"):
+            ours[symbol] = symbol.removeprefix("metagrad_")
+    taken = set(ours.values()) | {"update", "inner", "metagradient"}
+    renamed = dict(ours)
+    for op in module.body.operations:
+        if op.name.value not in ours and (op.name.value in taken or op.name.value.startswith("inputs_")):
+            renamed[op.name.value] = f"user_{op.name.value}"
+    functions.rename(module, renamed)
+
+
+def _announce(module: ir.Module, pieces, arguments: Arguments, wrt: Sequence[str]) -> None:
+    """Writes on the module and its functions what the passes need to know."""
+    arguments.attach(module)
+    module.operation.attributes["metagrad.wrt"] = ir.ArrayAttr.get([ir.StringAttr.get(name) for name in wrt])
+    module.operation.attributes["sym_name"] = ir.StringAttr.get("metagrad")
+    step, outer = functions.find(module, "step"), functions.find(module, "outer")
+    for function in (step, outer):
+        function.attributes["sym_visibility"] = ir.StringAttr.get("public")
+    if "outer_vjp" in pieces:
+        functions.rename(module, {"outer_vjp": "outer_vjp_by_jax"})
+        outer.attributes["metagrad.vjp"] = ir.FlatSymbolRefAttr.get("outer_vjp_by_jax")
+    for name in pieces:
+        if name.startswith(("update", "inputs")):
+            step.attributes[f"metagrad.{name}"] = ir.FlatSymbolRefAttr.get(name)

@@ -1,0 +1,137 @@
+"""`train_step.metagradient(...)`: the gradient of a whole training run, ready to call, to look into, or to compile ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+
+from metagrad.compiler import schedules
+from metagrad.frontend import lowered as stages
+
+WRT = ("meta", "state", "batches")
+
+
+class Result(NamedTuple):
+    """What a metagradient returns when the step has no auxiliary output.
+
+    Attributes:
+      value: the outer function's value; `(value, aux)` with `metagradient(has_aux=True)`.
+      grad: the gradient, in the structure of what `wrt` names (a tuple for a tuple). Leaves that are not floating point get float0 zeros, as in
+        `jax.grad(..., allow_int=True)`.
+      state: the state after the last step.
+    """
+
+    value: Any
+    grad: Any
+    state: Any
+
+
+class ResultWithAux(NamedTuple):
+    """`Result`, and the step's auxiliary outputs stacked over the T steps."""
+
+    value: Any
+    grad: Any
+    state: Any
+    aux: Any
+
+
+class Metagradient:
+    """The metagradient of one training step and one outer function. Made by `TrainStep.metagradient`.
+
+    Calling it with `(state0, meta, batches, *outer_args)` runs training and its reversal and returns a `Result`. The first call with new shapes compiles; later
+    ones do not. It may be called inside `jax.jit`.
+    """
+
+    def __init__(
+        self,
+        step: Callable,
+        outer: Callable,
+        *,
+        step_has_aux: bool,
+        wrt: str | tuple[str, ...],
+        has_aux: bool,
+        schedule: Any,
+        ad: str,
+        check_nans: bool,
+    ):
+        self._step, self._outer = step, outer
+        self._step_has_aux, self._has_aux = step_has_aux, has_aux
+        self._wrt, self._single = _check_wrt(wrt)
+        self._schedule = schedules.as_schedule(schedule) if schedule is not None else schedules.Binomial(24)
+        self._ad = ad
+        self._check_nans = check_nans
+        self._compiled: dict[Any, stages.Compiled] = {}
+
+    def lower(self, state0: Any, meta: Any, batches: Any, *outer_args: Any) -> stages.Lowered:
+        """Traces and lowers for these arguments, without running anything.
+
+        Args:
+          state0, meta, batches, outer_args: arrays or `jax.ShapeDtypeStruct`s.
+
+        Returns:
+          The program in all its stages: `.stages`, `.ir(stage)`, `.plan`, `.explain()`, `.compile()`.
+
+        Raises:
+          TypeError, ValueError: an argument or the step cannot be differentiated through; the message names the leaf and says what to do.
+          EnzymeError: with ad="enzyme", Enzyme failed on a function.
+        """
+        return stages.lower(
+            self._step,
+            self._outer,
+            (state0, meta, batches, outer_args),
+            step_has_aux=self._step_has_aux,
+            has_aux=self._has_aux,
+            wrt=self._wrt,
+            single=self._single,
+            schedule=self._schedule,
+            ad=self._ad,
+            check_nans=self._check_nans,
+        )
+
+    def __call__(self, state0: Any, meta: Any, batches: Any, *outer_args: Any) -> Result | ResultWithAux:
+        """Runs training from `state0` and returns value, gradient and final state (and aux).
+
+        Args:
+          state0: the state before the first step.
+          meta: the metaparameters; they enter every step.
+          batches: a pytree whose leaves have a leading axis of length T.
+          *outer_args: further arguments of the outer function.
+
+        Raises:
+          FloatingPointError: with `check_nans`, the gradient has a NaN; the message names the leaf and the step.
+        """
+        arguments = (state0, meta, batches, outer_args)
+        key = _key(arguments)
+        if key not in self._compiled:
+            self._compiled[key] = self.lower(state0, meta, batches, *outer_args).compile()
+        return self._compiled[key](state0, meta, batches, *outer_args)
+
+    def __repr__(self) -> str:
+        names = ", ".join(map(repr, self._wrt))
+        return f"Metagradient({getattr(self._step, '__name__', 'step')}, {getattr(self._outer, '__name__', 'outer')}, wrt=({names}), schedule={self._schedule})"
+
+
+def _check_wrt(wrt: Any) -> tuple[tuple[str, ...], bool]:
+    single = isinstance(wrt, str)
+    names = (wrt,) if single else tuple(wrt) if isinstance(wrt, (tuple, list)) else None
+    if not names:
+        raise ValueError(f'wrt={wrt!r} names nothing to differentiate; choose from "meta", "state", "batches", or a tuple of them')
+    unknown = [name for name in names if name not in WRT]
+    if unknown:
+        raise ValueError(f'wrt={wrt!r}: {unknown[0]!r} is none of "meta", "state", "batches"')
+    if len(set(names)) != len(names):
+        raise ValueError(f"wrt={wrt!r} names something twice")
+    return names, single
+
+
+def _key(arguments: Any):
+    leaves, structure = jax.tree.flatten(arguments)
+    described = tuple(
+        (jax.typeof(leaf).shape, jax.typeof(leaf).dtype, jax.typeof(leaf).weak_type)
+        if hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))
+        else leaf
+        for leaf in leaves
+    )
+    return structure, described, jax.config.jax_enable_x64

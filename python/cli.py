@@ -1,0 +1,86 @@
+"""The command line of metagrad: `python -m metagrad demo [options]`.
+
+Only argparse is imported before the subcommand is known, so that `--help` and a mistyped word answer at once. A mistake in the
+arguments ends with status 2, like every argparse program; a demo that cannot run here (a missing extra) ends with status 1.
+"""
+import argparse
+import sys
+from pathlib import Path
+
+QUICK_STEPS, QUICK_ROUNDS = 40, 2
+
+
+def count(least):
+    """An argparse type: an integer that is at least `least`."""
+    def parse(text):
+        try:
+            number = int(text)
+        except ValueError:
+            raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
+        if number < least:
+            raise argparse.ArgumentTypeError(f"must be at least {least}, not {number}")
+        return number
+    return parse
+
+
+def parser():
+    top = argparse.ArgumentParser(prog="python -m metagrad", description="Exact gradients of whole training runs.")
+    commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    demo = commands.add_parser(
+        "demo", help="find wrong labels and learn a learning-rate schedule on handwritten digits",
+        description="Trains a classifier on scikit-learn's handwritten digits, takes the metagradient of its validation loss through "
+                    "the whole run, finds planted label errors with it and learns a learning-rate schedule. Needs the extra "
+                    "`pip install metagrad[demo]`.")
+    demo.add_argument("--out", metavar="DIR", type=Path, default=Path("metagrad-demo"),
+                      help="folder for the IR of every stage, the plots and the numbers (default: %(default)s)")
+    demo.add_argument("--steps", metavar="N", type=count(2), help="Adam steps of the training run (default: 300)")
+    demo.add_argument("--rounds", metavar="N", type=count(1), help="rounds of metagradient descent on the schedule (default: 10)")
+    demo.add_argument("--seed", metavar="N", type=count(0), default=0, help="fixes the split, the noise and the run (default: 0)")
+    demo.add_argument("--quick", action="store_true",
+                      help=f"a shortened run: {QUICK_STEPS} steps, {QUICK_ROUNDS} rounds, unless said otherwise")
+    return top
+
+
+def writable(folder):
+    """Makes `folder` and proves that files can be written there. Raises OSError."""
+    folder.mkdir(parents=True, exist_ok=True)
+    probe = folder / ".metagrad-can-write"
+    probe.write_bytes(b"")
+    probe.unlink()
+
+
+def demo(arguments, top):
+    from metagrad.demo.requirements import MissingExtra, require_extra
+    try:
+        require_extra()
+    except MissingExtra as error:
+        print(f"{top.prog} demo: {error}", file=sys.stderr)
+        return 1
+    # Before any work is done: two minutes of it should not end in a folder that refuses the results.
+    try:
+        writable(arguments.out)
+    except OSError as error:
+        reason = error.strerror or type(error).__name__
+        top.error(f"argument --out: cannot write to the folder {str(arguments.out)!r} ({reason}); name one that you may write to")
+
+    from metagrad.demo.job import run
+    from metagrad.demo.problem import Settings
+    steps = arguments.steps or (QUICK_STEPS if arguments.quick else Settings.steps)
+    rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else Settings.rounds)
+    run(Settings(out=arguments.out, steps=steps, rounds=rounds, seed=arguments.seed))
+    return 0
+
+
+def main(argv=None):
+    """Runs one subcommand. Returns the exit status; argparse raises SystemExit(2) for a mistake in the arguments."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or log file that is not UTF-8 gets a question mark, not a traceback, for a character that it lacks.
+        if hasattr(stream, "reconfigure"):
+            stream.reconfigure(errors="replace")
+    top = parser()
+    arguments = top.parse_args(argv)
+    try:
+        return {"demo": demo}[arguments.command](arguments, top)
+    except KeyboardInterrupt:
+        print("\ninterrupted", file=sys.stderr)
+        return 130   # as a shell reports SIGINT

@@ -1,0 +1,70 @@
+"""Chapter: is it right, and what does it cost? The metagradients beside JAX's own, float64, and slopes measured without derivatives."""
+import time
+
+import jax
+import numpy as np
+
+from metagrad.demo import agreement, report
+from metagrad.demo.agreement import Metagradients
+
+NAMES = Metagradients("example weights", "learning rates (log)", "initial parameters")
+
+
+def median_seconds(call, times=3):
+    """The median time of a call that has run before."""
+    def once():
+        start = time.perf_counter()
+        jax.block_until_ready(call())
+        return time.perf_counter() - start
+    return float(np.median([once() for _ in range(times)]))
+
+
+def run(out, given, compiled):
+    """Returns (the Metagradients of the run as it stands, numbers)."""
+    report.heading(out, "Agreement")
+    arguments = given.state, given.meta, given.batches
+    value, (meta, state), _ = jax.block_until_ready(compiled(*arguments, *given.validation))
+    found = Metagradients(meta["weight"], meta["log_rate"], state.params)
+
+    with report.working(out, "compiling JAX's gradient of the unrolled run") as compilation:
+        unrolled = agreement.unrolled.lower(*arguments, given.validation).compile()
+    jax_value, reference = unrolled(*arguments, given.validation)
+    with report.working(out, "the same in float64"):
+        _, exact = agreement.in_float64(*arguments, given.validation)
+    with report.working(out, "slopes along the metagradients, from plain training in float64"):
+        slopes = agreement.slopes(found, *arguments, given.validation)
+    with report.working(out, "timing both"):
+        seconds = {
+            "metagrad": median_seconds(lambda: compiled(*arguments, *given.validation)),
+            "jax": median_seconds(lambda: unrolled(*arguments, given.validation)),
+        }
+
+    against_jax, against_exact = agreement.errors(found, reference), agreement.errors(found, exact)
+    rounding = agreement.errors(reference, exact)
+    table = report.table("metagradient of", "entries", "error v JAX", "error v float64", "JAX v float64", "norm", "measured slope")
+    for name, label, gradient in zip(Metagradients._fields, NAMES, found):
+        table.add_row(label, f"{agreement.flat(gradient).size}", f"{against_jax[name]:.1e}", f"{against_exact[name]:.1e}",
+                      f"{rounding[name]:.1e}", f"{agreement.norm(gradient):.6f}", f"{slopes[name]:.6f}")
+    out.print(table)
+    report.text(out, "Errors are relative, ||a - b|| / ||b||; JAX's gradient of the unrolled run against the same in float64 is the rounding\n"
+                     "error of the run. The slope of the loss along a metagradient, measured without derivatives, should be its norm.\n")
+    memory = {
+        "metagrad": compiled.memory_analysis().temp_size_in_bytes,
+        "jax": unrolled.memory_analysis().temp_size_in_bytes,
+    }
+    table = report.table("one metagradient", "time", "memory")
+    table.add_row("metagrad", report.duration(seconds["metagrad"]), report.size(memory["metagrad"]))
+    table.add_row("JAX, unrolled run, everything stored", report.duration(seconds["jax"]), report.size(memory["jax"]))
+    out.print(table)
+    return found, {
+        "validation_loss": float(value),
+        "jax_validation_loss": float(jax_value),
+        "error_against_jax": against_jax,
+        "error_against_float64": against_exact,
+        "jax_error_against_float64": rounding,
+        "norm": {name: agreement.norm(gradient) for name, gradient in zip(Metagradients._fields, found)},
+        "slope": slopes,
+        "seconds": seconds,
+        "temporary_bytes": memory,
+        "jax_compilation_seconds": compilation.seconds,
+    }

@@ -1,0 +1,32 @@
+"""Wrong labels: how they are planted, and how an ordering of the examples is scored at finding them.
+
+The noise is systematic, as a careless annotator's would be: half or so of the 3s are labelled 8 and half of the 9s are labelled 4, nothing else.
+A network learns such an error as if it were the truth, so the loss of an example on its own label, the usual way to find label noise, says
+little about it. What an example does to the loss on clean validation data says more: that is its metagradient.
+"""
+import numpy as np
+
+FRACTION = 0.1
+MISTAKEN_FOR = {3: 8, 9: 4}
+
+
+def plant(examples, seed, fraction=FRACTION):
+    """Returns (examples with wrong labels, a mask bool [n] of where they are): fraction * n of them."""
+    random = np.random.default_rng([seed, 2])
+    candidates = np.flatnonzero(np.isin(examples.label, list(MISTAKEN_FOR)))
+    wrong = np.zeros(len(examples.label), bool)
+    wrong[random.choice(candidates, round(fraction * len(wrong)), replace=False)] = True
+    label = examples.label.copy()
+    for truth, mistake in MISTAKEN_FOR.items():
+        label[wrong & (examples.label == truth)] = mistake
+    return examples._replace(label=label), wrong
+
+
+def suspects(score, many):
+    """The `many` examples with the highest score, the highest first: int [many]. Ties keep their order."""
+    return np.argsort(-np.asarray(score), kind="stable")[:many]
+
+
+def precision(score, wrong):
+    """The share of wrong labels among as many suspects as wrong labels were planted. Chance: the planted fraction."""
+    return float(wrong[suspects(score, int(wrong.sum()))].mean())

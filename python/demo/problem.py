@@ -1,0 +1,57 @@
+"""The training problem of the demo: its settings, and everything that a training run starts from."""
+from dataclasses import dataclass
+from pathlib import Path
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metagrad.demo import data, label_noise, training
+
+USUAL_STEPS, USUAL_RATE = 300, 1e-3
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What the command line can say. `out` is a folder that exists and can be written to."""
+    out: Path
+    steps: int = USUAL_STEPS
+    rounds: int = 10
+    seed: int = 0
+    batch: int = 128
+
+    @property
+    def rate(self):
+        """The constant learning rate to start from: Adam's usual 1e-3 at 300 steps, more in shorter runs, which would get nowhere with it."""
+        return USUAL_RATE * (USUAL_STEPS / self.steps) ** 0.5
+
+
+@dataclass(frozen=True)
+class Problem:
+    digits: data.Digits     # wrong labels are planted in the training part, and only there
+    truth: np.ndarray       # the training labels before that, int32 [n]
+    wrong: np.ndarray       # where they were planted, bool [n]
+    state: training.State   # s_0
+    meta: dict              # {"weight": ones [n], "log_rate": the constant start [T]}
+    batches: dict
+
+    @property
+    def validation(self):
+        return self.digits.validation
+
+    @property
+    def test(self):
+        return self.digits.test
+
+    def train(self, meta):
+        """Plain training. Returns (final state, validation loss after each step [T], test loss after each step [T])."""
+        return training.train(self.state, meta, self.batches, self.validation, self.test)
+
+
+def problem(settings):
+    digits = data.load(settings.seed)
+    noisy, wrong = label_noise.plant(digits.train, settings.seed)
+    meta = {"weight": np.ones(len(wrong), np.float32), "log_rate": np.full(settings.steps, np.log(settings.rate), np.float32)}
+    batches = data.batches(noisy, settings.steps, settings.batch, settings.seed)
+    state = training.initial(jax.random.key(settings.seed))
+    return Problem(digits._replace(train=noisy), digits.train.label, wrong, state, *jax.tree.map(jnp.asarray, (meta, batches)))

@@ -1,0 +1,17 @@
+"""Says which packages of the extra `metagrad[demo]` are missing, before anything tries to import them."""
+from importlib.util import find_spec
+
+# import name -> name on PyPI
+EXTRA = {"sklearn": "scikit-learn", "matplotlib": "matplotlib", "optax": "optax"}
+
+
+class MissingExtra(ImportError):
+    """The demo's extra is not installed."""
+
+
+def require_extra(extra=EXTRA):
+    """Raises MissingExtra, with the command that repairs it, where a package of the extra cannot be found."""
+    missing = [name for module, name in extra.items() if find_spec(module) is None]
+    if missing:
+        verb = "is" if len(missing) == 1 else "are"
+        raise MissingExtra(f"{' and '.join(missing)} {verb} not installed; the demo needs it: pip install metagrad[demo]")

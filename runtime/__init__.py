@@ -1,0 +1,1 @@
+"""Programs and plans in, arrays out: the plan's data type and its simulator, and executables."""

@@ -1,0 +1,35 @@
+"""A StableHLO module of ours as a JAX callable: a `jax.export.Exported` whose module is replaced.
+
+Public API all the way: the result composes with `jax.jit`, serialises, and runs where no compiler is installed.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax import export
+from jax._src.lib import _jax
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import stablehlo as hlo
+
+
+def exported(
+    module: ir.Module, inputs: Sequence[jax.ShapeDtypeStruct], outputs: Sequence[jax.ShapeDtypeStruct]
+) -> export.Exported:
+    """Wraps a module whose public function @main maps `inputs` to `outputs` (flat lists of arrays).
+
+    Raises:
+      ValueError: @main's signature is not that of `inputs` and `outputs`.
+    """
+
+    def signature(*arrays):
+        return [jnp.zeros(out.shape, out.dtype) for out in outputs]
+
+    template = export.export(jax.jit(signature, keep_unused=True))(*inputs)
+    with module.context:
+        target = hlo.get_version_from_compatibility_requirement(hlo.StablehloCompatibilityRequirement.WEEK_4)
+        code = _jax.mlir.serialize_portable_artifact(module, target, False)
+    return dataclasses.replace(template, mlir_module_serialized=code)

@@ -1,0 +1,319 @@
+"""Differentiates the cases of `cases.py` with Enzyme and with JAX, and compares, edge values included.
+
+Reads a JSON list of `[case name, dtype]` from standard input and writes one JSON line with, per pair, the list of
+differences found. It is a program of its own because Enzyme may abort the process that calls it:
+`test_capabilities.py` starts it and halves the list when it dies.
+
+For y = f(x), random x-tangents dx, cotangents c and their tangents dc, two programs are compared:
+
+    reverse   (x, c)         -> f(x), vjp(f, x)(c)
+    forward   (x, dx, c, dc) -> the derivative of `reverse` along (dx, dc);   c constant:  along (dx, 0)
+
+One module holds all the cases of a call, so that the Enzyme pipeline and XLA run once.
+Cost: about 30 ms for a case, most of it XLA's compilation of the module and of JAX's reference.
+"""
+
+import json
+import os
+import sys
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from enzyme_ad.jax import enzyme_call
+from jax._src import ad_util
+from jax._src.interpreters import mlir
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import func, stablehlo
+
+INLINE = "inline{default-pipeline=canonicalize max-iterations=4}"
+AFTER = (
+    "arith-raise{stablehlo=true},enzyme-batch-to-stablehlo,canonicalize,cse,canonicalize,"
+    "remove-unnecessary-enzyme-ops,enzyme-simplify-math,canonicalize,cse,canonicalize"
+)
+BEFORE = [INLINE, *(["enzyme-hlo-opt"] if os.environ.get("HLOOPT") else []), "canonicalize", "cse"]
+EXPAND = ['enzyme{postpasses="' + AFTER + '"}', "canonicalize", "remove-unnecessary-enzyme-ops", "enzyme-simplify-math", "cse", "canonicalize"]
+LAST = ["enzyme-hlo-opt", INLINE, "cse", "canonicalize", "symbol-dce", "drop-unsupported-attributes"]
+FIRST_ORDER = ",".join([*BEFORE, *EXPAND, "drop-unsupported-attributes"])
+SECOND_ORDER = ",".join([*BEFORE, *EXPAND, *LAST])
+
+
+def lower_stop_gradient(ctx, x):
+    """`enzyme.ignore_derivatives`, which the first differentiation honours and removes, and a mark that outlives it."""
+    x.type.context.allow_unregistered_dialects = True
+    ignored = ir.Operation.create("enzyme.ignore_derivatives", results=[x.type], operands=[x]).result
+    return [stablehlo.custom_call([x.type], [ignored], "metagrad.held")]
+
+
+def is_float(x):
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def activities(names):
+    return ir.ArrayAttr.get([ir.Attribute.parse(f"#enzyme<activity<enzyme_{n}>>") for n in names])
+
+
+def differentiate(mode, fn, operands, results, active, returned):
+    """Builds `enzyme.autodiff` or `enzyme.fwddiff` of the function named `fn`."""
+    return ir.Operation.create(
+        f"enzyme.{mode}", results=results, operands=operands,
+        attributes={"fn": ir.FlatSymbolRefAttr.get(fn), "activity": activities(active),
+                    "ret_activity": activities(returned)},
+    ).results
+
+
+class Job:
+    """One case at one dtype: its inputs, and JAX's answers as functions of the inputs."""
+
+    def __init__(self, case, dtype):
+        self.case, self.fn = case, case.fn
+        rng = np.random.default_rng(len(case.name))
+        self.x = [jnp.asarray(a, dtype) if np.asarray(a).dtype == np.float64 else jnp.asarray(a) for a in case.inputs]
+        self.active = [is_float(a) for a in self.x]
+
+        def draw(a):
+            return jnp.asarray(rng.uniform(0.5, 1.5, a.shape) * rng.choice([-1, 1], a.shape), a.dtype)
+
+        y = jax.eval_shape(self.outputs, *self.x)
+        self.dx = [draw(a) for a in self.x if is_float(a)]
+        self.c = [draw(a) for a in y]
+        self.dc = [draw(a) for a in y]
+        if case.cotangents is not None:
+            self.c = [jnp.broadcast_to(jnp.asarray(case.cotangents, a.dtype), a.shape) for a in y]
+        self.flat = [*self.x, *self.dx, *self.c, *self.dc]
+
+    def outputs(self, *x):
+        return jax.tree.leaves(self.fn(*x))
+
+    def split(self, flat):
+        sizes = np.cumsum([len(self.x), len(self.dx), len(self.c)])
+        return flat[: sizes[0]], flat[sizes[0] : sizes[1]], flat[sizes[1] : sizes[2]], flat[sizes[2] :]
+
+    def jax_answers(self, *flat):
+        x, dx, c, dc = self.split(flat)
+
+        def reverse(floats, c):
+            it = iter(floats)
+            full = [next(it) if a else v for a, v in zip(self.active, x)]
+            y, pull = jax.vjp(lambda *fl: self.outputs(*self.merge(full, fl)), *floats)
+            return [*y, *pull(list(c))]
+
+        floats = [v for v, a in zip(x, self.active) if a]
+        if not self.case.second:
+            return [reverse(floats, c), [], []]
+        first, both = jax.jvp(reverse, (floats, list(c)), (list(dx), list(dc)))
+        _, alone = jax.jvp(lambda f: reverse(f, c), (floats,), (list(dx),))
+        return [first, both, alone]
+
+    def merge(self, full, floats):
+        it = iter(floats)
+        return [next(it) if a else v for a, v in zip(self.active, full)]
+
+    # --- Enzyme's program -------------------------------------------------------------------------------------
+
+    def lower_into(self, module, name, overrides):
+        """Adds `@name` (the case) and `@name_reverse` (its vjp) to the module."""
+        traced = jax.jit(self.outputs, keep_unused=True).trace(*self.x)
+        text = traced.lower(_private_parameters=mlir.LoweringParameters(
+            override_lowering_rules=((ad_util.stop_gradient_p, lower_stop_gradient), *overrides),
+        )).as_text(debug_info=True)
+        source = ir.Module.parse(text)
+        symbols = [ir.StringAttr(op.attributes["sym_name"]).value for op in source.body.operations]
+        for s in symbols:
+            ir.SymbolTable.replace_all_symbol_uses(s, self.rename(s, name), source.operation)
+        for op in source.body.operations:
+            new = op.operation.clone(ir.InsertionPoint(module.body))
+            s = ir.StringAttr(op.attributes["sym_name"]).value
+            new.attributes["sym_name"] = ir.StringAttr.get(self.rename(s, name))
+            new.attributes["sym_visibility"] = ir.StringAttr.get("private")
+            if s == "main":
+                kind = ir.FunctionType(ir.TypeAttr(op.attributes["function_type"]).value)
+        self.name, self.types, self.results = name, list(kind.inputs), list(kind.results)
+        gradients = [t for t, a in zip(self.types, self.active) if a]
+        with ir.InsertionPoint(module.body):
+            reverse = func.FuncOp(f"{name}_reverse", (self.types + self.results, self.results + gradients), visibility="private")
+        with ir.InsertionPoint(reverse.add_entry_block()):
+            outs = differentiate("autodiff", name, list(reverse.arguments), self.results + gradients,
+                                 ["active" if a else "const" for a in self.active], ["active"] * len(self.results))
+            func.ReturnOp(list(outs))
+        self.reverse_results = self.results + gradients
+
+    def flat_types(self):
+        tangents = [t for t, a in zip(self.types, self.active) if a]
+        return [*self.types, *tangents, *self.results, *self.results]
+
+    @staticmethod
+    def rename(symbol, name):
+        return name if symbol == "main" else f"{name}__{symbol}"
+
+    def call_in(self, arguments):
+        """Emits the two programs inside @main; gives their results."""
+        x, dx, c, dc = self.split(list(arguments))
+        first = func.CallOp(self.reverse_results, f"{self.name}_reverse", [*x, *c]).results
+        both = alone = []
+        if self.case.second:
+            both = self.forward(x, dx, c, dc)
+            alone = self.forward(x, dx, c, None)
+        return [list(first), list(both), list(alone)]
+
+    def forward(self, x, dx, c, dc):
+        operands, active, tangents = [], [], iter(dx)
+        for v, a in zip(x, self.active):
+            operands += [v, next(tangents)] if a else [v]
+            active.append("dup" if a else "const")
+        for i, v in enumerate(c):
+            operands += [v, dc[i]] if dc else [v]
+            active.append("dup" if dc else "const")
+        # Hidden from the first run of the Enzyme pass, so that `held` can be renewed between the two orders.
+        return stablehlo.CustomCallOp(
+            self.reverse_results, operands, "metagrad.fwddiff", api_version=ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
+            called_computations=ir.ArrayAttr.get([ir.FlatSymbolRefAttr.get(f"{self.name}_reverse")]),
+            backend_config=ir.DictAttr.get({"activity": ir.ArrayAttr.get([ir.StringAttr.get(a) for a in active])}),
+        ).results
+
+
+def enzyme_module(jobs, overrides):
+    with mlir.make_ir_context() as context, ir.Location.unknown(context):
+        context.allow_unregistered_dialects = True
+        module = ir.Module.create()
+        for i, job in enumerate(jobs):
+            job.lower_into(module, f"case{i}", overrides)
+        types = [t for j in jobs for t in j.flat_types()]
+        results = []
+        with ir.InsertionPoint(module.body):
+            main = func.FuncOp("main", (types, []), visibility="public")
+        with ir.InsertionPoint(main.add_entry_block()):
+            arguments = iter(main.arguments)
+            for job in jobs:
+                for part in job.call_in([next(arguments) for _ in job.flat]):
+                    results += part
+            func.ReturnOp(results)
+        main.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, [r.type for r in results]))
+        return module.operation.get_asm(enable_debug_info=True)
+
+
+def custom_calls(module, target):
+    found = []
+
+    def visit(op):
+        if op.name == "stablehlo.custom_call" and ir.StringAttr(op.attributes["call_target_name"]).value == target:
+            found.append(op)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    return found
+
+
+def restore_main(module):
+    """The pass pipeline gives `main` back under another name, and private."""
+    for op in module.body.operations:
+        if ir.StringAttr(op.attributes["sym_name"]).value.startswith("main"):
+            op.attributes["sym_name"] = ir.StringAttr.get("main")
+            op.attributes["sym_visibility"] = ir.StringAttr.get("public")
+
+
+def between_orders(text):
+    """Renews `ignore_derivatives` at the marks, and shows Enzyme the forward differentiations."""
+    with mlir.make_ir_context() as context, ir.Location.unknown(context):
+        context.allow_unregistered_dialects = True
+        module = ir.Module.parse(text)
+        restore_main(module)
+        for op in custom_calls(module, "metagrad.held"):
+            with ir.InsertionPoint(op):
+                renewed = ir.Operation.create("enzyme.ignore_derivatives", results=[op.operands[0].type], operands=[op.operands[0]])
+            op.operands[0] = renewed.result
+        for op in custom_calls(module, "metagrad.fwddiff"):
+            fn = ir.FlatSymbolRefAttr(ir.ArrayAttr(op.attributes["called_computations"])[0]).value
+            active = [ir.StringAttr(a).value for a in ir.ArrayAttr(ir.DictAttr(op.attributes["backend_config"])["activity"])]
+            with ir.InsertionPoint(op), op.location:
+                results = differentiate("fwddiff", fn, list(op.operands), [r.type for r in op.results], active, ["dupnoneed"] * len(op.results))
+            for old, new in zip(op.results, results):
+                old.replace_all_uses_with(new)
+            op.erase()
+        return module.operation.get_asm(enable_debug_info=True)
+
+
+def run_module(text, arguments):
+    with mlir.make_ir_context() as context, ir.Location.unknown(context):
+        module = ir.Module.parse(text)
+        for op in custom_calls(module, "metagrad.held"):
+            op.results[0].replace_all_uses_with(op.operands[0])
+        restore_main(module)
+        from jax._src.lib import xla_client
+
+        client = jax.devices()[0].client
+        loaded = client.compile_and_load(str(module), client.local_devices()[:1], xla_client.CompileOptions())
+    return [np.asarray(a) for a in loaded.execute(arguments)]
+
+
+def differences(got, want, tolerance, operands=None, cotangent=None):
+    """Where Enzyme's values are not JAX's, by kind.
+
+    With `operands` and `cotangent`, for an elementwise function, an element with an infinite or undefined operand may be NaN
+    ("nan at infinity"), and is not looked at if its cotangent is not finite either.
+    """
+    got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
+    finite = np.isfinite(want) & np.isfinite(got)
+    scale = np.maximum(np.abs(want), 1e-2)
+    with np.errstate(all="ignore"):
+        same = np.where(finite, np.abs(got - want) <= tolerance * scale, (got == want) | (np.isnan(got) & np.isnan(want)))
+    neither = ~np.isfinite(want) & ~np.isfinite(got)
+    beyond = np.zeros(got.shape, bool)
+    if operands is not None:
+        ordinary = np.all([np.isfinite(x) for x in operands], axis=0)
+        beyond = ~ordinary & np.isnan(got)
+        same |= ~ordinary & ~np.isfinite(cotangent)
+    kinds = {"differs": ~same & ~neither & ~beyond, "inf against nan": ~same & neither, "nan at infinity": ~same & ~neither & beyond}
+    return {kind: np.argwhere(where) for kind, where in kinds.items() if where.any()}, got, want
+
+
+PARTS = ("reverse", "forward", "forward, constant cotangent")
+TOLERANCE = {"float64": 1e-12, "float32": 1e-5, "bfloat16": 4e-2}
+
+
+def compare(pairs, all_cases, overrides, verbose=False, dump=None):
+    jobs = [Job(all_cases[name], dtype) for name, dtype in pairs]
+    text = enzyme_module(jobs, overrides)
+    name, text = enzyme_call.run_pass_pipeline(["main"], text, FIRST_ORDER)
+    if dump: open(dump + "1", "w").write(text)
+    name, text = enzyme_call.run_pass_pipeline(["main"], between_orders(text), SECOND_ORDER)
+    if dump:
+        open(dump, "w").write(text)
+    sizes = np.cumsum([0] + [len(j.flat) for j in jobs])
+    flat = [a for j in jobs for a in j.flat]
+    want = jax.jit(lambda *f: [j.jax_answers(*f[a:b]) for j, a, b in zip(jobs, sizes, sizes[1:])])(*flat)
+    got = iter(run_module(text, flat))
+    report = []
+    for job, (name, dtype), parts in zip(jobs, pairs, want):
+        found = []
+        for part, answers in zip(PARTS, parts):
+            for i, answer in enumerate(answers):
+                value = next(got)
+                elementwise = (job.x, job.c[0]) if job.case.elementwise else ()
+                kinds, g, w = differences(value, answer, TOLERANCE[dtype] * job.case.loosen, *elementwise)
+                # The value of the function itself must not move by a bit.
+                what = f"value {i}" if part == "reverse" and i < len(job.c) else f"{part} {i}"
+                if what.startswith("value"):
+                    bits = np.argwhere(~((g == w) & (np.signbit(g) == np.signbit(w)) | (np.isnan(g) & np.isnan(w))))
+                    kinds = {}
+                    if len(bits) and not job.case.inexact_value:
+                        kinds = {"differs": bits}
+                for kind, places in kinds.items():
+                    if len(places):
+                        shown = [(tuple(map(int, p)), float(g[tuple(p)]), float(w[tuple(p)])) for p in places[:1000]]
+                        found.append({"what": what, "kind": kind, "count": len(places), "first": shown if verbose else shown[:3]})
+        report.append({"case": name, "dtype": dtype, "differences": found})
+    return report
+
+
+def main():
+    jax.config.update("jax_enable_x64", True)
+    from cases import CASES
+    from metagrad.frontend.capabilities import overrides
+
+    pairs = json.load(sys.stdin)
+    print(json.dumps(compare(pairs, CASES, overrides())))
+
+
+if __name__ == "__main__":
+    main()
