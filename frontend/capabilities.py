@@ -15,6 +15,7 @@ Cost: one walk over the jaxpr.
 """
 
 import dataclasses
+import math
 from collections.abc import Callable, Sequence
 from functools import partial
 
@@ -39,7 +40,8 @@ class Capability:
 
     Attributes:
         modes: the modes proven; empty for a primitive that is listed only for its lowering.
-        when: `when(params, in_avals)` gives a reason why this equation is NOT covered, or None.
+        when: `when(params, in_avals, active)` gives a reason why this equation is NOT covered, or None; `active` says
+            which operands carry a derivative.
         lowering: what replaces JAX's lowering of operands with a float among them; a JAX function of the primitive's
             operands and parameters, or with `is_rule` an MLIR lowering rule.
         note: what to know about it.
@@ -64,29 +66,59 @@ class Unproven:
         return iter((self.primitive, self.source, self.why))
 
 
-def small_window(params, in_avals):
+def small_window(params, in_avals, active):
     if exact.window_volume(params) > exact.LARGEST_WINDOW:
         return f"windows of more than {exact.LARGEST_WINDOW} elements"
     return None
 
 
-def small_undilated_window(params, in_avals):
+def small_undilated_window(params, in_avals, active):
     if any(d != 1 for d in params["window_dilation"]):
         return "window_dilation, for which JAX has no derivative"
-    return small_window(params, in_avals)
+    return small_window(params, in_avals, active)
+
+
+def constant_padding(params, in_avals, active):
+    if active[1]:
+        return "a padding value that is differentiated"
+    if any(low < 0 or high < 0 for low, high, _ in params["padding_config"]):
+        return "negative padding"
+    return None
+
+
+def distinct_targets(params, in_avals, active):
+    """Where two updates meet JAX picks one and gives it the cotangent, Enzyme gives it to both."""
+    single = math.prod(in_avals[1].shape[:-1]) == 1
+    if active[2] and not single and not params["unique_indices"]:
+        return "indices that may repeat: say unique_indices=True if they do not"
+    return None
+
+
+def one_type(params, in_avals, active):
+    wanted = {a.dtype for a in in_avals} | {jnp.dtype(params["preferred_element_type"] or in_avals[0].dtype)}
+    if len(wanted) > 1:
+        return "operands and result of different types: " + ", ".join(sorted(map(str, wanted)))
+    return None
 
 
 # Linear in each operand, or elementwise and smooth: Enzyme's rule is JAX's.
 PLAIN = [
     P.add_p, P.sub_p, P.mul_p, P.neg_p, P.div_p, P.square_p, P.integer_pow_p, P.abs_p, P.exp_p, P.exp2_p, P.expm1_p, P.log_p,
     P.log1p_p, P.rsqrt_p, P.cbrt_p, P.sin_p, P.cos_p, P.sinh_p, P.cosh_p, P.asinh_p, P.atan_p, P.atan2_p, P.tanh_p, P.erf_p, P.erfc_p,
-    P.erf_inv_p, P.rem_p, P.sign_p, P.floor_p, P.ceil_p, P.round_p, P.convert_element_type_p, P.reduce_precision_p,
-    P.copy_p, lax_internal.optimization_barrier_p, P.broadcast_in_dim_p, P.reshape_p, P.transpose_p, P.squeeze_p,
-    P.concatenate_p, P.pad_p, P.rev_p, P.slice_p, lax_internal.split_p, P.dynamic_slice_p, P.dynamic_update_slice_p, P.gather_p,
-    P.scatter_p, P.scatter_add_p, P.reduce_sum_p, P.dot_general_p, P.conv_general_dilated_p,
+    P.erf_inv_p, P.asin_p, P.acos_p, P.rem_p, P.sign_p, P.floor_p, P.ceil_p, P.round_p, P.convert_element_type_p,
+    P.copy_p, P.broadcast_in_dim_p, P.reshape_p, P.transpose_p, P.squeeze_p,
+    P.concatenate_p, P.rev_p, P.slice_p, lax_internal.split_p, P.dynamic_slice_p, P.dynamic_update_slice_p,
+    P.reduce_sum_p,
 ]
 
 CAPABILITIES: dict[core.Primitive, Capability] = {p: Capability() for p in PLAIN} | {
+    P.dot_general_p: Capability(when=one_type),
+    P.conv_general_dilated_p: Capability(when=one_type),
+    P.pad_p: Capability(when=constant_padding),
+    P.gather_p: Capability(lowering=exact.gather),
+    P.scatter_add_p: Capability(lowering=exact.scatter(P.scatter_add_p)),
+    P.scatter_p: Capability(lowering=exact.scatter(P.scatter_p), when=distinct_targets),
+    P.lgamma_p: Capability(modes=("reverse",)),
     P.select_n_p: Capability(lowering=exact.select_n),
     P.max_p: Capability(lowering=exact.larger_or_smaller(P.max_p)),
     P.min_p: Capability(lowering=exact.larger_or_smaller(P.min_p)),
@@ -103,6 +135,7 @@ CAPABILITIES: dict[core.Primitive, Capability] = {p: Capability() for p in PLAIN
     P.cumsum_p: Capability(lowering=exact.prefix(jax.lax.add)),
     P.cumprod_p: Capability(lowering=exact.prefix(jax.lax.mul)),
     P.cummax_p: Capability(lowering=exact.prefix(jax.lax.max)),
+    P.cumlogsumexp_p: Capability(lowering=exact.prefix(lax_other.logaddexp)),
     P.cummin_p: Capability(lowering=exact.prefix(jax.lax.min)),
     P.reduce_prod_p: Capability(lowering=exact.product),
     P.reduce_window_sum_p: Capability(lowering=exact.window_sum, when=small_window),
@@ -139,7 +172,8 @@ def is_float(aval):
 
 
 def _rule(primitive, capability, ctx, *operands, **params):
-    if not any(map(is_float, ctx.avals_in)) or (capability.when and capability.when(params, ctx.avals_in)):
+    active = [is_float(a) for a in ctx.avals_in]
+    if not any(active) or (capability.when and capability.when(params, ctx.avals_in, active)):
         return exact.jax_lowering(primitive, ctx, *operands, **params)
     if capability.is_rule:
         return capability.lowering(ctx, *operands, **params)
@@ -229,7 +263,7 @@ def _equation(eqn, inputs, mode, found):
         return unknown("no evidence that Enzyme's derivative is JAX's")
     if mode not in capability.modes:
         return unknown(f"{' and '.join(capability.modes) or 'no'} mode is proven, {mode} mode is not")
-    if capability.when and (why := capability.when(eqn.params, eqn.invars and [v.aval for v in eqn.invars])):
+    if capability.when and (why := capability.when(eqn.params, [v.aval for v in eqn.invars], inputs)):
         return unknown(why)
     return every
 

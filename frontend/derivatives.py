@@ -27,6 +27,9 @@ from metagrad.frontend.sites import Site
 
 MODES = ("auto", "enzyme", "jax")
 
+CUSTOM_RULE = "custom rule"
+"""How the table names a `custom_jvp` or `custom_vjp` function that it does not know."""
+
 
 @dataclasses.dataclass(frozen=True)
 class Decision:
@@ -75,7 +78,7 @@ def decide_gradient(site: Site, ad: str) -> Decision:
     if not reverse and not forward:
         return Decision(site.label, "enzyme")
     reasons = _reasons([*reverse, *(item for item in forward if item not in reverse)])
-    if capabilities.custom_rules(site.loss):
+    if any(item.why == CUSTOM_RULE for item in (*reverse, *forward)):
         return _not_enzyme(Decision(site.label, "jax", reasons), ad)
     if not capabilities.unproven(loss_vjp(site), "forward"):
         return _not_enzyme(Decision(site.label, "jax-reverse", reasons), ad)

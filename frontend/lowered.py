@@ -203,6 +203,7 @@ def lower(
     _check_float_leaves(signature)
     marked, found = sites.mark(traced.jaxpr)
     plan = schedule.plan(steps, gradients=bool(found))
+    plan.validate()
     names = getattr(step, "__name__", "step"), getattr(outer, "__name__", "outer")
     groups = Arguments(len(traced.state.leaves), len(signature.meta.leaves), len(batch_tree.leaves), len(signature.outer.leaves))
 

@@ -55,8 +55,6 @@ def lower(
         return _custom_call(raise_gradients.GRAD, results, operands, said, list(names.values()))
 
     def lower_stop_gradient(ctx, operand):
-        if not isinstance(operand.type.element_type, ir.FloatType):
-            return [operand]
         return _custom_call(raise_gradients.STOP_GRADIENT, [operand.type], [operand], {}, [])
 
     rules = ((site_p, lower_site), (ad_util.stop_gradient_p, lower_stop_gradient), *capabilities.overrides())

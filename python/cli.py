@@ -1,7 +1,7 @@
 """The command line of metagrad: `python -m metagrad demo [options]`.
 
-Only argparse is imported before the subcommand is known, so that `--help` and a mistyped word answer at once. A mistake in the
-arguments ends with status 2, like every argparse program; a demo that cannot run here (a missing extra) ends with status 1.
+What a subcommand needs is imported when it is known, so that `--help` works without the extras. A mistake in the arguments ends with
+status 2, as argparse has it; a demo that cannot run here, for want of an extra, with status 1.
 """
 import argparse
 import sys
@@ -38,6 +38,7 @@ def parser():
     demo.add_argument("--seed", metavar="N", type=count(0), default=0, help="fixes the split, the noise and the run (default: 0)")
     demo.add_argument("--quick", action="store_true",
                       help=f"a shortened run: {QUICK_STEPS} steps, {QUICK_ROUNDS} rounds, unless said otherwise")
+    demo.set_defaults(run=run_demo, parser=demo)
     return top
 
 
@@ -49,19 +50,19 @@ def writable(folder):
     probe.unlink()
 
 
-def demo(arguments, top):
+def run_demo(arguments):
     from metagrad.demo.requirements import MissingExtra, require_extra
     try:
         require_extra()
     except MissingExtra as error:
-        print(f"{top.prog} demo: {error}", file=sys.stderr)
+        print(f"{arguments.parser.prog}: {error}", file=sys.stderr)
         return 1
     # Before any work is done: two minutes of it should not end in a folder that refuses the results.
     try:
         writable(arguments.out)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        top.error(f"argument --out: cannot write to the folder {str(arguments.out)!r} ({reason}); name one that you may write to")
+        arguments.parser.error(f"argument --out: cannot write to the folder {str(arguments.out)!r} ({reason}); name one that you may write to")
 
     from metagrad.demo.job import run
     from metagrad.demo.problem import Settings
@@ -77,10 +78,9 @@ def main(argv=None):
         # A terminal or log file that is not UTF-8 gets a question mark, not a traceback, for a character that it lacks.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
-    top = parser()
-    arguments = top.parse_args(argv)
+    arguments = parser().parse_args(argv)
     try:
-        return {"demo": demo}[arguments.command](arguments, top)
+        return arguments.run(arguments)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
         return 130   # as a shell reports SIGINT

@@ -136,7 +136,7 @@ class Plan:
 
         simulate(self)
 
-    # A plan is a value.
+    # A plan is a value; the name of its schedule is not part of it.
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Plan):

@@ -13,7 +13,7 @@ import optax
 
 from benchmarks.models.model import OPTIMISER, Model
 
-SIDE, COLOURS, CHANNELS, CLASSES = 16, 3, (16, 32), 10
+SIDE, COLOURS, CHANNELS, CLASSES = 16, 3, (8, 16), 10
 BATCH = 32
 EXAMPLES = 1024
 MOMENTUM = 0.9

@@ -1,4 +1,4 @@
-"""A multilayer perceptron, 784-512-512-10 with tanh, batches of 128: most of a step is three matrix products and Adam's traffic."""
+"""A multilayer perceptron, 784-256-256-10 with tanh, batches of 128: most of a step is three matrix products and Adam's traffic."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import optax
 
 from benchmarks.models.model import OPTIMISER, Model
 
-WIDTHS = (784, 512, 512, 10)
+WIDTHS = (784, 256, 256, 10)
 BATCH = 128
 EXAMPLES = 2048
 

@@ -1,8 +1,9 @@
 """The lazy k-ary tree of Replay (Engstrom et al. 2025, "Optimizing ML Training with Metagradient Descent", arXiv 2503.13751).
 
-The run is split into k parts of equal length, each part again, down to leaves of at most k steps. States at the starts of parts are saved
-while running through, and a part is opened only when the reversal reaches it, from right to left. At most (k - 1) * ceil(log_k T) + 1 states
-are held at a time; each level of the tree runs a fraction (k - 1) / k of the steps once more.
+The run is split into k parts of equal length, each part again, down to leaves of k steps. States at the starts of parts are saved while
+running through, and a part is opened only when the reversal reaches it, from right to left. At most (k - 1) * ceil(log_k T) + 1 states are held at a
+time; each level of the tree runs a fraction (k - 1) / k of the steps once more. Parts are equal up to one leaf, so that all leaves but the
+first of the run are full: where T is no power of k, that is what lets most VJPs find their gradient kept.
 """
 
 from __future__ import annotations

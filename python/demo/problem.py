@@ -1,12 +1,13 @@
 """The training problem of the demo: its settings, and everything that a training run starts from."""
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metagrad.demo import data, label_noise, training
+from metagrad.demo import data, label_noise, model, training
 
 USUAL_STEPS, USUAL_RATE = 300, 1e-3
 
@@ -24,6 +25,15 @@ class Settings:
     def rate(self):
         """The constant learning rate to start from: Adam's usual 1e-3 at 300 steps, more in shorter runs, which would get nowhere with it."""
         return USUAL_RATE * (USUAL_STEPS / self.steps) ** 0.5
+
+
+class TrainingRun(NamedTuple):
+    """A plain training run, measured."""
+    params: Any             # at the end
+    meta: dict
+    validation: np.ndarray  # loss after each step, [T]
+    test: np.ndarray        # the same, on the test part
+    accuracy: float         # on the test part, at the end
 
 
 @dataclass(frozen=True)
@@ -44,8 +54,10 @@ class Problem:
         return self.digits.test
 
     def train(self, meta):
-        """Plain training. Returns (final state, validation loss after each step [T], test loss after each step [T])."""
-        return training.train(self.state, meta, self.batches, self.validation, self.test)
+        """Trains with `meta`, without metagradients."""
+        state, validation, test = training.train(self.state, meta, self.batches, self.validation, self.test)
+        accuracy = float(model.accuracy(state.params, *self.test))
+        return TrainingRun(state.params, meta, np.asarray(validation), np.asarray(test), accuracy)
 
 
 def problem(settings):

@@ -8,6 +8,7 @@ from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
+from rich.padding import Padding
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -72,11 +73,17 @@ def rounds(out, what, total):
 
 
 def table(*columns):
-    """A table whose first column is words and whose others are numbers."""
-    made = Table(box=box.SIMPLE, pad_edge=False, header_style="")
+    """A table whose first column is words and whose others are numbers; meant to fit into 80 columns."""
+    made = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, header_style="")
     for place, column in enumerate(columns):
         made.add_column(column, justify="right" if place else "left", no_wrap=True)
     return made
+
+
+def show(out, made):
+    """Prints a table, indented, under an empty line."""
+    out.print()
+    out.print(Padding.indent(made, 2))
 
 
 def size(many):

@@ -3,6 +3,7 @@
 #include <algorithm>
 #include <sstream>
 #include <stdexcept>
+#include <string>
 #include <vector>
 
 namespace metagrad {
@@ -41,7 +42,8 @@ class Slots {
   }
 
   std::string content(int64_t slot) const {
-    return holds_[slot] == kNothing ? "nothing has been written to" : "holds " + std::string(symbol_) + std::to_string(holds_[slot]);
+    if (holds_[slot] == kNothing) return "nothing has been written to that slot";
+    return "that slot holds " + std::string(symbol_) + std::to_string(holds_[slot]);
   }
 
   std::string budget() const {
@@ -132,7 +134,7 @@ class Simulator {
     check_range("reuses", first, steps);
     for (int32_t i = 0; i < steps; ++i)
       if (gradients_.read(first + i, time_) != step_ + i)
-        fail(where_run(), " reuses gradient slot ", first + i, " for the step from s_", step_ + i, ", but ", held(gradients_, first + i));
+        fail(where_run(), " reuses gradient slot ", first + i, " for the step from s_", step_ + i, ", but ", gradients_.content(first + i));
   }
 
   void check_range(const char *verb, int32_t first, int32_t steps) const {
@@ -149,14 +151,9 @@ class Simulator {
     if (slot != kNothing) {
       if (!gradients_.inside(slot)) fail(where(), ": the VJP at s_", t, " takes its gradient from gradient slot ", slot, ", but ", gradients_.budget());
       if (gradients_.read(slot, time_) != t)
-        fail(where(), ": the VJP at s_", t, " takes its gradient from gradient slot ", slot, ", but ", held(gradients_, slot));
+        fail(where(), ": the VJP at s_", t, " takes its gradient from gradient slot ", slot, ", but ", gradients_.content(slot));
     }
     ++time_;
-  }
-
-  static std::string held(const Slots &slots, int64_t slot) {
-    const std::string content = slots.content(slot);
-    return content[0] == 'n' ? content + " that slot" : "that slot " + content;
   }
 
   std::string where() const {

@@ -41,13 +41,18 @@ def run(out, given, compiled):
 
     against_jax, against_exact = agreement.errors(found, reference), agreement.errors(found, exact)
     rounding = agreement.errors(reference, exact)
-    table = report.table("metagradient of", "entries", "error v JAX", "error v float64", "JAX v float64", "norm", "measured slope")
+    table = report.table("metagradient of", "error", "v f64", "JAX v f64", "norm", "slope")
     for name, label, gradient in zip(Metagradients._fields, NAMES, found):
-        table.add_row(label, f"{agreement.flat(gradient).size}", f"{against_jax[name]:.1e}", f"{against_exact[name]:.1e}",
+        table.add_row(f"{agreement.flat(gradient).size} {label}", f"{against_jax[name]:.1e}", f"{against_exact[name]:.1e}",
                       f"{rounding[name]:.1e}", f"{agreement.norm(gradient):.6f}", f"{slopes[name]:.6f}")
-    out.print(table)
-    report.text(out, "Errors are relative, ||a - b|| / ||b||; JAX's gradient of the unrolled run against the same in float64 is the rounding\n"
-                     "error of the run. The slope of the loss along a metagradient, measured without derivatives, should be its norm.\n")
+    report.show(out, table)
+    out.print()
+    report.text(out, (
+        "error       relative to JAX's gradient of the unrolled run, ||a - b|| / ||b||\n"
+        "v f64       relative to the same in float64\n"
+        "JAX v f64   how far JAX's float32 is from its float64: the rounding of the run\n"
+        "slope       of the loss along the metagradient, measured by training in float64\n"
+        "            without any derivative; it should be the norm"), indent=4)
     memory = {
         "metagrad": compiled.memory_analysis().temp_size_in_bytes,
         "jax": unrolled.memory_analysis().temp_size_in_bytes,
@@ -55,7 +60,7 @@ def run(out, given, compiled):
     table = report.table("one metagradient", "time", "memory")
     table.add_row("metagrad", report.duration(seconds["metagrad"]), report.size(memory["metagrad"]))
     table.add_row("JAX, unrolled run, everything stored", report.duration(seconds["jax"]), report.size(memory["jax"]))
-    out.print(table)
+    report.show(out, table)
     return found, {
         "validation_loss": float(value),
         "jax_validation_loss": float(jax_value),

@@ -12,5 +12,5 @@ def run(out, found):
     table = report.table("layer", "norm of its metagradient")
     for layer, norm in norms.items():
         table.add_row(layer, f"{norm:.5f}")
-    out.print(table)
+    report.show(out, table)
     return {"norm": norms}

@@ -8,7 +8,8 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.demo import rate_descent, report, training
-from metagrad.demo.chapters.wrong_labels import CLEANED, TrainingRun, training_run
+from metagrad.demo.chapters.wrong_labels import CLEANED
+from metagrad.demo.problem import TrainingRun
 
 GRID = 1, 2, 3, 5, 8, 12, 20   # multiples of the start
 
@@ -23,7 +24,7 @@ class Descent(NamedTuple):
 
 def run(out, settings, given, compiled, runs):
     """Returns (Descent, numbers)."""
-    report.heading(out, f"Learning-rate schedule: {settings.rounds} rounds of metagradient descent")
+    report.heading(out, f"Learning-rate schedule: metagradient descent, rounds: {settings.rounds}")
     meta = runs[CLEANED].meta
 
     def metagradient(log_rate):
@@ -37,7 +38,7 @@ def run(out, settings, given, compiled, runs):
             rounds.append(one)
             test.append(float(training.validation_loss(one.state, *given.test)))
             rates = np.exp(one.log_rate)
-            done(f"  round {len(rounds) - 1:2}   validation loss {one.validation_loss:.4f}   test loss {test[-1]:.4f}   "
+            done(f"  round {len(rounds) - 1:2}  validation loss {one.validation_loss:.4f}  test loss {test[-1]:.4f}  "
                  f"rates {rates.min():.1e} to {rates.max():.1e}")
     if len(rounds) <= settings.rounds:
         report.text(out, f"training diverged after round {len(rounds) - 1}; stopped there")
@@ -45,9 +46,9 @@ def run(out, settings, given, compiled, runs):
     best = int(np.argmin([one.validation_loss for one in rounds]))
     constants = {}
     with report.working(out, f"training with the learned schedule, and with {len(GRID)} constant rates"):
-        learned = training_run(given, meta | {"log_rate": jnp.asarray(rounds[best].log_rate)})
+        learned = given.train(meta | {"log_rate": jnp.asarray(rounds[best].log_rate)})
         for multiple in GRID:
-            constants[multiple * settings.rate] = training_run(given, meta | {"log_rate": jnp.asarray(start + np.log(multiple), jnp.float32)})
+            constants[multiple * settings.rate] = given.train(meta | {"log_rate": jnp.asarray(start + np.log(multiple), jnp.float32)})
     constant = min(constants, key=lambda rate: constants[rate].validation[-1])
 
     rows = {
@@ -55,10 +56,10 @@ def run(out, settings, given, compiled, runs):
         f"best constant rate of {len(GRID)}: {constant:.2g}": constants[constant],
         f"after: learned schedule (round {best})": learned,
     }
-    table = report.table("schedule", "validation loss", "test loss", "test accuracy")
+    table = report.table("schedule", "val. loss", "test loss", "test acc.")
     for name, one in rows.items():
         table.add_row(name, f"{one.validation[-1]:.4f}", f"{one.test[-1]:.4f}", f"{one.accuracy:.1%}")
-    out.print(table)
+    report.show(out, table)
     return Descent(rounds, test, best, learned, constant), {
         "validation_loss_by_round": [one.validation_loss for one in rounds],
         "test_loss_by_round": test,

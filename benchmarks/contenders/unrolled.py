@@ -1,0 +1,26 @@
+"""`jax.grad` of the `lax.scan` that trains, as it stands: every intermediate value of every step is held."""
+
+from __future__ import annotations
+
+import jax
+
+from benchmarks.contenders.contender import Built, Contender, Problem, compile_program
+from benchmarks.models.model import Model
+
+
+def metagradient(model: Model, step, checkpoint=lambda step: step):
+    """`program(state0, meta, batches, held_out) -> (value, gradient)` by differentiating the scan; `checkpoint` wraps the step."""
+
+    def final_loss(meta, state, batches, held_out):
+        body = checkpoint(lambda state, batch: (step(state, meta, batch), None))
+        state, _ = jax.lax.scan(body, state, batches)
+        return model.outer(state, held_out)
+
+    return lambda state0, meta, batches, held_out: jax.value_and_grad(final_loss)(meta, state0, batches, held_out)
+
+
+def build(problem: Problem) -> Built:
+    return compile_program(metagradient(problem.model, problem.model.make_step(jax)), problem)
+
+
+UNROLLED = Contender("unrolled", build)

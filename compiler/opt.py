@@ -1,0 +1,98 @@
+"""`metagrad-opt`: runs passes on a `.mlir` file and prints the result, as `mlir-opt` does.
+
+    metagrad-opt step.mlir --pass=cut,differentiate
+    metagrad-opt step.mlir --pass=cut,differentiate,schedule --schedule='LazyKary(k=2)' --steps=8
+
+Every pass reads and writes a module that says all there is to know (functions.py); only `schedule` needs to be told which schedule for how many steps.
+"""
+
+from __future__ import annotations
+
+import argparse
+import ast
+import sys
+from collections.abc import Sequence
+
+from jaxlib.mlir import ir
+
+from metagrad.compiler import (
+    context,
+    cut,
+    differentiate,
+    expand,
+    flatten_contractions,
+    raise_gradients,
+    rematerialise,
+    schedules,
+    verify,
+    widen_counters,
+)
+from metagrad.compiler.worker import EnzymeError
+
+PASSES = {
+    module.NAME: module
+    for module in (verify, raise_gradients, cut, differentiate, rematerialise, widen_counters, expand, flatten_contractions)
+}
+
+
+def parse_schedule(text: str):
+    """A schedule from text like "LazyKary(k=4)" or "StoreAll()".
+
+    Raises:
+      ValueError: the text is not a call of one of metagrad's schedules with literal arguments.
+    """
+    known = {name: getattr(schedules, name) for name in ("LazyKary", "Binomial", "Periodic", "StoreAll")}
+    try:
+        call = ast.parse(text, mode="eval").body
+        arguments = [ast.literal_eval(value) for value in call.args]
+        named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        make = known[call.func.id]
+    except (SyntaxError, AttributeError, KeyError, ValueError):
+        raise ValueError(f"{text!r} is no schedule; write one of {', '.join(known)} with its arguments, like LazyKary(k=4)") from None
+    return make(*arguments, **named)
+
+
+def transform(module: ir.Module, passes: Sequence[str], schedule: str, steps: int | None) -> None:
+    """Verifies the module, then runs the passes on it in place, verifying after each.
+
+    Raises:
+      ValueError: unknown pass, malformed module, or a pass that the module does not fit.
+    """
+    verify.run(module)
+    for name in passes:
+        if name not in PASSES:
+            raise ValueError(f"there is no pass {name!r}; there are {', '.join(PASSES)}")
+        if name == rematerialise.NAME:
+            if steps is None:
+                raise ValueError("pass 'schedule' needs --steps=T, the number of training steps")
+            inner = any(op.type.results for op in module.body.operations if op.name.value == "inner")
+            rematerialise.run(module, parse_schedule(schedule).plan(steps, gradients=inner))
+        else:
+            PASSES[name].run(module)
+        verify.run(module)
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """The command line. Returns the exit code: 0, or 1 with a message on the standard error."""
+    parser = argparse.ArgumentParser(prog="metagrad-opt", description="Runs metagrad's passes on an MLIR file and prints the result.")
+    parser.add_argument("file", help="the module, or - for the standard input")
+    parser.add_argument(
+        "--pass", dest="passes", default="", metavar="NAME[,NAME]", help=f"the passes, in order: {', '.join(PASSES)}"
+    )
+    parser.add_argument("--schedule", default="LazyKary(k=4)", help="for pass 'schedule' (default: %(default)s)")
+    parser.add_argument("--steps", type=int, help="for pass 'schedule': the number of training steps")
+    given = parser.parse_args(argv)
+    try:
+        source = sys.stdin.read() if given.file == "-" else open(given.file, encoding="utf-8").read()
+        module = context.parse(source)
+        with module.context, ir.Location.unknown():
+            transform(module, [name for name in given.passes.split(",") if name], given.schedule, given.steps)
+            print(context.text(module), end="")
+    except (OSError, ValueError, EnzymeError) as error:
+        print(f"metagrad-opt: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
