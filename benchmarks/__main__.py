@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import re
 import shlex
 import sys
 from pathlib import Path
@@ -30,17 +31,10 @@ def positive(text: str) -> int:
 
 
 def words(kind=str):
-    """An argparse type: words between commas. Not in brackets, where a contender's own arguments stand."""
+    """An argparse type: words between commas; a comma in brackets belongs to its word."""
 
     def parse(text: str) -> tuple:
-        parts, depth = [""], 0
-        for character in text:
-            depth += (character == "(") - (character == ")")
-            if character == "," and depth == 0:
-                parts.append("")
-            else:
-                parts[-1] += character
-        return tuple(kind(part.strip()) for part in parts)
+        return tuple(kind(part.strip()) for part in re.split(r",(?![^(]*\))", text))
 
     return parse
 
@@ -91,7 +85,7 @@ def main(argv: list[str] | None = None) -> int:
     patterns = arguments.contenders or (QUICK if quick else ("*",))
     problems = [(name, count, _chosen(field(count, ks), patterns, top)) for name in arguments.models for count in steps]
 
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     path = arguments.out / ("quick.json" if quick else "benchmark.json")
     written = record.provenance("python -m benchmarks " + shlex.join(sys.argv[1:] if argv is None else argv))
     written |= {"limits": vars(limits), "results": []}

@@ -77,7 +77,7 @@ def main(argv: list[str] | None = None) -> int:
     top.add_argument("--repeat", type=positive, default=3, help="rounds (default: %(default)s)")
     top.add_argument("--out", metavar="DIR", type=Path, default=RESULTS, help="folder for the JSON (default: results, beside this program)")
     arguments = top.parse_args(argv)
-    console = Console()
+    console = Console() if sys.stdout.isatty() else Console(width=120)
     try:
         imported()
     except Unavailable as reason:

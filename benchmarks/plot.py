@@ -26,10 +26,10 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     import matplotlib
 
     matplotlib.use("Agg")
-    from matplotlib import pyplot
+    from matplotlib import pyplot, ticker
 
     models = list(dict.fromkeys(result["model"] for result in results))
-    figure, panels = pyplot.subplots(1, len(models), figsize=(5.2 * len(models), 4.8), squeeze=False)
+    figure, panels = pyplot.subplots(1, len(models), figsize=(5.6 * len(models), 5.2), squeeze=False)
     shown: dict[str, Any] = {}
     for panel, model in zip(panels[0], models):
         runs = [result for result in results if result["model"] == model]
@@ -53,15 +53,18 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
                     shown.setdefault(legend, point)
                     _label(panel, row)
         panel.set_xscale("log")
+        panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
+        panel.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
+        panel.xaxis.set_minor_formatter(ticker.NullFormatter())
         panel.set_ylim(bottom=0)
-        panel.margins(x=0.15)
+        panel.margins(x=0.25)
         panel.set_xlabel("memory beyond arguments and results (MiB)")
         panel.set_ylabel("time (plain training = 1)")
         steps = " (hollow: {})".format(", ".join(str(run["steps"]) for run in runs if run["steps"] != longest)) if len(runs) > 1 else ""
         panel.set_title(f"{model}, T = {longest}{steps}")
         panel.grid(alpha=0.3)
-    figure.legend(shown.values(), shown.keys(), loc="lower center", ncol=4, frameon=False)
-    figure.tight_layout(rect=(0, 0.12, 1, 1))
+    figure.legend(shown.values(), shown.keys(), loc="lower center", ncol=min(4, 2 * len(models)), frameon=False)
+    figure.tight_layout(rect=(0, 0.16 if len(models) == 1 else 0.1, 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
     pyplot.close(figure)

@@ -64,13 +64,14 @@ def run(module: ir.Module) -> None:
 
 
 def _hand_over(step: func.FuncOp, piece: func.FuncOp) -> None:
-    """A derivative that JAX made for a piece of the step stands on @step until the piece exists."""
+    """What JAX made for a piece of the step, a VJP or the function as it is run, stands on @step until the piece exists."""
     for name in list(piece.attributes):
         if name.startswith("metagrad."):
             del piece.attributes[name]
-    made = f"metagrad.{piece.name.value}_vjp"
-    if made in step.attributes:
-        piece.attributes["metagrad.vjp"] = step.attributes[made]
+    for what in ("vjp", "run"):
+        made = f"metagrad.{piece.name.value}_{what}"
+        if made in step.attributes:
+            piece.attributes[f"metagrad.{what}"] = step.attributes[made]
 
 
 def gradients_of(function: func.FuncOp) -> list[ir.OpView]:

@@ -48,6 +48,9 @@ class _Writer:
         self.inner, self.update, self.step_vjp, self.outer_vjp = (
             functions.need(module, name, NAME) for name in ("inner", "update", "step_vjp", "outer_vjp")
         )
+        # The update as it is run needs nothing that only its differentiation needs.
+        own = self.update.attributes["metagrad.run"].value if "metagrad.run" in self.update.attributes else "update"
+        self.run_update = functions.need(module, own, NAME)
         self.active = [int(attr.value) for attr in module.operation.attributes["metagrad.active"]]
         self.active_meta = [i for i, ty in enumerate(self.types("meta")) if is_float(ty)] if "meta" in self.wrt else []
         self.active_batch = [i for i, ty in enumerate(self.types("batch")) if is_float(ty)] if "batches" in self.wrt else []
@@ -175,7 +178,7 @@ class _Writer:
 
     def apply(self, carry: Carry, batch, inner) -> Carry:
         t = carry["t"][0]
-        results = functions.call(self.update, [*carry["state"], *self.meta, *batch, *inner])
+        results = functions.call(self.run_update, [*carry["state"], *self.meta, *batch, *inner])
         state, aux = results[: self.arguments.state], results[self.arguments.state :]
         return {
             "state": state,

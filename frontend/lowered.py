@@ -14,7 +14,7 @@ import numpy as np
 from metagrad.compiler import pipeline
 from metagrad.compiler.functions import Arguments
 from metagrad.compiler.worker import WORKER, EnzymeError
-from metagrad.frontend import derivatives, lowering, nans, sites, tracing
+from metagrad.frontend import constants, derivatives, lowering, nans, sites, tracing
 from metagrad.frontend.derivatives import Decision
 from metagrad.frontend.leaves import Tree, float0, tree_of
 from metagrad.runtime.executable import exported
@@ -230,7 +230,8 @@ def lower(
 def _divide(marked, found, outer, names, ad):
     """Decides for each function, and has JAX make the derivatives that are its part."""
     step_name, outer_name = names
-    pieces, decisions, of_site = {"step": marked, "outer": outer}, [], []
+    pieces, decisions, of_site = {"step": constants.hold(marked), "outer": constants.hold(outer)}, [], []
+    pieces["update_run"] = lowering.as_run(sites.update_of(marked, found))
     for site in found:
         decision = derivatives.decide_gradient(site, ad)
         decisions.append(decision)

@@ -7,19 +7,20 @@ metagrad module holds.
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Sequence
 
 import jax
 from jax._src import ad_util, core
 from jax._src.interpreters import mlir
-from jax.extend.core import jaxpr_as_fun
+from jax.extend.core import Primitive, jaxpr_as_fun
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler import functions, raise_gradients
 from metagrad.compiler.functions import Arguments
-from metagrad.frontend import capabilities
+from metagrad.frontend import capabilities, constants
 from metagrad.frontend.sites import site_p
 
 Derivatives = dict[str, core.ClosedJaxpr]
@@ -35,14 +36,15 @@ def lower(
     """Lowers the step, the outer function and what JAX differentiates to one module.
 
     Args:
-      pieces: "step" and "outer", and optionally "update_vjp", "inputs_0_vjp", ..., "outer_vjp" made by JAX.
+      pieces: "step" and "outer", "update_run" (the update as it is run), and optionally "update_vjp", "inputs_0_vjp", ..., "outer_vjp"
+        made by JAX.
       of_site: per inner gradient, what JAX made for it.
       arguments: sizes of the argument groups.
       wrt: what the metagradient is taken with respect to.
     """
 
     def lower_site(ctx, *operands, index, jaxpr, wrt, label):
-        names = {"loss": _lower_function(ctx, f"metagrad_loss_{index}", jaxpr)}
+        names = {"loss": _lower_function(ctx, f"metagrad_loss_{index}", constants.hold(jaxpr))}
         for name, made in of_site[index].items():
             names[name] = _lower_function(ctx, f"metagrad_loss_{index}_{name}", made)
         i64 = ir.IntegerType.get_signless(64)
@@ -72,6 +74,30 @@ def lower(
         raise_gradients.run(module)
         _announce(module, pieces, arguments, wrt)
     return module
+
+
+as_run_p = Primitive("metagrad_as_run")
+as_run_p.multiple_results = True
+
+
+@as_run_p.def_abstract_eval
+def _as_run_shapes(*avals, jaxpr):
+    return jaxpr.out_avals
+
+
+def _lower_as_run(ctx: mlir.LoweringRuleContext, *operands, jaxpr: core.ClosedJaxpr):
+    """Lowers by JAX's own rules, no derivative carried along: what runs is bit for bit what the user wrote."""
+    plain = dataclasses.replace(ctx.module_context.lowering_parameters, override_lowering_rules=None)
+    ctx = ctx.replace(module_context=ctx.module_context.replace(lowering_parameters=plain))
+    return mlir.lower_fun(jaxpr_as_fun(jaxpr))(ctx, *operands)
+
+
+mlir.register_lowering(as_run_p, _lower_as_run)
+
+
+def as_run(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
+    """A jaxpr that is lowered as JAX lowers it, for a function that is run and not differentiated."""
+    return jax.make_jaxpr(lambda *args: as_run_p.bind(*args, jaxpr=jaxpr))(*jaxpr.in_avals)
 
 
 def _jitted(name: str, jaxpr: core.ClosedJaxpr):

@@ -63,7 +63,7 @@ def mark(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
         read = lambda atom: atom.val if isinstance(atom, core.Literal) else env[atom]
         for eqn in jaxpr.eqns:
             operands = [read(atom) for atom in eqn.invars]
-            with _where(eqn):
+            with where(eqn):
                 if eqn.primitive is grad_p:
                     results = site_p.bind(*operands, index=count, **eqn.params)
                     count += 1
@@ -71,7 +71,7 @@ def mark(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
                     called = _called(eqn)
                     results = evaluate(called.jaxpr, called.consts, operands)
                 else:
-                    results = _bind(eqn, operands)
+                    results = bind(eqn, operands)
             env.update(zip(eqn.outvars, results))
         return [read(atom) for atom in jaxpr.outvars]
 
@@ -82,9 +82,11 @@ def mark(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
     marked = core.ClosedJaxpr(jaxpr, marked.consts)
     # Dead gradients are gone; number the others anew.
     sites = []
+    read = {atom for eqn in jaxpr.eqns for atom in eqn.invars if isinstance(atom, core.Var)}
+    read |= {atom for atom in jaxpr.outvars if isinstance(atom, core.Var)}
     for eqn in jaxpr.eqns:
         if eqn.primitive is site_p:
-            kept = tuple(i for i, var in enumerate(eqn.outvars) if not isinstance(var, core.DropVar))
+            kept = tuple(i for i, var in enumerate(eqn.outvars) if var in read)
             sites.append(Site(len(sites), eqn.params["jaxpr"], eqn.params["wrt"], eqn.params["label"], kept))
             eqn.params["index"] = len(sites) - 1
     return marked, sites
@@ -115,8 +117,8 @@ def _without_gradients(step, sites, count) -> core.ClosedJaxpr:
                 for i in sites[index].kept:
                     env[eqn.outvars[i]] = inner.pop(0)
                 continue
-            with _where(eqn):
-                results = _bind(eqn, [read(atom) for atom in eqn.invars])
+            with where(eqn):
+                results = bind(eqn, [read(atom) for atom in eqn.invars])
             env.update(zip(eqn.outvars, results))
         return [read(atom) for atom in step.jaxpr.outvars]
 
@@ -126,14 +128,14 @@ def _without_gradients(step, sites, count) -> core.ClosedJaxpr:
 
 
 @contextlib.contextmanager
-def _where(eqn):
+def where(eqn):
     """Keeps the user's source line, for errors and for MLIR locations."""
     name_stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
     with source_info_util.user_context(eqn.source_info.traceback, name_stack=name_stack), eqn.ctx.manager:
         yield
 
 
-def _bind(eqn, operands) -> list:
+def bind(eqn, operands) -> list:
     results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
     return results if eqn.primitive.multiple_results else [results]
 
