@@ -1,9 +1,10 @@
 """Which results of a function a derivative can reach from which arguments.
 
 An analysis, not a pass.  It answers two questions with one walk: which leaves of the state need a cotangent at all (step counters, frozen
-parameters and keys do not), and which operands of an `enzyme.*` op are active.  A value that is not floating point carries no derivative,
-and `enzyme.ignore_derivatives` ends one.  Loops and conditionals are taken whole: every result depends on every operand and on every value
-captured from outside.  That is conservative, so it can cost a buffer, never a wrong zero.
+parameters and keys do not), and which operands of an `enzyme.*` op are active.  A value that is neither floating point nor complex carries no
+derivative, and `enzyme.ignore_derivatives` ends one.  Loops and conditionals are taken whole: every result depends on every operand and on every value
+captured from outside.  That is conservative, so it can cost a buffer, never a wrong zero.  Complex values carry derivatives: no leaf is complex, but
+JAX may differentiate a function with a Fourier transform inside.
 """
 
 from __future__ import annotations
@@ -24,7 +25,7 @@ def dependence(module: ir.Module, function: func.FuncOp, known: dict[str, Depend
     name = function.name.value
     if name not in known:
         reach: dict[ir.Value, frozenset[int]] = {
-            argument: frozenset([index]) if functions.is_float(argument.type) else frozenset()
+            argument: frozenset([index]) if carries_derivative(argument.type) else frozenset()
             for index, argument in enumerate(functions.body(function).arguments)
         }
         for op in functions.body(function).operations:
@@ -40,13 +41,18 @@ def _visit(module: ir.Module, op: ir.OpView, reach: dict, known: dict[str, Depen
         callee = functions.find(module, op.callee.value)
         through = dependence(module, callee, known)
         for result, arguments in zip(op.results, through):
-            if functions.is_float(result.type):
+            if carries_derivative(result.type):
                 reach[result] = _union(reach.get(op.operands[i], frozenset()) for i in arguments)
         return
     everything = _union(reach.get(operand, frozenset()) for operand in _operands(op))
     for result in op.results:
-        if functions.is_float(result.type):
+        if carries_derivative(result.type):
             reach[result] = everything
+
+
+def carries_derivative(ty: ir.Type) -> bool:
+    """Whether a value of this type can depend on something differentiably: floating point and complex ones can."""
+    return functions.is_float(ty) or (isinstance(ty, ir.RankedTensorType) and isinstance(ty.element_type, ir.ComplexType))
 
 
 def _operands(op: ir.OpView) -> Iterable[ir.Value]:

@@ -30,7 +30,7 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler import functions
 from metagrad.compiler.cut import gradients_of
-from metagrad.compiler.dependence import active_state, dependence
+from metagrad.compiler.dependence import active_state, carries_derivative, dependence
 from metagrad.compiler.enzyme_ops import autodiff, fwddiff
 from metagrad.compiler.functions import Arguments, is_float
 
@@ -106,9 +106,11 @@ def _write_step_vjp(module: ir.Module, arguments: Arguments, active: list[int]) 
         needed = set(active)
         # An inner result needs a cotangent if the state' reads it and something that we want reaches the gradient.
         inner_needed = [
-            [i for i in piece if is_float(update.type.inputs[i])] if _reaches(module, index, needed, slices, known) else []
+            [i for i in piece if carries_derivative(update.type.inputs[i])] if _reaches(module, index, needed, slices, known) else []
             for index, piece in enumerate(slices)
         ]
+        for site, piece in zip(sites, inner_needed):
+            _refuse_complex(site, "returns", [update.type.inputs[i] for i in piece])
         wanted = needed | {i for piece in inner_needed for i in piece}
         _accumulate(total, _vjp(module, update, primals, dict(zip(states, seeds)), wanted, through_update))
         for index in reversed(range(len(sites))):
@@ -119,7 +121,8 @@ def _write_step_vjp(module: ir.Module, arguments: Arguments, active: list[int]) 
             read_primals = primals[: len(reader.type.inputs)]
             read = functions.call(reader, read_primals)
             through = dependence(module, reader, known)
-            relevant = [i for i, reached in enumerate(through) if reached & wanted and is_float(reader.type.results[i])]
+            relevant = [i for i, reached in enumerate(through) if reached & wanted]
+            _refuse_complex(sites[index], "takes", [reader.type.results[i] for i in relevant])
             kept = _kept(inner, sites[index])
             by_result = {kept[i - slices[index].start]: value for i, value in cotangents.items()}
             into = _gradient_vjp(module, sites[index], index, read, by_result, relevant)
@@ -127,6 +130,16 @@ def _write_step_vjp(module: ir.Module, arguments: Arguments, active: list[int]) 
         return [total.get(i) or _constant(update.type.inputs[i], 0) for i in active]
 
     functions.add_function(module, "step_vjp", [*update.type.inputs, *seed_types], build)
+
+
+def _refuse_complex(site: ir.OpView, does: str, passed: Sequence[ir.Type]) -> None:
+    for ty in passed:
+        if not is_float(ty):
+            whose = f" of {site.attributes['label'].value}" if "label" in site.attributes else ""
+            raise ValueError(
+                f"the gradient{whose} {does} a {ty} that what is differentiated reaches, and metagrad passes no complex cotangents between "
+                "functions. Give it real and imaginary parts apart, or use jax.grad there."
+            )
 
 
 def _reaches(module: ir.Module, index: int, needed: set[int], slices: list[range], known: dict) -> bool:

@@ -37,6 +37,9 @@ class Arguments:
                 "{state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64} to say which argument of @step is what"
             )
         groups = attributes["metagrad.arguments"]
+        missing = [field.name for field in dataclasses.fields(cls) if field.name not in groups]
+        if missing:
+            raise ValueError(f"the module's `metagrad.arguments` attribute does not say how many arguments are `{missing[0]}`: {groups}")
         return cls(**{field.name: int(groups[field.name].value) for field in dataclasses.fields(cls)})
 
     def attach(self, module: ir.Module) -> None:
@@ -54,6 +57,8 @@ class Arguments:
 
 def wrt_of(module: ir.Module) -> tuple[str, ...]:
     """What the metagradient is taken with respect to: the module's `metagrad.wrt` attribute."""
+    if "metagrad.wrt" not in module.operation.attributes:
+        raise ValueError('the module has no `metagrad.wrt` attribute; it needs one like ["meta"], of "meta", "state" and "batches"')
     return tuple(attr.value for attr in module.operation.attributes["metagrad.wrt"])
 
 
@@ -175,7 +180,7 @@ def symbols_used(function: func.FuncOp) -> set[str]:
         used.add(name)
         return name
 
-    for op in (function, *walk(body(function))):
+    for op in _with_symbols(function):
         for name in op.attributes:
             _map_symbols(op.attributes[name], note)
     return used
@@ -187,11 +192,16 @@ def rename(module: ir.Module, names: dict[str, str]) -> None:
     for function in module.body.operations:
         if function.attributes["sym_name"].value in names:
             function.attributes["sym_name"] = ir.StringAttr.get(new_name(function.attributes["sym_name"].value))
-        for op in (function, *walk(body(function))):
+        for op in _with_symbols(function):
             for attribute in list(op.attributes):
                 mapped = _map_symbols(op.attributes[attribute], new_name)
                 if mapped != op.attributes[attribute]:
                     op.attributes[attribute] = mapped
+
+
+def _with_symbols(function: func.FuncOp):
+    """The function and the ops in it that can refer to others. A constant cannot, and jaxlib fails to read a complex one's value."""
+    return (function, *(op for op in walk(body(function)) if op.operation.name != "stablehlo.constant"))
 
 
 def _map_symbols(attribute: ir.Attribute, change: Callable[[str], str]) -> ir.Attribute:

@@ -16,6 +16,7 @@ from collections.abc import Sequence
 from jaxlib.mlir import ir
 
 from metagrad.compiler import (
+    canonicalise_convolutions,
     context,
     cut,
     differentiate,
@@ -31,7 +32,17 @@ from metagrad.compiler.worker import EnzymeError
 
 PASSES = {
     module.NAME: module
-    for module in (verify, raise_gradients, cut, differentiate, rematerialise, widen_counters, expand, flatten_contractions)
+    for module in (
+        verify,
+        raise_gradients,
+        cut,
+        differentiate,
+        rematerialise,
+        widen_counters,
+        expand,
+        flatten_contractions,
+        canonicalise_convolutions,
+    )
 }
 
 
@@ -39,7 +50,7 @@ def parse_schedule(text: str):
     """A schedule from text like "LazyKary(k=4)" or "StoreAll()".
 
     Raises:
-      ValueError: the text is not a call of one of metagrad's schedules with literal arguments.
+      ValueError: the text is not a call of one of metagrad's schedules with literal arguments that fit it.
     """
     known = {name: getattr(schedules, name) for name in ("LazyKary", "Binomial", "Periodic", "StoreAll")}
     try:
@@ -49,7 +60,10 @@ def parse_schedule(text: str):
         make = known[call.func.id]
     except (SyntaxError, AttributeError, KeyError, ValueError):
         raise ValueError(f"{text!r} is no schedule; write one of {', '.join(known)} with its arguments, like LazyKary(k=4)") from None
-    return make(*arguments, **named)
+    try:
+        return make(*arguments, **named)
+    except TypeError as error:
+        raise ValueError(f"{text!r}: {error}") from None
 
 
 def transform(module: ir.Module, passes: Sequence[str], schedule: str, steps: int | None) -> None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from jaxlib.mlir import ir
 
-from metagrad.compiler import context, cut, differentiate, expand, flatten_contractions, functions, rematerialise, verify, widen_counters
+from metagrad.compiler import canonicalise_convolutions, context, cut, differentiate, expand, flatten_contractions, functions, rematerialise, verify, widen_counters
 from metagrad.runtime.plan import Plan
 
 STAGES = ("traced", "cut", "differentiated", "scheduled", "stablehlo")
@@ -37,6 +37,7 @@ def run(module: ir.Module, plan: Plan) -> dict[str, str]:
         widen_counters.run(module)
         expand.run(module)
         flatten_contractions.run(module)
+        canonicalise_convolutions.run(module)
         _make_main(module)
         texts["stablehlo"] = context.text(module)
     return texts

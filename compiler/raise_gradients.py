@@ -37,6 +37,8 @@ def run(module: ir.Module) -> None:
 
 
 def _raise_grad(op: hlo.CustomCallOp) -> None:
+    if "mhlo.backend_config" not in op.attributes:
+        raise ValueError(f"pass {NAME!r}: the custom call @{GRAD} has no `mhlo.backend_config`, which names its loss")
     said = op.attributes["mhlo.backend_config"]
     _replace(op, GRAD, {name: said[name] for name in ("loss", "wrt", "vjp", "grad", "grad_vjp", "label") if name in said})
 

@@ -51,6 +51,8 @@ class _Writer:
         # The update as it is run needs nothing that only its differentiation needs.
         own = self.update.attributes["metagrad.run"].value if "metagrad.run" in self.update.attributes else "update"
         self.run_update = functions.need(module, own, NAME)
+        if "metagrad.active" not in module.operation.attributes:
+            raise ValueError(f"pass {NAME!r}: the module has no `metagrad.active` attribute; pass 'differentiate' writes it")
         self.active = [int(attr.value) for attr in module.operation.attributes["metagrad.active"]]
         self.active_meta = [i for i, ty in enumerate(self.types("meta")) if is_float(ty)] if "meta" in self.wrt else []
         self.active_batch = [i for i, ty in enumerate(self.types("batch")) if is_float(ty)] if "batches" in self.wrt else []

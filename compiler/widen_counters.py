@@ -64,26 +64,23 @@ def _widen(loop: hlo.WhileOp, index: int) -> None:
         counter = block.arguments[index]
         counter.set_type(_scalar(64))
         others = [use for use in counter.uses if use.owner != ending]
-        if others:
-            with ir.InsertionPoint.at_block_begin(block), loop.location:
-                narrow = hlo.convert(_scalar(32), counter)
-            for use in others:
-                use.owner.operands[use.operand_number] = narrow
+        with ir.InsertionPoint.at_block_begin(block), loop.location:
+            _narrow(counter, others)
         with ir.InsertionPoint(ending), loop.location:
             for number, operand in enumerate(ending.operands):
                 if operand != counter:
                     ending.operands[number] = hlo.convert(_scalar(64), operand)
-    following.results[0].set_type(_scalar(64))
-    result = loop.results[index]
-    uses = list(result.uses)
-    result.set_type(_scalar(64))
+    end = body.operations[len(body.operations) - 1].operation
+    for widened, stays in ((following.results[0], [(end, index)]), (loop.results[index], [])):
+        others = [use for use in widened.uses if (use.owner.operation, use.operand_number) not in stays]
+        widened.set_type(_scalar(64))
+        with ir.InsertionPoint.after(widened.owner), loop.location:
+            _narrow(widened, others)
+
+
+def _narrow(counter: ir.Value, uses: list[ir.OpOperand]) -> None:
+    """What reads the counter for something else than counting gets it in 32 bits, as before."""
     if uses:
-        with ir.InsertionPoint(_after(loop)), loop.location:
-            narrow = hlo.convert(_scalar(32), result)
+        narrow = hlo.convert(_scalar(32), counter)
         for use in uses:
             use.owner.operands[use.operand_number] = narrow
-
-
-def _after(op: ir.OpView) -> ir.Operation:
-    siblings = list(op.operation.block.operations)
-    return siblings[[sibling.operation == op.operation for sibling in siblings].index(True) + 1]

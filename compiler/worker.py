@@ -59,6 +59,10 @@ class EnzymeWorker:
                 worked, answer = self._connection.recv()
             except (EOFError, ConnectionError, OSError):
                 raise EnzymeError(self._epitaph(function)) from None
+            except BaseException:
+                # A Ctrl-C while waiting: the answer would come to the next call, which asked for something else.
+                self._stop()
+                raise
         if not worked:
             raise EnzymeError(f"Enzyme refused @{function}: {answer}")
         return answer

@@ -107,7 +107,7 @@ PLAIN = [
     P.log1p_p, P.rsqrt_p, P.cbrt_p, P.sin_p, P.cos_p, P.sinh_p, P.cosh_p, P.asinh_p, P.atan_p, P.atan2_p, P.tanh_p, P.erf_p, P.erfc_p,
     P.erf_inv_p, P.asin_p, P.acos_p, P.rem_p, P.sign_p, P.floor_p, P.ceil_p, P.round_p, P.convert_element_type_p,
     P.copy_p, P.broadcast_in_dim_p, P.reshape_p, P.transpose_p, P.squeeze_p,
-    P.concatenate_p, P.rev_p, P.slice_p, lax_internal.split_p, P.dynamic_slice_p, P.dynamic_update_slice_p,
+    P.concatenate_p, lax_internal.stack_p, lax_internal.unstack_p, lax_internal.tile_p, P.rev_p, P.slice_p, lax_internal.split_p, P.dynamic_slice_p, P.dynamic_update_slice_p,
     P.reduce_sum_p,
 ]
 
@@ -118,6 +118,8 @@ CAPABILITIES: dict[core.Primitive, Capability] = {p: Capability() for p in PLAIN
     P.gather_p: Capability(lowering=exact.gather),
     P.scatter_add_p: Capability(lowering=exact.scatter(P.scatter_add_p)),
     P.scatter_p: Capability(lowering=exact.scatter(P.scatter_p), when=distinct_targets),
+    # The order that it asks for means nothing to a derivative.
+    lax_internal.optimization_barrier_p: Capability(lowering=lambda *xs: xs),
     P.lgamma_p: Capability(modes=("reverse",)),
     P.select_n_p: Capability(lowering=exact.select_n),
     P.max_p: Capability(lowering=exact.larger_or_smaller(P.max_p)),
@@ -125,7 +127,7 @@ CAPABILITIES: dict[core.Primitive, Capability] = {p: Capability() for p in PLAIN
     P.clamp_p: Capability(lowering=exact.clamp),
     P.reduce_max_p: Capability(lowering=exact.extreme(P.reduce_max_p)),
     P.reduce_min_p: Capability(lowering=exact.extreme(P.reduce_min_p)),
-    P.sqrt_p: Capability(lowering=exact.sqrt, note="at 0 the derivative is NaN where JAX has infinity"),
+    P.sqrt_p: Capability(lowering=exact.sqrt),
     P.pow_p: Capability(lowering=exact.power),
     P.logistic_p: Capability(lowering=exact.logistic, is_rule=True),
     P.sort_p: Capability(lowering=exact.sort),
@@ -169,6 +171,14 @@ def true_rule(eqn_params):
 
 def is_float(aval):
     return jnp.issubdtype(getattr(aval, "dtype", jnp.int32), jnp.floating)
+
+
+def is_complex(aval):
+    return jnp.issubdtype(getattr(aval, "dtype", jnp.int32), jnp.complexfloating)
+
+
+def carries_derivative(aval):
+    return is_float(aval) or is_complex(aval)
 
 
 def _rule(primitive, capability, ctx, *operands, **params):
@@ -223,7 +233,7 @@ def unproven(jaxpr, mode: str, active: Sequence[bool] | None = None) -> list[Unp
 
 def _walk(jaxpr, active, mode, found):
     """Adds the unproven equations of an open jaxpr to `found`; gives which of its outputs are active."""
-    live = {v for v, a in zip(jaxpr.invars, active) if a and is_float(v.aval)}
+    live = {v for v, a in zip(jaxpr.invars, active) if a and carries_derivative(v.aval)}
 
     def carries(v):
         return not isinstance(v, core.Literal) and v in live
@@ -231,7 +241,7 @@ def _walk(jaxpr, active, mode, found):
     for eqn in jaxpr.eqns:
         inputs = [carries(v) for v in eqn.invars]
         outputs = _equation(eqn, inputs, mode, found)
-        live.update(v for v, a in zip(eqn.outvars, outputs) if a and is_float(v.aval))
+        live.update(v for v, a in zip(eqn.outvars, outputs) if a and carries_derivative(v.aval))
     return [carries(v) for v in jaxpr.outvars]
 
 
@@ -244,13 +254,12 @@ def _equation(eqn, inputs, mode, found):
         found[Unproven(primitive.name, source_info_util.summarize(eqn.source_info), why)] = None
         return every
 
-    avals = [v.aval for v in (*eqn.invars, *eqn.outvars)]
-    if any(jnp.issubdtype(getattr(a, "dtype", jnp.int32), jnp.complexfloating) for a in avals):
-        return unknown("complex numbers")
     if not any(inputs) or primitive is P.stop_gradient_p:
         return none
     if primitive in CALLS:
         return CALLS[primitive](eqn, inputs, mode, found)
+    if any(is_complex(v.aval) for v in (*eqn.invars, *eqn.outvars)):
+        return unknown("complex numbers")
     if primitive is P.custom_jvp_call_p and true_rule(eqn.params):
         return every
     if primitive in (P.custom_jvp_call_p, P.custom_vjp_call_p):

@@ -7,16 +7,16 @@ to JAX's rule, at first and second order. `capabilities.py` says which primitive
 
 Two devices do most of the work.
 
-*The value, and apart from it a carrier of the derivative.* With `held(x) = stop_gradient(x)`,
+*A value with the derivative of something else.* With `held(x) = stop_gradient(x)`, what `attach(v, d)` builds,
 
-    held(f(x)) - m * (held(x) - x)
+    v - (held(d) - d)
 
-is f(x) to the bit, since the difference is a zero (subtracted, so that -0 stays -0), and has the derivative m, a constant. The
-cotangent is multiplied by m, as in JAX's rule: where m is 0 and the cotangent infinite, the result is NaN in both.
-An infinite x would make the difference NaN; such elements go another way.
+has the value of v, and to the derivative of v adds that of d. Where d is not finite this holds only because the compiler erases the
+difference from the finished program (`a - (held(d) - d)` becomes `a`); with it goes all of d that the derivative does not need.
 
 *A branch chosen by `select`.* The derivative follows the branch that is taken. What the other branch computes must stay finite,
-or 0 * inf makes it NaN: its operand is replaced by a harmless number first.
+or 0 * inf makes it NaN: its operand is replaced by a harmless number first. The condition is held too, or a simplifier that knows
+only values would make `max(x, 0)` of `where(x > 0, x, 0)`, with another derivative at 0.
 """
 
 import dataclasses
@@ -74,11 +74,9 @@ def held(x):
     return primitives.stop_gradient_p.bind(x)
 
 
-def difference(x):
-    """A zero whose derivative in x is -1, for every x that is not infinite (there it is a constant)."""
-    infinite = lax.abs(held(x)) == np.inf
-    finite = lax.select(infinite, lax.full_like(x, 0), x)
-    return held(finite) - finite
+def attach(v, d):
+    """v, with the derivative of d added to its own."""
+    return v - (held(d) - d)
 
 
 def same_shape(*xs):
@@ -91,7 +89,6 @@ def same_shape(*xs):
 
 
 def select_n(which, *cases):
-    """With the condition hidden from Enzyme's simplifier, which would make `max` of `where(x > 0, x, 0)`, with another tie."""
     return plain(primitives.select_n_p, held(which), *cases)
 
 
@@ -102,13 +99,10 @@ def larger_or_smaller(primitive):
         x, y = same_shape(x, y)
         chosen = value(primitive, x, y)
         from_x, from_y = held(x) == chosen, held(y) == chosen
-        one, two = lax.full_like(x, 1), lax.full_like(x, 2)
-        share_x = lax.select(from_x, one, one - one) / lax.select(from_y, two, one)
-        share_y = lax.select(from_y, one, one - one) / lax.select(from_x, two, one)
-        # An infinite winner cannot go through the difference, and passes as it is.
-        passed = lax.select(from_x & from_y, x / two + y / two, lax.select(from_x, x, y))
-        winner = lax.select(lax.abs(chosen) == np.inf, passed, chosen)
-        return winner - (share_x * difference(x) + share_y * difference(y))
+        none, one, two = (lax.full_like(x, n) for n in (0, 1, 2))
+        share_x = lax.select(from_x, one, none) / lax.select(from_y, two, one)
+        share_y = lax.select(from_y, one, none) / lax.select(from_x, two, one)
+        return attach(attach(chosen, share_x * x), share_y * y)
 
     return chooser
 
@@ -132,10 +126,7 @@ def extreme(primitive):
         kept = [i for i in range(x.ndim) if i not in axes]
         tied = lax.eq(held(x), lax.broadcast_in_dim(extremum, x.shape, kept))
         shares = lax.convert_element_type(tied, x.dtype)
-        count = total(shares, axes)
-        passed = total(lax.select(tied, x, lax.full_like(x, 0)), axes) / count
-        winner = lax.select(lax.abs(extremum) == np.inf, passed, extremum)
-        return winner - total(difference(x) * shares, axes) / count
+        return attach(extremum, total(x * shares, axes) / total(shares, axes))
 
     return reduction
 
@@ -148,12 +139,11 @@ def total(x, axes):
 
 
 def sqrt(x, **parameters):
-    """At 0 Enzyme's rule has the derivative 0, JAX's has infinity; here it is NaN, so that neither is silent."""
+    """Enzyme's rule has the derivative 0 at 0 where JAX's has infinity, as has the logarithm."""
     zero = x == 0
     one = lax.full_like(x, 1)
-    root = plain(primitives.sqrt_p, lax.select(zero, one, x), **parameters)
-    at_zero = one / lax.rsqrt(lax.select(zero, x, one))
-    return lax.select(zero, at_zero, root)
+    at_zero = lax.log(lax.select(zero, x, one))
+    return attach(plain(primitives.sqrt_p, x, **parameters), at_zero)
 
 
 def power(x, y):
@@ -165,7 +155,7 @@ def power(x, y):
         none = y == 0
         return lax.select(none, one, power(lax.select(none, one, x), y.astype(x.dtype)))
     zero = x == 0
-    at_zero = plain(primitives.pow_p, lax.select(zero, x, one), held(y)) * (one + held(one - one) * difference(y))
+    at_zero = plain(primitives.pow_p, lax.select(zero, x, one), held(y)) * attach(one, held(one - one) * y)
     return lax.select(zero, at_zero, plain(primitives.pow_p, lax.select(zero, one, x), y))
 
 
@@ -334,6 +324,6 @@ def logaddexp(x, y):
     larger, smaller = only(usual, lax.select(first, x, y)), only(usual, lax.select(first, y, x))
     summed = larger + lax.log1p(lax.exp(smaller - larger))
     grown = lax.exp(only(infinite & (x < np.inf), x)) + lax.exp(only(infinite & (y < np.inf), y))
-    at_infinity = only(x == np.inf, x) + only(y == np.inf, y) - difference(grown)
+    at_infinity = attach(only(x == np.inf, x) + only(y == np.inf, y), grown)
     indefinite = lax.log(lax.exp(only(undefined, x)) + lax.exp(only(undefined, y)))
     return lax.select(usual, summed, lax.select(infinite, at_infinity, indefinite))
