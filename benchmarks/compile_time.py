@@ -102,7 +102,7 @@ def main(argv: list[str] | None = None) -> int:
             for case, taken in times.items()
         ]
         unit = rows[0]["seconds"]
-        shown = Table(title=f"{model.description}: compile time, median of {arguments.repeat}", title_justify="left")
+        shown = Table(title=f"{name}: time to compile, median of {arguments.repeat}", title_justify="left")
         for heading in ("program", "T", "time", "x step VJP"):
             shown.add_column(heading, justify="left" if heading == "program" else "right")
         for row in rows:

@@ -111,7 +111,7 @@ def _build(contender: Contender, problem: Problem, row: Row, limits: Limits) -> 
     row.memory_bytes, row.memory_source = built.memory
     row.compile_seconds, row.details = built.compile_seconds, built.details
     if built.memory.bytes > limits.memory_bytes:
-        row.note = f"not run: needs {built.memory.bytes / 2**30:.1f} GiB, the limit is {limits.memory_bytes / 2**30:.1f}"
+        row.note = f"not run: needs {built.memory.bytes / 2**30:.3g} GiB, the limit is {limits.memory_bytes / 2**30:.3g}"
         return None
     return built
 

@@ -56,8 +56,8 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         panel.xaxis.set_major_locator(ticker.LogLocator(subs=(1, 2, 5)))
         panel.xaxis.set_major_formatter(ticker.FormatStrFormatter("%g"))
         panel.xaxis.set_minor_formatter(ticker.NullFormatter())
+        panel.margins(x=0.25, y=0.1)
         panel.set_ylim(bottom=0)
-        panel.margins(x=0.25)
         panel.set_xlabel("memory beyond arguments and results (MiB)")
         panel.set_ylabel("time (plain training = 1)")
         steps = " (hollow: {})".format(", ".join(str(run["steps"]) for run in runs if run["steps"] != longest)) if len(runs) > 1 else ""

@@ -3,8 +3,9 @@
 An analysis, not a pass.  It answers two questions with one walk: which leaves of the state need a cotangent at all (step counters, frozen
 parameters and keys do not), and which operands of an `enzyme.*` op are active.  A value that is neither floating point nor complex carries no
 derivative, and `enzyme.ignore_derivatives` ends one.  Loops and conditionals are taken whole: every result depends on every operand and on every value
-captured from outside.  That is conservative, so it can cost a buffer, never a wrong zero.  Complex values carry derivatives: no leaf is complex, but
-JAX may differentiate a function with a Fourier transform inside.
+captured from outside.  So is a function that JAX differentiates: a custom rule may send a derivative past an integer or a stopped value (a straight-through
+estimator; the implicit derivative of a linear solve).  That is conservative, so it can cost a buffer, never a wrong zero.  Complex values carry derivatives:
+no leaf is complex, but JAX may differentiate a function with a Fourier transform inside.
 """
 
 from __future__ import annotations
@@ -24,12 +25,16 @@ def dependence(module: ir.Module, function: func.FuncOp, known: dict[str, Depend
     known = {} if known is None else known
     name = function.name.value
     if name not in known:
+        arguments = list(functions.body(function).arguments)
         reach: dict[ir.Value, frozenset[int]] = {
-            argument: frozenset([index]) if carries_derivative(argument.type) else frozenset()
-            for index, argument in enumerate(functions.body(function).arguments)
+            argument: frozenset([index]) if carries_derivative(argument.type) else frozenset() for index, argument in enumerate(arguments)
         }
-        for op in functions.body(function).operations:
-            _visit(module, op, reach, known)
+        if "metagrad.vjp" in function.attributes:
+            everything = _union(reach.values())
+            reach |= {value: everything for value in functions.returned(function) if value not in arguments and carries_derivative(value.type)}
+        else:
+            for op in functions.body(function).operations:
+                _visit(module, op, reach, known)
         known[name] = [reach.get(value, frozenset()) for value in functions.returned(function)]
     return known[name]
 

@@ -96,9 +96,21 @@ def repeat(first: ir.Value, bound: ir.Value, carry: Carry, body: Callable[[ir.Va
     return _unflatten(names, carry, list(loop.results)[1:])
 
 
-def once_if(condition: ir.Value, carry: Carry, body: Callable[[Carry], Carry]) -> Carry:
-    """`if condition: carry = body(carry)`, in place."""
-    return repeat(index(0), count(condition), carry, lambda _, inner: body(inner))
+def once_if(condition: ir.Value, carry: Carry, operands: Carry, body: Callable[[Carry, Carry], Carry]) -> Carry:
+    """`if condition: carry = body(carry, operands)`, in place.
+
+    What the body reads from outside has to come as `operands`. XLA moves what does not change from one trip to the next in front of a loop, and in front
+    of this one that means: it is computed whether the condition holds or not. So the operands pass through a barrier with the loop's counter, and all that
+    is computed from them is the loop's own. (Without it a gradient was computed at every step that only loads one.)
+    """
+
+    def guarded(counter: ir.Value, inner: Carry) -> Carry:
+        names = list(operands)
+        held = hlo.optimization_barrier([counter, *(value for name in names for value in operands[name])])
+        held = [held] if isinstance(held, ir.Value) else list(held)
+        return body(inner, _unflatten(names, operands, held[1:]))
+
+    return repeat(index(0), count(condition), carry, guarded)
 
 
 def _unflatten(names: Sequence[str], like: Carry, values: list[ir.Value]) -> Carry:

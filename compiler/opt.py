@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import re
 import sys
 from collections.abc import Sequence
 
@@ -18,6 +19,7 @@ from jaxlib.mlir import ir
 from metagrad.compiler import (
     canonicalise_convolutions,
     context,
+    counters_first,
     cut,
     differentiate,
     expand,
@@ -30,6 +32,8 @@ from metagrad.compiler import (
 )
 from metagrad.compiler.worker import EnzymeError
 
+SPLIT = "// -----"
+
 PASSES = {
     module.NAME: module
     for module in (
@@ -39,6 +43,7 @@ PASSES = {
         differentiate,
         rematerialise,
         widen_counters,
+        counters_first,
         expand,
         flatten_contractions,
         canonicalise_convolutions,
@@ -95,17 +100,34 @@ def main(argv: Sequence[str] | None = None) -> int:
     )
     parser.add_argument("--schedule", default="LazyKary(k=4)", help="for pass 'schedule' (default: %(default)s)")
     parser.add_argument("--steps", type=int, help="for pass 'schedule': the number of training steps")
+    parser.add_argument("--split-input-file", action="store_true", help=f"the file holds several modules, with lines {SPLIT!r} between them")
     given = parser.parse_args(argv)
+    passes = [name for name in given.passes.split(",") if name]
     try:
-        source = sys.stdin.read() if given.file == "-" else open(given.file, encoding="utf-8").read()
-        module = context.parse(source)
-        with module.context, ir.Location.unknown():
-            transform(module, [name for name in given.passes.split(",") if name], given.schedule, given.steps)
-            print(context.text(module), end="")
-    except (OSError, ValueError, EnzymeError) as error:
+        source = _read(given.file)
+    except (OSError, UnicodeDecodeError) as error:
         print(f"metagrad-opt: {error}", file=sys.stderr)
         return 1
-    return 0
+    failed = False
+    for number, text in enumerate(re.split(f"^{SPLIT}$", source, flags=re.MULTILINE) if given.split_input_file else [source]):
+        if number:
+            print(SPLIT)
+        try:
+            module = context.parse(text)
+            with module.context, ir.Location.unknown():
+                transform(module, passes, given.schedule, given.steps)
+                print(context.text(module), end="")
+        except (ValueError, EnzymeError) as error:
+            print(f"metagrad-opt: {error}", file=sys.stderr)
+            failed = True
+    return int(failed)
+
+
+def _read(path: str) -> str:
+    if path == "-":
+        return sys.stdin.read()
+    with open(path, encoding="utf-8") as file:
+        return file.read()
 
 
 if __name__ == "__main__":

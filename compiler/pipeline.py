@@ -4,7 +4,19 @@ from __future__ import annotations
 
 from jaxlib.mlir import ir
 
-from metagrad.compiler import canonicalise_convolutions, context, cut, differentiate, expand, flatten_contractions, functions, rematerialise, verify, widen_counters
+from metagrad.compiler import (
+    canonicalise_convolutions,
+    context,
+    counters_first,
+    cut,
+    differentiate,
+    expand,
+    flatten_contractions,
+    functions,
+    rematerialise,
+    verify,
+    widen_counters,
+)
 from metagrad.runtime.plan import Plan
 
 STAGES = ("traced", "cut", "differentiated", "scheduled", "stablehlo")
@@ -35,6 +47,7 @@ def run(module: ir.Module, plan: Plan) -> dict[str, str]:
         rematerialise.run(module, plan)
         texts["scheduled"] = context.text(module)
         widen_counters.run(module)
+        counters_first.run(module)
         expand.run(module)
         flatten_contractions.run(module)
         canonicalise_convolutions.run(module)

@@ -108,79 +108,66 @@ class _Writer:
 
     def segment(self, r: ir.Value, carry: Carry) -> Carry:
         slot = entry(self.tables["load"], r)
-        run_carry = {name: carry[name] for name in ("inner", "state_slots", "gradient_slots", "aux")}
-        run_carry["state"] = [row(slots, slot) for slots in carry["state_slots"]]
-        run_carry["t"] = [entry(self.tables["start"], r)]
+        running = {name: carry[name] for name in ("inner", "state_slots", "gradient_slots", "aux")}
+        running["state"] = [row(slots, slot) for slots in carry["state_slots"]]
+        running["t"] = [entry(self.tables["start"], r)]
         first, bound = entry(self.tables["segment"], r), entry(self.tables["segment"], hlo.add(r, index(1)))
-        run_carry = repeat(first, bound, run_carry, self.advance)
-        state = run_carry.pop("state")
-        run_carry.pop("t")
-        carry = carry | run_carry
-        carry = self.once_if(
-            compare(r, "EQ", index(0)), carry, ("state_bar", "outer", "final"), lambda _: self.reach_the_end(state)
-        )
-        t = hlo.subtract(index(self.plan.steps), r)
+        running = repeat(first, bound, running, self.advance)
+        state = running.pop("state")
+        running.pop("t")
+        carry = carry | running
+        carry = self.once_if(compare(r, "EQ", index(0)), carry, self.reach_the_end, ("state_bar", "outer", "final"), {"state": state})
         return self.once_if(
             compare(r, "GT", index(0)),
             carry,
+            self.reverse,
             ("state_bar", "meta_bar", "batch_bar"),
-            lambda c: self.reverse(t, state, carry["inner"], c),
+            {"state": state, "inner": carry["inner"], "t": [hlo.subtract(index(self.plan.steps), r)]},
         )
 
     @staticmethod
-    def once_if(condition, carry: Carry, names, body) -> Carry:
+    def once_if(condition: ir.Value, carry: Carry, body, names: tuple[str, ...], operands: Carry) -> Carry:
+        """`loops.once_if` on the part of the carry that the body changes."""
         part = {name: carry[name] for name in names}
-        return carry | once_if(condition, part, body) if any(part.values()) else carry
+        return carry | once_if(condition, part, operands, body) if any(part.values()) else carry
 
     def advance(self, q: ir.Value, carry: Carry) -> Carry:
         steps, save, keep, reuse, update = (entry(self.tables[f"run_{name}"], q) for name in ("steps", "save", "keep", "reuse", "update"))
 
         def one(i: ir.Value, carry: Carry) -> Carry:
-            t = carry["t"][0]
-            batch = [row(leaf, t) for leaf in self.batches]
-            carry = self.take_gradient(i, keep, reuse, batch, carry)
+            carry = self.take_gradient(i, keep, reuse, carry)
             return self.once_if(
-                compare(update, "EQ", index(1)),
-                carry,
-                ("state", "aux", "t"),
-                lambda c: self.apply(c, batch, carry["inner"]),
+                compare(update, "EQ", index(1)), carry, self.apply, ("state", "aux", "t"), {"inner": carry["inner"]}
             )
 
         carry = repeat(index(0), steps, carry, one)
         return self.once_if(
-            compare(save, "GE", index(0)),
-            carry,
-            ("state_slots",),
-            lambda c: {"state_slots": [set_row(s, save, leaf) for s, leaf in zip(c["state_slots"], carry["state"])]},
+            compare(save, "GE", index(0)), carry, _set_rows("state_slots"), ("state_slots",), {"at": [save], "rows": carry["state"]}
         )
 
-    def take_gradient(self, i, keep, reuse, batch, carry: Carry) -> Carry:
+    def take_gradient(self, i: ir.Value, keep: ir.Value, reuse: ir.Value, carry: Carry) -> Carry:
         """inner := computed here, or loaded from its slot; and kept in a slot if the run says so."""
         if not self.has_inner:
             return carry
-        state = carry["state"]
-
-        def compute(_: Carry) -> Carry:
-            return {"inner": functions.call(self.inner, [*state, *self.meta, *batch])}
-
+        computed = {"state": carry["state"], "t": carry["t"]}
         if not self.plan.gradient_slots:
-            return carry | compute(carry)
-        carry = self.once_if(compare(reuse, "LT", index(0)), carry, ("inner",), compute)
-        slots, loaded = carry["gradient_slots"], hlo.add(reuse, i)
-        carry = self.once_if(
-            compare(reuse, "GE", index(0)), carry, ("inner",), lambda c: {"inner": [row(s, loaded) for s in slots]}
-        )
-        inner, kept = carry["inner"], hlo.add(keep, i)
-        return self.once_if(
-            compare(keep, "GE", index(0)),
-            carry,
-            ("gradient_slots",),
-            lambda c: {"gradient_slots": [set_row(s, kept, leaf) for s, leaf in zip(c["gradient_slots"], inner)]},
-        )
+            return carry | self.compute_gradient({}, computed)
+        carry = self.once_if(compare(reuse, "LT", index(0)), carry, self.compute_gradient, ("inner",), computed)
+        loaded = {"at": [hlo.add(reuse, i)], "slots": carry["gradient_slots"]}
+        carry = self.once_if(compare(reuse, "GE", index(0)), carry, _load_rows("inner"), ("inner",), loaded)
+        kept = {"at": [hlo.add(keep, i)], "rows": carry["inner"]}
+        return self.once_if(compare(keep, "GE", index(0)), carry, _set_rows("gradient_slots"), ("gradient_slots",), kept)
 
-    def apply(self, carry: Carry, batch, inner) -> Carry:
+    def compute_gradient(self, _: Carry, operands: Carry) -> Carry:
+        batch = self.batch(operands["t"][0])
+        return {"inner": functions.call(self.inner, [*operands["state"], *self.meta, *batch])}
+
+    def batch(self, t: ir.Value) -> list[ir.Value]:
+        return [row(leaf, t) for leaf in self.batches]
+
+    def apply(self, carry: Carry, operands: Carry) -> Carry:
         t = carry["t"][0]
-        results = functions.call(self.run_update, [*carry["state"], *self.meta, *batch, *inner])
+        results = functions.call(self.run_update, [*carry["state"], *self.meta, *self.batch(t), *operands["inner"]])
         state, aux = results[: self.arguments.state], results[self.arguments.state :]
         return {
             "state": state,
@@ -188,14 +175,15 @@ class _Writer:
             "t": [hlo.add(t, index(1))],
         }
 
-    def reach_the_end(self, state: list[ir.Value]) -> Carry:
-        results = functions.call(self.outer_vjp, [*state, *self.outer_arguments])
+    def reach_the_end(self, _: Carry, operands: Carry) -> Carry:
+        results = functions.call(self.outer_vjp, [*operands["state"], *self.outer_arguments])
         split = len(results) - len(self.active)
-        return {"state_bar": results[split:], "outer": results[:split], "final": state}
+        return {"state_bar": results[split:], "outer": results[:split], "final": operands["state"]}
 
-    def reverse(self, t: ir.Value, state, inner, carry: Carry) -> Carry:
-        batch = [row(leaf, t) for leaf in self.batches]
-        results = functions.call(self.step_vjp, [*state, *self.meta, *batch, *inner, *carry["state_bar"]])
+    def reverse(self, carry: Carry, operands: Carry) -> Carry:
+        t = operands["t"][0]
+        primals = [*operands["state"], *self.meta, *self.batch(t), *operands["inner"]]
+        results = functions.call(self.step_vjp, [*primals, *carry["state_bar"]])
         a, m = len(self.active), len(self.active_meta)
         state_bar, meta_bar, batch_bar = results[:a], results[a : a + m], results[a + m :]
         return {
@@ -203,6 +191,18 @@ class _Writer:
             "meta_bar": [hlo.add(total, more) for total, more in zip(carry["meta_bar"], meta_bar)],
             "batch_bar": [set_row(stack, t, leaf) for stack, leaf in zip(carry["batch_bar"], batch_bar)],
         }
+
+
+def _set_rows(name: str):
+    """A body that writes `rows` into row `at` of the carry's buffers."""
+    return lambda carry, operands: {
+        name: [set_row(stack, operands["at"][0], leaf) for stack, leaf in zip(carry[name], operands["rows"])]
+    }
+
+
+def _load_rows(name: str):
+    """A body that reads row `at` of the operands' buffers."""
+    return lambda _, operands: {name: [row(stack, operands["at"][0]) for stack in operands["slots"]]}
 
 
 def tables(plan: Plan, *, gradients: bool) -> dict[str, np.ndarray]:

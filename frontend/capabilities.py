@@ -24,7 +24,6 @@ import jax.numpy as jnp
 from jax._src import source_info_util
 from jax._src.interpreters import mlir
 from jax._src.lax import lax as lax_internal
-from jax._src.lax import windowed_reductions
 from jax._src.lax import other as lax_other
 from jax.extend import core
 from jax.extend.core import primitives as P
@@ -103,15 +102,23 @@ def one_type(params, in_avals, active):
 
 # Linear in each operand, or elementwise and smooth: Enzyme's rule is JAX's.
 PLAIN = [
-    P.add_p, P.sub_p, P.mul_p, P.neg_p, P.div_p, P.square_p, P.integer_pow_p, P.abs_p, P.exp_p, P.exp2_p, P.expm1_p, P.log_p,
-    P.log1p_p, P.rsqrt_p, P.cbrt_p, P.sin_p, P.cos_p, P.sinh_p, P.cosh_p, P.asinh_p, P.atan_p, P.atan2_p, P.tanh_p, P.erf_p, P.erfc_p,
+    P.add_p, P.sub_p, P.mul_p, P.neg_p, P.square_p, P.abs_p, P.exp_p, P.exp2_p, P.expm1_p,
+    P.sin_p, P.cos_p, P.sinh_p, P.cosh_p, P.asinh_p, P.atan_p, P.atan2_p, P.tanh_p, P.erf_p, P.erfc_p,
     P.erf_inv_p, P.asin_p, P.acos_p, P.rem_p, P.sign_p, P.floor_p, P.ceil_p, P.round_p, P.convert_element_type_p,
     P.copy_p, P.broadcast_in_dim_p, P.reshape_p, P.transpose_p, P.squeeze_p,
     P.concatenate_p, lax_internal.stack_p, lax_internal.unstack_p, lax_internal.tile_p, P.rev_p, P.slice_p, lax_internal.split_p, P.dynamic_slice_p, P.dynamic_update_slice_p,
     P.reduce_sum_p,
 ]
 
+AT_INFINITY = "second order is NaN where an operand is infinite and JAX has 0"
+
 CAPABILITIES: dict[core.Primitive, Capability] = {p: Capability() for p in PLAIN} | {
+    P.div_p: Capability(note=AT_INFINITY),
+    P.log_p: Capability(note=AT_INFINITY),
+    P.log1p_p: Capability(note=AT_INFINITY),
+    P.rsqrt_p: Capability(note=AT_INFINITY),
+    P.cbrt_p: Capability(note=AT_INFINITY),
+    P.integer_pow_p: Capability(lowering=exact.integer_pow, note=AT_INFINITY + "; exponents below 0"),
     P.dot_general_p: Capability(when=one_type),
     P.conv_general_dilated_p: Capability(when=one_type),
     P.pad_p: Capability(when=constant_padding),
@@ -127,7 +134,7 @@ CAPABILITIES: dict[core.Primitive, Capability] = {p: Capability() for p in PLAIN
     P.clamp_p: Capability(lowering=exact.clamp),
     P.reduce_max_p: Capability(lowering=exact.extreme(P.reduce_max_p)),
     P.reduce_min_p: Capability(lowering=exact.extreme(P.reduce_min_p)),
-    P.sqrt_p: Capability(lowering=exact.sqrt),
+    P.sqrt_p: Capability(lowering=exact.sqrt, note=AT_INFINITY),
     P.pow_p: Capability(lowering=exact.power),
     P.logistic_p: Capability(lowering=exact.logistic, is_rule=True),
     P.sort_p: Capability(lowering=exact.sort),
@@ -194,14 +201,16 @@ def _custom_jvp_rule(ctx, *operands, **params):
     lowering = true_rule(params)
     if lowering and all(map(is_float, ctx.avals_in)):
         return mlir.lower_fun(lowering, multiple_results=False)(ctx, *operands)
-    return mlir.lower_fun(jax.core.jaxpr_as_fun(params["call_jaxpr"]))(ctx, *operands)
+    return mlir.lower_fun(core.jaxpr_as_fun(params["call_jaxpr"]))(ctx, *operands)
 
 
 def overrides() -> tuple:
     """The lowering rules with which a function that Enzyme differentiates must be lowered.
 
-    For `LoweringParameters(override_lowering_rules=...)`, together with one for `stop_gradient` that keeps it as
-    `enzyme.ignore_derivatives`: the rules here use it.
+    For `LoweringParameters(override_lowering_rules=...)`, together with one for `stop_gradient`, which the rules here use, also on
+    integers and booleans. That one has to outlive the first differentiation, because Enzyme removes `enzyme.ignore_derivatives`
+    there and would differentiate through it at second order; and in the finished program `a - (stop_gradient(d) - d)` has
+    to become `a` (exact_lowerings.py says why).
     """
     rules = [(p, partial(_rule, p, c)) for p, c in CAPABILITIES.items() if c.lowering]
     return (*rules, (P.custom_jvp_call_p, _custom_jvp_rule))

@@ -159,6 +159,13 @@ def power(x, y):
     return lax.select(zero, at_zero, plain(primitives.pow_p, lax.select(zero, one, x), y))
 
 
+def integer_pow(x, *, y):
+    """x^-n is lowered as 1 / x^n, whose derivative squares x^n: it overflows where JAX's n x^(-n - 1) does not."""
+    if y >= -1:
+        return plain(primitives.integer_pow_p, x, y=y)
+    return attach(value(primitives.integer_pow_p, x, y=y), plain(primitives.integer_pow_p, lax.full_like(x, 1) / x, y=-y))
+
+
 def logistic(ctx, x, **_):
     """One op, whose rule is y (1 - y); JAX writes it out, and the derivative of 1 / (1 + exp(-x)) overflows for x < -88."""
     return [stablehlo.logistic(x)]

@@ -8,6 +8,7 @@ everything (`vmap`, `jvp`, lowering), all by expanding, so a call inside a `scan
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -169,7 +170,7 @@ def _can_differentiate(leaf: Any, allow_int: bool) -> bool:
 def _label(fun: Callable) -> str:
     name = getattr(fun, "__name__", None) or type(fun).__name__
     code = getattr(fun, "__code__", None)
-    return f"{name} ({code.co_filename}:{code.co_firstlineno})" if code else name
+    return f"{name} ({os.path.basename(code.co_filename)}:{code.co_firstlineno})" if code else name
 
 
 def expanded(*operands, jaxpr: core.ClosedJaxpr, wrt: tuple[int, ...], label: str = "") -> list:
@@ -204,8 +205,7 @@ def _abstract(*avals, jaxpr, wrt, label):
 
 
 def _batch(operands, dims, **params):
-    axes = [None if dim is batching.not_mapped else dim for dim in dims]
-    results = jax.vmap(functools.partial(expanded, **params), in_axes=axes)(*operands)
+    results = jax.vmap(functools.partial(expanded, **params), in_axes=tuple(dims))(*operands)
     return results, [0] * len(results)
 
 
@@ -213,7 +213,7 @@ def _jvp(primals, tangents, **params):
     filled = [
         ad.instantiate_zeros(t) if not isinstance(t, ad.Zero) else _zero_tangent(p) for p, t in zip(primals, tangents)
     ]
-    return jax.jvp(functools.partial(expanded, **params), primals, filled)
+    return jax.jvp(functools.partial(expanded, **params), tuple(primals), tuple(filled))
 
 
 def _zero_tangent(primal):

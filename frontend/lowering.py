@@ -133,6 +133,10 @@ def _name(module: ir.Module, names: Sequence[str]) -> None:
     main = functions.find(module, "main")
     called = [op.callee.value for op in functions.body(main).operations if isinstance(op, func.CallOp)]
     main.operation.erase()
+    for op in list(module.body.operations):
+        # A typed key among @main's arguments brings a mesh without axes, which only @main referred to.
+        if op.operation.name == "sdy.mesh" and op.sym_name.value == "empty_mesh":
+            op.operation.erase()
     ours = dict(zip(called, names))
     for op in module.body.operations:
         symbol = op.name.value

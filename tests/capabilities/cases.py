@@ -77,8 +77,8 @@ elementwise("round away", lambda x: lax.round(x, lax.RoundingMethod.AWAY_FROM_ZE
 for n in (0, 1, 2, 3, 4, 5, 7):
     elementwise(f"integer_pow {n}", lambda x, n=n: lax.integer_pow(x, n), EDGES, proves="integer_pow")
 for n in (-1, -2, -3):
-    # 1 / x^n squares x^n on the way: its range ends sooner than JAX's x^(-n - 1).
-    elementwise(f"integer_pow {n}", lambda x, n=n: lax.integer_pow(x, n), [e for e in EDGES if abs(e) != 1e-12], proves="integer_pow")
+    # At 1e-12 JAX's own second derivative overflows in float32.
+    elementwise(f"integer_pow {n}", lambda x, n=n: lax.integer_pow(x, n), [e for e in EDGES if e != 1e-12], proves="integer_pow")
 elementwise("is_finite", lambda x: jnp.where(lax.is_finite(x), x, 3 * x), EDGES, proves="select_n")
 elementwise("where 0", lambda x: jnp.where(x > 0, x, 0.0), EDGES, proves="select_n")
 elementwise("where 1", lambda x: jnp.where(x >= 1, 1.0, x), EDGES, proves="select_n")

@@ -1,0 +1,157 @@
+"""The program that pass `schedule` writes holds one copy of each piece of the step, whatever the schedule and the number of steps."""
+
+import collections
+import re
+
+import numpy as np
+import pytest
+from jaxlib.mlir import ir
+
+from metagrad.compiler import context, cut, differentiate, functions, rematerialise, verify
+from metagrad.compiler.schedules import Binomial, LazyKary, Periodic, StoreAll
+
+STEP = """
+module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta", "state", "batches"]} {
+  func.func public @step(%w: tensor<3xf32>, %count: tensor<i32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> (tensor<3xf32>, tensor<i32>, tensor<f32>) ATTRIBUTES {
+    %v, %g = GRADIENT
+    %n = stablehlo.subtract %w, %g : tensor<3xf32>
+    %one = stablehlo.constant dense<1> : tensor<i32>
+    %next = stablehlo.add %count, %one : tensor<i32>
+    return %n, %next, %v : tensor<3xf32>, tensor<i32>, tensor<f32>
+  }
+  func.func private @loss(%w: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> tensor<f32> {
+    %x = stablehlo.multiply %z, %b : tensor<3xf32>
+    %t = stablehlo.tanh %w : tensor<3xf32>
+    %l = stablehlo.dot_general %t, %x, contracting_dims = [0] x [0] : (tensor<3xf32>, tensor<3xf32>) -> tensor<f32>
+    return %l : tensor<f32>
+  }
+  func.func private @value_and_move(%w: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> (tensor<f32>, tensor<3xf32>) {
+    %l = func.call @loss(%w, %z, %b) : (tensor<3xf32>, tensor<3xf32>, tensor<3xf32>) -> tensor<f32>
+    return %l, %z : tensor<f32>, tensor<3xf32>
+  }
+  func.func private @update_as_run(%w: tensor<3xf32>, %count: tensor<i32>, %z: tensor<3xf32>, %b: tensor<3xf32>, %v: tensor<f32>, %g: tensor<3xf32>) -> (tensor<3xf32>, tensor<i32>, tensor<f32>) {
+    %n = stablehlo.subtract %w, %g : tensor<3xf32>
+    return %n, %count, %v : tensor<3xf32>, tensor<i32>, tensor<f32>
+  }
+  func.func public @outer(%w: tensor<3xf32>, %count: tensor<i32>, %x: tensor<3xf32>) -> (tensor<f32>, tensor<3xf32>) {
+    %l = stablehlo.dot_general %w, %x, contracting_dims = [0] x [0] : (tensor<3xf32>, tensor<3xf32>) -> tensor<f32>
+    return %l, %x : tensor<f32>, tensor<3xf32>
+  }
+}
+"""
+
+TYPES = ": (tensor<3xf32>, tensor<3xf32>, tensor<3xf32>) -> (tensor<f32>, tensor<3xf32>)"
+WITH_GRADIENT = STEP.replace("GRADIENT", f'"metagrad.grad"(%w, %z, %b) {{loss = @loss, wrt = [0]}} {TYPES}').replace("ATTRIBUTES", "")
+WITHOUT_GRADIENT = STEP.replace("GRADIENT", f"func.call @value_and_move(%w, %z, %b) {TYPES}").replace("ATTRIBUTES", "")
+UPDATE_OF_ITS_OWN = WITH_GRADIENT.replace("tensor<f32>)  {", "tensor<f32>) attributes {metagrad.update_run = @update_as_run} {", 1)
+
+KEEPING = [LazyKary(2), LazyKary(4), LazyKary(3, rebuild=2), Binomial(3), Periodic(4), StoreAll()]
+NOT_KEEPING = [LazyKary(2, keep_gradients=False), Binomial(2, keep_gradients=False), StoreAll(keep_gradients=False)]
+STEPS = [2, 9, 64, 3000]
+
+
+def scheduled(text: str, schedule, steps: int, *, gradients: bool = True) -> ir.Module:
+    module = context.parse(text)
+    with module.context, ir.Location.unknown():
+        cut.run(module)
+        differentiate.run(module)
+        rematerialise.run(module, schedule.plan(steps, gradients=gradients))
+        verify.run(module)
+    return module
+
+
+def calls(module: ir.Module) -> dict[str, int]:
+    """How often @metagradient calls each function."""
+    ops = functions.walk(functions.body(functions.find(module, "metagradient")))
+    return collections.Counter(op.callee.value for op in ops if op.operation.name == "func.call")
+
+
+def shape(module: ir.Module) -> str:
+    """The program's text with all numbers gone: what is left is its structure. A table's entries are numbers."""
+    return re.sub(r"\d+", "N", re.sub(r"dense<[^>]*>", "dense<>", context.text(module)))
+
+
+@pytest.mark.parametrize("schedule", KEEPING + NOT_KEEPING, ids=str)
+def test_one_copy_of_each_piece(schedule):
+    for steps in STEPS:
+        assert calls(scheduled(WITH_GRADIENT, schedule, steps)) == {"inner": 1, "update": 1, "outer_vjp": 1, "step_vjp": 1}
+
+
+def test_one_copy_of_the_update_as_it_is_run():
+    """Where JAX lowered the update for running it, the program runs that, and differentiates the other."""
+    module = scheduled(UPDATE_OF_ITS_OWN, LazyKary(2), 9)
+    assert calls(module) == {"inner": 1, "update_as_run": 1, "outer_vjp": 1, "step_vjp": 1}
+    assert "fn = @update," in context.text(module)
+
+
+def test_a_step_without_gradients_has_none_to_compute():
+    for schedule in (LazyKary(3), StoreAll()):
+        module = scheduled(WITHOUT_GRADIENT, schedule, 9, gradients=False)
+        assert calls(module) == {"update": 1, "outer_vjp": 1, "step_vjp": 1}
+
+
+@pytest.mark.parametrize("family", [KEEPING, NOT_KEEPING], ids=["gradients kept", "not kept"])
+def test_only_the_numbers_change(family):
+    """All schedules and numbers of steps give the same program but for its tables, the sizes of its buffers and its bounds."""
+    first = shape(scheduled(WITH_GRADIENT, family[0], STEPS[0]))
+    assert "stablehlo.while" in first
+    for schedule in family:
+        for steps in STEPS:
+            if schedule.plan(steps, gradients=True).gradient_slots or family is NOT_KEEPING:
+                assert shape(scheduled(WITH_GRADIENT, schedule, steps)) == first, f"{schedule}, {steps} steps"
+
+
+def test_buffers_are_as_large_as_the_plan_says():
+    plan = LazyKary(5).plan(20, gradients=True)
+    module = scheduled(WITH_GRADIENT, LazyKary(5), 20)
+    function = functions.find(module, "metagradient")
+    loops = [op for op in functions.body(function).operations if op.operation.name == "stablehlo.while"]
+    assert len(loops) == 1
+    assert len({plan.state_slots, plan.gradient_slots, 3, 20}) == 4  # so that a type says which buffer it is
+    carried = collections.Counter(map(str, functions.types(loops[0].operands)))
+    assert carried[f"tensor<{plan.state_slots}x3xf32>"] == 1
+    assert carried[f"tensor<{plan.state_slots}xi32>"] == 1
+    assert carried[f"tensor<{plan.gradient_slots}x3xf32>"] == 1
+    assert carried[f"tensor<{plan.gradient_slots}xf32>"] == 1
+    # The step's auxiliary result and the cotangents of the batches, one row for each step.
+    assert (carried["tensor<20xf32>"], carried["tensor<20x3xf32>"]) == (1, 1)
+    # The value and its auxiliary result; cotangents of the first state, of z, of the batches; the final state; the step's auxiliary result.
+    assert list(map(str, function.type.results)) == [
+        "tensor<f32>",
+        "tensor<3xf32>",
+        "tensor<3xf32>",
+        "tensor<3xf32>",
+        "tensor<20x3xf32>",
+        "tensor<3xf32>",
+        "tensor<i32>",
+        "tensor<20xf32>",
+    ]
+
+
+@pytest.mark.parametrize("schedule", KEEPING + NOT_KEEPING, ids=str)
+@pytest.mark.parametrize("steps", [1, 2, 17])
+def test_tables(schedule, steps):
+    """Each segment ends at the step that its VJP belongs to, and its last run only takes that step's gradient."""
+    plan = schedule.plan(steps, gradients=True)
+    tables = rematerialise.tables(plan, gradients=True)
+    assert len(tables["segment"]) == steps + 2 and tables["segment"][-1] == len(tables["run_steps"])
+    for r in range(steps + 1):
+        runs = range(tables["segment"][r], tables["segment"][r + 1])
+        reached = tables["start"][r] + sum(tables["run_steps"][q] * tables["run_update"][q] for q in runs)
+        assert reached == (steps if r == 0 else steps - r)
+        updates = [tables["run_update"][q] for q in runs]
+        if r == 0:
+            assert all(updates)
+        else:
+            assert updates == [1] * (len(runs) - 1) + [0]
+            last = runs[-1]
+            assert tables["run_steps"][last] == 1 and tables["run_reuse"][last] == plan.gradient[r]
+            assert tables["run_save"][last] == tables["run_keep"][last] == -1
+
+
+def test_tables_without_gradients_are_the_plan():
+    plan = LazyKary(2).plan(9, gradients=False)
+    tables = rematerialise.tables(plan, gradients=False)
+    for name in ("load", "segment", "run_steps", "run_save", "run_keep", "run_reuse"):
+        np.testing.assert_array_equal(tables[name], getattr(plan, name))
+    assert np.all(tables["run_update"] == 1)

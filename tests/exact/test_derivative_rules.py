@@ -1,0 +1,261 @@
+"""Derivatives mean what JAX means: `stop_gradient`, custom rules, ties, and NaN where JAX has NaN. `explain()` says who did it and why."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from jax import lax
+
+import metagrad
+import runs
+from metagrad import LazyKary
+from unrolled import assert_exact, who
+
+EVERYTHING = ("meta", "state", "batches")
+
+
+def check(loss, *, params=None, T=4, wrt=EVERYTHING, batches=None, outer=runs.outer):
+    """A loss under gradient descent against JAX."""
+    state = {"params": runs.params() if params is None else params}
+    batches = runs.data(T) if batches is None else batches
+    return assert_exact(runs.sgd(metagrad.grad(loss)), outer, wrt, state, runs.meta(), batches, schedule=LazyKary(2))[1]
+
+
+def mean_loss(predict):
+    return lambda p, z, batch: jnp.mean(z["weights"] * (predict(p, batch["x"], z) - batch["y"]) ** 2)
+
+
+# --- stop_gradient -----------------------------------------------------------------------------------------------
+
+
+def test_stopped_target():
+    """A target computed by the model itself, held constant: at second order as well."""
+
+    def predict(p, x, z):
+        return runs.predict(p, x) * lax.stop_gradient(jnp.sin(runs.predict(p, 2 * x)))
+
+    assert who(check(mean_loss(predict)))[0] == "enzyme"
+
+
+def test_stopped_metaparameter():
+    """It enters the loss twice, once stopped."""
+    check(lambda p, z, batch: runs.loss(p, z, batch) * lax.stop_gradient(jnp.sum(z["weights"] ** 2)))
+
+
+def test_stopped_parameter():
+    def predict(p, x, z):
+        return runs.predict(p | {"w1": lax.stop_gradient(p["w1"])}, x)
+
+    check(mean_loss(predict))
+
+
+def test_stopped_in_the_update():
+    """A step length from the norm of the gradient, taken as a constant."""
+
+    def gradient(p, z, batch):
+        g = metagrad.grad(runs.loss)(p, z, batch)
+        length = lax.stop_gradient(1 / (1 + optax.tree.norm(g)))
+        return jax.tree.map(lambda g: length * g, g)
+
+    assert_exact(runs.sgd(gradient), runs.outer, EVERYTHING, {"params": runs.params()}, runs.meta(), runs.data(4), schedule=LazyKary(2))
+
+
+def test_stopped_in_the_outer_function():
+    check(runs.loss, outer=lambda s: runs.outer(s) * lax.stop_gradient(jnp.sum(s["params"]["w2"] ** 2)))
+
+
+def test_log_sum_exp():
+    """Its maximum is stopped."""
+    check(lambda p, z, batch: jax.nn.logsumexp(z["weights"][:, None] * (batch["x"] @ p["w1"])) + jnp.sum(p["w2"] * p["b1"]))
+
+
+# --- Custom rules -------------------------------------------------------------------------------------------------
+
+
+@jax.custom_jvp
+def softened(x):
+    return jnp.log1p(jnp.exp(x))
+
+
+@softened.defjvp
+def _softened_rule(primals, tangents):
+    """The true derivative, in a stable form."""
+    return softened(*primals), jax.nn.sigmoid(primals[0]) * tangents[0]
+
+
+@jax.custom_jvp
+def surrogate(x):
+    return jnp.where(x > 0, x, 0.0)
+
+
+@surrogate.defjvp
+def _surrogate_rule(primals, tangents):
+    """Not the derivative of a step's primal."""
+    return surrogate(*primals), tangents[0] / (1 + primals[0] ** 2)
+
+
+@jax.custom_vjp
+def straight_through(x):
+    return jnp.round(4 * x).astype(jnp.int32).astype(x.dtype) / 4
+
+
+straight_through.defvjp(lambda x: (straight_through(x), None), lambda _, bar: (bar,))
+
+
+@jax.custom_vjp
+def clipped_gradient(x):
+    return x
+
+
+clipped_gradient.defvjp(lambda x: (x, None), lambda _, bar: (jnp.clip(bar, -0.01, 0.01),))
+
+
+RULES = {"softened": softened, "surrogate": surrogate, "straight_through": straight_through, "clipped_gradient": clipped_gradient}
+PRIMITIVES = {"softened": "custom_jvp_call", "surrogate": "custom_jvp_call"}
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_custom_rule_in_the_loss(name):
+    lowered = check(mean_loss(lambda p, x, z: runs.predict(p, x, lambda h: RULES[name](h) + 0.1 * h**2)))
+    decision = lowered.decisions[0]
+    assert decision.rule == "jax", "a custom rule need not be the true derivative: reverse over reverse"
+    primitive = PRIMITIVES.get(name, "custom_vjp_call")
+    assert any(reason.startswith(f"{primitive}: custom rule") and "test_derivative_rules.py" in reason for reason in decision.why)
+    assert primitive in lowered.explain() and "JAX (reverse over reverse)" in lowered.explain()
+    assert who(lowered)[1:] == ["enzyme", "enzyme"], "the choice is per function"
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_custom_rule_in_the_update(name):
+    def gradient(p, z, batch):
+        return jax.tree.map(RULES[name], metagrad.grad(runs.loss)(p, z, batch))
+
+    state = {"params": runs.params()}
+    _, lowered = assert_exact(runs.sgd(gradient), runs.outer, EVERYTHING, state, runs.meta(), runs.data(4), schedule=LazyKary(2))
+    assert who(lowered) == ["enzyme", "jax", "enzyme"]
+    assert "custom rule" in lowered.decisions[1].why[0]
+
+
+@pytest.mark.parametrize("name", RULES)
+def test_custom_rule_in_the_outer_function(name):
+    def outer(s):
+        return jnp.sum(jax.vmap(RULES[name])(s["params"]["w1"]) ** 2)
+
+    assert who(check(runs.loss, outer=outer)) == ["enzyme", "enzyme", "jax"]
+
+
+def test_custom_rule_between_two_gradients():
+    """It acts on what the second gradient is taken at."""
+
+    def gradient(p, z, batch):
+        first = metagrad.grad(runs.loss)(p, z, batch)
+        return metagrad.grad(runs.loss)(jax.tree.map(lambda p, g: straight_through(p + g), p, first), z, batch)
+
+    state = {"params": runs.params()}
+    _, lowered = assert_exact(runs.sgd(gradient), runs.outer, EVERYTHING, state, runs.meta(), runs.data(4), schedule=LazyKary(2))
+    assert [d.rule for d in lowered.decisions if "inputs" in d.function] == ["jax"]
+
+
+def test_rule_with_arguments_that_are_not_differentiated():
+    @jax.custom_vjp
+    def scaled(x, count):
+        return x * count
+
+    scaled.defvjp(lambda x, count: (x * count, count), lambda count, bar: (bar / count, np.zeros((), jax.dtypes.float0)))
+    check(mean_loss(lambda p, x, z: runs.predict(p, x, lambda h: jnp.tanh(scaled(h, jnp.asarray(3))))))
+
+
+def test_implicit_derivative():
+    """A linear solve: its factorisation is stopped, and the rule goes round it."""
+
+    def predict(p, x, z):
+        gram = p["w1"] @ p["w1"].T + jnp.eye(runs.FEATURES)
+        return x @ jnp.linalg.solve(gram, p["w1"] @ p["w2"])
+
+    check(mean_loss(predict))
+
+
+def test_functions_of_jax_with_true_rules_are_enzymes():
+    def predict(p, x, z):
+        return runs.predict(p, x, lambda h: jax.nn.relu(h) + jax.nn.silu(h) + jax.nn.softplus(h) + jax.nn.gelu(h))
+
+    assert who(check(mean_loss(predict))) == ["enzyme"] * 3
+
+
+# --- Ties and edges -----------------------------------------------------------------------------------------------
+
+# Entries that cancel to exactly zero, are equal, or lie on the bounds.
+EDGES = {
+    "relu": lambda x: jax.nn.relu(x),
+    "maximum with zero": lambda x: jnp.maximum(x, 0.0),
+    "where": lambda x: jnp.where(x > 0, x, 0.0),
+    "leaky relu": lambda x: jax.nn.leaky_relu(x),
+    "relu6": lambda x: jax.nn.relu6(x + 6.0),
+    "clip": lambda x: jnp.clip(x, 0.0, 1.0),
+    "abs": lambda x: jnp.abs(x),
+    "sign": lambda x: jnp.sign(x) * x,
+    "max": lambda x: jnp.max(x, axis=-1, keepdims=True) * x,
+    "minimum": lambda x: jnp.minimum(x, -x),
+    "max of all": lambda x: x - jnp.max(x),
+    "sort": lambda x: jnp.sort(x, axis=-1) * jnp.arange(x.shape[-1]),
+    "square root": lambda x: jnp.sqrt(jnp.abs(x) + 1e-3),
+}
+
+
+def tied(p, x, z, edge):
+    """Hidden units that are exactly 0, exactly equal, or exactly 1 for all examples, and differ from there on."""
+    h = jnp.concatenate([x @ p["w1"], jnp.zeros((len(x), 2)) * p["b1"][:2], jnp.ones((len(x), 2)) * z["rate"] / z["rate"]], axis=1)
+    h = h.at[:, 0].set(x @ (p["w1"][:, 0] - p["w1"][:, 0]) + (p["b1"][1] - p["b1"][1]))
+    return (edge(h) @ jnp.concatenate([p["w2"], p["w2"][:4]])) + 0.1 * runs.predict(p, x)
+
+
+@pytest.mark.parametrize("name", EDGES)
+def test_tie(name):
+    lowered = check(mean_loss(lambda p, x, z: tied(p, x, z, EDGES[name])), T=2)
+    assert who(lowered)[1] == "enzyme"
+
+
+def test_relu_network_that_starts_at_zero():
+    """All pre-activations are exactly 0 at the first step."""
+    params = jax.tree.map(jnp.zeros_like, runs.params()) | {"w2": runs.params()["w2"]}
+    lowered = check(mean_loss(lambda p, x, z: runs.predict(p, x, jax.nn.relu)), params=params)
+    assert who(lowered) == ["enzyme"] * 3
+
+
+def test_ties_in_the_update():
+    """Signs and clipped gradients, some exactly zero."""
+
+    def gradient(p, z, batch):
+        g = metagrad.grad(runs.loss)(p | {"w2": p["w2"].at[0].set(0.0)}, z, batch)
+        return jax.tree.map(lambda g: jnp.maximum(g, 0.0) + jnp.abs(g) * z["rate"] + jnp.clip(g, -0.1, 0.1), g)
+
+    assert_exact(runs.sgd(gradient), runs.outer, EVERYTHING, {"params": runs.params()}, runs.meta(), runs.data(3), schedule=LazyKary(2))
+
+
+# --- NaN where JAX has NaN, and nowhere else ----------------------------------------------------------------------
+
+
+def dead(p, z, batch):
+    """Its gradient in `b1[0]` is exactly zero."""
+    return runs.loss(p | {"b1": p["b1"].at[0].set(0.0)}, z, batch)
+
+
+@pytest.mark.parametrize("eps_root", [0.0, 1e-8])
+def test_adam_where_a_gradient_is_exactly_zero(eps_root):
+    step, state = runs.with_optax(optax.adam(0.05, eps_root=eps_root), dead)
+    result, _ = assert_exact(step, runs.outer, EVERYTHING, state, runs.meta(), runs.data(3), schedule=LazyKary(2))
+    nan = any(np.isnan(leaf).any() for leaf in jax.tree.leaves(result.grad) if leaf.dtype != jax.dtypes.float0)
+    assert nan == (eps_root == 0.0)
+
+
+def test_norm_of_zeros():
+    result, _ = assert_exact(
+        runs.sgd(), lambda s: jnp.linalg.norm(s["params"]["w1"] * 0.0), "meta", {"params": runs.params()}, runs.meta(), runs.data(2)
+    )
+    assert np.isnan(result.grad["weights"]).all()
+
+
+def test_training_that_overflows():
+    step = metagrad.compile(lambda s, z, b: s * s * z * b)
+    assert_exact(step, jnp.sum, "meta", jnp.asarray([1.5, 1e60]), jnp.asarray([1.0, 2.0]), jnp.ones((6, 1)), schedule=LazyKary(2))
