@@ -1,6 +1,9 @@
-"""Expands the `enzyme` ops into plain StableHLO with Enzyme's own pipeline, function by function, in the worker.
+"""Expands the `enzyme` ops into plain StableHLO with Enzyme's own passes, function by function, in the worker.
 
     %x = "enzyme.autodiff"(%a, %seed) {fn = @loss, ...}    ->    the ops of the backward pass
+
+One run for each order.  Enzyme drops `enzyme.ignore_derivatives` when it differentiates, so the forward mode over a backward pass would differentiate what
+was stopped.  In the first run `enzyme.fwddiff` is hidden in a custom call; between the runs what is held is held anew (held.py), and the op shows itself.
 
 @metagradient itself is not sent: Enzyme's optimiser has no business in our loops, whose slots must stay in place.  @update is not differentiated where
 it is run, so it stays as JAX lowered it, and the training run computes bit for bit what the user's step does.
@@ -8,53 +11,60 @@ it is run, so it stays as JAX lowered it, and the training run computes bit for 
 
 from __future__ import annotations
 
+import re
+
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
+from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler import context, functions
+from metagrad.compiler import context, functions, held
 from metagrad.compiler.worker import WORKER
 
 NAME = "expand"
 
+_HIDDEN = "metagrad.fwddiff"
+
 _INLINE = "inline{default-pipeline=canonicalize max-iterations=4}"
 
-# Simplifying before differentiating is what makes loops work; `arith-raise` and what follows clean up the derivative while Enzyme still knows what it made.
-_DIFFERENTIATE = (
-    'enzyme{postpasses="arith-raise{stablehlo=true},enzyme-batch-to-stablehlo,canonicalize,cse,canonicalize,'
-    'remove-unnecessary-enzyme-ops,enzyme-simplify-math,canonicalize,cse,canonicalize"}'
-)
 
-PIPELINE = ",".join(
-    [
-        _INLINE,
-        "enzyme-hlo-opt",
-        "canonicalize",
-        "cse",
-        _DIFFERENTIATE,
-        "canonicalize",
-        "remove-unnecessary-enzyme-ops",
-        "enzyme-simplify-math",
-        "enzyme-hlo-opt",
-        _INLINE,
-        "cse",
-        "canonicalize",
-        "symbol-dce",
-        # drops enzymexla attributes, which JAX's parser does not know
-        "drop-unsupported-attributes",
-    ]
+def _rewrite(pattern: str) -> list[str]:
+    """One rewrite out of the many in Enzyme's `enzyme-hlo-opt`."""
+    return ["enzyme-hlo-generate-td{patterns=" + pattern + "}", "transform-interpreter", "enzyme-hlo-remove-transform"]
+
+
+# Loops need this one before they are differentiated.  `enzyme-hlo-opt` as a whole must not run there: it has rewrites that keep values and change
+# derivatives (`select(x > 0, x, 0)` becomes `max(x, 0)`, which has another one at 0).
+_BEFORE = [_INLINE, *_rewrite("while_simplify<1>(1)"), "canonicalize", "cse"]
+
+_DIFFERENTIATE = [
+    'enzyme{postpasses="arith-raise{stablehlo=true},enzyme-batch-to-stablehlo,canonicalize,cse,canonicalize,'
+    'remove-unnecessary-enzyme-ops,enzyme-simplify-math,canonicalize,cse,canonicalize"}',
+    "canonicalize",
+    "remove-unnecessary-enzyme-ops",
+    "enzyme-simplify-math",
+    "cse",
+    "canonicalize",
+]
+
+# Drops enzymexla attributes, which JAX's parser does not know.
+_READABLE = "drop-unsupported-attributes"
+
+FIRST_ORDER = ",".join([*_BEFORE, *_DIFFERENTIATE, _READABLE])
+
+# Forward mode makes scatters with several operands, often the same zeros twice, and XLA's CPU compiler gets those wrong.
+SECOND_ORDER = ",".join(
+    [*_BEFORE, *_DIFFERENTIATE, *_rewrite("split_variadic_scatter_op"), _INLINE, "cse", "canonicalize", "symbol-dce", _READABLE]
 )
 
 
 def run(module: ir.Module) -> None:
-    expanded = {}
-    for function in list(module.body.operations):
-        if isinstance(function, func.FuncOp) and function.name.value in ("inner", "step_vjp", "outer_vjp"):
-            if _has_enzyme(module, function):
-                name = function.name.value
-                expanded[name] = WORKER.run(name, _alone(module, name), PIPELINE)
-    for name, text in expanded.items():
-        _replace(module, name, text)
-    _forget_stopped_gradients(module)
+    for name in ("inner", "step_vjp", "outer_vjp"):
+        function = functions.find(module, name)
+        if function is not None and _has_enzyme(module, function):
+            first = WORKER.run(name, _alone(module, name), FIRST_ORDER)
+            second = WORKER.run(name, _between_orders(module.context, first, name), SECOND_ORDER)
+            _replace(module, name, second)
+    held.erase(module)
 
 
 def _has_enzyme(module: ir.Module, function: func.FuncOp) -> bool:
@@ -65,47 +75,96 @@ def _has_enzyme(module: ir.Module, function: func.FuncOp) -> bool:
             continue
         seen.add(name)
         found = functions.find(module, name)
-        if any(op.operation.name.startswith("enzyme.") for op in functions.walk(functions.body(found))):
+        if any(op.operation.name in ("enzyme.autodiff", "enzyme.fwddiff") for op in functions.walk(functions.body(found))):
             return True
         queue += functions.symbols_used(found)
     return False
 
 
 def _alone(module: ir.Module, name: str) -> str:
-    """The text of a module that holds @name and what it needs, and nothing else."""
+    """The text of a module that holds @name and what it needs, and nothing else; forward mode is hidden."""
     with module.context, ir.Location.unknown():
         alone = ir.Module.parse(context.text(module))
         functions.drop_unreachable(alone, [name])
-        for op in alone.body.operations:
-            visible = "public" if op.attributes["sym_name"].value == name else "private"
-            op.attributes["sym_visibility"] = ir.StringAttr.get(visible)
+        _publish(alone, name)
         for attribute in list(alone.operation.attributes):
             del alone.operation.attributes[attribute]
+        for op in _ops(alone):
+            if op.operation.name == "enzyme.fwddiff":
+                _hide(op)
         return context.text(alone)
 
 
+def _between_orders(ctx: ir.Context, text: str, name: str) -> str:
+    with ctx, ir.Location.unknown():
+        module = ir.Module.parse(text)
+        _publish(module, name)
+        held.renew(module)
+        for op in _ops(module):
+            if isinstance(op, hlo.CustomCallOp) and op.call_target_name.value == _HIDDEN:
+                _show(op)
+        return context.text(module)
+
+
+def _publish(module: ir.Module, name: str) -> None:
+    """Makes @name the module's one public function. Enzyme gives it back private, and numbered."""
+    for op in module.body.operations:
+        symbol = op.attributes["sym_name"].value
+        ours = re.fullmatch(rf"{re.escape(name)}(_\d+)?", symbol) is not None
+        op.attributes["sym_visibility"] = ir.StringAttr.get("public" if ours else "private")
+        if ours:
+            op.attributes["sym_name"] = ir.StringAttr.get(name)
+
+
+def _hide(op: ir.OpView) -> None:
+    said = {name: op.attributes[name] for name in ("activity", "ret_activity")}
+    with ir.InsertionPoint(op), op.location:
+        hidden = hlo.CustomCallOp(
+            functions.types(op.results),
+            list(op.operands),
+            call_target_name=ir.StringAttr.get(_HIDDEN),
+            called_computations=ir.ArrayAttr.get([op.attributes["fn"]]),
+            api_version=ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
+        )
+        # As text: jaxlib's parser and Enzyme's need not agree on how an activity prints.
+        hidden.attributes["mhlo.backend_config"] = ir.DictAttr.get({name: ir.StringAttr.get(str(attr)) for name, attr in said.items()})
+    _exchange(op, hidden.results)
+
+
+def _show(op: hlo.CustomCallOp) -> None:
+    said = op.attributes["mhlo.backend_config"]
+    attributes = {name: ir.Attribute.parse(said[name].value) for name in ("activity", "ret_activity")}
+    attributes["fn"] = op.attributes["called_computations"][0]
+    with ir.InsertionPoint(op), op.location:
+        shown = ir.Operation.create(
+            "enzyme.fwddiff", results=functions.types(op.results), operands=list(op.operands), attributes=attributes
+        )
+    _exchange(op, shown.results)
+
+
+def _exchange(op: ir.OpView, results) -> None:
+    for old, new in zip(op.results, results):
+        old.replace_all_uses_with(new)
+    op.operation.erase()
+
+
+def _ops(module: ir.Module) -> list[ir.OpView]:
+    return [op for function in module.body.operations for op in functions.walk(functions.body(function))]
+
+
 def _replace(module: ir.Module, name: str, text: str) -> None:
-    """Puts the expanded function, which Enzyme gave another name, in the place of @name."""
+    """Puts the expanded function in the place of @name."""
     with module.context, ir.Location.unknown():
         made = ir.Module.parse(text)
-        made_functions = [op for op in made.body.operations if isinstance(op, func.FuncOp)]
-        if len(made_functions) != 1:
-            names = ", ".join(op.name.value for op in made_functions)
-            raise ValueError(f"pass {NAME!r}: @{name} came back as {len(made_functions)} functions ({names}), one was expected")
+        _publish(made, name)
+        others = [op.attributes["sym_name"].value for op in made.body.operations if op.attributes["sym_name"].value != name]
+        if others:
+            raise ValueError(f"pass {NAME!r}: Enzyme's pipeline left functions beside @{name} that are not inlined: {', '.join(others)}")
         old = functions.find(module, name)
-        new = made_functions[0].operation.clone(ip=ir.InsertionPoint(old))
+        new = functions.find(made, name).operation.clone(ip=ir.InsertionPoint(old))
         old.operation.erase()
-        new.attributes["sym_name"] = ir.StringAttr.get(name)
         new.attributes["sym_visibility"] = ir.StringAttr.get("private")
-    left = [op.operation.name for op in functions.walk(functions.body(functions.find(module, name))) if op.operation.name.startswith("enzyme")]
+    left = [op.operation.name for op in functions.walk(functions.body(functions.find(module, name)))]
+    left = [op for op in left if op.startswith("enzyme") and op != held.IGNORE]
     if left:
         raise ValueError(f"pass {NAME!r}: {left[0]} is left in @{name} after Enzyme's pipeline")
-
-
-def _forget_stopped_gradients(module: ir.Module) -> None:
-    """Outside of a differentiated function `enzyme.ignore_derivatives` is the identity."""
-    for function in module.body.operations:
-        for op in list(functions.walk(functions.body(function))):
-            if op.operation.name == "enzyme.ignore_derivatives":
-                op.results[0].replace_all_uses_with(op.operands[0])
-                op.operation.erase()

@@ -4,7 +4,8 @@
     %s   = stablehlo.custom_call @metagrad.stop_gradient(%x)
 ->
     %r:2 = "metagrad.grad"(%p, %b) {loss = @loss, wrt = [0]}
-    %s   = "enzyme.ignore_derivatives"(%x)
+    %i   = "enzyme.ignore_derivatives"(%x)
+    %s   = stablehlo.custom_call @metagrad.held(%i)                     a mark that outlives the first order (held.py)
 
 JAX's lowering verifies every op that it emits, so an op of a dialect that it does not know has to pass through as a custom call.
 """
@@ -15,7 +16,7 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler import functions
+from metagrad.compiler import functions, held
 
 NAME = "raise-gradients"
 
@@ -33,7 +34,10 @@ def run(module: ir.Module) -> None:
             if op.call_target_name.value == GRAD:
                 _raise_grad(op)
             elif op.call_target_name.value == STOP_GRADIENT:
-                _replace(op, "enzyme.ignore_derivatives", {})
+                with ir.InsertionPoint(op), op.location:
+                    stopped = held.hold(op.operands[0])
+                op.results[0].replace_all_uses_with(stopped)
+                op.operation.erase()
 
 
 def _raise_grad(op: hlo.CustomCallOp) -> None:

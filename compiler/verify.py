@@ -32,9 +32,13 @@ def run(module: ir.Module) -> None:
     for function in module.body.operations:
         if not isinstance(function, func.FuncOp):
             raise VerificationError(f"'{function.operation.name}' op stands at the top of the module; only functions do")
+        _check_function(module, function)
         for op in functions.walk(functions.body(function)):
             name = op.operation.name
+            if name == GRAD or name.startswith("enzyme."):
+                _check_attributes(op)
             if name == GRAD:
+                _check_place(function, op)
                 _check_grad(module, op)
             elif name in ("enzyme.autodiff", "enzyme.fwddiff"):
                 _check_enzyme(module, op)
@@ -43,21 +47,48 @@ def run(module: ir.Module) -> None:
     _check_signatures(module)
 
 
+def _check_function(module: ir.Module, function: func.FuncOp) -> None:
+    name = function.name.value
+    if function.is_external:
+        raise VerificationError(f"'func.func' op: @{name} has no body; a module must hold all that it calls")
+    for attribute in function.attributes:
+        if attribute.startswith("metagrad."):
+            _named(module, function, attribute)
+
+
+def _check_place(function: func.FuncOp, op) -> None:
+    """`cut` looks for gradients there, and would leave others where they are."""
+    if function.name.value not in ("step", "inner"):
+        raise VerificationError(f"'{GRAD}' op stands in @{function.name.value}; only @step, and after 'cut' @inner, may hold one")
+    if op.operation.parent != function.operation:
+        raise VerificationError(f"'{GRAD}' op stands in a region of '{op.operation.parent.name}'; it must stand in the function's own body")
+
+
+def _check_attributes(op) -> None:
+    """MLIR reads `<{fn = @f}>` as properties. Of an op that this context does not know they can be looked up but not listed, and a pass would lose them."""
+    listed = set(op.attributes)
+    for name in ("loss", "wrt", "vjp", "grad", "grad_vjp", "label", "fn", "activity", "ret_activity", "width"):
+        if name in op.attributes and name not in listed:
+            raise VerificationError(f"'{op.operation.name}' op has its attributes as properties, in `<{{..}}>`; write `{{..}}`, without the angle brackets")
+
+
 def _check_grad(module: ir.Module, op) -> None:
     loss = _named(module, op, "loss")
     _check_operands(op, loss, list(op.operands))
     value = loss.type.results[0] if loss.type.results else None
     if value is None or not is_float(value) or value.shape:
         raise VerificationError(f"'{GRAD}' op: @{loss.name.value} must return a floating-point scalar first, not {value}")
-    if "wrt" not in op.attributes:
-        raise VerificationError(f"'{GRAD}' op has no `wrt`; it needs the operands to differentiate, like wrt = [0 : i64]")
-    for attr in op.attributes["wrt"]:
-        i = attr.value
+    wrt = _indices(op, "wrt")
+    for i in wrt:
         if not 0 <= i < len(op.operands):
             raise VerificationError(f"'{GRAD}' op: wrt names operand {i}, and there are {len(op.operands)}")
         if not is_float(op.operands[i].type):
             raise VerificationError(f"'{GRAD}' op: wrt names operand {i} of type {op.operands[i].type}, which has no derivative")
-    wrt = [attr.value for attr in op.attributes["wrt"]]
+    if len(set(wrt)) != len(wrt):
+        raise VerificationError(f"'{GRAD}' op: wrt names an operand twice: {wrt}")
+    for derivative in ("vjp", "grad", "grad_vjp"):
+        if derivative in op.attributes:
+            _named(module, op, derivative)
     expected = [*loss.type.results, *(op.operands[i].type for i in wrt)]
     if functions.types(op.results) != expected:
         raise VerificationError(
@@ -74,14 +105,21 @@ def _check_enzyme(module: ir.Module, op) -> None:
             raise VerificationError(f"'{name}' op: `{attribute}` must have {len(expected)} entries, one for each of @{target.name.value}'s")
 
 
+def _indices(op, attribute: str) -> list[int]:
+    given = op.attributes[attribute] if attribute in op.attributes else None
+    if not isinstance(given, ir.ArrayAttr) or not all(isinstance(element, ir.IntegerAttr) for element in given):
+        raise VerificationError(f"'{op.operation.name}' op has no `{attribute}`; it needs the operands to differentiate, like {attribute} = [0]")
+    return [element.value for element in given]
+
+
 def _named(module: ir.Module, op, attribute: str) -> func.FuncOp:
     name = op.operation.name
-    if attribute not in op.attributes:
+    if attribute not in op.attributes or not isinstance(op.attributes[attribute], ir.FlatSymbolRefAttr):
         raise VerificationError(f"'{name}' op has no `{attribute}`; it must name a function of the module")
     symbol = op.attributes[attribute].value
     found = functions.find(module, symbol)
     if found is None:
-        raise VerificationError(f"'{name}' op: there is no function @{symbol}")
+        raise VerificationError(f"'{name}' op: `{attribute}` names @{symbol}, and there is no such function")
     return found
 
 
@@ -97,6 +135,9 @@ def _check_signatures(module: ir.Module) -> None:
     step, outer = functions.find(module, "step"), functions.find(module, "outer")
     if step is None or "metagrad.arguments" not in module.operation.attributes:
         return
+    unknown = [name for name in functions.wrt_of(module) if name not in ("state", "meta", "batches")]
+    if unknown:
+        raise VerificationError(f'metagrad.wrt names "{unknown[0]}"; it can name "state", "meta" and "batches"')
     n = Arguments.of(module)
     if len(step.type.inputs) != n.step:
         raise VerificationError(f"@step takes {len(step.type.inputs)} arguments, and metagrad.arguments says {n.step}")

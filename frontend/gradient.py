@@ -104,10 +104,10 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
     differentiated = [i for i, arg in enumerate(owner) if arg in chosen_set]
     if any(not _can_differentiate(leaves[i], allow_int) for i in differentiated):
         return by_jax(*args, **kwargs)
-    aux_tree = None
+    aux_tree, aux_others = None, []
 
     def flat(*arrays):
-        nonlocal aux_tree
+        nonlocal aux_tree, aux_others
         filled = list(leaves)
         for i, array in zip(traced, arrays):
             filled[i] = array
@@ -115,7 +115,8 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         out = fun(*filled_args, **filled_kwargs)
         value, aux = out if has_aux else (out, ())
         aux_leaves, aux_tree = jax.tree.flatten(aux)
-        return [value, *aux_leaves]
+        aux_others = [_ARRAY if _is_array(leaf) else leaf for leaf in aux_leaves]
+        return [value, *filter(_is_array, aux_leaves)]
 
     try:
         jaxpr = jax.make_jaxpr(flat)(*(leaves[i] for i in traced))
@@ -148,8 +149,13 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
     derivative = per_argument[0] if isinstance(argnums, int) else per_argument
     value = results[0]
     if has_aux:
-        value = (value, jax.tree.unflatten(aux_tree, results[1:outputs]))
+        arrays = iter(results[1:outputs])
+        value = (value, jax.tree.unflatten(aux_tree, [next(arrays) if leaf is _ARRAY else leaf for leaf in aux_others]))
     return value, derivative
+
+
+_ARRAY = object()
+"""Where an array was among the auxiliary leaves; the others (a string, say) are kept."""
 
 
 def _is_array(leaf: Any) -> bool:

@@ -74,7 +74,7 @@ def tree_of(name: str, tree: Any) -> Tree:
     with_paths, structure = jax.tree_util.tree_flatten_with_path(tree)
     leaves, constants, is_array = [], [], []
     for path, value in with_paths:
-        described = _describe(name + jax.tree_util.keystr(path), value)
+        described = describe(name + jax.tree_util.keystr(path), value)
         is_array.append(described is not None)
         if described is None:
             constants.append(value)
@@ -83,7 +83,8 @@ def tree_of(name: str, tree: Any) -> Tree:
     return Tree(name, tuple(leaves), tuple(constants), tuple(is_array), structure)
 
 
-def _describe(path: str, value: Any) -> Leaf | None:
+def describe(path: str, value: Any) -> Leaf | None:
+    """What a leaf is as an array, or None for one that is no array."""
     if isinstance(value, (str, bytes)) or callable(value) and not hasattr(value, "dtype"):
         return None
     if not hasattr(value, "dtype") and not isinstance(value, (bool, int, float, complex)) and not hasattr(value, "__jax_array__"):
@@ -96,6 +97,11 @@ def _describe(path: str, value: Any) -> Leaf | None:
     if jnp.issubdtype(aval.dtype, np.complexfloating):
         raise TypeError(f"{path} is {aval.dtype.name}; metagrad differentiates real leaves only. Hold real and imaginary parts apart.")
     return Leaf(path, aval, stored_aval(aval))
+
+
+def shaped(aval) -> str:
+    """Shape and dtype as text: `float32[2,3]`."""
+    return f"{aval.dtype}[{','.join(map(str, aval.shape))}]"
 
 
 def stored_aval(aval: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:

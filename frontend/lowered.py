@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 import warnings
 from collections.abc import Callable
 from typing import Any
@@ -16,7 +17,7 @@ from metagrad.compiler.functions import Arguments
 from metagrad.compiler.worker import WORKER, EnzymeError
 from metagrad.frontend import constants, derivatives, lowering, nans, sites, tracing
 from metagrad.frontend.derivatives import Decision
-from metagrad.frontend.leaves import Tree, float0, tree_of
+from metagrad.frontend.leaves import Leaf, Tree, describe, float0, shaped, tree_of
 from metagrad.runtime.executable import exported
 from metagrad.runtime.plan import Plan
 
@@ -142,7 +143,7 @@ class Compiled:
             return self._signature.unflatten(self._program.call(*arrays))
         result = self._signature.unflatten(self._xla(*arrays))
         if self._diagnose is not None:
-            self._diagnose(result.grad, given)
+            self._diagnose(result, given)
         return result
 
     def _check(self, given) -> None:
@@ -152,9 +153,12 @@ class Compiled:
                 raise TypeError(
                     f"{tree.name} has the structure {jax.tree.structure(value)}, and this program was compiled for {tree.structure}"
                 )
-            for leaf, array in zip(tree.leaves, tree.arrays(value)):
-                if jnp.shape(array) != leaf.aval.shape:
-                    raise TypeError(f"{leaf.path} has shape {jnp.shape(array)}, and this program was compiled for {leaf.aval.shape}")
+            leaves, constants = iter(tree.leaves), iter(tree.constants)
+            for (path, given), is_array in zip(jax.tree_util.tree_flatten_with_path(value)[0], tree.is_array):
+                if is_array:
+                    _check_array(next(leaves), given)
+                elif (constant := next(constants)) is not given and not _equal(constant, given):
+                    raise TypeError(f"{tree.name}{jax.tree_util.keystr(path)} is {given!r}, and this program was compiled for {constant!r}")
 
     def memory_analysis(self):
         """XLA's memory analysis: bytes of arguments, outputs, temporaries and code."""
@@ -167,6 +171,28 @@ class Compiled:
     def as_text(self) -> str:
         """The optimised HLO."""
         return self._xla.as_text()
+
+
+def _check_array(leaf: Leaf, given: Any) -> None:
+    described = describe(leaf.path, given)
+    if described is None:
+        raise TypeError(f"{leaf.path} is {given!r}, and this program was compiled for {shaped(leaf.aval)}")
+    shape, dtype = described.aval.shape, described.aval.dtype
+    if shape != leaf.aval.shape:
+        raise TypeError(f"{leaf.path} has shape {shape}, and this program was compiled for {leaf.aval.shape}")
+    # A Python scalar takes the dtype that the program has, if that is of its kind or above.
+    if dtype != leaf.aval.dtype and not (getattr(described.aval, "weak_type", False) and _rank(dtype) <= _rank(leaf.aval.dtype)):
+        raise TypeError(f"{leaf.path} is {dtype}, and this program was compiled for {leaf.aval.dtype}")
+
+
+def _rank(dtype) -> int:
+    """Booleans below integers below floating point; keys apart."""
+    kinds = (np.bool_, np.integer, np.floating, jax.dtypes.prng_key)
+    return next(rank for rank, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
+
+
+def _equal(constant: Any, given: Any) -> bool:
+    return type(constant) is type(given) and not hasattr(constant, "dtype") and bool(constant == given)
 
 
 def lower(
@@ -217,7 +243,7 @@ def lower(
     except EnzymeError as error:
         if ad != "auto":
             raise
-        warnings.warn(f"{error}. JAX differentiates this step instead; lowered.explain() says so.", stacklevel=4)
+        warnings.warn(f"{error}. JAX differentiates this step instead; lowered.explain() says so.", stacklevel=_users_level())
         decisions, texts, module = attempt("jax")
         decisions = [Decision(decision.function, decision.rule, (str(error),)) for decision in decisions]
     value = traced_outer.jaxpr.out_avals[0]
@@ -225,6 +251,14 @@ def lower(
     program = exported(module, signature.inputs, outputs)
     diagnose = nans.diagnosis(step, outer, step_has_aux, has_aux, wrt, single) if check_nans else None
     return Lowered(signature, plan, decisions, texts, program, diagnose)
+
+
+def _users_level() -> int:
+    """The `stacklevel` of the first caller that is not metagrad, for a warning raised by our caller."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("metagrad."):
+        level, frame = level + 1, frame.f_back
+    return level
 
 
 def _divide(marked, found, outer, names, ad):

@@ -14,7 +14,7 @@ import jax.numpy as jnp
 from jax._src import core
 
 from metagrad.frontend.gradient import TRACING
-from metagrad.frontend.leaves import Tree, tree_of
+from metagrad.frontend.leaves import Tree, shaped, tree_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -103,7 +103,7 @@ def _check_state(state: Tree, out: Tree) -> None:
             "Such leaves are constants of the compilation; hold what changes as an array."
         )
     changed = [
-        f"  {leaf.path}: {_shaped(leaf.aval)} came in, {_shaped(new.aval)} went out"
+        f"  {leaf.path}: {shaped(leaf.aval)} came in, {shaped(new.aval)} went out"
         for leaf, new in zip(state.leaves, out.leaves)
         if (leaf.aval.shape, leaf.aval.dtype) != (new.aval.shape, new.aval.dtype)
     ]
@@ -139,7 +139,7 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
         value, aux = result if has_aux else (result, ())
         leaves = tree_of("value", value)
         if len(leaves.leaves) != 1 or leaves.constants or leaves.leaves[0].aval.shape or not leaves.leaves[0].is_float:
-            what = ", ".join(f"{leaf.path.removeprefix('value') or 'result'} {_shaped(leaf.aval)}" for leaf in leaves.leaves) or _kind(value)
+            what = ", ".join(f"{leaf.path.removeprefix('value') or 'result'} {shaped(leaf.aval)}" for leaf in leaves.leaves) or _kind(value)
             raise TypeError(
                 f"the outer function `{name}` must return one floating-point scalar to be differentiated; it returned {what}. "
                 "Reduce it (jnp.mean, jnp.sum), and return what you want to look at as aux (has_aux=True)."
@@ -196,10 +196,6 @@ def _check_effects(jaxpr: core.ClosedJaxpr, what: str) -> None:
             f"{what} has side effects ({listed}), from jax.debug.print, io_callback or the like. A metagradient runs steps several times "
             "and in another order, so they are refused; return what you want to see as aux instead (has_aux=True)."
         )
-
-
-def _shaped(aval) -> str:
-    return f"{jnp.dtype(aval.dtype).name if not jnp.issubdtype(aval.dtype, jax.dtypes.prng_key) else aval.dtype}[{','.join(map(str, aval.shape))}]"
 
 
 def _kind(value: Any) -> str:

@@ -33,25 +33,7 @@ from jax._src.lib import xla_client
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func, stablehlo
 
-INLINE = "inline{default-pipeline=canonicalize max-iterations=4}"
-AFTER = (
-    "arith-raise{stablehlo=true},enzyme-batch-to-stablehlo,canonicalize,cse,canonicalize,"
-    "remove-unnecessary-enzyme-ops,enzyme-simplify-math,canonicalize,cse,canonicalize"
-)
-
-
-def rewrite(pattern):
-    return ["enzyme-hlo-generate-td{patterns=" + pattern + "}", "transform-interpreter", "enzyme-hlo-remove-transform"]
-
-
-# Of the rewrites in `enzyme-hlo-opt` loops need one before they are differentiated. The rest must not run there: among them are
-# some that keep values and change derivatives (`select(x > 0, x, 0)` becomes `max(x, 0)`, with another rule at 0).
-BEFORE = [INLINE, *rewrite("while_simplify<1>(1)"), "canonicalize", "cse"]
-EXPAND = ['enzyme{postpasses="' + AFTER + '"}', "canonicalize", "remove-unnecessary-enzyme-ops", "enzyme-simplify-math", "cse", "canonicalize"]
-# Forward mode makes scatters with several operands, often the same zeros twice, and XLA's CPU compiler gets those wrong.
-LAST = [*rewrite("split_variadic_scatter_op"), INLINE, "cse", "canonicalize", "symbol-dce", "drop-unsupported-attributes"]
-FIRST_ORDER = ",".join([*BEFORE, *EXPAND, "drop-unsupported-attributes"])
-SECOND_ORDER = ",".join([*BEFORE, *EXPAND, *LAST])
+from metagrad.compiler.expand import FIRST_ORDER, SECOND_ORDER
 
 
 def lower_stop_gradient(ctx, x):

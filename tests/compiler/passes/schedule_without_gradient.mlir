@@ -1,4 +1,4 @@
-// RUN: metagrad-opt %s --pass=cut,differentiate,schedule --steps=3 --schedule=StoreAll() | filecheck %s
+// RUN: metagrad-opt %s --pass=cut,differentiate,schedule --steps=3 --schedule='StoreAll()' | filecheck %s
 
 // A step that never calls metagrad.grad: nothing to keep, nothing to fetch. One run for each saved state, and none in the other segments.
 
@@ -19,7 +19,7 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
 // CHECK-SAME:    -> (tensor<f32>, tensor<2xf32>, tensor<2xf32>, tensor<2xf32>) {
 // CHECK-NEXT:    stablehlo.constant dense<[0, 2, 1, 0]> : tensor<4xi32>
 // CHECK-NEXT:    stablehlo.constant dense<[0, 2, 1, 0]> : tensor<4xi32>
-// CHECK-NEXT:    stablehlo.constant dense<3> : tensor<5xi32>
+// CHECK-NEXT:    stablehlo.constant dense<[0, 3, 3, 3, 3]> : tensor<5xi32>
 // CHECK-NOT:     call @inner(
 // CHECK:         call @update(
 // CHECK:         call @outer_vjp(

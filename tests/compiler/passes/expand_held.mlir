@@ -1,0 +1,45 @@
+// RUN: metagrad-opt %s --pass=expand | filecheck %s
+
+// What is stopped is a constant at every order. Here the loss is w * stop(w): its derivative is stop(w), and the derivative of that is zero.
+
+// CHECK-LABEL: func.func private @inner(
+// CHECK-NEXT:    return %arg0
+func.func private @inner(%w: tensor<f64>) -> tensor<f64> {
+  %g = func.call @loss_grad(%w) : (tensor<f64>) -> tensor<f64>
+  return %g : tensor<f64>
+}
+
+// CHECK-LABEL: func.func private @step_vjp(
+// CHECK-NEXT:    [[ZERO:%.+]] = stablehlo.constant dense<0.000000e+00> : tensor<f64>
+// CHECK-NEXT:    return [[ZERO]]
+func.func private @step_vjp(%w: tensor<f64>, %v: tensor<f64>) -> tensor<f64> {
+  %t = "enzyme.fwddiff"(%w, %v) {fn = @loss_grad, activity = [#enzyme.activity<enzyme_dup>], ret_activity = [#enzyme.activity<enzyme_dupnoneed>]} : (tensor<f64>, tensor<f64>) -> tensor<f64>
+  return %t : tensor<f64>
+}
+
+// A value that carries another derivative: w - (held(d) - d) is w, with the derivative of w + d. Nothing of it is left where it is not differentiated.
+// CHECK-LABEL: func.func private @update(
+// CHECK-NOT:     metagrad.held
+// CHECK:         [[TWICE:%.+]] = stablehlo.add %arg0, %arg0
+// CHECK-NEXT:    return [[TWICE]]
+func.func private @update(%w: tensor<f64>, %d: tensor<f64>) -> tensor<f64> {
+  %ignored = "enzyme.ignore_derivatives"(%d) : (tensor<f64>) -> tensor<f64>
+  %held = stablehlo.custom_call @metagrad.held(%ignored) : (tensor<f64>) -> tensor<f64>
+  %zero = stablehlo.subtract %held, %ignored : tensor<f64>
+  %carrying = stablehlo.subtract %w, %zero : tensor<f64>
+  %twice = stablehlo.add %carrying, %carrying : tensor<f64>
+  return %twice : tensor<f64>
+}
+
+func.func private @loss_grad(%w: tensor<f64>) -> tensor<f64> {
+  %one = stablehlo.constant dense<1.0> : tensor<f64>
+  %g = "enzyme.autodiff"(%w, %one) {fn = @loss, activity = [#enzyme.activity<enzyme_active>], ret_activity = [#enzyme.activity<enzyme_activenoneed>]} : (tensor<f64>, tensor<f64>) -> tensor<f64>
+  return %g : tensor<f64>
+}
+
+func.func private @loss(%w: tensor<f64>) -> tensor<f64> {
+  %ignored = "enzyme.ignore_derivatives"(%w) : (tensor<f64>) -> tensor<f64>
+  %held = stablehlo.custom_call @metagrad.held(%ignored) : (tensor<f64>) -> tensor<f64>
+  %l = stablehlo.multiply %w, %held : tensor<f64>
+  return %l : tensor<f64>
+}

@@ -1,0 +1,102 @@
+// RUN: not metagrad-opt %s --split-input-file 2>&1 | filecheck %s
+
+// Text that is no MLIR.
+// CHECK: metagrad-opt: this is not an MLIR module that metagrad can read: Unable to parse module assembly
+let step = lambda w: w
+
+// -----
+
+// MLIR's own verifier speaks for the dialects that it knows.
+// CHECK: error: {{.*}}: op requires the same element type for all operands and results
+func.func @step(%w: tensor<f32>, %b: tensor<f64>) -> tensor<f32> {
+  %n = "stablehlo.add"(%w, %b) : (tensor<f32>, tensor<f64>) -> tensor<f32>
+  return %n : tensor<f32>
+}
+
+// -----
+
+// CHECK: metagrad-opt: 'builtin.module' op stands at the top of the module; only functions do
+module {
+  module {}
+}
+
+// -----
+
+// CHECK: metagrad-opt: 'func.func' op: @loss has no body; a module must hold all that it calls
+func.func private @loss(tensor<f32>) -> tensor<f32>
+
+// -----
+
+// CHECK: metagrad-opt: 'func.func' op: `metagrad.vjp` names @by_jax, and there is no such function
+func.func @outer(%w: tensor<f32>) -> tensor<f32> attributes {metagrad.vjp = @by_jax} {
+  return %w : tensor<f32>
+}
+
+// -----
+
+// CHECK: metagrad-opt: the module's `metagrad.arguments` attribute does not say how many arguments are `batch`: {meta = 1 : i64, outer = 0 : i64, state = 1 : i64}
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+  func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
+    return %w : tensor<f32>
+  }
+}
+
+// -----
+
+// CHECK: metagrad-opt: metagrad.wrt names "weights"; it can name "state", "meta" and "batches"
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta", "weights"]} {
+  func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
+    return %w : tensor<f32>
+  }
+}
+
+// -----
+
+// CHECK: metagrad-opt: the module has no `metagrad.wrt` attribute; it needs one like ["meta"]
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}} {
+  func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
+    return %w : tensor<f32>
+  }
+}
+
+// -----
+
+// CHECK: metagrad-opt: @step takes 2 arguments, and metagrad.arguments says 3
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+  func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
+    return %w : tensor<f32>
+  }
+}
+
+// -----
+
+// CHECK: metagrad-opt: @step must return a state of the types that it is given, first of its results
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+  func.func public @step(%w: tensor<f32>, %z: tensor<2xf32>) -> tensor<2xf32> {
+    return %z : tensor<2xf32>
+  }
+}
+
+// -----
+
+// CHECK: metagrad-opt: @outer must take the state first
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+  func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
+    return %w : tensor<f32>
+  }
+  func.func public @outer(%w: tensor<f64>) -> tensor<f64> {
+    return %w : tensor<f64>
+  }
+}
+
+// -----
+
+// CHECK: metagrad-opt: @outer must return a floating-point scalar first
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+  func.func public @step(%w: tensor<2xf32>, %z: tensor<f32>) -> tensor<2xf32> {
+    return %w : tensor<2xf32>
+  }
+  func.func public @outer(%w: tensor<2xf32>) -> tensor<2xf32> {
+    return %w : tensor<2xf32>
+  }
+}

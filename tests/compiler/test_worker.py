@@ -1,0 +1,237 @@
+"""The Enzyme worker: one process for all calls, and an error, not a dead interpreter, where the library refuses, dies or hangs."""
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+from metagrad.compiler import opt
+from metagrad.compiler.worker import EnzymeError, EnzymeWorker
+
+PIPELINE = "enzyme-hlo-opt,enzyme,canonicalize,remove-unnecessary-enzyme-ops,enzyme-simplify-math,canonicalize,symbol-dce"
+
+GRADIENT = """
+module {
+  func.func public @inner(%x: tensor<3xf32>) -> tensor<3xf32> {
+    %one = stablehlo.constant dense<1.0> : tensor<f32>
+    %g = "enzyme.autodiff"(%x, %one) {fn = @loss, activity = [#enzyme<activity<enzyme_active>>], ret_activity = [#enzyme<activity<enzyme_activenoneed>>]} : (tensor<3xf32>, tensor<f32>) -> tensor<3xf32>
+    return %g : tensor<3xf32>
+  }
+  func.func private @loss(%x: tensor<3xf32>) -> tensor<f32> {
+    BODY
+    %l = stablehlo.dot_general %y, %y, contracting_dims = [0] x [0] : (tensor<3xf32>, tensor<3xf32>) -> tensor<f32>
+    return %l : tensor<f32>
+  }
+}
+"""
+
+SINE = GRADIENT.replace("BODY", "%y = stablehlo.sine %x : tensor<3xf32>")
+
+# A loop whose counter has 32 bits aborts the library; `widen-counters` sees to it that none arrives.
+ABORTS = GRADIENT.replace(
+    "BODY",
+    """
+    %zero = stablehlo.constant dense<0> : tensor<i32>
+    %turn = stablehlo.constant dense<1> : tensor<i32>
+    %turns = stablehlo.constant dense<5> : tensor<i32>
+    %r:2 = stablehlo.while(%i = %zero, %h = %x) : tensor<i32>, tensor<3xf32>
+    cond {
+      %c = stablehlo.compare LT, %i, %turns : (tensor<i32>, tensor<i32>) -> tensor<i1>
+      stablehlo.return %c : tensor<i1>
+    } do {
+      %n = stablehlo.tanh %h : tensor<3xf32>
+      %j = stablehlo.add %i, %turn : tensor<i32>
+      stablehlo.return %j, %n : tensor<i32>, tensor<3xf32>
+    }
+    %y = stablehlo.sine %r#1 : tensor<3xf32>""",
+)
+
+
+def pid(worker: EnzymeWorker) -> int:
+    return worker._process.pid
+
+
+def gone(process: int) -> bool:
+    """Whether there is no such process any more. One that has ended and was not waited for would still be there."""
+    try:
+        os.kill(process, 0)
+    except ProcessLookupError:
+        return True
+    return False
+
+
+@pytest.fixture(scope="module")
+def shared():
+    worker = EnzymeWorker()
+    yield worker
+    worker._stop()
+
+
+@pytest.fixture
+def worker(shared):
+    """A worker that has worked; if a test ended its process, the next test's call starts another."""
+    works(shared)
+    return shared
+
+
+def works(worker: EnzymeWorker) -> None:
+    text = worker.run("inner", SINE, PIPELINE)
+    assert "stablehlo.cosine" in text and "enzyme." not in text
+
+
+def test_one_process_for_all_calls(worker):
+    first = pid(worker)
+    works(worker)
+    assert pid(worker) == first
+
+
+def test_a_module_that_it_refuses(worker):
+    first = pid(worker)
+    with pytest.raises(EnzymeError, match="^Enzyme refused @inner: .+"):
+        worker.run("inner", "this is no module", PIPELINE)
+    with pytest.raises(EnzymeError, match="^Enzyme refused @inner: .+"):
+        worker.run("inner", SINE, "no-such-pass")
+    works(worker)
+    assert pid(worker) == first, "an error that the library reports is no reason for another process"
+
+
+def test_killed_between_calls(worker):
+    """The next call does not even notice."""
+    first = pid(worker)
+    os.kill(first, signal.SIGKILL)
+    worker._process.wait()
+    works(worker)
+    assert pid(worker) != first and gone(first)
+
+
+def test_killed_between_calls_and_not_yet_noticed(worker):
+    """Killed this very moment: the call may still find the process alive, and must say so or start another, never hang."""
+    first = pid(worker)
+    os.kill(first, signal.SIGKILL)
+    try:
+        works(worker)
+    except EnzymeError as error:
+        assert "SIGKILL" in str(error)
+        works(worker)
+    assert pid(worker) != first
+
+
+def test_killed_during_a_call(worker):
+    first = pid(worker)
+    os.kill(first, signal.SIGSTOP)  # so that the call is surely under way when the process dies
+    killer = threading.Timer(0.3, os.kill, (first, signal.SIGKILL))
+    killer.start()
+    with pytest.raises(EnzymeError, match=r"^Enzyme's library ended its process on @inner \(signal SIGKILL\): it said nothing$"):
+        worker.run("inner", SINE, PIPELINE)
+    killer.join()
+    works(worker)
+    assert pid(worker) != first and gone(first)
+
+
+def test_the_library_aborts(worker):
+    """The message has the signal and the line of what the library said that tells why."""
+    first = pid(worker)
+    with pytest.raises(EnzymeError, match=r"^Enzyme's library ended its process on @inner \(signal SIGABRT\): LLVM ERROR: Failed to infer result type"):
+        worker.run("inner", ABORTS, PIPELINE)
+    works(worker)
+    assert pid(worker) != first and gone(first)
+
+
+def test_time_limit(worker):
+    first = pid(worker)
+    os.kill(first, signal.SIGSTOP)
+    start = time.monotonic()
+    with pytest.raises(EnzymeError, match=r"^Enzyme took longer than 0.2 s on @inner$"):
+        worker.run("inner", SINE, PIPELINE, timeout=0.2)
+    assert time.monotonic() - start < 10
+    assert gone(first), "the process that took too long is stopped"
+    works(worker)
+    assert pid(worker) != first
+
+
+def test_interrupted_while_waiting(worker, monkeypatch):
+    """A Ctrl-C: the answer that is still to come must not be taken for the next call's."""
+    first = pid(worker)
+    os.kill(first, signal.SIGSTOP)
+
+    def interrupt(timeout):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(worker._connection, "poll", interrupt)
+        with pytest.raises(KeyboardInterrupt):
+            worker.run("inner", SINE, PIPELINE)
+    works(worker)
+    assert pid(worker) != first
+
+
+def test_calls_from_several_threads(worker):
+    """They take turns; each gets its own answer."""
+    names = ["sine", "cosine", "tanh", "exponential"]
+    answers = {}
+
+    def ask(name):
+        module = f"func.func public @{name}(%x: tensor<f32>) -> tensor<f32> {{ %y = stablehlo.{name} %x : tensor<f32> return %y : tensor<f32> }}"
+        answers[name] = worker.run(name, module, "canonicalize")
+
+    threads = [threading.Thread(target=ask, args=(name,)) for name in names]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert {name: f"stablehlo.{name}" in answers[name] for name in names} == dict.fromkeys(names, True)
+
+
+def test_a_forked_process_has_a_worker_of_its_own(worker):
+    """A fork must neither talk to its parent's process nor end it."""
+    first = pid(worker)
+    child = os.fork()
+    if child == 0:
+        try:
+            works(worker)
+            code = 0 if pid(worker) != first else 3
+            worker._stop()
+        except BaseException:
+            code = 4
+        os._exit(code)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
+    works(worker)
+    assert pid(worker) == first
+
+
+def test_a_stopped_worker_leaves_nothing_behind():
+    worker = EnzymeWorker()
+    worker.start()
+    process = pid(worker)
+    worker._stop()
+    assert gone(process)
+
+
+def test_the_worker_ends_with_its_parent():
+    """However the parent ends, SIGKILL included: the child reads the end of the pipe."""
+    script = """if True:
+        import os, signal
+        from metagrad.compiler.worker import WORKER
+        WORKER.start()
+        print(WORKER._process.pid, flush=True)
+        os.kill(os.getpid(), signal.SIGKILL)"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == -signal.SIGKILL
+    process = int(done.stdout)
+    deadline = time.monotonic() + 30
+    while not gone(process) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert gone(process)
+
+
+def test_command_line_reports_an_abort(tmp_path, capsys):
+    """`metagrad-opt` on a file whose loops were not widened: a message and exit code 1."""
+    file = tmp_path / "loop.mlir"
+    file.write_text(ABORTS)
+    assert opt.main([str(file), "--pass=expand"]) == 1
+    said = capsys.readouterr()
+    assert said.out == "" and said.err.startswith("metagrad-opt: Enzyme's library ended its process on @inner (signal SIGABRT)")

@@ -1,0 +1,119 @@
+"""`metagrad.grad` and `metagrad.value_and_grad` take JAX's arguments and give JAX's results, outside of a step and in one."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import metagrad
+
+X, Y = jnp.asarray([1.0, 2.0]), {"a": jnp.asarray([0.5, -1.0]), "b": jnp.asarray(3.0)}
+N = jnp.asarray([2, 3])
+
+
+def function(x, y, n=2, *, scale=1.0):
+    return scale * jnp.sum(jnp.sin(x) * y["a"]) * y["b"] + jnp.sum(x**2 * n)
+
+
+def with_aux(x, y):
+    return function(x, y), {"x": x * 2, "name": "aux"}
+
+
+CALLS = {
+    "first argument": (function, {}, (X, Y), {}),
+    "second argument": (function, {"argnums": 1}, (X, Y), {}),
+    "a tuple of one": (function, {"argnums": (0,)}, (X, Y), {}),
+    "both": (function, {"argnums": (0, 1)}, (X, Y), {}),
+    "both, backwards": (function, {"argnums": (1, 0)}, (X, Y), {}),
+    "a list": (function, {"argnums": [0, 1]}, (X, Y), {}),
+    "negative": (function, {"argnums": -1}, (X, Y), {}),
+    "negative in a tuple": (function, {"argnums": (-2, -1)}, (X, Y), {}),
+    "keyword argument": (function, {}, (X, Y), {"scale": 2.0}),
+    "argument by its name": (function, {}, (X,), {"y": Y, "n": 3}),
+    "aux": (with_aux, {"has_aux": True}, (X, Y), {}),
+    "aux, both": (with_aux, {"has_aux": True, "argnums": (0, 1)}, (X, Y), {}),
+    "integers allowed": (function, {"argnums": (0, 2), "allow_int": True}, (X, Y, N), {}),
+    "a float": (lambda x: x**3, {}, (2.0,), {}),
+    "a numpy array": (function, {}, (np.asarray(X), Y), {}),
+    "a loss in f32 of bf16": (lambda x: jnp.sum(x.astype(jnp.float32) ** 2), {}, (X.astype(jnp.bfloat16),), {}),
+    "none in the tree": (lambda x, y: jnp.sum(x["w"] ** 2 * y["a"]), {}, ({"w": X, "empty": None}, Y), {}),
+    "no dependence": (lambda x: jnp.asarray(1.0), {}, (X,), {}),
+}
+
+
+def assert_same(got, want):
+    assert jax.tree.structure(got) == jax.tree.structure(want)
+    for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want)):
+        if isinstance(w, str):
+            assert g == w
+            continue
+        assert jnp.shape(g) == jnp.shape(w) and jnp.result_type(g) == jnp.result_type(w)
+        if w.dtype != jax.dtypes.float0:
+            np.testing.assert_allclose(np.asarray(g, np.float32), np.asarray(w, np.float32), rtol=1e-6)
+
+
+@pytest.mark.parametrize("name", CALLS)
+@pytest.mark.parametrize("what", ["grad", "value_and_grad"])
+def test_outside(name, what):
+    f, options, args, kwargs = CALLS[name]
+    assert_same(getattr(metagrad, what)(f, **options)(*args, **kwargs), getattr(jax, what)(f, **options)(*args, **kwargs))
+
+
+@pytest.mark.parametrize("name", CALLS)
+def test_inside(name):
+    """In a step that is being traced; seen from there, the results are JAX's too."""
+    f, options, args, kwargs = CALLS[name]
+    seen = {}
+
+    def step(s, z, b):
+        moved = jax.tree.map(lambda leaf: leaf + 0 * s.astype(jnp.result_type(leaf)) if _number(leaf) else leaf, args)
+        for name, module in (("ours", metagrad), ("theirs", jax)):
+            seen[name] = jax.tree.map(_described, module.value_and_grad(f, **options)(*moved, **kwargs))
+        return s
+
+    metagrad.compile(step).metagradient(lambda s: s, "state").lower(jnp.asarray(1.0), None, jnp.arange(1))
+    assert seen["ours"] == seen["theirs"]
+
+
+def _number(leaf):
+    return not isinstance(leaf, str)
+
+
+def _described(leaf):
+    return leaf if isinstance(leaf, str) else (jnp.shape(leaf), jnp.result_type(leaf))
+
+
+def test_under_transformations():
+    np.testing.assert_allclose(jax.vmap(metagrad.grad(jnp.sin))(X), jnp.cos(X), rtol=1e-6)
+    np.testing.assert_allclose(jax.jit(metagrad.grad(metagrad.grad(jnp.sin)))(1.0), -jnp.sin(1.0), rtol=1e-6)
+
+
+def test_it_keeps_the_name():
+    assert metagrad.grad(function).__name__ == "function" and metagrad.value_and_grad(function).__name__ == "function"
+
+
+@pytest.mark.parametrize("what", ["grad", "value_and_grad"])
+def test_holomorphic_is_refused(what):
+    with pytest.raises(ValueError, match=r"holomorphic=True.*real\s+scalar.*Write the loss as a real function"):
+        getattr(metagrad, what)(jnp.sin, holomorphic=True)
+
+
+REFUSED = {
+    "integer argument": (lambda x: jnp.sum(x * 1.0), {}, (N,), TypeError, "real- or complex-valued inputs"),
+    "a vector": (lambda x: x, {}, (X,), TypeError, "scalar-output functions"),
+    "an integer result": (lambda x: jnp.sum(x).astype(int), {}, (X,), TypeError, "real-valued outputs"),
+    "argnums too large": (lambda x: jnp.sum(x), {"argnums": 1}, (X,), TypeError, "argnums=1 requires at least 2 positional arguments"),
+    "no aux": (lambda x: jnp.sum(x), {"has_aux": True}, (X,), TypeError, "two-element tuple"),
+}
+
+
+@pytest.mark.parametrize("name", REFUSED)
+@pytest.mark.parametrize("inside", [False, True], ids=["outside", "inside"])
+def test_what_jax_refuses_is_refused_with_its_message(name, inside):
+    f, options, args, error, message = REFUSED[name]
+    with pytest.raises(error, match=message):
+        if inside:
+            step = metagrad.compile(lambda s, z, b: s + 0 * metagrad.grad(f, **options)(*args)[0])
+            step.metagradient(jnp.sum, "state").lower(X, None, jnp.arange(1))
+        else:
+            metagrad.grad(f, **options)(*args)

@@ -1,0 +1,89 @@
+"""`.lower()` and what it shows: stages, IR, plan, decisions, and what compilation says about memory."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+import metagrad
+
+STAGES = ("traced", "cut", "differentiated", "scheduled", "stablehlo", "hlo")
+
+
+def test_stages(lowered):
+    assert lowered.stages == STAGES
+
+
+SHOWS = {
+    "traced": (['"metagrad.grad"', "@step", "@loss_0", "@outer"], ["enzyme."]),
+    "cut": (['"metagrad.grad"', "@update", "@inner", "@inputs_0"], ["enzyme."]),
+    "differentiated": (["enzyme.autodiff", "enzyme.fwddiff", "@step_vjp", "@outer_vjp"], ["metagrad.grad"]),
+    "scheduled": (["@metagradient", "stablehlo.while", "call @step_vjp", "enzyme.fwddiff"], ["metagrad.grad"]),
+    "stablehlo": (["@main", "stablehlo.while"], ["enzyme", "metagrad."]),
+    "hlo": (["HloModule", "while"], ["stablehlo", "enzyme"]),
+}
+
+
+@pytest.mark.parametrize("stage", STAGES)
+def test_ir(lowered, stage):
+    shown, hidden = SHOWS[stage]
+    text = lowered.ir(stage)
+    assert all(what in text for what in shown) and not any(what in text for what in hidden)
+
+
+def test_the_program_holds_one_copy(lowered):
+    """Of the step and of its VJP, whatever the schedule."""
+    text = lowered.ir("scheduled")
+    assert text.count("call @step_vjp(") == text.count("call @outer_vjp(") == 1
+
+
+def test_unknown_stage(lowered):
+    with pytest.raises(ValueError, match="no stage 'llvm'; there are 'traced', 'cut', 'differentiated', 'scheduled', 'stablehlo', 'hlo'"):
+        lowered.ir("llvm")
+
+
+def test_plan(lowered):
+    assert isinstance(lowered.plan, metagrad.Plan) and lowered.plan.steps == 3
+    assert str(lowered.plan).startswith("LazyKary(k=2): 3 steps")
+    assert lowered.compile().plan is lowered.plan
+
+
+def test_decisions(lowered):
+    gradient, update, outer = lowered.decisions
+    assert [d.rule for d in lowered.decisions] == ["enzyme"] * 3
+    assert gradient.function.startswith("loss (conftest.py:") and update.function == "the update of train_step" and outer.function == "validation"
+    assert lowered.explain() == "\n".join(f"{d.function}: Enzyme" for d in lowered.decisions)
+
+
+def test_lower_takes_shapes(step, outer, arguments, lowered):
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
+    by_shape = step.metagradient(outer, schedule=metagrad.LazyKary(2)).lower(*shapes)
+    assert by_shape.ir("stablehlo") == lowered.ir("stablehlo")
+    np.testing.assert_array_equal(by_shape.compile()(*arguments).grad, lowered.compile()(*arguments).grad)
+
+
+def test_lower_takes_shapes_of_keys(outer):
+    step = metagrad.compile(lambda s, z, b: (s[0] + z * jax.random.normal(b), s[1] + 1))
+    keys = jax.random.split(jax.random.key(0), 3)
+    shape = jax.ShapeDtypeStruct(keys.shape, keys.dtype)
+    compiled = step.metagradient(lambda s: s[0]).lower((jax.ShapeDtypeStruct((), jnp.float32), 0), 1.0, shape).compile()
+    result = compiled((jnp.asarray(0.0), 0), 1.0, keys)
+    np.testing.assert_allclose(result.grad, sum(jax.random.normal(key) for key in keys), rtol=1e-5)
+
+
+def test_compile_once(lowered):
+    assert lowered.compile() is lowered.compile()
+
+
+def test_memory_and_cost(lowered):
+    compiled = lowered.compile()
+    memory = compiled.memory_analysis()
+    assert memory.argument_size_in_bytes >= 4 * (2 + 1 + 6) and memory.temp_size_in_bytes > 0
+    assert compiled.cost()["flops"] > 0
+    assert compiled.as_text() == lowered.ir("hlo")
+
+
+def test_runtime_is_checked(step, outer):
+    assert step.metagradient(outer, runtime="fused")
+    with pytest.raises(ValueError, match='runtime=\'streamed\': this version has "fused"'):
+        step.metagradient(outer, runtime="streamed")
