@@ -38,14 +38,8 @@ def _is_counter(loop: hlo.WhileOp, index: int) -> bool:
         and condition.arguments[index] in list(test.operands)
         and _is(following, "stablehlo.add")
         and body.arguments[index] in list(following.operands)
-        and any(_is_constant(operand) for operand in following.operands)
+        and any(_is(operand.owner, "stablehlo.constant") for operand in following.operands)
     )
-
-
-def _is_constant(value: ir.Value) -> bool:
-    """Whether it is a constant, or one that `widen-counters` has converted."""
-    owner = value.owner
-    return _is(owner, "stablehlo.constant") or (_is(owner, "stablehlo.convert") and _is_constant(owner.operands[0]))
 
 
 def _is(owner: ir.Operation | ir.Block, name: str) -> bool:

@@ -47,7 +47,7 @@ def renew(module: ir.Module) -> None:
 def erase(module: ir.Module) -> None:
     """Replaces `a - (held(d) - d)` by `a`, and what is still held by the value itself."""
     for op in _marks(module):
-        source = op.operands[0]
+        source = _without_ignore(op.operands[0])
         for difference in [use.owner for use in op.results[0].uses]:
             if _is(difference, "stablehlo.subtract") and list(difference.operands) == [op.results[0], source]:
                 for whole in [use.owner for use in difference.results[0].uses]:
@@ -61,6 +61,13 @@ def erase(module: ir.Module) -> None:
 
 def _ignore(value: ir.Value) -> ir.Value:
     return ir.Operation.create(IGNORE, results=[value.type], operands=[value]).result
+
+
+def _without_ignore(value: ir.Value) -> ir.Value:
+    """In a function that nobody differentiated the op is still there."""
+    while _is(value.owner, IGNORE):
+        value = value.owner.operands[0]
+    return value
 
 
 def _is(owner, name: str) -> bool:

@@ -2,9 +2,9 @@
 
     while (%i = %zero : tensor<i32>) cond { compare LT, %i, %n } do { %next = add %i, %one }
 ->
-    while (%i = convert %zero : tensor<i64>) cond { compare LT, %i, convert %n } do { %j = convert %i : tensor<i32> ...; %next = add %i, convert %one : tensor<i64> }
+    while (%i = %zero : tensor<i64>) cond { compare LT, %i, %n } do { %j = convert %i : tensor<i32> ...; %next = add %i, %one : tensor<i64> }
 
-Loops without a counter (counters.py) are left alone; the capability table does not list them as proven, so Enzyme never sees them.
+Constants are written anew in 64 bits, not converted: Enzyme wants to see the number of turns.  Loops without a counter (counters.py) are left alone; the capability table does not list them as proven, so Enzyme never sees them.
 """
 
 from __future__ import annotations
@@ -37,7 +37,7 @@ def _widen(loop: hlo.WhileOp, index: int) -> None:
     condition, body = (region.blocks[0] for region in loop.regions)
     test, following = endings(loop, index)
     with ir.InsertionPoint(loop), loop.location:
-        loop.operation.operands[index] = hlo.convert(_scalar(64), loop.operands[index])
+        loop.operation.operands[index] = _wide(loop.operands[index])
     for block, ending in ((condition, test), (body, following)):
         counter = block.arguments[index]
         counter.set_type(_scalar(64))
@@ -47,12 +47,19 @@ def _widen(loop: hlo.WhileOp, index: int) -> None:
         with ir.InsertionPoint(ending), loop.location:
             for number, operand in enumerate(ending.operands):
                 if operand != counter:
-                    ending.operands[number] = hlo.convert(_scalar(64), operand)
+                    ending.operands[number] = _wide(operand)
     for widened, stays in ((following.results[0], [(terminator(body), index)]), (loop.results[index], [])):
         others = [use for use in widened.uses if (use.owner.operation, use.operand_number) not in stays]
         widened.set_type(_scalar(64))
         with ir.InsertionPoint.after(widened.owner), loop.location:
             _narrow(widened, others)
+
+
+def _wide(value: ir.Value) -> ir.Value:
+    if not isinstance(value.owner, ir.Block) and value.owner.name == "stablehlo.constant":
+        number = ir.IntegerAttr.get(_scalar(64).element_type, int(value.owner.attributes["value"][0]))
+        return hlo.constant(ir.DenseElementsAttr.get_splat(_scalar(64), number))
+    return hlo.convert(_scalar(64), value)
 
 
 def _narrow(counter: ir.Value, uses: list[ir.OpOperand]) -> None:

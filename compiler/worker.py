@@ -51,21 +51,31 @@ class EnzymeWorker:
         """
         with self._lock:
             self._ensure_started()
+            late = threading.Event()
+            timer = threading.Timer(timeout, self._end_late, (self._process, late))
+            timer.daemon = True
+            timer.start()
             try:
+                # A child that hangs does not read either, and a large module does not fit into the pipe: sending is under the limit as well.
                 self._connection.send((function, module, pipeline))
-                if not self._connection.poll(timeout):
-                    self._stop()
-                    raise EnzymeError(f"Enzyme took longer than {timeout:g} s on @{function}")
                 worked, answer = self._connection.recv()
             except (EOFError, ConnectionError, OSError):
-                raise EnzymeError(self._epitaph(function)) from None
+                epitaph = self._epitaph(function)
+                raise EnzymeError(f"Enzyme took longer than {timeout:g} s on @{function}" if late.is_set() else epitaph) from None
             except BaseException:
                 # A Ctrl-C while waiting: the answer would come to the next call, which asked for something else.
                 self._stop()
                 raise
+            finally:
+                timer.cancel()
         if not worked:
             raise EnzymeError(f"Enzyme refused @{function}: {answer}")
         return answer
+
+    @staticmethod
+    def _end_late(process: subprocess.Popen, late: threading.Event) -> None:
+        late.set()
+        process.kill()
 
     def start(self) -> None:
         """Starts the child without waiting for it, so that it loads the library while the caller traces."""

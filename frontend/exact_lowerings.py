@@ -50,8 +50,20 @@ def jax_lowering(of, ctx, *operands, **parameters):
         out = of.bind(*xs, **parameters)
         return out if of.multiple_results else [out]
 
-    own = dataclasses.replace(ctx.module_context.lowering_parameters, override_lowering_rules=None)
-    return mlir.lower_fun(apply)(ctx.replace(module_context=ctx.module_context.replace(lowering_parameters=own)), *operands)
+    return mlir.lower_fun(apply)(ctx.replace(module_context=without_overrides(ctx.module_context)), *operands)
+
+
+def without_overrides(context):
+    """The module's context with JAX's own rules, and with caches of its own.
+
+    JAX caches the lowering of an equation by its primitive, parameters and types, not by the rule: what was lowered without a derivative must not be
+    found where one is wanted, nor the other way round.
+    """
+    if context.lowering_parameters.override_lowering_rules is None:
+        return context
+    own = dataclasses.replace(context.lowering_parameters, override_lowering_rules=None)
+    caches = context.cached_primitive_lowerings.setdefault("metagrad without overrides", ({}, {}))
+    return context.replace(lowering_parameters=own, lowering_cache=caches[0], cached_primitive_lowerings=caches[1])
 
 
 mlir.register_lowering(

@@ -125,7 +125,13 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         by_jax(*args, **kwargs)
         raise
     value = jaxpr.out_avals[0]
-    if value.shape or not np.issubdtype(value.dtype, np.floating) and value.dtype != jax.numpy.bfloat16:
+    if jaxpr.effects:
+        # Expanded, the side effect shows where the step is checked for them.
+        return by_jax(*args, **kwargs)
+    if value.shape or not jax.numpy.issubdtype(value.dtype, np.floating):
+        return by_jax(*args, **kwargs)
+    if any(jax.numpy.issubdtype(aval.dtype, np.complexfloating) for aval in (*jaxpr.in_avals, *jaxpr.out_avals, *map(core.typeof, jaxpr.consts))):
+        # The compiler's rules for an inner gradient are for real operands and results.
         return by_jax(*args, **kwargs)
     consts = list(jaxpr.consts)
     wrt = tuple(

@@ -294,7 +294,7 @@ def _check_float_leaves(signature: Signature) -> None:
     trees = {"state": signature.state, "meta": signature.meta, "batches": signature.batches}
     for name in signature.wrt:
         if not any(leaf.is_float for leaf in trees[name].leaves):
-            found = ", ".join(f"{leaf.path} {np.dtype(leaf.stored.dtype).name}" for leaf in trees[name].leaves) or "no arrays at all"
+            found = ", ".join(f"{leaf.path} {shaped(leaf.aval)}" for leaf in trees[name].leaves) or "no arrays at all"
             raise TypeError(
                 f'wrt names "{name}", which has no floating-point leaf to differentiate with respect to: it has {found}. '
                 "Hold what you want the gradient of as floating-point arrays."

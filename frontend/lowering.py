@@ -7,7 +7,6 @@ metagrad module holds.
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Sequence
 
 import jax
@@ -20,7 +19,7 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler import functions, raise_gradients
 from metagrad.compiler.functions import Arguments
-from metagrad.frontend import capabilities, constants
+from metagrad.frontend import capabilities, constants, exact_lowerings
 from metagrad.frontend.sites import site_p
 
 Derivatives = dict[str, core.ClosedJaxpr]
@@ -87,8 +86,7 @@ def _as_run_shapes(*avals, jaxpr):
 
 def _lower_as_run(ctx: mlir.LoweringRuleContext, *operands, jaxpr: core.ClosedJaxpr):
     """Lowers by JAX's own rules, no derivative carried along: what runs is bit for bit what the user wrote."""
-    plain = dataclasses.replace(ctx.module_context.lowering_parameters, override_lowering_rules=None)
-    ctx = ctx.replace(module_context=ctx.module_context.replace(lowering_parameters=plain))
+    ctx = ctx.replace(module_context=exact_lowerings.without_overrides(ctx.module_context))
     return mlir.lower_fun(jaxpr_as_fun(jaxpr))(ctx, *operands)
 
 

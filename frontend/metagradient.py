@@ -121,17 +121,40 @@ def _check_wrt(wrt: Any) -> tuple[tuple[str, ...], bool]:
     unknown = [name for name in names if name not in WRT]
     if unknown:
         raise ValueError(f'wrt={wrt!r}: {unknown[0]!r} is none of "meta", "state", "batches"')
-    if len(set(names)) != len(names):
-        raise ValueError(f"wrt={wrt!r} names something twice")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(f"wrt={wrt!r} names {twice[0]!r} twice; name each once, the gradient has one entry for each")
     return names, single
 
 
-def _key(arguments: Any):
+def _key(arguments):
+    """What a compiled program depends on: structure, shapes and dtypes, and the leaves that are no arrays."""
     leaves, structure = jax.tree.flatten(arguments)
-    described = tuple(
-        (jax.typeof(leaf).shape, jax.typeof(leaf).dtype, jax.typeof(leaf).weak_type)
-        if hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))
-        else leaf
-        for leaf in leaves
-    )
-    return structure, described, jax.config.jax_enable_x64
+    described = tuple(_described(leaf) if _is_array(leaf) else leaf for leaf in leaves)
+    key = structure, described, jax.config.jax_enable_x64
+    try:
+        hash(key)
+    except TypeError:
+        raise _unhashable(arguments) from None
+    return key
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))
+
+
+def _described(leaf: Any):
+    aval = jax.typeof(leaf)
+    return aval.shape, aval.dtype, aval.weak_type
+
+
+def _unhashable(arguments) -> TypeError:
+    names = ("state", "meta", "batches", "outer_args")
+    for name, tree in zip(names, arguments):
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            if not _is_array(leaf) and type(leaf).__hash__ is None:
+                return TypeError(
+                    f"{name}{jax.tree_util.keystr(path)} is {leaf!r}, which is neither an array nor hashable. A leaf that is no array is a constant of the "
+                    "compilation, so it must be hashable: give an array, a tuple or a frozenset."
+                )
+    return TypeError(f"a part of the arguments is not hashable: {jax.tree.structure(arguments)}")

@@ -11,10 +11,10 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-from jax._src import core
+from jax._src import core, source_info_util, tree_util
 
 from metagrad.frontend.gradient import TRACING
-from metagrad.frontend.leaves import Tree, shaped, tree_of
+from metagrad.frontend.leaves import Leaf, Tree, describe, shaped, tree_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -86,32 +86,66 @@ def _settle(state: Tree, out: Tree) -> Tree:
 
 def _check_state(state: Tree, out: Tree) -> None:
     if state.structure != out.structure:
-        old, new = state.rebuild([0] * len(state.leaves)), out.rebuild([0] * len(out.leaves))
-        differences = "\n".join(
-            f"  state{jax.tree_util.keystr(path)}: {was} in the state that was given, {now} in the state that the step returns ({why})"
-            for path, was, now, why in jax.tree_util.equality_errors(old, new)
-        )
+        raise TypeError(_structure_message(state, out))
+    old, new = _by_path(state), _by_path(out)
+    swapped = [
+        f"  {path}: {_leaf(old[path])} came in, {_leaf(new[path])} went out" for path in old if isinstance(old[path], Leaf) != isinstance(new[path], Leaf)
+    ]
+    if swapped:
         raise TypeError(
-            f"the step must return a state with the structure of its argument `state`, but it differs:\n{differences}\n"
-            "Return the same pytree with new leaves; put what is new in each step in the aux output (has_aux=True)."
+            "the step must return arrays where the state has arrays, and the same constants where it has others:\n" + "\n".join(swapped) + "\n"
+            "Hold what the step computes as an array."
         )
-    if state.is_array != out.is_array:
-        raise TypeError("the step turned an array of the state into a value that is no array, or the other way round")
-    if not all(was is now or was == now for was, now in zip(state.constants, out.constants)):
+    replaced = [
+        f"  {path}: {old[path]!r} came in, {new[path]!r} went out"
+        for path in old
+        if not isinstance(old[path], Leaf) and not (old[path] is new[path] or old[path] == new[path])
+    ]
+    if replaced:
         raise TypeError(
-            f"the step changed a leaf of the state that is no array: {state.constants} became {out.constants}. "
+            "the step changed leaves of the state that are no arrays:\n" + "\n".join(replaced) + "\n"
             "Such leaves are constants of the compilation; hold what changes as an array."
         )
-    changed = [
-        f"  {leaf.path}: {shaped(leaf.aval)} came in, {shaped(new.aval)} went out"
-        for leaf, new in zip(state.leaves, out.leaves)
-        if (leaf.aval.shape, leaf.aval.dtype) != (new.aval.shape, new.aval.dtype)
-    ]
+    changed = [(leaf, new) for leaf, new in zip(state.leaves, out.leaves) if (leaf.aval.shape, leaf.aval.dtype) != (new.aval.shape, new.aval.dtype)]
     if changed:
-        raise TypeError(
-            "the step must not change the shape or dtype of a leaf of the state:\n" + "\n".join(changed) + "\n"
-            "Cast the new leaf back (new.astype(old.dtype)), or give the initial state the dtype that the step computes in."
+        listed = "\n".join(f"  {leaf.path}: {shaped(leaf.aval)} came in, {shaped(new.aval)} went out" for leaf, new in changed)
+        hints = []
+        if any(leaf.is_key or new.is_key for leaf, new in changed):
+            hints.append("A key stays a key of its kind, as jax.random.split and fold_in give it.")
+        others = [(leaf.aval, new.aval) for leaf, new in changed if not (leaf.is_key or new.is_key)]
+        if any(old.shape != new.shape for old, new in others):
+            hints.append("Return the new leaf in the shape of the old one; what grows from step to step belongs in the aux output (has_aux=True), which is stacked.")
+        if any(old.dtype != new.dtype for old, new in others):
+            hints.append("Cast the new leaf back (new.astype(old.dtype)), or give the initial state the dtype that the step computes in.")
+        raise TypeError(f"the step must not change the shape or dtype of a leaf of the state:\n{listed}\n" + "\n".join(hints))
+
+
+def _structure_message(state: Tree, out: Tree) -> str:
+    """Which subtree differs and how; and if the state seems to have come with something else beside it, has_aux."""
+    children = jax.tree_util.treedef_children(out.structure)
+    if out.structure.node_data() is not None and out.structure.node_data()[0] is tuple and children and children[0] == state.structure:
+        return (
+            f"the step must return a state with the structure of its argument `state`; it returned a tuple of {len(children)}, of which the first is such a state. "
+            "If the rest is auxiliary, decorate the step with @metagrad.compile(has_aux=True) and return (new_state, aux)."
         )
+    old, new = state.rebuild(list(state.leaves)), out.rebuild(list(out.leaves))
+    differences = "\n".join(
+        f"  state{jax.tree_util.keystr(path)}: {was} came in, {now} went out ({why})" for path, was, now, why in tree_util.equality_errors(old, new)
+    ).replace(str(Leaf), "an array")
+    return (
+        f"the step must return a state with the structure of its argument `state`, but it differs:\n{differences}\n"
+        "Return the same pytree with new leaves; put what is new in each step in the aux output (has_aux=True)."
+    )
+
+
+def _by_path(tree: Tree) -> dict[str, Any]:
+    """Path of each leaf -> its description, or the constant that it is."""
+    filled = tree.rebuild(list(tree.leaves))
+    return {tree.name + jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(filled)[0]}
+
+
+def _leaf(leaf: Any) -> str:
+    return shaped(leaf.aval) if isinstance(leaf, Leaf) else repr(leaf)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -137,15 +171,15 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
         if has_aux and not (isinstance(result, tuple) and len(result) == 2):
             raise ValueError(f"metagradient(has_aux=True): `{name}` must return (value, aux); it returned {_kind(result)}")
         value, aux = result if has_aux else (result, ())
-        leaves = tree_of("value", value)
-        if len(leaves.leaves) != 1 or leaves.constants or leaves.leaves[0].aval.shape or not leaves.leaves[0].is_float:
-            what = ", ".join(f"{leaf.path.removeprefix('value') or 'result'} {shaped(leaf.aval)}" for leaf in leaves.leaves) or _kind(value)
+        leaf = describe(f"what the outer function `{name}` returns", value)
+        if leaf is None or leaf.aval.shape or not leaf.is_float:
             raise TypeError(
-                f"the outer function `{name}` must return one floating-point scalar to be differentiated; it returned {what}. "
+                f"the outer function `{name}` must return one floating-point scalar to be differentiated; it returned "
+                f"{_kind(value) if leaf is None else shaped(leaf.aval)}. "
                 "Reduce it (jnp.mean, jnp.sum), and return what you want to look at as aux (has_aux=True)."
             )
         described["aux"] = tree_of("aux", aux)
-        return leaves.arrays(value) + described["aux"].arrays(aux)
+        return [value] + described["aux"].arrays(aux)
 
     with TRACING(True):
         avals = [leaf.aval for tree in (state, arguments) for leaf in tree.leaves]
@@ -163,7 +197,7 @@ def batches_tree(batches: Any) -> tuple[Tree, Tree, int]:
     tree = tree_of("batches", batches)
     if not tree.leaves:
         raise ValueError(
-            "batches has no array leaf, so the number of training steps is unknown. Give a pytree of arrays with a leading axis of length T; "
+            f"batches is {_kind(batches)} without an array leaf, so the number of training steps is unknown. Give a pytree of arrays with a leading axis of length T; "
             "if the step needs no data, batches=jnp.arange(T) says how many steps to run."
         )
     scalars = [leaf.path for leaf in tree.leaves if not leaf.aval.shape]
@@ -175,7 +209,9 @@ def batches_tree(batches: Any) -> tuple[Tree, Tree, int]:
         raise ValueError(f"the leaves of batches must have equal leading axes (one entry for each training step), but they are\n{listed}")
     steps = next(iter(lengths.values()))
     if steps == 0:
-        raise ValueError("batches has a leading axis of length 0: there is no training step to differentiate through")
+        raise ValueError(
+            f"{tree.leaves[0].path} has a leading axis of length 0: there is no training step to differentiate through. Give at least one batch."
+        )
     leaves = tuple(_one(leaf) for leaf in tree.leaves)
     return tree, dataclasses.replace(tree, name="batch", leaves=leaves), steps
 
@@ -192,11 +228,23 @@ def _one(leaf):
 def _check_effects(jaxpr: core.ClosedJaxpr, what: str) -> None:
     if jaxpr.effects:
         listed = ", ".join(sorted(str(effect) for effect in jaxpr.effects))
+        lines = dict.fromkeys(_lines_with_effects(jaxpr.jaxpr))
         raise TypeError(
-            f"{what} has side effects ({listed}), from jax.debug.print, io_callback or the like. A metagradient runs steps several times "
+            f"{what} has side effects ({listed}), from jax.debug.print, io_callback or the like: {'; '.join(lines)}. A metagradient runs steps several times "
             "and in another order, so they are refused; return what you want to see as aux instead (has_aux=True)."
         )
 
 
+def _lines_with_effects(jaxpr: core.Jaxpr):
+    for eqn in jaxpr.eqns:
+        if eqn.effects:
+            inner = [line for called in core.jaxprs_in_params(eqn.params) for line in _lines_with_effects(called)]
+            yield from inner or [f"{eqn.primitive.name} at {source_info_util.summarize(eqn.source_info)}"]
+
+
 def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
+    if describe("", value) is not None:
+        return shaped(describe("", value).aval)
     return f"a {type(value).__name__}" + (f" of length {len(value)}" if isinstance(value, tuple) else "")

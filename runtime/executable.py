@@ -32,4 +32,12 @@ def exported(
     with module.context:
         target = hlo.get_version_from_compatibility_requirement(hlo.StablehloCompatibilityRequirement.WEEK_4)
         code = _jax.mlir.serialize_portable_artifact(module, target, False)
-    return dataclasses.replace(template, mlir_module_serialized=code)
+    return dataclasses.replace(template, mlir_module_serialized=code, _get_vjp=_no_vjp)
+
+
+def _no_vjp(program: export.Exported):
+    # The template's own VJP is that of a function of zeros: it must not answer in the module's place.
+    raise NotImplementedError(
+        "a metagradient cannot be differentiated again. Its `grad` is the derivative of its `value`; for `jax.grad` of a function around it, use "
+        "jax.custom_vjp, or take the metagradient of that function as the outer function."
+    )

@@ -233,6 +233,21 @@ def test_ties_in_the_update():
     assert_exact(runs.sgd(gradient), runs.outer, EVERYTHING, {"params": runs.params()}, runs.meta(), runs.data(3), schedule=LazyKary(2))
 
 
+# The same operation twice, where only one of the two carries a derivative: its lowering must not be taken for the other's.
+TWICE = {
+    "relu, then maximum": lambda x: jax.nn.relu(x) ** 2 + lax.max(x, jnp.zeros_like(x)),
+    "maximum, then relu": lambda x: lax.max(x, jnp.zeros_like(x)) + jax.nn.relu(x) ** 2,
+    "logsumexp, then max": lambda x: jax.nn.logsumexp(x, axis=-1, keepdims=True) * x + jnp.max(x, axis=-1, keepdims=True) ** 3,
+    "stopped max, then max": lambda x: (x - lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))) ** 2 + jnp.max(x, axis=-1, keepdims=True) ** 3,
+    "max, then stopped max": lambda x: jnp.max(x, axis=-1, keepdims=True) ** 3 + (x - lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))) ** 2,
+}
+
+
+@pytest.mark.parametrize("name", TWICE)
+def test_tie_of_an_operation_that_occurs_twice(name):
+    check(mean_loss(lambda p, x, z: tied(p, x, z, TWICE[name])), T=2)
+
+
 # --- NaN where JAX has NaN, and nowhere else ----------------------------------------------------------------------
 
 
@@ -254,6 +269,36 @@ def test_norm_of_zeros():
         runs.sgd(), lambda s: jnp.linalg.norm(s["params"]["w1"] * 0.0), "meta", {"params": runs.params()}, runs.meta(), runs.data(2)
     )
     assert np.isnan(result.grad["weights"]).all()
+
+
+def rooted(x):
+    """The root of zero is zero; only its derivative is infinite, and that is stopped."""
+    return jnp.sqrt(lax.stop_gradient(x - x))
+
+
+ROOTS = {
+    "in the loss": (lambda p, z, b: p - 0.1 * metagrad.grad(lambda p: jnp.sum((p * z) ** 3 + p * rooted(p)))(p), jnp.sum),
+    "beside a custom rule in the loss": (
+        lambda p, z, b: p - 0.1 * metagrad.grad(lambda p: jnp.sum(surrogate(p * z) ** 3 + p * rooted(p)))(p),
+        jnp.sum,
+    ),
+    "in the update": (lambda p, z, b: p * z + rooted(p), jnp.sum),
+    "beside a custom rule in the update": (lambda p, z, b: surrogate(p * z) + rooted(p), jnp.sum),
+    "in the outer function": (lambda p, z, b: p * z, lambda p: jnp.sum(p + rooted(p))),
+    "beside a custom rule in the outer function": (lambda p, z, b: p * z, lambda p: jnp.sum(surrogate(p) + rooted(p))),
+    "where nothing is differentiated": (lambda p, z, b: p * z, lambda p: jnp.sum(rooted(p))),
+    "in a value that the step uses": (
+        lambda p, z, b: p * z - 0.1 * metagrad.value_and_grad(lambda p: jnp.sum(p**2) + jnp.sum(rooted(p)))(p)[0],
+        jnp.sum,
+    ),
+}
+
+
+@pytest.mark.parametrize("name", ROOTS)
+def test_square_root_of_zero(name):
+    step, outer = ROOTS[name]
+    result, _ = assert_exact(metagrad.compile(step), outer, ("meta", "state"), jnp.asarray([1.0, 2.0]), jnp.asarray(0.9), jnp.arange(3))
+    assert np.isfinite(result.value) and np.isfinite(result.grad[0])
 
 
 def test_training_that_overflows():

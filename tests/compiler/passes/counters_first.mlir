@@ -35,20 +35,19 @@ func.func @loss(%w: tensor<4xf32>, %x: tensor<f32>) -> (tensor<f32>, tensor<4xf3
 // CHECK-NEXT:    }
 // CHECK-NEXT:    return [[R]]#2, [[R]]#1, [[R]]#0 : tensor<f32>, tensor<4xf32>, tensor<i64>
 
-// A counter that has been widened is still found, and a loop whose counter is first already is left alone.
+// A counter may come last. A loop whose counter is first already is left alone.
 
-func.func @widened(%x: tensor<f32>) -> tensor<f32> {
+func.func @last_and_first(%x: tensor<f32>) -> tensor<f32> {
   %zero = stablehlo.constant dense<0> : tensor<i64>
   %turns = stablehlo.constant dense<4> : tensor<i64>
-  %one = stablehlo.constant dense<1> : tensor<i32>
+  %one = stablehlo.constant dense<1> : tensor<i64>
   %r:2 = stablehlo.while(%h = %x, %i = %zero) : tensor<f32>, tensor<i64>
   cond {
     %c = stablehlo.compare LT, %i, %turns, SIGNED : (tensor<i64>, tensor<i64>) -> tensor<i1>
     stablehlo.return %c : tensor<i1>
   } do {
     %n = stablehlo.sine %h : tensor<f32>
-    %step = stablehlo.convert %one : (tensor<i32>) -> tensor<i64>
-    %j = stablehlo.add %i, %step : tensor<i64>
+    %j = stablehlo.add %i, %one : tensor<i64>
     stablehlo.return %n, %j : tensor<f32>, tensor<i64>
   }
   %q:2 = stablehlo.while(%i = %zero, %h = %r#0) : tensor<i64>, tensor<f32>
@@ -57,14 +56,13 @@ func.func @widened(%x: tensor<f32>) -> tensor<f32> {
     stablehlo.return %c : tensor<i1>
   } do {
     %n = stablehlo.sine %h : tensor<f32>
-    %step = stablehlo.convert %one : (tensor<i32>) -> tensor<i64>
-    %j = stablehlo.add %i, %step : tensor<i64>
+    %j = stablehlo.add %i, %one : tensor<i64>
     stablehlo.return %j, %n : tensor<i64>, tensor<f32>
   }
   return %q#1 : tensor<f32>
 }
 
-// CHECK-LABEL: func.func @widened(
+// CHECK-LABEL: func.func @last_and_first(
 // CHECK:         [[R:%.+]]:2 = stablehlo.while({{%.+}} = {{%.+}}, {{%.+}} = %arg0) : tensor<i64>, tensor<f32>
 // CHECK:         [[Q:%.+]]:2 = stablehlo.while({{%.+}} = {{%.+}}, {{%.+}} = [[R]]#1) : tensor<i64>, tensor<f32>
 // CHECK:         return [[Q]]#1

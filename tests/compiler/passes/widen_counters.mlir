@@ -1,6 +1,7 @@
 // RUN: metagrad-opt %s --pass=widen-counters --split-input-file | filecheck %s
 
-// The counter becomes 64 bits wide; what computes with it gets it in 32 bits as before: in the body, after the increment, and behind the loop.
+// The counter becomes 64 bits wide, and so do the constants that it starts from, is stepped by and is compared with. What computes with the counter
+// gets it in 32 bits as before: in the body, after the increment, and behind the loop.
 
 func.func @loss(%w: tensor<5xf32>) -> (tensor<f32>, tensor<i32>) {
   %zero = stablehlo.constant dense<0> : tensor<i32>
@@ -24,18 +25,16 @@ func.func @loss(%w: tensor<5xf32>) -> (tensor<f32>, tensor<i32>) {
 }
 
 // CHECK-LABEL: func.func @loss(
-// CHECK-DAG:     [[ZERO:%.+]] = stablehlo.constant dense<0> : tensor<i32>
-// CHECK-DAG:     [[TURNS:%.+]] = stablehlo.constant dense<4> : tensor<i32>
-// CHECK-DAG:     [[ONE:%.+]] = stablehlo.constant dense<1> : tensor<i32>
-// CHECK:         [[START:%.+]] = stablehlo.convert [[ZERO]] : (tensor<i32>) -> tensor<i64>
+// CHECK:         [[ZERO:%.+]] = stablehlo.constant dense<0> : tensor<i32>
+// CHECK:         [[START:%.+]] = stablehlo.constant dense<0> : tensor<i64>
 // CHECK-NEXT:    [[R:%.+]]:3 = stablehlo.while([[I:%.+]] = [[START]], [[H:%.+]] = {{%.+}}, [[LAST:%.+]] = [[ZERO]]) : tensor<i64>, tensor<f32>, tensor<i32>
 // CHECK-NEXT:    cond {
-// CHECK-NEXT:      [[BOUND:%.+]] = stablehlo.convert [[TURNS]] : (tensor<i32>) -> tensor<i64>
+// CHECK-NEXT:      [[BOUND:%.+]] = stablehlo.constant dense<4> : tensor<i64>
 // CHECK-NEXT:      stablehlo.compare LT, [[I]], [[BOUND]], SIGNED : (tensor<i64>, tensor<i64>) -> tensor<i1>
 // CHECK:         } do {
 // CHECK-NEXT:      [[NARROW:%.+]] = stablehlo.convert [[I]] : (tensor<i64>) -> tensor<i32>
 // CHECK-NEXT:      stablehlo.dynamic_slice %arg0, [[NARROW]]
-// CHECK:           [[STEP:%.+]] = stablehlo.convert [[ONE]] : (tensor<i32>) -> tensor<i64>
+// CHECK:           [[STEP:%.+]] = stablehlo.constant dense<1> : tensor<i64>
 // CHECK-NEXT:      [[J:%.+]] = stablehlo.add [[I]], [[STEP]] : tensor<i64>
 // CHECK-NEXT:      [[NARROW_J:%.+]] = stablehlo.convert [[J]] : (tensor<i64>) -> tensor<i32>
 // CHECK-NEXT:      stablehlo.convert [[NARROW_J]] : (tensor<i32>) -> tensor<f32>

@@ -1,0 +1,30 @@
+"""The examples in docstrings run, and give what they say."""
+
+import doctest
+import importlib
+import pkgutil
+
+import pytest
+
+import metagrad
+import metagrad.frontend
+
+MODULES = ["metagrad", *(f"metagrad.frontend.{module.name}" for module in pkgutil.iter_modules(metagrad.frontend.__path__))]
+
+
+@pytest.mark.parametrize("name", MODULES)
+def test_examples(name):
+    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    assert not failed
+
+
+def test_there_are_examples():
+    finder = doctest.DocTestFinder()
+    from metagrad.frontend import decorator, gradient
+
+    assert sum(len(test.examples) for module in (decorator, gradient) for test in finder.find(module)) > 5
+
+
+@pytest.mark.parametrize("name", [name for name in metagrad.__all__])
+def test_public_names_have_docstrings(name):
+    assert getattr(metagrad, name).__doc__
