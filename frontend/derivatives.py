@@ -37,7 +37,7 @@ class Decision:
 
     Attributes:
       function: the function as the user knows it.
-      rule: "enzyme", "jax-reverse", "jax-mixed" or "jax".
+      rule: "enzyme", "jax-reverse", "jax-mixed" or "jax"; "expanded" for a step that has no `metagrad.grad` at its top level.
       why: one sentence for each reason.
     """
 
@@ -51,6 +51,7 @@ class Decision:
             "jax-reverse": "JAX (reverse), Enzyme (forward over it)",
             "jax-mixed": "JAX (forward over reverse)",
             "jax": "JAX (reverse over reverse)",
+            "expanded": "expanded by JAX and differentiated as part of the update, without the mixed mode",
         }[self.rule]
         return "\n".join([f"{self.function}: {who}", *(f"    {reason}" for reason in self.why)])
 

@@ -230,7 +230,7 @@ def lower(
     marked, found = sites.mark(traced.jaxpr)
     plan = schedule.plan(steps, gradients=bool(found))
     plan.validate()
-    names = getattr(step, "__name__", "step"), getattr(outer, "__name__", "outer")
+    names = getattr(step, "__name__", "step"), getattr(outer, "__name__", "outer").replace("<lambda>", "outer (a lambda)")
     groups = Arguments(len(traced.state.leaves), len(signature.meta.leaves), len(batch_tree.leaves), len(signature.outer.leaves))
 
     def attempt(ad: str):
@@ -266,6 +266,8 @@ def _divide(marked, found, outer, names, ad):
     step_name, outer_name = names
     pieces, decisions, of_site = {"step": constants.hold(marked), "outer": constants.hold(outer)}, [], []
     pieces["update_run"] = lowering.as_run(sites.update_of(marked, found))
+    if not found:
+        decisions.append(Decision(f"the inner gradient of {step_name}", "expanded", ("no metagrad.grad at the top level of the step",)))
     for site in found:
         decision = derivatives.decide_gradient(site, ad)
         decisions.append(decision)

@@ -183,6 +183,44 @@ def test_functions_of_jax_with_true_rules_are_enzymes():
     assert who(check(mean_loss(predict))) == ["enzyme"] * 3
 
 
+# --- Operations, whoever differentiates them ----------------------------------------------------------------------
+
+# (hidden units [examples, width] -> the same), and who is expected to differentiate the loss.
+OPERATIONS = {
+    "fourier transform": (lambda h: jnp.fft.irfft(jnp.fft.rfft(h) * jnp.arange(3.0), runs.WIDTH), "jax-mixed"),
+    "log gamma": (lambda h: jax.scipy.special.gammaln(h**2 + 1), None),
+    "cholesky": (lambda h: h @ jnp.linalg.cholesky(h.T @ h + jnp.eye(runs.WIDTH)), None),
+    "eigenvalues": (lambda h: h * jnp.linalg.eigvalsh(h.T @ h + jnp.diag(jnp.arange(runs.WIDTH))), None),
+    "determinant": (lambda h: h * jnp.linalg.slogdet(h.T @ h + jnp.eye(runs.WIDTH))[1], None),
+    "inverse": (lambda h: h @ jnp.linalg.inv(h.T @ h + jnp.eye(runs.WIDTH)), None),
+    "cumulative": (lambda h: jnp.cumsum(h, 1) + jnp.cumprod(h, 1) + lax.cumlogsumexp(h, 1) + lax.cummax(h, 1), "enzyme"),
+    "associative scan": (lambda h: lax.associative_scan(lambda a, b: a * b + a, h, axis=1), None),
+    "top k": (lambda h: h * jnp.sum(lax.top_k(h, 2)[0], -1, keepdims=True), "enzyme"),
+    "median": (lambda h: h - jnp.median(h, axis=1, keepdims=True), None),
+    "gather and scatter": (lambda h: h.at[:, jnp.asarray([0, 2, 2])].add(h[:, jnp.asarray([4, 1, 0])] ** 2), "enzyme"),
+    "segment sum": (lambda h: jax.ops.segment_sum(h.T**2, jnp.asarray([0, 1, 0, 3, 1]), runs.WIDTH).T, "enzyme"),
+    "max pooling": (lambda h: h + lax.reduce_window(h, -jnp.inf, lax.max, (1, 3), (1, 1), "SAME"), None),
+    "average pooling": (lambda h: h + lax.reduce_window(h, 0.0, lax.add, (1, 3), (1, 1), "SAME"), "enzyme"),
+    "convolution": (lambda h: lax.conv_general_dilated(h[:, None], h[:1, None, :3], (1,), "SAME")[:, 0], "enzyme"),
+    "attention": (lambda h: jax.nn.softmax(h @ h.T) @ h, "enzyme"),
+    "remat": (jax.checkpoint(lambda h: jnp.sin(h) ** 2), None),
+    "conditional": (lambda h: lax.cond(h[0, 0] > 0, jnp.sin, lambda h: h**3, h), None),
+    "scan": (lambda h: lax.scan(lambda c, x: (jnp.tanh(c + x), c), h[0], h)[1], None),
+    "product": (lambda h: h * jnp.prod(h, axis=1, keepdims=True), None),
+    "power": (lambda h: jnp.abs(h) ** 1.7 + (h**2 + 1) ** h + h**-3, None),
+    "bessel": (lambda h: jax.scipy.special.i0e(h) + jax.scipy.special.i1e(h), None),
+    "special": (lambda h: jax.scipy.special.digamma(h**2 + 1) + jax.scipy.special.erfinv(jnp.tanh(h) / 2), None),
+}
+
+
+@pytest.mark.parametrize("name", OPERATIONS)
+def test_operation(name):
+    operation, rule = OPERATIONS[name]
+    lowered = check(mean_loss(lambda p, x, z: runs.predict(p, x, lambda h: jnp.tanh(operation(0.3 * h + 0.1)))), T=2)
+    if rule is not None:
+        assert who(lowered)[0] == rule
+
+
 # --- Ties and edges -----------------------------------------------------------------------------------------------
 
 # Entries that cancel to exactly zero, are equal, or lie on the bounds.

@@ -87,6 +87,7 @@ BATCHES = {
 }
 
 
+@pytest.mark.filterwarnings("ignore:Python iterable type")
 @pytest.mark.parametrize("name", BATCHES)
 def test_batches(name):
     batches, says = BATCHES[name]
@@ -168,7 +169,7 @@ def test_no_floating_point_leaf(name):
     refused(
         TypeError, f'wrt names "{wrt if isinstance(wrt, str) else wrt[-1]}"', "no floating-point leaf", *says, "as floating-point arrays",
         step=lambda s, z, x: s, outer=lambda s: jnp.sum(s) * 1.0, wrt=wrt, **arguments,
-    )  # fmt: skip
+    )
 
 
 @pytest.mark.parametrize(
@@ -219,7 +220,7 @@ def test_side_effects(name):
     refused(
         TypeError, whose, "has side effects", what, "test_bad_input.py", "several times", "return what you want to see as aux instead (has_aux=True)",
         step=step, outer=outer,
-    )  # fmt: skip
+    )
 
 
 # --- Schedules ----------------------------------------------------------------------------------------------------
@@ -230,7 +231,7 @@ def test_what_is_no_schedule(schedule):
     refused(
         TypeError, "schedule must be LazyKary(k), Binomial(slots), Periodic(every), StoreAll(), or a schedule object of the checkpoint_schedules package",
         f"got {schedule!r}", schedule=schedule,
-    )  # fmt: skip
+    )
 
 
 def test_class_of_a_schedule():
