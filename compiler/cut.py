@@ -35,8 +35,7 @@ def run(module: ir.Module) -> None:
     inputs = []
     for index in range(len(sites)):
         reader = functions.clone(module, step, f"inputs_{index}")
-        wanted = list(gradients_of(reader)[index].operands)
-        _feed(reader, kept[:index], carried[:index], wanted)
+        _feed(reader, kept[:index], carried[:index], returns_operands_of=index)
         _hand_over(step, reader)
         inputs.append(reader)
 
@@ -87,10 +86,16 @@ def _attributes(op: ir.OpView):
     return ((name, op.attributes[name]) for name in op.attributes)
 
 
-def _feed(function, kept, carried, results=None) -> None:
-    """Replaces the first gradients of `function` by new arguments, and drops what no longer reaches `results`."""
+def _feed(function, kept, carried, returns_operands_of: int | None = None) -> None:
+    """Replaces the first gradients of `function` by new arguments, and drops what no longer reaches a result.
+
+    With `returns_operands_of=i` the function is made to return what its i-th gradient is called on, in place of its results.
+    """
     block = functions.body(function)
-    for site, keep, incoming in zip(gradients_of(function), kept, carried):
+    sites = gradients_of(function)
+    for site, keep, incoming in zip(sites, kept, carried):
         for i, ty in zip(keep, incoming):
             site.results[i].replace_all_uses_with(block.add_argument(ty, site.location))
-    functions.set_results(function, functions.returned(function) if results is None else results)
+    # Read after the replacement: an operand may be an earlier gradient itself.
+    read = functions.returned(function) if returns_operands_of is None else sites[returns_operands_of].operands
+    functions.set_results(function, list(read))

@@ -79,11 +79,22 @@ def decide_gradient(site: Site, ad: str) -> Decision:
     if not reverse and not forward:
         return Decision(site.label, "enzyme")
     reasons = _reasons([*reverse, *(item for item in forward if item not in reverse)])
-    if any(item.why == CUSTOM_RULE for item in (*reverse, *forward)):
+    if any(item.why == CUSTOM_RULE for item in (*reverse, *forward)) or _hides_custom_rule(site.loss.jaxpr):
         return _not_enzyme(Decision(site.label, "jax", reasons), ad)
     if not capabilities.unproven(loss_vjp(site), "forward"):
         return _not_enzyme(Decision(site.label, "jax-reverse", reasons), ad)
     return _not_enzyme(Decision(site.label, "jax-mixed", reasons), ad)
+
+
+def _hides_custom_rule(jaxpr: core.Jaxpr) -> bool:
+    """Whether a custom rule that is not known to be a true derivative is anywhere inside: the table does not look into an operation that it does not know."""
+    for eqn in jaxpr.eqns:
+        if "custom_jvp_call" in eqn.primitive.name or "custom_vjp_call" in eqn.primitive.name:
+            if eqn.primitive.name != "custom_jvp_call" or not capabilities.true_rule(eqn.params):
+                return True
+        if any(_hides_custom_rule(inner) for inner in core.jaxprs_in_params(eqn.params)):
+            return True
+    return False
 
 
 def _reasons(missing) -> tuple[str, ...]:

@@ -207,7 +207,7 @@ OPERATIONS = {
     "conditional": (lambda h: lax.cond(h[0, 0] > 0, jnp.sin, lambda h: h**3, h), None),
     "scan": (lambda h: lax.scan(lambda c, x: (jnp.tanh(c + x), c), h[0], h)[1], None),
     "product": (lambda h: h * jnp.prod(h, axis=1, keepdims=True), None),
-    "power": (lambda h: jnp.abs(h) ** 1.7 + (h**2 + 1) ** h + h**-3, None),
+    "power": (lambda h: jnp.abs(h) ** 1.7 + (h**2 + 1) ** h + (h**2 + 1) ** -3, None),
     "bessel": (lambda h: jax.scipy.special.i0e(h) + jax.scipy.special.i1e(h), None),
     "special": (lambda h: jax.scipy.special.digamma(h**2 + 1) + jax.scipy.special.erfinv(jnp.tanh(h) / 2), None),
 }

@@ -116,7 +116,7 @@ def test_loss_that_closes_over_its_data():
 def test_step_without_metagrad_grad():
     """JAX's expanded gradient is differentiated as it stands."""
     _, lowered = plain(jax.grad(runs.loss))
-    assert len(lowered.decisions) == 2
+    assert who(lowered)[0] == "expanded" and "no metagrad.grad at the top level of the step" in lowered.explain()
 
 
 def test_step_without_any_gradient():
@@ -222,7 +222,7 @@ def test_a_gradient_that_nothing_needs():
         return {"params": jax.tree.map(lambda p: p * jnp.exp(z["rate"]), s["params"])}
 
     _, lowered = check(step, {"params": runs.params()}, wrt=("meta", "state"))
-    assert len(lowered.decisions) == 2
+    assert who(lowered) == ["expanded", "enzyme", "enzyme"]
 
 
 @pytest.mark.parametrize("wrt", ["meta", "state"])
