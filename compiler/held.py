@@ -49,7 +49,9 @@ def erase(module: ir.Module) -> None:
     for op in _marks(module):
         source = _without_ignore(op.operands[0])
         for difference in [use.owner for use in op.results[0].uses]:
-            if _is(difference, "stablehlo.subtract") and list(difference.operands) == [op.results[0], source]:
+            if not _is(difference, "stablehlo.subtract") or difference.operands[0] != op.results[0]:
+                continue
+            if _without_ignore(difference.operands[1]) == source:
                 for whole in [use.owner for use in difference.results[0].uses]:
                     if _is(whole, "stablehlo.subtract") and whole.operands[1] == difference.results[0]:
                         whole.results[0].replace_all_uses_with(whole.operands[0])
