@@ -76,8 +76,8 @@ def _check_grad(module: ir.Module, op) -> None:
     loss = _named(module, op, "loss")
     _check_operands(op, loss, list(op.operands))
     value = loss.type.results[0] if loss.type.results else None
-    if value is None or not is_float(value) or value.shape:
-        raise VerificationError(f"'{GRAD}' op: @{loss.name.value} must return a floating-point scalar first, not {value}")
+    if value is None or not is_float(value):
+        raise VerificationError(f"'{GRAD}' op: @{loss.name.value} must return a floating-point value first, not {value}")
     wrt = _indices(op, "wrt")
     for i in wrt:
         if not 0 <= i < len(op.operands):

@@ -240,6 +240,11 @@ def unproven(jaxpr, mode: str, active: Sequence[bool] | None = None) -> list[Unp
     return list(found)
 
 
+def active_results(jaxpr, active: Sequence[bool]) -> list[bool]:
+    """Which results of a closed jaxpr carry a derivative, given which of its inputs do."""
+    return _walk(jaxpr.jaxpr, list(active), "reverse", {})
+
+
 def _walk(jaxpr, active, mode, found):
     """Adds the unproven equations of an open jaxpr to `found`; gives which of its outputs are active."""
     live = {v for v, a in zip(jaxpr.invars, active) if a and carries_derivative(v.aval)}

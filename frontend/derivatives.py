@@ -8,21 +8,24 @@ Enzyme differentiates StableHLO, where custom rules are gone.  So every function
     jax           JAX makes both, reverse over reverse: a custom rule need not be the true derivative, and then the mixed-mode rule does not hold.
 
 "jax" is the meaning itself, and so never wrong; the others are faster.
+
+What is exact is not yet what was asked for: a function with `jax.checkpoint` in it is left to JAX, which computes again what the user wants computed again.
+Enzyme would keep it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-from jax._src import core
-from jax.extend.core import jaxpr_as_fun
+from jax._src import core, source_info_util
+from jax.extend.core import primitives
 
 from metagrad.frontend import capabilities
-from metagrad.frontend.gradient import expanded
+from metagrad.frontend.inner_gradient import expanded, floats, grad_p, has_true_gradient, is_float, product, pull
 from metagrad.frontend.sites import Site
 
 MODES = ("auto", "enzyme", "jax")
@@ -37,7 +40,8 @@ class Decision:
 
     Attributes:
       function: the function as the user knows it.
-      rule: "enzyme", "jax-reverse", "jax-mixed" or "jax"; "expanded" for a step that has no `metagrad.grad` at its top level.
+      rule: "enzyme", "jax-reverse", "jax-mixed" or "jax"; "nested-mixed" or "nested-jax" for a gradient inside a loop or a branch; "expanded" for a step
+        without any `metagrad.grad`.
       why: one sentence for each reason.
     """
 
@@ -51,50 +55,81 @@ class Decision:
             "jax-reverse": "JAX (reverse), Enzyme (forward over it)",
             "jax-mixed": "JAX (forward over reverse)",
             "jax": "JAX (reverse over reverse)",
+            "nested-mixed": "JAX (forward over reverse), as part of the update",
+            "nested-jax": "JAX (reverse over reverse), as part of the update",
             "expanded": "expanded by JAX and differentiated as part of the update, without the mixed mode",
         }[self.rule]
         return "\n".join([f"{self.function}: {who}", *(f"    {reason}" for reason in self.why)])
 
 
-def decide_first_order(label: str, jaxpr: core.ClosedJaxpr, ad: str) -> Decision:
+def decide_first_order(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool], ad: str) -> Decision:
     """For a function that is differentiated once, in reverse: the optimiser's update, the outer function.
 
     Raises:
       NotImplementedError: `ad` is "enzyme" and something in the function is not proven.
     """
-    missing = capabilities.unproven(jaxpr, "reverse")
     if ad == "jax":
         return Decision(label, "jax", ("asked for with ad='jax'",))
-    if not missing:
-        return Decision(label, "enzyme")
-    return _not_enzyme(Decision(label, "jax", _reasons(missing)), ad)
+    missing = capabilities.unproven(jaxpr, "reverse", active)
+    if missing:
+        return _not_enzyme(Decision(label, "jax", _reasons(missing)), ad)
+    return _unless_recomputed(Decision(label, "enzyme"), jaxpr, "jax", ad)
 
 
-def decide_gradient(site: Site, ad: str) -> Decision:
+def decide_gradient(site: Site, active: Sequence[bool], ad: str) -> Decision:
     """For an inner gradient: reverse mode, and the product with its Jacobian."""
-    reverse = capabilities.unproven(site.loss, "reverse")
-    forward = capabilities.unproven(site.loss, "forward")
     if ad == "jax":
         return Decision(site.label, "jax", ("asked for with ad='jax'",))
+    moving = _moving(site, active)
+    reverse = capabilities.unproven(site.loss, "reverse", moving)
+    forward = capabilities.unproven(site.loss, "forward", moving)
+    by_jax = "jax-mixed" if has_true_gradient(site.loss.jaxpr) else "jax"
     if not reverse and not forward:
-        return Decision(site.label, "enzyme")
+        return _unless_recomputed(Decision(site.label, "enzyme"), site.loss, by_jax, ad)
     reasons = _reasons([*reverse, *(item for item in forward if item not in reverse)])
-    if any(item.why == CUSTOM_RULE for item in (*reverse, *forward)) or _hides_custom_rule(site.loss.jaxpr):
-        return _not_enzyme(Decision(site.label, "jax", reasons), ad)
-    if not capabilities.unproven(loss_vjp(site), "forward"):
-        return _not_enzyme(Decision(site.label, "jax-reverse", reasons), ad)
-    return _not_enzyme(Decision(site.label, "jax-mixed", reasons), ad)
+    if by_jax == "jax-mixed" and not _recomputations(site.loss.jaxpr):
+        pullback = loss_vjp(site, active)
+        if not capabilities.unproven(pullback, "forward", [*moving, *(True for _ in pullback.in_avals[len(moving) :])]):
+            by_jax = "jax-reverse"
+    return _not_enzyme(Decision(site.label, by_jax, reasons), ad)
 
 
-def _hides_custom_rule(jaxpr: core.Jaxpr) -> bool:
-    """Whether a custom rule that is not known to be a true derivative is anywhere inside: the table does not look into an operation that it does not know."""
+def nested_gradients(jaxpr: core.Jaxpr) -> list[Decision]:
+    """The inner gradients that stand in a loop, a branch or another function of the step: JAX's rules for them (inner_gradient.py) are used."""
+    found = []
     for eqn in jaxpr.eqns:
-        if "custom_jvp_call" in eqn.primitive.name or "custom_vjp_call" in eqn.primitive.name:
-            if eqn.primitive.name != "custom_jvp_call" or not capabilities.true_rule(eqn.params):
-                return True
-        if any(_hides_custom_rule(inner) for inner in core.jaxprs_in_params(eqn.params)):
-            return True
-    return False
+        if eqn.primitive is grad_p:
+            rule = "nested-mixed" if has_true_gradient(eqn.params["jaxpr"].jaxpr) else "nested-jax"
+            found.append(Decision(eqn.params["label"], rule, ("not at the top level of the step",)))
+        else:
+            found += [decision for inner in core.jaxprs_in_params(eqn.params) for decision in nested_gradients(inner)]
+    return list(dict.fromkeys(found))
+
+
+def _moving(site: Site, active: Sequence[bool]) -> list[bool]:
+    """The operands in which the loss is differentiated: those of the user's `argnums`, and those that carry a derivative of the run."""
+    return [flag or i in site.wrt for i, flag in enumerate(active)]
+
+
+def _unless_recomputed(decision: Decision, jaxpr: core.ClosedJaxpr, by_jax: str, ad: str) -> Decision:
+    """JAX's, where the user asked for recomputation."""
+    lines = _recomputations(jaxpr.jaxpr)
+    if not lines:
+        return decision
+    honoured = "jax.checkpoint is not honoured, as ad='enzyme' was asked for" if ad == "enzyme" else "jax.checkpoint: JAX computes again what Enzyme would keep"
+    why = tuple(f"{honoured} ({line})" if line else honoured for line in lines)
+    return dataclasses.replace(decision, why=why) if ad == "enzyme" else Decision(decision.function, by_jax, why)
+
+
+def _recomputations(jaxpr: core.Jaxpr) -> list[str]:
+    """The lines of the user's `jax.checkpoint`s."""
+    lines: dict[str, None] = {}
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is primitives.remat_p:
+            lines[source_info_util.summarize(eqn.source_info)] = None
+        for inner in core.jaxprs_in_params(eqn.params):
+            lines |= dict.fromkeys(_recomputations(inner))
+    return list(lines)
 
 
 def _reasons(missing) -> tuple[str, ...]:
@@ -112,71 +147,62 @@ def _not_enzyme(decision: Decision, ad: str) -> Decision:
     return decision
 
 
-def _is_float(aval) -> bool:
-    return jnp.issubdtype(aval.dtype, np.floating)
+# --- What JAX makes ----------------------------------------------------------------------------------------------
 
 
-def _floats(avals: Sequence) -> list[int]:
-    return [i for i, aval in enumerate(avals) if _is_float(aval)]
+def vjp(jaxpr: core.ClosedJaxpr, active: Sequence[bool], label: str) -> core.ClosedJaxpr:
+    """(operands, cotangents of the float results) -> cotangents of the float operands, zero where they are not active.
 
-
-def _pull(function, operands: Sequence, cotangents: Sequence) -> list:
-    """Cotangents of the float operands, from those of the float results, by `jax.vjp`."""
-    where = _floats([core.typeof(operand) for operand in operands])
-
-    def of_floats(*values):
-        filled = list(operands)
-        for i, value in zip(where, values):
-            filled[i] = value
-        return [result for result in function(*filled) if _is_float(core.typeof(result))]
-
-    _, pullback = jax.vjp(of_floats, *(operands[i] for i in where))
-    return list(pullback(list(cotangents)))
-
-
-def vjp(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
-    """(operands, cotangents of the float results) -> cotangents of the float operands."""
-    seeds = [aval for aval in jaxpr.out_avals if _is_float(aval)]
+    Raises:
+      NotImplementedError: JAX cannot differentiate the function in reverse (a `while_loop` on what is differentiated).
+    """
     count = len(jaxpr.in_avals)
-    run = lambda *args: _pull(jaxpr_as_fun(jaxpr), args[:count], args[count:])
-    return jax.make_jaxpr(run)(*jaxpr.in_avals, *seeds)
+    seeds = [jaxpr.out_avals[i] for i in floats(jaxpr.out_avals)]
+    return _traced(label, jaxpr, active, seeds, lambda operands, cotangents, where: pull(jaxpr, operands, cotangents, where))
 
 
-def loss_vjp(site: Site) -> core.ClosedJaxpr:
-    return vjp(site.loss)
+def loss_vjp(site: Site, active: Sequence[bool]) -> core.ClosedJaxpr:
+    return vjp(site.loss, _moving(site, active), site.label)
 
 
 def gradient(site: Site) -> core.ClosedJaxpr:
     """operands -> (value, aux, gradients)."""
-    return jax.make_jaxpr(lambda *args: expanded(*args, jaxpr=site.loss, wrt=site.wrt))(*site.loss.in_avals)
+    with _named(site.label):
+        return jax.make_jaxpr(lambda *args: expanded(*args, jaxpr=site.loss, wrt=site.wrt))(*site.loss.in_avals)
 
 
-def gradient_vjp(site: Site) -> core.ClosedJaxpr:
+def gradient_vjp(site: Site, active: Sequence[bool]) -> core.ClosedJaxpr:
     """(operands, cotangents of the float results of `gradient`) -> cotangents of the float operands; reverse over reverse."""
-    return vjp(gradient(site))
+    return vjp(gradient(site), active, site.label)
 
 
-def gradient_vjp_mixed(site: Site) -> core.ClosedJaxpr:
-    """The same by forward over reverse: tangents of the loss's VJP, in its differentiated operands and its seeds."""
-    pullback = loss_vjp(site)
-    operands, outputs = len(site.loss.in_avals), len(site.loss.out_avals)
-    results = site.results
-    floats = _floats(results)
+def gradient_vjp_mixed(site: Site, active: Sequence[bool]) -> core.ClosedJaxpr:
+    """The same by forward over reverse."""
+    results = floats(site.results)
+    seeds = [site.results[i] for i in results]
+    return _traced(
+        site.label, site.loss, active, seeds,
+        lambda operands, cotangents, where: product(site.loss, site.wrt, operands, dict(zip(results, cotangents)), where),
+    )  # fmt: skip
+
+
+def _traced(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool], seeds, pull_back) -> core.ClosedJaxpr:
+    """(operands, seeds) -> cotangents of the float operands, of which `pull_back` makes the active ones."""
+    count = len(jaxpr.in_avals)
+    where = [i for i in floats(jaxpr.in_avals) if active[i]]
 
     def run(*args):
-        primals, cotangents = args[:operands], dict(zip(floats, args[operands:]))
-        of_results = _floats(site.loss.out_avals)
-        seeds = [jnp.full(results[i].shape, 1 if i == 0 else 0, results[i].dtype) for i in of_results]
-        moving = list(site.wrt) + [operands + j for j in range(len(seeds))]
-        tangents = [cotangents[outputs + j] for j in range(len(site.wrt))] + [cotangents[i] for i in of_results]
-        everything = [*primals, *seeds]
+        made = dict(zip(where, pull_back(args[:count], args[count:], where) if where else ()))
+        return [made[i] if i in made else jnp.zeros(aval.shape, aval.dtype) for i, aval in enumerate(jaxpr.in_avals) if is_float(aval)]
 
-        def of_moving(*values):
-            filled = list(everything)
-            for i, value in zip(moving, values):
-                filled[i] = value
-            return jaxpr_as_fun(pullback)(*filled)
+    with _named(label):
+        return jax.make_jaxpr(run)(*jaxpr.in_avals, *seeds)
 
-        return jax.jvp(of_moving, [everything[i] for i in moving], tangents)[1]
 
-    return jax.make_jaxpr(run)(*site.loss.in_avals, *(results[i] for i in floats))
+@contextlib.contextmanager
+def _named(label: str):
+    """What JAX cannot differentiate is refused with the name of the user's function."""
+    try:
+        yield
+    except (TypeError, ValueError, NotImplementedError) as error:
+        raise NotImplementedError(f"JAX cannot differentiate {label}, and the metagradient needs its derivative:\n  {error}") from error

@@ -1,8 +1,8 @@
 """`metagrad.grad` and `metagrad.value_and_grad`: JAX's, but a step that is being compiled remembers where they were called.
 
 Called anywhere else they are `jax.grad` and `jax.value_and_grad`.  While metagrad traces a decorated step they bind one primitive that holds the loss, not its
-expanded gradient: that is what lets the compiler differentiate the optimiser and the loss by different rules.  The primitive has JAX's rules for
-everything (`vmap`, `jvp`, lowering), all by expanding, so a call inside a `scan` or under a transformation still means what it says.
+expanded gradient: that is what lets the compiler differentiate the optimiser and the loss by different rules.  inner_gradient.py holds the primitive and
+what JAX's transformations make of it.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ from typing import Any
 import jax
 import numpy as np
 from jax._src import core
-from jax._src.interpreters import ad, batching, mlir
 from jax._src.interpreters import partial_eval as pe
-from jax.extend.core import Primitive, jaxpr_as_fun
+
+from metagrad.frontend.inner_gradient import grad_p
 
 TRACING = jax.make_user_context(False)
 """Whether a decorated step is being traced. Part of JAX's cache keys, so a jitted function inside the step is traced anew for us."""
@@ -183,58 +183,3 @@ def _label(fun: Callable) -> str:
     name = getattr(fun, "__name__", None) or type(fun).__name__
     code = getattr(fun, "__code__", None)
     return f"{name} ({os.path.basename(code.co_filename)}:{code.co_firstlineno})" if code else name
-
-
-def expanded(*operands, jaxpr: core.ClosedJaxpr, wrt: tuple[int, ...], label: str = "") -> list:
-    """What the primitive means: [value, *aux, *gradients], by `jax.value_and_grad`."""
-
-    def loss(*differentiated):
-        filled = list(operands)
-        for i, operand in zip(wrt, differentiated):
-            filled[i] = operand
-        value, *aux = jaxpr_as_fun(jaxpr)(*filled)
-        return value, aux
-
-    if not wrt:
-        value, aux = loss()
-        return [value, *aux]
-    (value, aux), gradients = jax.value_and_grad(loss, tuple(range(len(wrt))), has_aux=True)(*(operands[i] for i in wrt))
-    return [value, *aux, *gradients]
-
-
-grad_p = Primitive("metagrad_grad")
-grad_p.multiple_results = True
-
-
-@grad_p.def_impl
-def _run(*operands, **params):
-    return jax.jit(functools.partial(expanded, **params))(*operands)
-
-
-@grad_p.def_abstract_eval
-def _abstract(*avals, jaxpr, wrt, label):
-    return [*jaxpr.out_avals, *(avals[i].update(weak_type=False) for i in wrt)]
-
-
-def _batch(operands, dims, **params):
-    results = jax.vmap(functools.partial(expanded, **params), in_axes=tuple(dims))(*operands)
-    return results, [0] * len(results)
-
-
-def _jvp(primals, tangents, **params):
-    filled = [
-        ad.instantiate_zeros(t) if not isinstance(t, ad.Zero) else _zero_tangent(p) for p, t in zip(primals, tangents)
-    ]
-    return jax.jvp(functools.partial(expanded, **params), tuple(primals), tuple(filled))
-
-
-def _zero_tangent(primal):
-    aval = core.typeof(primal)
-    if jax.numpy.issubdtype(aval.dtype, np.inexact):
-        return jax.numpy.zeros(aval.shape, aval.dtype)
-    return np.zeros(aval.shape, jax.dtypes.float0)
-
-
-batching.primitive_batchers[grad_p] = _batch
-ad.primitive_jvps[grad_p] = _jvp
-mlir.register_lowering(grad_p, mlir.lower_fun(expanded, multiple_results=True))

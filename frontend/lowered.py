@@ -15,7 +15,7 @@ import numpy as np
 from metagrad.compiler import pipeline
 from metagrad.compiler.functions import Arguments
 from metagrad.compiler.worker import WORKER, EnzymeError
-from metagrad.frontend import constants, derivatives, lowering, nans, sites, tracing
+from metagrad.frontend import activity, constants, derivatives, lowering, nans, sites, tracing
 from metagrad.frontend.derivatives import Decision
 from metagrad.frontend.leaves import Leaf, Tree, describe, float0, shaped, tree_of
 from metagrad.runtime.executable import exported
@@ -234,7 +234,7 @@ def lower(
     groups = Arguments(len(traced.state.leaves), len(signature.meta.leaves), len(batch_tree.leaves), len(signature.outer.leaves))
 
     def attempt(ad: str):
-        decisions, pieces, of_site = _divide(marked, found, traced_outer.jaxpr, names, ad)
+        decisions, pieces, of_site = _divide(marked, found, traced_outer.jaxpr, names, activity.find(marked, found, groups, wrt), ad)
         module = lowering.lower(pieces, of_site, groups, wrt)
         return decisions, pipeline.run(module, plan), module
 
@@ -261,35 +261,41 @@ def _users_level() -> int:
     return level
 
 
-def _divide(marked, found, outer, names, ad):
+def _divide(marked, found, outer, names, active, ad):
     """Decides for each function, and has JAX make the derivatives that are its part."""
     step_name, outer_name = names
     pieces, decisions, of_site = {"step": constants.hold(marked), "outer": constants.hold(outer)}, [], []
-    pieces["update_run"] = lowering.as_run(sites.update_of(marked, found))
-    if not found:
-        decisions.append(Decision(f"the inner gradient of {step_name}", "expanded", ("no metagrad.grad at the top level of the step",)))
+    update = sites.update_of(marked, found)
+    pieces["update_run"] = lowering.as_run(update)
+    nested = derivatives.nested_gradients(update.jaxpr)
+    if not found and not nested:
+        decisions.append(Decision(f"the inner gradient of {step_name}", "expanded", ("no metagrad.grad in the step",)))
     for site in found:
-        decision = derivatives.decide_gradient(site, ad)
+        decision = derivatives.decide_gradient(site, active.losses[site.index], ad)
         decisions.append(decision)
-        made = {}
-        if decision.rule == "jax-reverse":
-            made = {"vjp": derivatives.loss_vjp(site)}
-        elif decision.rule in ("jax", "jax-mixed"):
-            product = derivatives.gradient_vjp if decision.rule == "jax" else derivatives.gradient_vjp_mixed
-            made = {"grad_vjp": product(site)}
-        if made:
-            made["grad"] = derivatives.gradient(site)
-        of_site.append(made)
-    parts = {"update": sites.update_of(marked, found)}
-    parts |= {f"inputs_{site.index}": sites.inputs_of(marked, found, site.index) for site in found}
-    for name, jaxpr in (*parts.items(), ("outer", outer)):
+        of_site.append(_made_by_jax(site, active.losses[site.index], decision.rule))
+    decisions += nested
+    parts = {"update": update} | {f"inputs_{site.index}": sites.inputs_of(marked, found, site.index) for site in found} | {"outer": outer}
+    for name, jaxpr in parts.items():
         label = {"update": f"the update of {step_name}", "outer": outer_name}.get(name, f"the inputs of {step_name}'s gradient {name[7:]}")
-        decision = derivatives.decide_first_order(label, jaxpr, ad)
+        flags = active.of_outer(jaxpr) if name == "outer" else active.of_update(jaxpr)
+        decision = derivatives.decide_first_order(label, jaxpr, flags, ad)
         if not name.startswith("inputs") or decision.rule != "enzyme":
             decisions.append(decision)
         if decision.rule != "enzyme":
-            pieces[f"{name}_vjp"] = derivatives.vjp(jaxpr)
+            pieces[f"{name}_vjp"] = lowering.as_run(derivatives.vjp(jaxpr, flags, label))
     return decisions, pieces, of_site
+
+
+def _made_by_jax(site: sites.Site, active, rule: str) -> lowering.Derivatives:
+    if rule == "enzyme":
+        return {}
+    # Enzyme goes over this one again, so it is lowered for it; the others are only run.
+    made = {"vjp": derivatives.loss_vjp(site, active)} if rule == "jax-reverse" else {}
+    if rule in ("jax", "jax-mixed"):
+        product = derivatives.gradient_vjp if rule == "jax" else derivatives.gradient_vjp_mixed
+        made["grad_vjp"] = lowering.as_run(product(site, active))
+    return made | {"grad": lowering.as_run(derivatives.gradient(site))}
 
 
 def _check_float_leaves(signature: Signature) -> None:

@@ -14,7 +14,7 @@ from jax._src import core, source_info_util
 from jax._src.interpreters import partial_eval as pe
 from jax.extend.core import Primitive
 
-from metagrad.frontend.gradient import grad_p
+from metagrad.frontend.inner_gradient import grad_p
 
 _INLINED = {"jit", "pjit", "closed_call", "core_call"}
 
@@ -53,7 +53,7 @@ class Site:
 def mark(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
     """Finds the gradients at the top level of the step, looking through `jit`, and drops what the step's results do not need.
 
-    A gradient inside a loop, a conditional or a transformed function is not marked: JAX expands it there, and it is differentiated as it stands.
+    A gradient inside a loop or a branch is not marked: the rules in inner_gradient.py keep it whole there.
     """
     count = 0
 

@@ -116,7 +116,7 @@ def test_loss_that_closes_over_its_data():
 def test_step_without_metagrad_grad():
     """JAX's expanded gradient is differentiated as it stands."""
     _, lowered = plain(jax.grad(runs.loss))
-    assert who(lowered)[0] == "expanded" and "no metagrad.grad at the top level of the step" in lowered.explain()
+    assert who(lowered)[0] == "expanded" and "no metagrad.grad in the step" in lowered.explain()
 
 
 def test_step_without_any_gradient():
@@ -159,43 +159,6 @@ def test_jitted_function_used_before_outside():
     _, lowered = plain(gradient)
     assert len(lowered.decisions) == 3
     gradient(runs.params(), runs.meta(), jax.tree.map(lambda leaf: leaf[0], runs.data(1)))
-
-
-def test_gradient_accumulation_in_a_scan():
-    """Inside a loop the gradient is expanded there."""
-
-    def gradient(p, z, batch):
-        parts = jax.tree.map(lambda leaf: leaf.reshape(2, -1, *leaf.shape[1:]), (batch, z["weights"]))
-
-        def accumulate(total, part):
-            small, weights = part
-            g = metagrad.grad(runs.loss)(p, {"weights": weights, "rate": z["rate"]}, small)
-            return jax.tree.map(jnp.add, total, g), None
-
-        return lax.scan(accumulate, jax.tree.map(jnp.zeros_like, p), parts)[0]
-
-    plain(gradient)
-
-
-def test_gradient_under_vmap():
-    """A gradient for each example, each clipped by its own norm."""
-
-    def one(p, weight, x, y):
-        return weight * (runs.predict(p, x) - y) ** 2
-
-    def gradient(p, z, batch):
-        each = jax.vmap(metagrad.grad(one), in_axes=(None, 0, 0, 0))(p, z["weights"], batch["x"], batch["y"])
-        norms = jnp.sqrt(sum(jnp.sum(g**2, axis=range(1, g.ndim)) for g in jax.tree.leaves(each)))
-        return jax.tree.map(lambda g: jnp.tensordot(jnp.minimum(1.0, 0.7 / norms), g, 1), each)
-
-    plain(gradient)
-
-
-def test_gradient_in_a_conditional():
-    def gradient(p, z, batch):
-        return lax.cond(jnp.sum(batch["y"]) > 0, metagrad.grad(runs.loss), lambda p, z, batch: jax.tree.map(jnp.zeros_like, p), p, z, batch)
-
-    plain(gradient)
 
 
 def test_hessian_in_the_step():
