@@ -133,8 +133,11 @@ def _recomputations(jaxpr: core.Jaxpr) -> list[str]:
 
 
 def _reasons(missing) -> tuple[str, ...]:
-    unique = dict.fromkeys(f"{name}: {why} ({line})" if line else f"{name}: {why}" for name, line, why in missing)
-    return tuple(unique)
+    def reason(name, line, why):
+        what = "an inner gradient in a loop, a branch or another function" if name == grad_p.name else f"{name}: {why}"
+        return f"{what} ({line})" if line else what
+
+    return tuple(dict.fromkeys(reason(*item) for item in missing))
 
 
 def _not_enzyme(decision: Decision, ad: str) -> Decision:

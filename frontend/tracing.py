@@ -6,6 +6,7 @@ Every error names the user's argument and the leaf's path, and says what to do.
 from __future__ import annotations
 
 import dataclasses
+import os
 from collections.abc import Callable
 from typing import Any
 
@@ -15,6 +16,9 @@ from jax._src import core, source_info_util, tree_util
 
 from metagrad.frontend.gradient import TRACING
 from metagrad.frontend.leaves import Leaf, Tree, describe, shaped, tree_of
+
+# A message about an equation names the user's line, not one of ours.
+source_info_util.register_exclusion(os.path.dirname(__file__) + os.sep)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -128,6 +128,11 @@ def test_an_inner_training_loop():
     assert who(check(gradient))[0] == "nested-mixed"
 
 
+def test_asked_of_enzyme_it_is_refused_with_the_users_line():
+    with pytest.raises(NotImplementedError, match=r"ad='enzyme'(.|\n)*an inner gradient in a loop, a branch or another function \(.*test_nested_gradients.py:\d+"):
+        runs.sgd(accumulated, ad="enzyme").metagradient(runs.outer).lower({"params": runs.params()}, runs.meta(), runs.data(2))
+
+
 def test_in_a_branch_and_at_the_top():
     def gradient(p, z, batch):
         first = metagrad.grad(runs.loss)(p, z, batch)
