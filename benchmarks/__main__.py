@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import fnmatch
+import os
 import re
 import shlex
 import sys
@@ -133,7 +134,8 @@ def _chosen(contenders, patterns, top):
 
 
 def _start_compilers() -> None:
-    """What starts once in a process is no contender's compile time: JAX's backend and metagrad's Enzyme worker."""
+    """What starts once in a process is no contender's compile time: JAX's backend and metagrad's Enzyme worker. What is in a cache would not be compiled."""
+    os.environ["METAGRAD_CACHE"] = "0"
     import jax
     import jax.numpy as jnp
 

@@ -1,14 +1,18 @@
 """`python -m benchmarks.compile_time`: how long metagrad takes to lower and compile, for several T and k, against jitting one step's VJP.
 
 A program that holds one copy of the step and one of its VJP takes as long for 4096 steps as for 64. Nothing is run and no data is made: shapes are enough.
+The compilation cache is off, but for two rows about it: lowering (without XLA) into an empty cache, and again with what is then in it.
 """
 
 from __future__ import annotations
 
 import argparse
+import os
 import shlex
+import shutil
 import statistics
 import sys
+import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
@@ -55,11 +59,25 @@ def compile_step_vjp(model: Model) -> None:
     jax.jit(step_vjp).lower(floats, rest, problem.meta, batch, floats).compile()
 
 
-def compile_metagradient(model: Model, steps: int, k: int) -> None:
+def lower_metagradient(model: Model, steps: int, k: int):
     import metagrad
 
     problem = shapes(model, steps)
-    metagradient(problem, metagrad.LazyKary(k)).lower(*problem.arguments).compile()
+    return metagradient(problem, metagrad.LazyKary(k)).lower(*problem.arguments)
+
+
+def compile_metagradient(model: Model, steps: int, k: int) -> None:
+    lower_metagradient(model, steps, k).compile()
+
+
+def lower_cached(model: Model, steps: int, k: int, folder: str, *, empty: bool) -> None:
+    if empty:
+        shutil.rmtree(folder, ignore_errors=True)
+    os.environ |= {"METAGRAD_CACHE": "1", "METAGRAD_CACHE_DIR": folder}
+    try:
+        lower_metagradient(model, steps, k)
+    finally:
+        os.environ["METAGRAD_CACHE"] = "0"
 
 
 def seconds(build: Callable[[], None]) -> float:
@@ -85,12 +103,17 @@ def main(argv: list[str] | None = None) -> int:
         return 1
     written = record.provenance("python -m benchmarks.compile_time " + shlex.join(sys.argv[1:] if argv is None else argv))
     written["results"] = []
+    os.environ["METAGRAD_CACHE"] = "0"
+    folder = tempfile.mkdtemp(prefix="metagrad-compile-time-")
     for name in arguments.models:
         model = MODELS[name]()
         cases = {("step VJP", None, None): lambda: compile_step_vjp(model)}
         for steps in arguments.steps:
             for k in arguments.k:
                 cases[f"metagrad LazyKary({k})", steps, k] = lambda steps=steps, k=k: compile_metagradient(model, steps, k)
+        steps, k = arguments.steps[0], arguments.k[0]
+        for heading, empty in (("lowering alone, first time", True), ("lowering alone, from the cache", False)):
+            cases[heading, steps, k] = lambda steps=steps, k=k, empty=empty: lower_cached(model, steps, k, folder, empty=empty)
         # Unmeasured: what starts once in a process.
         compile_metagradient(model, 2, 2)
         rounds = [(case, build) for _ in range(arguments.repeat) for case, build in cases.items()]
@@ -111,6 +134,7 @@ def main(argv: list[str] | None = None) -> int:
         console.print(shown)
         written["results"].append({"model": name, "description": model.description, "rows": rows})
         record.write(arguments.out / "compile_time.json", written)
+    shutil.rmtree(folder, ignore_errors=True)
     console.print(f"written: {arguments.out / 'compile_time.json'}")
     return 0
 

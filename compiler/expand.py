@@ -13,12 +13,13 @@ from __future__ import annotations
 
 import re
 
+import jaxlib.version
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler import context, functions, held
-from metagrad.compiler.worker import WORKER
+from metagrad.compiler import cache, context, functions, held, worker
+from metagrad.compiler.worker import WORKER, EnzymeError
 
 NAME = "expand"
 
@@ -58,52 +59,85 @@ SECOND_ORDER = ",".join(
 
 
 def run(module: ir.Module) -> None:
-    for name in ("inner", "step_vjp", "outer_vjp"):
-        function = functions.find(module, name)
-        if function is not None and _has_enzyme(module, function):
-            first = WORKER.run(name, _alone(module, name), FIRST_ORDER)
-            second = WORKER.run(name, _between_orders(module.context, first, name), SECOND_ORDER)
-            _replace(module, name, second)
-    held.erase(module)
+    """Expands @inner, @step_vjp and @outer_vjp in place.
+
+    Raises:
+      EnzymeError: Enzyme failed on a function, or what it made is not that function's derivative in StableHLO.
+    """
+    with module.context, ir.Location.unknown():
+        for name in ("inner", "step_vjp", "outer_vjp"):
+            function = functions.find(module, name)
+            if function is not None and _has_enzyme(module, function):
+                first = _enzyme(_alone(module, function), function, FIRST_ORDER)
+                second = _enzyme(_between_orders(first), function, SECOND_ORDER)
+                _replace(module, function, second)
+        held.erase(module)
+
+
+def _enzyme(alone: ir.Module, function: func.FuncOp, pipeline: str) -> ir.Module:
+    """What Enzyme's pipeline makes of a module whose public function stands for `function`: from the cache, or by the worker.
+
+    Nothing that comes from outside is believed: it must be MLIR and hold a function of that name and type.  Only such a text goes into the cache.
+    """
+    name, text = function.name.value, context.text(alone)
+    key = cache.key(worker.identity(), jaxlib.version.__version__, name, pipeline, text)
+    remembered = cache.load(key)
+    if remembered is not None:
+        try:
+            return _read(remembered, function)
+        except EnzymeError:
+            pass
+    answer = WORKER.run(name, text, pipeline)
+    module = _read(answer, function)
+    # Printed anew, without the locations in it, which are no use to anyone and half of the text.
+    cache.store(key, context.text(module))
+    return module
+
+
+def _read(answer: str, function: func.FuncOp) -> ir.Module:
+    name = function.name.value
+    try:
+        module = ir.Module.parse(answer)
+    except (ir.MLIRError, ValueError) as error:
+        raise EnzymeError(f"Enzyme answered something that is not MLIR on @{name}: {error}") from None
+    _publish(module, name)
+    made = functions.find(module, name)
+    if made is None:
+        raise EnzymeError(f"Enzyme answered with a module that has no function @{name}")
+    if made.type != function.type:
+        raise EnzymeError(f"Enzyme answered with a function @{name} of type {made.type}, and it must be {function.type}")
+    return module
 
 
 def _has_enzyme(module: ir.Module, function: func.FuncOp) -> bool:
-    seen, queue = set(), [function.name.value]
-    while queue:
-        name = queue.pop()
-        if name in seen:
-            continue
-        seen.add(name)
-        found = functions.find(module, name)
-        if any(op.operation.name in ("enzyme.autodiff", "enzyme.fwddiff") for op in functions.walk(functions.body(found))):
-            return True
-        queue += functions.symbols_used(found)
-    return False
+    return any(
+        op.operation.name in ("enzyme.autodiff", "enzyme.fwddiff")
+        for name in functions.reachable(module, [function.name.value])
+        for op in functions.walk(functions.body(functions.find(module, name)))
+    )
 
 
-def _alone(module: ir.Module, name: str) -> str:
-    """The text of a module that holds @name and what it needs, and nothing else; forward mode is hidden."""
-    with module.context, ir.Location.unknown():
-        alone = ir.Module.parse(context.text(module))
-        functions.drop_unreachable(alone, [name])
-        _publish(alone, name)
-        for attribute in list(alone.operation.attributes):
-            del alone.operation.attributes[attribute]
-        for op in _ops(alone):
-            if op.operation.name == "enzyme.fwddiff":
-                _hide(op)
-        return context.text(alone)
+def _alone(module: ir.Module, function: func.FuncOp) -> ir.Module:
+    """A module that holds `function` and what it needs, and nothing else; forward mode is hidden."""
+    alone = ir.Module.create()
+    reached = functions.reachable(module, [function.name.value])
+    with ir.InsertionPoint(alone.body):
+        for op in module.body.operations:
+            if not isinstance(op, func.FuncOp) or op.name.value in reached:
+                op.operation.clone()
+    _publish(alone, function.name.value)
+    for op in _ops(alone):
+        if op.operation.name == "enzyme.fwddiff":
+            _hide(op)
+    return alone
 
 
-def _between_orders(ctx: ir.Context, text: str, name: str) -> str:
-    with ctx, ir.Location.unknown():
-        module = ir.Module.parse(text)
-        _publish(module, name)
-        held.renew(module)
-        for op in _ops(module):
-            if isinstance(op, hlo.CustomCallOp) and op.call_target_name.value == _HIDDEN:
-                _show(op)
-        return context.text(module)
+def _between_orders(module: ir.Module) -> ir.Module:
+    held.renew(module)
+    for op in _ops(module):
+        if isinstance(op, hlo.CustomCallOp) and op.call_target_name.value == _HIDDEN:
+            _show(op)
+    return module
 
 
 def _publish(module: ir.Module, name: str) -> None:
@@ -152,19 +186,17 @@ def _ops(module: ir.Module) -> list[ir.OpView]:
     return [op for function in module.body.operations for op in functions.walk(functions.body(function))]
 
 
-def _replace(module: ir.Module, name: str, text: str) -> None:
-    """Puts the expanded function in the place of @name."""
-    with module.context, ir.Location.unknown():
-        made = ir.Module.parse(text)
-        _publish(made, name)
-        others = [op.attributes["sym_name"].value for op in made.body.operations if op.attributes["sym_name"].value != name]
-        if others:
-            raise ValueError(f"pass {NAME!r}: Enzyme's pipeline left functions beside @{name} that are not inlined: {', '.join(others)}")
-        old = functions.find(module, name)
-        new = functions.find(made, name).operation.clone(ip=ir.InsertionPoint(old))
-        old.operation.erase()
-        new.attributes["sym_visibility"] = ir.StringAttr.get("private")
-    left = [op.operation.name for op in functions.walk(functions.body(functions.find(module, name)))]
+def _replace(module: ir.Module, function: func.FuncOp, made: ir.Module) -> None:
+    """Puts the expanded function in the place of `function`."""
+    name = function.name.value
+    others = [op.attributes["sym_name"].value for op in made.body.operations if op.attributes["sym_name"].value != name]
+    if others:
+        raise EnzymeError(f"Enzyme's pipeline left functions beside @{name} that are not inlined: {', '.join(others)}")
+    new = functions.find(made, name)
+    left = [op.operation.name for op in functions.walk(functions.body(new))]
     left = [op for op in left if op.startswith("enzyme") and op != held.IGNORE]
     if left:
-        raise ValueError(f"pass {NAME!r}: {left[0]} is left in @{name} after Enzyme's pipeline")
+        raise EnzymeError(f"{left[0]} is left in @{name} after Enzyme's pipeline")
+    copy = new.operation.clone(ip=ir.InsertionPoint(function))
+    function.operation.erase()
+    copy.attributes["sym_visibility"] = ir.StringAttr.get("private")

@@ -159,17 +159,22 @@ def call(function: func.FuncOp, operands: Sequence[ir.Value]) -> list[ir.Value]:
 
 def drop_unreachable(module: ir.Module, roots: Sequence[str]) -> None:
     """Erases private functions that no root reaches through any symbol attribute."""
+    reached = reachable(module, roots)
+    for op in list(module.body.operations):
+        if isinstance(op, func.FuncOp) and op.name.value not in reached:
+            op.operation.erase()
+
+
+def reachable(module: ir.Module, roots: Sequence[str]) -> set[str]:
+    """Names of the roots and of all functions that they refer to, directly or through others."""
     functions = {op.name.value: op for op in module.body.operations if isinstance(op, func.FuncOp)}
-    reached, queue = set(), [name for name in roots if name in functions]
+    reached, queue = set(), list(roots)
     while queue:
         name = queue.pop()
-        if name in reached:
-            continue
-        reached.add(name)
-        queue += [symbol for symbol in symbols_used(functions[name]) if symbol in functions]
-    for name, op in functions.items():
-        if name not in reached:
-            op.operation.erase()
+        if name in functions and name not in reached:
+            reached.add(name)
+            queue += symbols_used(functions[name])
+    return reached
 
 
 def symbols_used(function: func.FuncOp) -> set[str]:

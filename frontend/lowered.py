@@ -14,7 +14,7 @@ import numpy as np
 
 from metagrad.compiler import pipeline
 from metagrad.compiler.functions import Arguments
-from metagrad.compiler.worker import WORKER, EnzymeError
+from metagrad.compiler.worker import EnzymeError
 from metagrad.frontend import activity, constants, derivatives, lowering, nans, sites, tracing
 from metagrad.frontend.derivatives import Decision
 from metagrad.frontend.leaves import Leaf, Tree, describe, float0, shaped, tree_of
@@ -209,7 +209,6 @@ def lower(
     check_nans: bool,
 ) -> Lowered:
     """Traces, decides who differentiates what, runs the passes and wraps the result. See `Metagradient.lower`."""
-    WORKER.start()
     state0, meta, batches, outer_args = arguments
     batches_tree, batch_tree, steps = tracing.batches_tree(batches)
     traced = tracing.trace_step(step, tree_of("state", state0), tree_of("meta", meta), batch_tree, step_has_aux)

@@ -1,11 +1,15 @@
 """The tests compile hundreds of small programs and run each once: XLA is told to compile fast.
 
 The flags are read when the backend starts, and then taken out of the environment again, so that processes which a test starts (the demo) are not slowed.
+
+The compilation cache is off, for the tests and the processes that they start: Enzyme does its work in each, and nobody's own cache is touched.  The tests of
+the cache switch it on, in a folder of their own (`cached`).
 """
 
 import os
 
 import jax
+import pytest
 
 _FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
 
@@ -16,3 +20,13 @@ if _given is None:
     del os.environ["XLA_FLAGS"]
 else:
     os.environ["XLA_FLAGS"] = _given
+
+os.environ["METAGRAD_CACHE"] = "0"
+
+
+@pytest.fixture
+def cached(monkeypatch, tmp_path):
+    """The compilation cache, on, in a folder that is empty and this test's own."""
+    monkeypatch.setenv("METAGRAD_CACHE", "1")
+    monkeypatch.setenv("METAGRAD_CACHE_DIR", str(tmp_path / "cache"))
+    return tmp_path / "cache" / "enzyme"

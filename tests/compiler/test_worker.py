@@ -3,6 +3,7 @@
 import inspect
 import os
 import pathlib
+import resource
 import signal
 import subprocess
 import sys
@@ -144,6 +145,17 @@ def test_the_library_aborts(worker):
     assert pid(worker) != first and gone(first)
 
 
+def test_out_of_memory(worker):
+    """The library does not survive it, however it shows; the message names the function, and the next call works."""
+    first = pid(worker)
+    used = int(pathlib.Path(f"/proc/{first}/statm").read_text().split()[0]) * resource.getpagesize()
+    resource.prlimit(first, resource.RLIMIT_AS, (used + 2**20, used + 2**20))
+    with pytest.raises(EnzymeError, match=r"^Enzyme's library ended its process on @inner \(.+\): .*(out of memory|Resource temporarily unavailable)"):
+        worker.run("inner", SINE + "// " + "x" * 2**26, PIPELINE)
+    works(worker)
+    assert pid(worker) != first and gone(first)
+
+
 @pytest.mark.parametrize("module", [SINE, SINE + "// " + "x" * 2**21], ids=["small", "larger than a pipe"])
 def test_time_limit(worker, module):
     first = pid(worker)
@@ -170,11 +182,11 @@ def test_interrupted_while_waiting(worker, monkeypatch):
     first = pid(worker)
     os.kill(first, signal.SIGSTOP)
 
-    def interrupt():
+    def interrupt(limit):
         raise KeyboardInterrupt
 
     with monkeypatch.context() as patch:
-        patch.setattr(worker._connection, "recv", interrupt)
+        patch.setattr(worker._connection, "recv_bytes", interrupt)
         with pytest.raises(KeyboardInterrupt):
             worker.run("inner", SINE, PIPELINE)
     works(worker)
@@ -219,9 +231,34 @@ def test_a_forked_process_has_a_worker_of_its_own():
     assert done.returncode == 0, done.stderr
 
 
+def test_a_fork_while_another_thread_compiles():
+    """The lock that the thread holds, and will never give back in the forked process, is not in its way."""
+    done = alone("""
+        import threading
+        started = threading.Event()
+        WORKER.run("f", "func.func public @f() { return }", "canonicalize")
+        os.kill(WORKER._process.pid, signal.SIGSTOP)
+        send = WORKER._connection.send_bytes
+        WORKER._connection.send_bytes = lambda request: (send(request), started.set())
+        thread = threading.Thread(target=WORKER.run, args=("f", "func.func public @f() { return }", "canonicalize"))
+        thread.start()
+        started.wait()
+        child = os.fork()
+        if child == 0:
+            signal.alarm(30)
+            WORKER.run("f", "func.func public @f() { return }", "canonicalize")
+            WORKER._stop()
+            os._exit(0)
+        code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+        os.kill(WORKER._process.pid, signal.SIGCONT)
+        thread.join()
+        assert code == 0, code""")
+    assert done.returncode == 0, done.stderr
+
+
 def test_a_stopped_worker_leaves_nothing_behind():
     worker = EnzymeWorker()
-    worker.start()
+    works(worker)
     process = pid(worker)
     worker._stop()
     assert gone(process)
@@ -230,7 +267,7 @@ def test_a_stopped_worker_leaves_nothing_behind():
 def test_the_worker_ends_with_its_parent():
     """However the parent ends, SIGKILL included: the child reads the end of the pipe."""
     done = alone("""
-        WORKER.start()
+        WORKER.run("f", "func.func public @f() { return }", "canonicalize")
         print(WORKER._process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)""")
     assert done.returncode == -signal.SIGKILL
