@@ -2,7 +2,8 @@
 
 An analysis, not a pass.  It answers two questions with one walk: which leaves of the state need a cotangent at all (step counters, frozen
 parameters and keys do not), and which operands of an `enzyme.*` op are active.  A value that is neither floating point nor complex carries no
-derivative, and `enzyme.ignore_derivatives` ends one.  Loops and conditionals are taken whole: every result depends on every operand and on every value
+derivative, `enzyme.ignore_derivatives` ends one, and so does a function that is constant but for its jumps (`sign`, `floor`): for JAX their derivative is no
+number, not even 0, and must not meet an infinity further up.  Loops and conditionals are taken whole: every result depends on every operand and on every value
 captured from outside.  So is a function that JAX differentiates: a custom rule may send a derivative past an integer or a stopped value (a straight-through
 estimator; the implicit derivative of a linear solve).  That is conservative, so it can cost a buffer, never a wrong zero.  Complex values carry derivatives:
 no leaf is complex, but JAX may differentiate a function with a Fourier transform inside.
@@ -18,6 +19,8 @@ from jaxlib.mlir.dialects import func
 from metagrad.compiler import functions
 
 Dependence = list[frozenset[int]]
+
+_ENDS = {"enzyme.ignore_derivatives", *(f"stablehlo.{name}" for name in ("sign", "floor", "ceil", "round_nearest_even", "round_nearest_afz"))}
 
 
 def dependence(module: ir.Module, function: func.FuncOp, known: dict[str, Dependence] | None = None) -> Dependence:
@@ -40,7 +43,7 @@ def dependence(module: ir.Module, function: func.FuncOp, known: dict[str, Depend
 
 
 def _visit(module: ir.Module, op: ir.OpView, reach: dict, known: dict[str, Dependence]) -> None:
-    if op.operation.name == "enzyme.ignore_derivatives":
+    if op.operation.name in _ENDS:
         return
     if isinstance(op, func.CallOp):
         callee = functions.find(module, op.callee.value)

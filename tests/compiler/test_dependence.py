@@ -62,6 +62,13 @@ def test_ignore_derivatives_ends_a_dependence():
     assert of(body, results="%s: tensor<3xf32>, %x: tensor<3xf32>") == [set(), {1}]
 
 
+@pytest.mark.parametrize("jump", ["sign", "floor", "ceil", "round_nearest_even", "round_nearest_afz"])
+def test_what_is_constant_but_for_jumps_ends_a_dependence(jump):
+    body = f"""%s = stablehlo.{jump} %a : tensor<3xf32>
+              %x = stablehlo.multiply %s, %b : tensor<3xf32>"""
+    assert of(body, results="%s: tensor<3xf32>, %x: tensor<3xf32>") == [set(), {1}]
+
+
 def test_calls_are_looked_into():
     """Twice the same function, with its arguments exchanged; what it stops stays stopped."""
     others = """
