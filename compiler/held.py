@@ -8,7 +8,8 @@ So each one comes with a mark that Enzyme knows nothing of and therefore leaves 
 
 Between two orders `renew` puts the op back in front of every mark, and when all is differentiated `erase` takes the marks away.
 
-The exact lowerings (frontend/exact_lowerings.py) attach derivatives to values as `a - (held(d) - d)`, a zero with a derivative.  `erase` makes that `a` again.
+A second mark, @metagrad.anchored, is for zeros that carry a derivative, `anchored(d) - d` (frontend/exact_lowerings/values.py). Before it takes the marks away
+`erase` takes these zeros out of the program (zeros.py).
 """
 
 from __future__ import annotations
@@ -17,77 +18,79 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler import functions
+from metagrad.compiler import functions, zeros
 
 IGNORE = "enzyme.ignore_derivatives"
-MARK = "metagrad.held"
+HELD = "metagrad.held"
+ANCHORED = "metagrad.anchored"
 
 
 def hold(value: ir.Value) -> ir.Value:
     """The value as a constant of differentiation, at the current insertion point."""
-    return mark(_ignore(value))
+    return _mark(ignore(value), HELD)
 
 
-def mark(value: ir.Value) -> ir.Value:
+def anchor(value: ir.Value) -> ir.Value:
+    """The same; what is left of its difference to the value is zero."""
+    return _mark(ignore(value), ANCHORED)
+
+
+def ignore(value: ir.Value) -> ir.Value:
+    """The value as a constant of the next differentiation alone."""
+    return ir.Operation.create(IGNORE, results=[value.type], operands=[value]).result
+
+
+def _mark(value: ir.Value, target: str) -> ir.Value:
     return ir.Operation.create(
         "stablehlo.custom_call",
         results=[value.type],
         operands=[value],
-        attributes={"call_target_name": ir.StringAttr.get(MARK)},
+        attributes={"call_target_name": ir.StringAttr.get(target)},
     ).result
 
 
 def renew(module: ir.Module) -> None:
     """Puts `enzyme.ignore_derivatives` in front of every mark."""
-    for op in _marks(module):
-        with ir.InsertionPoint(op), op.location:
-            op.operands[0] = _ignore(op.operands[0])
+    for op in _ops(module):
+        if _is_mark(op):
+            with ir.InsertionPoint(op), op.location:
+                op.operands[0] = ignore(op.operands[0])
 
 
 def erase(module: ir.Module) -> None:
-    """Replaces `a - (held(d) - d)` by `a`, and what is still held by the value itself."""
-    for op in _marks(module):
-        source = _without_ignore(op.operands[0])
-        for difference in [use.owner for use in op.results[0].uses]:
-            if not _is(difference, "stablehlo.subtract") or difference.operands[0] != op.results[0]:
-                continue
-            if _without_ignore(difference.operands[1]) == source:
-                for whole in [use.owner for use in difference.results[0].uses]:
-                    if _is(whole, "stablehlo.subtract") and whole.operands[1] == difference.results[0]:
-                        whole.results[0].replace_all_uses_with(whole.operands[0])
+    """Takes out the zeros that carried a derivative, and replaces what is still held by the value itself."""
     for op in _ops(module):
-        if _is_mark(op) or op.operation.name == IGNORE:
+        if op.operation.name == IGNORE:
+            op.results[0].replace_all_uses_with(op.operands[0])
+            op.operation.erase()
+    for function in _functions(module):
+        zeros.run(functions.body(function), _is_anchored_difference)
+    for op in _ops(module):
+        if _is_mark(op):
             op.results[0].replace_all_uses_with(op.operands[0])
             op.operation.erase()
 
 
-def _ignore(value: ir.Value) -> ir.Value:
-    return ir.Operation.create(IGNORE, results=[value.type], operands=[value]).result
+def _is_anchored_difference(op: ir.OpView) -> bool:
+    """Whether the op is `anchored(d) - d` or `d - anchored(d)`."""
+    if op.operation.name != "stablehlo.subtract":
+        return False
+    left, right = op.operands
+    return _is_anchor_of(left, right) or _is_anchor_of(right, left)
 
 
-def _without_ignore(value: ir.Value) -> ir.Value:
-    """In a function that nobody differentiated the op is still there."""
-    while _is(value.owner, IGNORE):
-        value = value.owner.operands[0]
-    return value
+def _is_anchor_of(value: ir.Value, other: ir.Value) -> bool:
+    owner = value.owner
+    return not isinstance(owner, ir.Block) and _is_mark(owner.opview, ANCHORED) and owner.operands[0] == other
 
 
-def _is(owner, name: str) -> bool:
-    return not isinstance(owner, ir.Block) and owner.operation.name == name
+def _is_mark(op: ir.OpView, *targets: str) -> bool:
+    return isinstance(op, hlo.CustomCallOp) and op.call_target_name.value in (targets or (HELD, ANCHORED))
 
 
-def _is_mark(op: ir.OpView) -> bool:
-    return isinstance(op, hlo.CustomCallOp) and op.call_target_name.value == MARK
-
-
-def _marks(module: ir.Module) -> list[ir.OpView]:
-    return [op for op in _ops(module) if _is_mark(op)]
+def _functions(module: ir.Module) -> list[func.FuncOp]:
+    return [op for op in module.body.operations if isinstance(op, func.FuncOp)]
 
 
 def _ops(module: ir.Module) -> list[ir.OpView]:
-    return [
-        op
-        for function in module.body.operations
-        if isinstance(function, func.FuncOp)
-        for op in functions.walk(functions.body(function))
-    ]
+    return [op for function in _functions(module) for op in functions.walk(functions.body(function))]

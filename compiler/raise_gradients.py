@@ -2,10 +2,14 @@
 
     %r:2 = stablehlo.custom_call @metagrad.grad(%p, %b) {called_computations = [@loss], backend_config = {wrt = [0]}}
     %s   = stablehlo.custom_call @metagrad.stop_gradient(%x)
+    %o   = stablehlo.custom_call @metagrad.once(%x)
+    %a   = stablehlo.custom_call @metagrad.anchor(%x)
 ->
     %r:2 = "metagrad.grad"(%p, %b) {loss = @loss, wrt = [0]}
     %i   = "enzyme.ignore_derivatives"(%x)
     %s   = stablehlo.custom_call @metagrad.held(%i)                     a mark that outlives the first order (held.py)
+    %o   = "enzyme.ignore_derivatives"(%x)
+    %a   = stablehlo.custom_call @metagrad.anchored(%j)                 with %j = "enzyme.ignore_derivatives"(%x)
 
 JAX's lowering verifies every op that it emits, so an op of a dialect that it does not know has to pass through as a custom call.
 """
@@ -22,6 +26,10 @@ NAME = "raise-gradients"
 
 GRAD = "metagrad.grad"
 STOP_GRADIENT = "metagrad.stop_gradient"
+ONCE = "metagrad.once"
+ANCHOR = "metagrad.anchor"
+
+_STOPS = {STOP_GRADIENT: held.hold, ONCE: held.ignore, ANCHOR: held.anchor}
 
 
 def run(module: ir.Module) -> None:
@@ -33,9 +41,9 @@ def run(module: ir.Module) -> None:
                 continue
             if op.call_target_name.value == GRAD:
                 _raise_grad(op)
-            elif op.call_target_name.value == STOP_GRADIENT:
+            elif op.call_target_name.value in _STOPS:
                 with ir.InsertionPoint(op), op.location:
-                    stopped = held.hold(op.operands[0])
+                    stopped = _STOPS[op.call_target_name.value](op.operands[0])
                 op.results[0].replace_all_uses_with(stopped)
                 op.operation.erase()
 

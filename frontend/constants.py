@@ -2,7 +2,7 @@
 
     m = reduce_max(a); s = stop_gradient(m); e = exp(a - s)         the derivative of reduce_max is never asked for
 
-The exact lowerings (exact_lowerings.py) carry a derivative along beside the value.  The maximum inside every softmax and logsumexp is stopped, so what it
+The exact lowerings (exact_lowerings/) carry a derivative along beside the value.  The maximum inside every softmax and logsumexp is stopped, so what it
 carries would be work for nothing: a walk from the results backward finds such equations and replaces them by the value alone.
 """
 
@@ -12,14 +12,15 @@ import jax
 from jax._src import core
 from jax.extend.core import primitives
 
-from metagrad.frontend import capabilities, exact_lowerings
+from metagrad.frontend import capabilities
+from metagrad.frontend.exact_lowerings import values
 from metagrad.frontend.sites import bind, where
 
 _CALLS = {primitives.jit_p}
 
 
 def hold(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
-    """The same function, equations without a read derivative replaced by `exact_lowerings.value` of them."""
+    """The same function, equations without a read derivative replaced by `exact_lowerings.values.value` of them."""
     rewritten = jax.make_jaxpr(lambda *args: _evaluate(closed, [True] * len(closed.out_avals), args))(*closed.in_avals)
     return rewritten
 
@@ -36,7 +37,7 @@ def _evaluate(closed: core.ClosedJaxpr, wanted_results: list[bool], args) -> lis
             if eqn.primitive in _CALLS and _stops(eqn.params["jaxpr"].jaxpr, results_wanted):
                 results = _evaluate(eqn.params["jaxpr"], results_wanted, operands)
             elif not any(results_wanted) and _carries(eqn):
-                results = exact_lowerings.value(eqn.primitive, *operands, **eqn.params)
+                results = values.value(eqn.primitive, *operands, **eqn.params)
                 results = results if eqn.primitive.multiple_results else [results]
             else:
                 results = bind(eqn, operands)
@@ -66,4 +67,4 @@ def _stops(jaxpr: core.Jaxpr, wanted_results: list[bool]) -> bool:
 def _carries(eqn) -> bool:
     """Whether the table gives this equation a lowering that carries a derivative."""
     capability = capabilities.CAPABILITIES.get(eqn.primitive)
-    return capability is not None and capability.lowering is not None
+    return capability is not None and (capability.lowering is not None or capability.by_rule)

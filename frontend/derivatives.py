@@ -1,6 +1,6 @@
 """Who differentiates what: for each function of a step, Enzyme where it is proven to mean what JAX means, JAX where it is not.
 
-Enzyme differentiates StableHLO, where custom rules are gone.  So every function is checked on its jaxpr against the table in capabilities.py:
+Enzyme differentiates StableHLO, where custom rules are gone.  So every function is checked on its jaxpr against the table (capabilities/table.py):
 
     enzyme        all of it is proven: Enzyme does every order.
     jax-reverse   JAX makes the backward pass when the function is traced, Enzyme the forward mode over it (the mixed-mode product of an inner gradient).

@@ -1,7 +1,7 @@
 """From jaxprs to one MLIR module that keeps JAX's derivative semantics: the `traced` stage.
 
 One lowering by JAX, with its rules overridden where the derivative would be lost: an inner gradient becomes a custom call that names its loss, and
-`stop_gradient` leaves a mark (the table's own overrides come on top).  What comes out is renamed and raised; see compiler/functions.py for the functions a
+the table's overrides (capabilities.py) keep what JAX's derivative is.  What comes out is renamed and raised; see compiler/functions.py for the functions a
 metagrad module holds.
 """
 
@@ -10,7 +10,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 import jax
-from jax._src import ad_util, core
+from jax._src import core
 from jax._src.interpreters import mlir
 from jax.extend.core import Primitive, jaxpr_as_fun
 from jaxlib.mlir import ir
@@ -19,7 +19,8 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler import functions, raise_gradients
 from metagrad.compiler.functions import Arguments
-from metagrad.frontend import capabilities, constants, exact_lowerings
+from metagrad.frontend import capabilities, constants
+from metagrad.frontend.exact_lowerings import values
 from metagrad.frontend.sites import site_p
 
 Derivatives = dict[str, core.ClosedJaxpr]
@@ -55,10 +56,7 @@ def lower(
         results = [ty for aval in ctx.avals_out for ty in mlir.aval_to_ir_types(ctx.module_context, aval)]
         return _custom_call(raise_gradients.GRAD, results, operands, said, list(names.values()))
 
-    def lower_stop_gradient(ctx, operand):
-        return _custom_call(raise_gradients.STOP_GRADIENT, [operand.type], [operand], {}, [])
-
-    rules = ((site_p, lower_site), (ad_util.stop_gradient_p, lower_stop_gradient), *capabilities.overrides())
+    rules = ((site_p, lower_site), *capabilities.overrides())
     names = list(pieces)
 
     def program(*groups):
@@ -86,7 +84,7 @@ def _as_run_shapes(*avals, jaxpr):
 
 def _lower_as_run(ctx: mlir.LoweringRuleContext, *operands, jaxpr: core.ClosedJaxpr):
     """Lowers by JAX's own rules, no derivative carried along: what runs is bit for bit what the user wrote."""
-    ctx = ctx.replace(module_context=exact_lowerings.without_overrides(ctx.module_context))
+    ctx = ctx.replace(module_context=values.without_overrides(ctx.module_context))
     return mlir.lower_fun(jaxpr_as_fun(jaxpr))(ctx, *operands)
 
 

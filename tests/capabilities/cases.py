@@ -17,6 +17,8 @@ inf, nan = np.inf, np.nan
 EDGES = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.5, -3.0, 1e-5, 40.0, -100.0, 100.0, -1000.0, 1000.0, 1e-12, 1e12, inf, -inf, nan]
 MILD = [e for e in EDGES if abs(e) <= 100 or not np.isfinite(e)]
 FINITE = [e for e in EDGES if np.isfinite(e)]
+LARGE = [e for e in FINITE if abs(e) > 1e-4]  # where JAX subtracts numbers that are nearly equal
+POSITIVE = [e for e in FINITE if e > 0]
 COTANGENTS = [1.3, -0.7, 0.0, inf, nan]
 NUMBERS = np.random.default_rng(0)
 
@@ -68,7 +70,9 @@ for name in (
     "neg sin cos tanh logistic exp exp2 log log1p expm1 sqrt rsqrt cbrt abs erf erfc erf_inv asin acos atan sinh cosh asinh square"
 ).split():
     elementwise(name, getattr(lax, name), EDGES)
-elementwise("lgamma", lax.lgamma, [e for e in FINITE if e > 0], orders=1)
+elementwise("tan", lax.tan, EDGES)
+elementwise("acosh", lax.acosh, EDGES)
+elementwise("atanh", lax.atanh, EDGES)
 elementwise("sign", lambda x: lax.sign(x) * x, EDGES)
 elementwise("floor", lambda x: lax.floor(x) + x, EDGES)
 elementwise("ceil", lambda x: lax.ceil(x) + x, EDGES)
@@ -98,6 +102,22 @@ elementwise("copy", lambda x: jnp.array(x, copy=True) * x, EDGES)
 
 for name in "relu relu6 silu gelu elu mish hard_swish hard_tanh leaky_relu celu selu squareplus soft_sign log_sigmoid softplus sigmoid".split():
     elementwise(name, getattr(jax.nn, name), EDGES + [6.0, 3.0], proves="activations", rounded=True)
+for name in "log1mexp".split():
+    elementwise(name, getattr(jax.nn, name), [0.5, 1.0, 2.5, 40.0, 0.0], proves="activations", rounded=True)
+elementwise("logaddexp2", jnp.logaddexp2, *[[e for e in MILD if abs(e) != 100]] * 2, proves="activations", rounded=True)
+SPECIAL = {
+    "sinc": FINITE, "i0": FINITE, "i0e": LARGE, "i1": LARGE, "i1e": LARGE, "entr": EDGES, "logit": [0.0, 0.1, 0.5, 0.9, 1.0, -1.0, 2.0], "expit": EDGES,
+    "ndtr": EDGES, "log_ndtr": FINITE, "ndtri": [0.1, 0.3, 0.5, 0.99], "gammaln": POSITIVE, "erfcx": [0.0, 0.5, -0.5, 2.5, 40.0], "dawsn": [0.0, 0.5, -0.5, 2.5],
+    "expi": [0.5, 1.0, -0.5, -3.0, 2.5], "gamma": [0.5, 1.0, 2.5, 3.0], "factorial": [0.5, 1.0, 2.5], "spence": [0.5, 1.5, 2.5, 1.0],
+}
+for name, points in SPECIAL.items():
+    module = jnp if name in ("sinc", "i0") else jax.scipy.special
+    elementwise(f"special {name}", getattr(module, name), points, proves="special", rounded=True)
+for name in "xlogy xlog1py rel_entr kl_div".split():
+    elementwise(f"special {name}", getattr(jax.scipy.special, name), *[[0.0, 1.0, 0.5, 2.5, 1e-5, 40.0]] * 2, proves="special", rounded=True)
+elementwise("special zeta", lambda q: jax.scipy.special.zeta(2.5, q), [0.5, 1.0, 2.5], proves="special", rounded=True)
+elementwise("special gammainc", lambda x: jax.scipy.special.gammainc(1.5, x), [0.5, 1.0, 2.5, 40.0], proves="special", rounded=True)
+elementwise("special betaln", jax.scipy.special.betaln, *[[0.5, 1.0, 2.5, 40.0]] * 2, proves="special", rounded=True)
 elementwise("gelu exact", lambda x: jax.nn.gelu(x, approximate=False), EDGES, proves="activations", rounded=True)
 elementwise("log abs", lambda x: jnp.log(jnp.abs(x) + 1e-6), EDGES, proves="abs log")
 
@@ -113,6 +133,14 @@ elementwise("clamp", lax.clamp, *[[0.0, 1.0, -1.0, 0.5, 2.0, inf, -inf]] * 3)
 case("pow, integer exponent", lambda x, n: lax.pow(x, n), np.repeat([0.0, 1.0, -2.0, 0.9], 4), np.tile(np.int32([0, 1, 2, -3]), 4), proves="pow")
 case("bias correction", lambda x, n: x / (1 - 0.9 ** n.astype(x.dtype)), normal(3), np.int32(3), proves="pow div")
 case("scalar operand", lambda x, s: jnp.maximum(x, s) + s * x + jnp.minimum(s, x), normal(3), np.float64(0.3), proves="max min")
+
+for name in "lgamma digamma bessel_i0e bessel_i1e".split():
+    elementwise(name, getattr(lax, name), POSITIVE if "gamma" in name else LARGE, rounded=True)
+elementwise("polygamma", lambda x: lax.polygamma(lax.full_like(x, 1), x), POSITIVE, rounded=True)
+elementwise("igamma", lambda x: lax.igamma(lax.full_like(x, 1.5), x), POSITIVE, rounded=True)
+case("igamma in a", lambda a, x: lax.igamma(a, x), np.array([0.5, 1.5, 3.0]), np.array([0.5, 1.5, 7.0]), orders=1, proves="igamma igamma_grad_a", rounded=True)
+elementwise("igammac", lambda x: lax.igammac(lax.full_like(x, 1.5), x), POSITIVE, rounded=True)
+elementwise("betainc", lambda x: lax.betainc(lax.full_like(x, 1.5), lax.full_like(x, 2.0), x), [0.1, 0.5, 0.9], proves="regularized_incomplete_beta", rounded=True)
 
 # --- Constants of differentiation, and zeros that JAX does not have --------------------------------------------
 
@@ -138,6 +166,9 @@ case("stack", lambda x, y: jnp.stack([x, y], 1) ** 2, A, B)
 case("unstack", lambda x: [y * y for y in jnp.unstack(x, axis=1)], A)
 case("tile", lambda x: jnp.tile(x, (2, 1, 3)) ** 2, A)
 case("pad", lambda x: lax.pad(x * x, lax.full((), 0.7, x.dtype), ((1, 2, 0), (0, 0, 1), (0, 1, 0))) ** 2, A)
+for config in (((-1, 2, 0), (1, -2, 1)), ((0, -1, 2), (-2, -1, 0))):
+    case(f"pad {config}", lambda x, c=config: lax.pad(x * x, lax.full((), 0.7, x.dtype), c) ** 2, normal(4, 5), proves="pad")
+case("add_any", lambda x, y: jax.grad(lambda x: jnp.sum(jnp.sin(x) * x * y))(x), normal(3), normal(3))
 case("rev", lambda x: lax.rev(x, (0, 2)) ** 2, A)
 case("slice", lambda x: lax.slice(x, (0, 1, 0), (2, 3, 4), (1, 1, 2)) ** 2, A)
 case("split", lambda x: [y * y for y in jnp.split(x, [1, 3], 2)], A)
@@ -196,6 +227,7 @@ for axis, reverse in ((0, False), (1, True)):
     for name in ("cumsum", "cumprod", "cummax", "cummin"):
         X = np.array([[1.0, 2.0, 2.0, 0.0, -1.0], [2.0, 1.0, 2.0, 0.0, 3.0], [2.0, 2.0, 1.0, 5.0, 3.0]])
         case(f"{name} {axis}", lambda x, f=getattr(lax, name), a=axis, r=reverse: f(x, axis=a, reverse=r), X, proves=name, rounded=True)
+case("cumlogsumexp ties", lambda x: lax.cumlogsumexp(x, axis=1, reverse=True), np.array([[0.0, 0.0, 1.0], [-inf, 0.0, 0.0], [2.0, 2.0, 2.0]]), proves="cumlogsumexp", rounded=True)
 case("cumlogsumexp", lambda x: lax.cumlogsumexp(x, axis=1), normal(3, 5), rounded=True)
 
 # --- Orderings ---------------------------------------------------------------------------------------------------
@@ -217,6 +249,10 @@ case("contract two axes", lambda x, y: jnp.einsum("abc,bcd->da", x, y), normal(2
 case("outer", lambda x, y: jnp.outer(x, y) ** 2, normal(3), normal(4), proves="dot_general mul")
 case("matmul with itself", lambda x: x @ x.T, normal(3, 4), proves="dot_general", rounded=True)
 case("matmul infinite", lambda x, y: jnp.exp(x) @ y, np.array([[0.0, -inf], [1.0, 2.0]]), normal(2, 2), proves="dot_general", rounded=True)
+
+for name, types in {"bf16 to f32": (jnp.bfloat16, jnp.bfloat16, jnp.float32), "bf16 by f32": (jnp.bfloat16, jnp.float32, None)}.items():
+    case(f"matmul {name}", lambda x, y, t=types: lax.dot(x.astype(t[0]), y.astype(t[1]), preferred_element_type=t[2]), normal(3, 4), normal(4, 5),
+         proves="dot_general", rounded=True, loosen=1e9)
 
 IMAGE = normal(2, 7, 6, 4)
 for label, channels, options in (

@@ -27,20 +27,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from enzyme_ad.jax import enzyme_call
-from jax._src import ad_util
 from jax._src.interpreters import mlir
 from jax._src.lib import xla_client
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func, stablehlo
 
+from metagrad.compiler import held, raise_gradients
 from metagrad.compiler.expand import FIRST_ORDER, SECOND_ORDER
-
-
-def lower_stop_gradient(ctx, x):
-    """`enzyme.ignore_derivatives`, which the first differentiation honours and removes, and a mark that outlives it."""
-    x.type.context.allow_unregistered_dialects = True
-    ignored = ir.Operation.create("enzyme.ignore_derivatives", results=[x.type], operands=[x]).result
-    return [stablehlo.custom_call([x.type], [ignored], "metagrad.held")]
 
 
 def is_float(x):
@@ -113,7 +106,7 @@ class Job:
         """Adds `@name` (the case) and `@name_reverse` (its vjp) to the module."""
         traced = jax.jit(self.outputs, keep_unused=True).trace(*self.x)
         text = traced.lower(_private_parameters=mlir.LoweringParameters(
-            override_lowering_rules=((ad_util.stop_gradient_p, lower_stop_gradient), *overrides),
+            override_lowering_rules=overrides,
         )).as_text(debug_info=True)
         source = ir.Module.parse(text)
         symbols = [ir.StringAttr(op.attributes["sym_name"]).value for op in source.body.operations]
@@ -187,6 +180,7 @@ def enzyme_module(jobs, overrides):
                     results += part
             func.ReturnOp(results)
         main.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, [r.type for r in results]))
+        raise_gradients.run(module)
         return module.operation.get_asm(enable_debug_info=True)
 
 
@@ -200,19 +194,6 @@ def custom_calls(module, target):
 
     module.operation.walk(visit)
     return found
-
-
-def erase_attachments(module):
-    """`a - (held(d) - d)` becomes a, and `held(x)` becomes x: what kept derivatives alive has done its work."""
-    for op in custom_calls(module, "metagrad.held"):
-        for difference in [use.owner for use in op.results[0].uses]:
-            if difference.name != "stablehlo.subtract" or list(difference.operands) != [op.results[0], op.operands[0]]:
-                continue
-            for outer in [use.owner for use in difference.results[0].uses]:
-                if outer.name == "stablehlo.subtract" and outer.operands[1] == difference.results[0]:
-                    outer.results[0].replace_all_uses_with(outer.operands[0])
-    for op in custom_calls(module, "metagrad.held"):
-        op.results[0].replace_all_uses_with(op.operands[0])
 
 
 def restore_main(module):
@@ -229,10 +210,7 @@ def between_orders(text):
         context.allow_unregistered_dialects = True
         module = ir.Module.parse(text)
         restore_main(module)
-        for op in custom_calls(module, "metagrad.held"):
-            with ir.InsertionPoint(op):
-                renewed = ir.Operation.create("enzyme.ignore_derivatives", results=[op.operands[0].type], operands=[op.operands[0]])
-            op.operands[0] = renewed.result
+        held.renew(module)
         for op in custom_calls(module, "metagrad.fwddiff"):
             fn = ir.FlatSymbolRefAttr(ir.ArrayAttr(op.attributes["called_computations"])[0]).value
             active = [ir.StringAttr(a).value for a in ir.ArrayAttr(ir.DictAttr(op.attributes["backend_config"])["activity"])]
@@ -246,8 +224,9 @@ def between_orders(text):
 
 def run_module(text, arguments):
     with mlir.make_ir_context() as context, ir.Location.unknown(context):
+        context.allow_unregistered_dialects = True
         module = ir.Module.parse(text)
-        erase_attachments(module)
+        held.erase(module)
         restore_main(module)
         client = jax.devices()[0].client
         loaded = client.compile_and_load(str(module), client.local_devices()[:1], xla_client.CompileOptions())

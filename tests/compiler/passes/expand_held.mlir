@@ -19,18 +19,41 @@ func.func private @step_vjp(%w: tensor<f64>, %v: tensor<f64>) -> tensor<f64> {
   return %t : tensor<f64>
 }
 
-// A value that carries another derivative: w - (held(d) - d) is w, with the derivative of w + d. Nothing of it is left where it is not differentiated.
+// A value that carries another derivative: w - (anchored(d) - d) is w, with the derivative of w + d. Nothing of it is left where it is not differentiated.
 // CHECK-LABEL: func.func private @update(
 // CHECK-NOT:     metagrad.held
 // CHECK:         [[TWICE:%.+]] = stablehlo.add %arg0, %arg0
 // CHECK-NEXT:    return [[TWICE]]
 func.func private @update(%w: tensor<f64>, %d: tensor<f64>) -> tensor<f64> {
   %ignored = "enzyme.ignore_derivatives"(%d) : (tensor<f64>) -> tensor<f64>
-  %held = stablehlo.custom_call @metagrad.held(%ignored) : (tensor<f64>) -> tensor<f64>
-  %zero = stablehlo.subtract %held, %ignored : tensor<f64>
+  %anchored = stablehlo.custom_call @metagrad.anchored(%ignored) : (tensor<f64>) -> tensor<f64>
+  %zero = stablehlo.subtract %anchored, %ignored : tensor<f64>
   %carrying = stablehlo.subtract %w, %zero : tensor<f64>
   %twice = stablehlo.add %carrying, %carrying : tensor<f64>
   return %twice : tensor<f64>
+}
+
+// What such a zero multiplies is zero as well, also where it is not a number: w + c * (d - anchored(d)) is w.
+// CHECK-LABEL: func.func private @multiplied(
+// CHECK-NEXT:    return %arg0
+func.func private @multiplied(%w: tensor<f64>, %d: tensor<f64>, %c: tensor<f64>) -> tensor<f64> {
+  %anchored = stablehlo.custom_call @metagrad.anchored(%d) : (tensor<f64>) -> tensor<f64>
+  %zero = stablehlo.subtract %d, %anchored : tensor<f64>
+  %product = stablehlo.multiply %c, %zero : tensor<f64>
+  %sum = stablehlo.add %product, %w : tensor<f64>
+  return %sum : tensor<f64>
+}
+
+// The same as a user writes it with stop_gradient is computed as it stands.
+// CHECK-LABEL: func.func private @straight_through(
+// CHECK-NEXT:    [[ZERO:%.+]] = stablehlo.subtract %arg1, %arg1
+// CHECK-NEXT:    [[SUM:%.+]] = stablehlo.add %arg0, [[ZERO]]
+// CHECK-NEXT:    return [[SUM]]
+func.func private @straight_through(%w: tensor<f64>, %d: tensor<f64>) -> tensor<f64> {
+  %held = stablehlo.custom_call @metagrad.held(%d) : (tensor<f64>) -> tensor<f64>
+  %zero = stablehlo.subtract %d, %held : tensor<f64>
+  %sum = stablehlo.add %w, %zero : tensor<f64>
+  return %sum : tensor<f64>
 }
 
 func.func private @loss_grad(%w: tensor<f64>) -> tensor<f64> {

@@ -47,6 +47,18 @@ func.func private @loss(%w: tensor<3xf32>, %b: tensor<3xf32>) -> tensor<f32> {
   return %l : tensor<f32>
 }
 
+// A constant of the first differentiation alone has no mark; one whose difference to the value is zero has its own.
+// CHECK-LABEL: func.func private @marks(
+// CHECK-NEXT:    [[ONCE:%.+]] = "enzyme.ignore_derivatives"(%arg0)
+// CHECK-NEXT:    [[IGNORED:%.+]] = "enzyme.ignore_derivatives"(%arg0)
+// CHECK-NEXT:    [[ANCHORED:%.+]] = stablehlo.custom_call @metagrad.anchored([[IGNORED]])
+// CHECK-NEXT:    return [[ONCE]], [[ANCHORED]]
+func.func private @marks(%x: tensor<f32>) -> (tensor<f32>, tensor<f32>) {
+  %once = stablehlo.custom_call @metagrad.once(%x) : (tensor<f32>) -> tensor<f32>
+  %anchor = stablehlo.custom_call @metagrad.anchor(%x) : (tensor<f32>) -> tensor<f32>
+  return %once, %anchor : tensor<f32>, tensor<f32>
+}
+
 func.func private @loss_vjp(%w: tensor<3xf32>, %b: tensor<3xf32>, %seed: tensor<f32>) -> (tensor<3xf32>, tensor<3xf32>) {
   return %w, %b : tensor<3xf32>, tensor<3xf32>
 }

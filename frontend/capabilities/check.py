@@ -1,0 +1,188 @@
+"""The check of a function against the table: which of its equations Enzyme is not known to differentiate as JAX does.
+
+Cost: one walk over the jaxpr; where JAX's own rule is lowered beside the value, one over the rule too.
+"""
+
+import dataclasses
+from collections.abc import Sequence
+from functools import partial
+
+from jax._src import source_info_util
+from jax.extend import core
+from jax.extend.core import primitives as P
+
+from metagrad.frontend.capabilities.table import BOTH, CAPABILITIES, WITHOUT_DERIVATIVE
+from metagrad.frontend.capabilities.true_rules import TRUE_RULES, true_rule
+from metagrad.frontend.exact_lowerings import jaxs_rules
+from metagrad.frontend.exact_lowerings.values import is_complex, is_float
+
+CUSTOM_RULE = "custom rule"
+"""Why a `custom_jvp` or `custom_vjp` function that is not known to be a true derivative is refused."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Unproven:
+    """An equation that Enzyme is not known to differentiate as JAX does."""
+
+    primitive: str
+    source: str
+    why: str
+
+    def __iter__(self):
+        return iter((self.primitive, self.source, self.why))
+
+
+@dataclasses.dataclass(frozen=True)
+class Walk:
+    """What is looked for: the mode, how many orders of rules are left (jaxs_rules.py), and what was found."""
+
+    mode: str
+    order: int
+    found: dict[Unproven, None]
+
+    def dry(self) -> "Walk":
+        return dataclasses.replace(self, found={})
+
+
+def unproven(jaxpr, mode: str, active: Sequence[bool] | None = None) -> list[Unproven]:
+    """The equations of a closed jaxpr that Enzyme is not known to differentiate as JAX does.
+
+    Args:
+        jaxpr: a `ClosedJaxpr`, as `jax.make_jaxpr` gives it.
+        mode: "reverse" for first order, "forward" for forward over reverse.
+        active: for each input, whether it is differentiated; without it, all float inputs are.
+
+    Returns:
+        One entry (primitive, the user's source line, why) per equation; empty if Enzyme may differentiate the function.
+        An equation without a float operand that depends on an active input needs no proof: indices, masks, random bits.
+    """
+    if mode not in BOTH:
+        raise ValueError(f"mode must be 'reverse' or 'forward', not {mode!r}")
+    walk = Walk(mode, jaxs_rules.ORDERS, {})
+    if active is None:
+        active = [True] * len(jaxpr.in_avals)
+    _walk(jaxpr.jaxpr, list(active), walk)
+    return list(walk.found)
+
+
+def active_results(jaxpr, active: Sequence[bool]) -> list[bool]:
+    """Which results of a closed jaxpr carry a derivative, given which of its inputs do."""
+    return _walk(jaxpr.jaxpr, list(active), Walk("reverse", jaxs_rules.ORDERS, {}))
+
+
+def _walk(jaxpr, active, walk):
+    """Adds the unproven equations of an open jaxpr to what is found; gives which of its outputs are active."""
+    live = {v for v, a in zip(jaxpr.invars, active) if a and _carries(v.aval)}
+
+    def carries(v):
+        return not isinstance(v, core.Literal) and v in live
+
+    for eqn in jaxpr.eqns:
+        inputs = [carries(v) for v in eqn.invars]
+        outputs = _equation(eqn, inputs, walk)
+        live.update(v for v, a in zip(eqn.outvars, outputs) if a and _carries(v.aval))
+    return [carries(v) for v in jaxpr.outvars]
+
+
+def _carries(aval):
+    return is_float(aval) or is_complex(aval)
+
+
+def _equation(eqn, inputs, walk):
+    """Which outputs of an equation are active, given which inputs are."""
+    primitive, none = eqn.primitive, [False] * len(eqn.outvars)
+    every = [any(inputs)] * len(eqn.outvars)
+    avals = [v.aval for v in eqn.invars]
+
+    def unknown(why):
+        walk.found[Unproven(primitive.name, source_info_util.summarize(eqn.source_info), why)] = None
+        return every
+
+    if not any(inputs) or primitive is P.stop_gradient_p:
+        return none
+    if primitive in CALLS:
+        return CALLS[primitive](eqn, inputs, walk, unknown)
+    if any(is_complex(v.aval) for v in (*eqn.invars, *eqn.outvars)):
+        return unknown("complex numbers")
+    if primitive is P.custom_jvp_call_p:
+        function = true_rule(eqn.params)
+        if function is None or eqn.params["symbolic_zeros"]:
+            return unknown(CUSTOM_RULE)
+        return every if TRUE_RULES[function] or not (why := _in_the_rule(eqn, inputs, walk)) else unknown(why)
+    if primitive is P.custom_vjp_call_p:
+        return unknown(CUSTOM_RULE)
+    capability = CAPABILITIES.get(primitive)
+    if capability is None:
+        # Comparisons and the like: no output can carry a derivative.
+        if primitive in WITHOUT_DERIVATIVE:
+            return none
+        return unknown("no evidence that Enzyme's derivative is JAX's")
+    if walk.mode not in capability.modes:
+        return unknown(f"{' and '.join(capability.modes) or 'no'} mode is proven, {walk.mode} mode is not")
+    if capability.when and (why := capability.when(eqn.params, avals, inputs)):
+        return unknown(why)
+    if any(inputs[i] for i in capability.constant):
+        return unknown("a derivative in an operand in which JAX has none")
+    if capability.by_rule and (why := _in_the_rule(eqn, inputs, walk)):
+        return unknown(why)
+    return every
+
+
+def _in_the_rule(eqn, inputs, walk) -> str | None:
+    """Why JAX's rule for an equation is not covered, or None."""
+    if not walk.order:
+        return None
+    avals = [v.aval for v in eqn.invars]
+    moves = [a and m for a, m in zip(inputs, jaxs_rules.movable(avals))]
+    rule = jaxs_rules.tangent(eqn.primitive, eqn.params, avals, moves)
+    operands = inputs if walk.mode == "forward" else [False] * len(inputs)
+    inside = Walk(walk.mode, walk.order - 1, {})
+    _walk(rule.jaxpr, [*operands, *(True for m in moves if m)], inside)
+    return "; ".join(f"its rule has {u.primitive}: {u.why}" for u in inside.found) or None
+
+
+def _call(name, eqn, inputs, walk, unknown):
+    inner = eqn.params[name]
+    return _walk(getattr(inner, "jaxpr", inner), inputs, walk)
+
+
+def _cond(eqn, inputs, walk, unknown):
+    branches = [_walk(b.jaxpr, inputs[1:], walk) for b in eqn.params["branches"]]
+    return [any(outs) for outs in zip(*branches)]
+
+
+def _settled(body, consts, carry, xs, walk):
+    """What is active in a loop's carry once it has stopped growing from turn to turn."""
+    while True:
+        outs = _walk(body, consts + carry + xs, walk.dry())
+        grown = [a or b for a, b in zip(carry, outs)]
+        if grown == carry:
+            return carry
+        carry = grown
+
+
+def _scan(eqn, inputs, walk, unknown):
+    constants, carried = eqn.params["num_consts"], eqn.params["num_carry"]
+    consts, carry, xs = inputs[:constants], inputs[constants : constants + carried], inputs[constants + carried :]
+    body = eqn.params["jaxpr"].jaxpr
+    # Equations are judged once the carry has settled.
+    return _walk(body, consts + _settled(body, consts, carry, xs, walk) + xs, walk)
+
+
+def _while(eqn, inputs, walk, unknown):
+    tested, constants = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
+    consts, carry = inputs[tested : tested + constants], inputs[tested + constants :]
+    active = _settled(eqn.params["body_jaxpr"].jaxpr, consts, carry, [], walk)
+    if any(active):
+        unknown("a while_loop whose result is differentiated; JAX has no reverse mode for it either. Say it as a scan or a fori_loop with a fixed number of turns")
+    return active
+
+
+CALLS = {
+    P.jit_p: partial(_call, "jaxpr"),
+    P.closed_call_p: partial(_call, "call_jaxpr"),
+    P.remat_p: partial(_call, "jaxpr"),
+    P.cond_p: _cond,
+    P.scan_p: _scan,
+    P.while_p: _while,
+}

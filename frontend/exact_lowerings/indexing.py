@@ -1,0 +1,42 @@
+"""Gather and scatter: indices out of bounds."""
+
+import numpy as np
+from jax import lax
+from jax.extend.core import primitives
+
+from .values import plain
+
+
+def gather(x, indices, *, dimension_numbers, slice_sizes, mode, **parameters):
+    """With mode "clip" the indices are clipped by an op: Enzyme's scatter of the cotangents would drop those outside."""
+    if mode == lax.GatherScatterMode.CLIP:
+        bounds = index_bounds(x, [slice_sizes[d] for d in dimension_numbers.start_index_map], dimension_numbers.start_index_map, indices)
+        indices = lax.clamp(indices.dtype.type(0), indices, bounds)
+        mode = lax.GatherScatterMode.PROMISE_IN_BOUNDS
+    return plain(primitives.gather_p, x, indices, dimension_numbers=dimension_numbers, slice_sizes=slice_sizes, mode=mode, **parameters)
+
+
+def scatter(primitive):
+    """With mode "fill" an update outside the bounds is dropped, and so is its cotangent: Enzyme's gather would clip the index."""
+
+    def scattered(x, indices, updates, *, dimension_numbers, mode, **parameters):
+        if mode == lax.GatherScatterMode.FILL_OR_DROP:
+            window = iter(dimension_numbers.update_window_dims)
+            single = {*dimension_numbers.inserted_window_dims, *dimension_numbers.operand_batching_dims}
+            sizes = [1 if d in single else updates.shape[next(window)] for d in range(x.ndim)]
+            axes = dimension_numbers.scatter_dims_to_operand_dims
+            bounds = index_bounds(x, [sizes[d] for d in axes], axes, indices)
+            inside = lax.reduce_and((0 <= indices) & (indices <= bounds), [indices.ndim - 1])
+            rows = [d for d in range(updates.ndim) if d not in dimension_numbers.update_window_dims]
+            inside = lax.broadcast_in_dim(inside, updates.shape, rows)
+            updates = lax.select(inside, updates, lax.full_like(updates, 0))
+        return plain(primitive, x, indices, updates, dimension_numbers=dimension_numbers, mode=mode, **parameters)
+
+    return scattered
+
+
+def index_bounds(x, sizes, axes, indices):
+    """The largest index along each of the indexed axes at which a window of the given sizes fits, in the shape of `indices`."""
+    largest = np.array([x.shape[d] - n for d, n in zip(axes, sizes)])
+    largest = np.minimum(largest, np.iinfo(indices.dtype).max).astype(indices.dtype)
+    return lax.broadcast_in_dim(largest, indices.shape, (indices.ndim - 1,))

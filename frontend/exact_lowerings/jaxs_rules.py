@@ -1,0 +1,100 @@
+"""JAX's own rule of a primitive or of a custom function, lowered beside its value.
+
+    f(x)   ->   attach(value(f)(x), J(once(x)) moving(x))        J(x) t: the tangent by JAX's rule
+
+At first order x is a constant inside J, and `moving(x)` carries the derivative: Enzyme transposes the linear map J(x), as JAX does. What comes out,
+J(x)^T c, depends on x, and the second order differentiates it: so the derivative is JAX's at both orders, whatever f is, as long as Enzyme is exact for
+what J is made of. A function of whose derivatives none is known to the table, but all to JAX (digamma, say), is lowered so inside J as well, until no order is left.
+
+Cost: JAX's rule in place of Enzyme's; the value is computed once more where the rule computes it.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+import jax
+from jax._src import core
+from jax._src.interpreters import mlir
+from jax.extend.core import Primitive
+
+from .values import attach, is_float, jax_lowering, lower_jaxpr, moving, once, value, with_rules
+
+ORDERS = 2
+
+
+@dataclasses.dataclass(frozen=True)
+class ByRule:
+    """The lowering of a primitive that carries JAX's rule along.
+
+    Attributes:
+        primitive: whose lowering it is.
+        order: how often the result may be differentiated.
+        constant: operands in which JAX has no derivative.
+    """
+
+    primitive: Primitive
+    order: int = ORDERS
+    constant: tuple[int, ...] = ()
+
+    def __call__(self, ctx, *operands, **params):
+        moves = movable(ctx.avals_in, self.constant)
+        if not any(moves):
+            return jax_lowering(self.primitive, ctx, *operands, **params)
+        jaxpr = self.order and tangent(self.primitive, params, ctx.avals_in, moves)
+
+        def carrying(*xs):
+            values = value(self.primitive, *xs, **params)
+            values = values if self.primitive.multiple_results else [values]
+            if not self.order:
+                return values
+            movement = [moving(x) for x, moves_too in zip(xs, moves) if moves_too]
+            derivatives = iter(less_p.bind(*(once(x) if is_float(x) else x for x in xs), *movement, jaxpr=jaxpr))
+            return [attach(v, next(derivatives)) if is_float(v) else v for v in values]
+
+        return mlir.lower_fun(carrying)(ctx, *operands)
+
+
+def movable(avals, constant: Sequence[int] = ()) -> list[bool]:
+    """The operands in which a primitive is differentiated."""
+    return [is_float(a) and i not in constant for i, a in enumerate(avals)]
+
+
+def tangent(primitive: Primitive, params: dict, avals, moves: Sequence[bool]) -> core.ClosedJaxpr:
+    """(operands, tangents of those that move) -> tangents of the float results, by JAX's rule."""
+
+    def run(*args):
+        xs, tangents = args[: len(avals)], args[len(avals) :]
+
+        def of_moving(*moving):
+            given = iter(moving)
+            filled = [next(given) if moves_too else x for x, moves_too in zip(xs, moves)]
+            out = primitive.bind(*filled, **primitive.get_bind_params(params))
+            return [y for y in (out if primitive.multiple_results else [out]) if is_float(y)]
+
+        return jax.jvp(of_moving, [x for x, moves_too in zip(xs, moves) if moves_too], list(tangents))[1]
+
+    return jax.make_jaxpr(run)(*avals, *(a for a, moves_too in zip(avals, moves) if moves_too))
+
+
+less_p = Primitive("with_one_order_less")
+less_p.multiple_results = True
+
+
+@less_p.def_abstract_eval
+def _shapes(*avals, jaxpr):
+    return jaxpr.out_avals
+
+
+def _lower_less(ctx, *operands, jaxpr):
+    context = ctx.module_context
+    rules = context.lowering_parameters.override_lowering_rules
+    if rules is not None:
+        orders = [rule.order for _, rule in rules if isinstance(rule, ByRule)]
+        rules = tuple((p, dataclasses.replace(r, order=r.order - 1) if isinstance(r, ByRule) else r) for p, r in rules)
+        context = with_rules(context, rules, f"metagrad at order {max(orders) - 1}")
+    return lower_jaxpr(ctx.replace(module_context=context), jaxpr, *operands)
+
+
+mlir.register_lowering(less_p, _lower_less)

@@ -1,0 +1,34 @@
+"""Orderings: the indices are constants, the values are gathered."""
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.extend.core import primitives
+
+from .values import value
+
+
+def sort(*operands, dimension, is_stable, num_keys):
+    positions = lax.broadcasted_iota(np.int32, operands[0].shape, dimension)
+    *ordered, places = value(
+        primitives.sort_p, *operands, positions, dimension=dimension, is_stable=is_stable, num_keys=num_keys)
+    return [along(x, places, dimension) if jnp.issubdtype(x.dtype, jnp.floating) else y for x, y in zip(operands, ordered)]
+
+
+def top_k(x, *, k, axis):
+    _, places = value(primitives.top_k_p, x, k=k, axis=axis)
+    return along(x, places, axis), places
+
+
+def along(x, places, axis):
+    """x at `places` along one axis, all other axes in step."""
+    others = tuple(i for i in range(x.ndim) if i != axis)
+    numbers = lax.GatherDimensionNumbers(
+        offset_dims=(), collapsed_slice_dims=(axis,), start_index_map=(axis,),
+        operand_batching_dims=others, start_indices_batching_dims=others)
+    return lax.gather(x, lax.expand_dims(places, (x.ndim,)), numbers, (1,) * x.ndim, mode="promise_in_bounds")
+
+
+def chosen_index(primitive):
+    """`argmax` and `argmin`: Enzyme would look for the derivative of the comparison inside."""
+    return lambda x, **parameters: value(primitive, x, **parameters)
