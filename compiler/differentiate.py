@@ -47,7 +47,7 @@ def run(module: ir.Module) -> None:
     _write_outer_vjp(module, outer, [i for i in active if i < arguments.state])
     _write_step_vjp(module, arguments, active)
     _expand_gradients(module)
-    functions.drop_unreachable(module, ["step", "inner", "update", "outer", "step_vjp", "outer_vjp"])
+    functions.drop_unreachable(module, ["step", "inner", "update", "outer", "step_vjp", "outer_vjp", "prints", "outer_prints"])
 
 
 def _active_operands(module: ir.Module, arguments: Arguments, wrt: Sequence[str]) -> list[int]:

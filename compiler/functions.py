@@ -6,6 +6,8 @@ A metagrad module holds a small set of functions with fixed names and argument g
     @outer    (state, outer arguments)        -> (value, outer aux)
     @update   (state, meta, batch, inner)     -> (state', aux)          after `cut`; "inner" are the inner gradients' results
     @inner    (state, meta, batch)            -> (inner)                after `cut`
+    @prints   (state, meta, batch)            -> ()                     if the step prints
+    @outer_prints (state, outer arguments)    -> ()                     if the outer function prints
 
 The sizes of the groups stand in the module's `metagrad.arguments` attribute, so that a `.mlir` file says all that a pass needs.
 """

@@ -4,6 +4,7 @@
         state = state_slots[load[r]]
         for run in runs of segment r:
             for i in 0 .. run.steps:
+                @prints(state, meta, batch[t])                 if the step prints, and the run does not reuse gradients
                 inner  = @inner(state, meta, batch[t])         or, if the run reuses gradients, gradient_slots[run.reuse + i]
                 gradient_slots[run.keep + i] = inner           if the run keeps gradients
                 state, aux = @update(state, meta, batch[t], inner)
@@ -51,6 +52,7 @@ class _Writer:
         # The update as it is run needs nothing that only its differentiation needs.
         own = self.update.attributes["metagrad.run"].value if "metagrad.run" in self.update.attributes else "update"
         self.run_update = functions.need(module, own, NAME)
+        self.prints, self.outer_prints = functions.find(module, "prints"), functions.find(module, "outer_prints")
         if "metagrad.active" not in module.operation.attributes:
             raise ValueError(f"pass {NAME!r}: the module has no `metagrad.active` attribute; pass 'differentiate' writes it")
         self.active = [int(attr.value) for attr in module.operation.attributes["metagrad.active"]]
@@ -137,7 +139,7 @@ class _Writer:
         def one(i: ir.Value, carry: Carry) -> Carry:
             carry = self.take_gradient(i, keep, reuse, carry)
             return self.once_if(
-                compare(update, "EQ", index(1)), carry, self.apply, ("state", "aux", "t"), {"inner": carry["inner"]}
+                compare(update, "EQ", index(1)), carry, self.apply, ("state", "aux", "t"), {"inner": carry["inner"], "reuse": [reuse]}
             )
 
         carry = repeat(index(0), steps, carry, one)
@@ -167,6 +169,10 @@ class _Writer:
 
     def apply(self, carry: Carry, operands: Carry) -> Carry:
         t = carry["t"][0]
+        if self.prints is not None:
+            # A step that is made again from its kept gradient alone is not run.
+            seen = {"state": carry["state"], "batch": self.batch(t)}
+            once_if(compare(operands["reuse"][0], "LT", index(0)), {}, seen, self.print)
         results = functions.call(self.run_update, [*carry["state"], *self.meta, *self.batch(t), *operands["inner"]])
         state, aux = results[: self.arguments.state], results[self.arguments.state :]
         return {
@@ -175,7 +181,13 @@ class _Writer:
             "t": [hlo.add(t, index(1))],
         }
 
+    def print(self, _: Carry, operands: Carry) -> Carry:
+        functions.call(self.prints, [*operands["state"], *self.meta, *operands["batch"]])
+        return {}
+
     def reach_the_end(self, _: Carry, operands: Carry) -> Carry:
+        if self.outer_prints is not None:
+            functions.call(self.outer_prints, [*operands["state"], *self.outer_arguments])
         results = functions.call(self.outer_vjp, [*operands["state"], *self.outer_arguments])
         split = len(results) - len(self.active)
         return {"state_bar": results[split:], "outer": results[:split], "final": operands["state"]}

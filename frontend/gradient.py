@@ -17,6 +17,7 @@ import numpy as np
 from jax._src import core
 from jax._src.interpreters import partial_eval as pe
 
+from metagrad.frontend import prints
 from metagrad.frontend.inner_gradient import grad_p
 
 TRACING = jax.make_user_context(False)
@@ -125,7 +126,7 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         by_jax(*args, **kwargs)
         raise
     value = jaxpr.out_avals[0]
-    if jaxpr.effects:
+    if any(prints.other_effects(jaxpr.jaxpr)):
         # Expanded, the side effect shows where the step is checked for them.
         return by_jax(*args, **kwargs)
     if value.shape or not jax.numpy.issubdtype(value.dtype, np.floating):
@@ -133,6 +134,9 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
     if any(jax.numpy.issubdtype(aval.dtype, np.complexfloating) for aval in (*jaxpr.in_avals, *jaxpr.out_avals, *map(core.typeof, jaxpr.consts))):
         # The compiler's rules for an inner gradient are for real operands and results.
         return by_jax(*args, **kwargs)
+    if prints.prints(jaxpr):
+        prints.heard_p.bind()
+        jaxpr = prints.silence(jaxpr)
     consts = list(jaxpr.consts)
     wrt = tuple(
         len(consts) + traced.index(i) for i in differentiated if jax.numpy.issubdtype(_dtype(leaves[i]), np.inexact)

@@ -18,7 +18,7 @@ from metagrad.compiler.worker import EnzymeError
 from metagrad.frontend import activity, constants, derivatives, lowering, nans, sites, tracing
 from metagrad.frontend.derivatives import Decision
 from metagrad.frontend.leaves import Leaf, Tree, describe, float0, shaped, tree_of
-from metagrad.runtime.executable import exported
+from metagrad.runtime import host_calls
 from metagrad.runtime.plan import Plan
 
 
@@ -232,22 +232,29 @@ def lower(
     names = getattr(step, "__name__", "step"), getattr(outer, "__name__", "outer").replace("<lambda>", "outer (a lambda)")
     groups = Arguments(len(traced.state.leaves), len(signature.meta.leaves), len(batch_tree.leaves), len(signature.outer.leaves))
 
+    def printed(which) -> dict:
+        traces = {name: what.prints() for name, what in (("prints", traced), ("outer_prints", traced_outer)) if which(what)}
+        return {name: trace for name, trace in traces.items() if trace is not None}
+
     def attempt(ad: str):
         decisions, pieces, of_site = _divide(marked, found, traced_outer.jaxpr, names, activity.find(marked, found, groups, wrt), ad)
-        module = lowering.lower(pieces, of_site, groups, wrt)
-        return decisions, pipeline.run(module, plan), module
+        made = lowering.lower(pieces | printed(lambda traced: traced.printing), of_site, groups, wrt)
+        if made.muted and (more := printed(lambda traced: not traced.printing)):
+            # A backward rule prints, which shows only when JAX has made the backward pass.
+            made = lowering.lower(pieces | printed(lambda traced: traced.printing) | more, of_site, groups, wrt)
+        return decisions, pipeline.run(made.module, plan), made
 
     try:
-        decisions, texts, module = attempt(ad)
+        decisions, texts, made = attempt(ad)
     except EnzymeError as error:
         if ad != "auto":
             raise
         warnings.warn(f"{error}. JAX differentiates this step instead; lowered.explain() says so.", stacklevel=_users_level())
-        decisions, texts, module = attempt("jax")
+        decisions, texts, made = attempt("jax")
         decisions = [Decision(decision.function, decision.rule, (str(error),)) for decision in decisions]
     value = traced_outer.jaxpr.out_avals[0]
     outputs = signature.outputs(jax.ShapeDtypeStruct(value.shape, value.dtype), steps)
-    program = exported(module, signature.inputs, outputs)
+    program = host_calls.program(made.module, signature.inputs, outputs, made.callbacks)
     diagnose = nans.diagnosis(step, outer, step_has_aux, has_aux, wrt, single) if check_nans else None
     return Lowered(signature, plan, decisions, texts, program, diagnose)
 

@@ -7,7 +7,8 @@ metagrad module holds.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import NamedTuple
 
 import jax
 from jax._src import core
@@ -19,7 +20,7 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler import functions, raise_gradients
 from metagrad.compiler.functions import Arguments
-from metagrad.frontend import capabilities, constants
+from metagrad.frontend import capabilities, constants, prints
 from metagrad.frontend.exact_lowerings import values
 from metagrad.frontend.sites import site_p
 
@@ -27,17 +28,31 @@ Derivatives = dict[str, core.ClosedJaxpr]
 """Functions that JAX differentiates itself, by the name of what they stand for: "vjp", "grad", "grad_vjp"."""
 
 
+class Traced(NamedTuple):
+    """What JAX lowered.
+
+    Attributes:
+      module: the traced module.
+      callbacks: the host functions that it calls, by the index in the calls.
+      muted: formats of the prints that were left out; they are in the pieces "prints" and "outer_prints", if those were given.
+    """
+
+    module: ir.Module
+    callbacks: tuple[Callable, ...]
+    muted: list[str]
+
+
 def lower(
     pieces: dict[str, core.ClosedJaxpr],
     of_site: Sequence[Derivatives],
     arguments: Arguments,
     wrt: Sequence[str],
-) -> ir.Module:
+) -> Traced:
     """Lowers the step, the outer function and what JAX differentiates to one module.
 
     Args:
       pieces: "step" and "outer", "update_run" (the update as it is run), and optionally "update_vjp", "inputs_0_vjp", ..., "outer_vjp"
-        made by JAX.
+        made by JAX, and "prints" and "outer_prints" (prints.py).
       of_site: per inner gradient, what JAX made for it.
       arguments: sizes of the argument groups.
       wrt: what the metagradient is taken with respect to.
@@ -56,7 +71,8 @@ def lower(
         results = [ty for aval in ctx.avals_out for ty in mlir.aval_to_ir_types(ctx.module_context, aval)]
         return _custom_call(raise_gradients.GRAD, results, operands, said, list(names.values()))
 
-    rules = ((site_p, lower_site), *capabilities.overrides())
+    muted: list[str] = []
+    rules = ((site_p, lower_site), *prints.mute(muted), *capabilities.overrides())
     names = list(pieces)
 
     def program(*groups):
@@ -67,10 +83,11 @@ def lower(
     module = lowered.compiler_ir("stablehlo")
     module.context.allow_unregistered_dialects = True
     with module.context, ir.Location.unknown():
+        _drop_placements(module)
         _name(module, names)
         raise_gradients.run(module)
         _announce(module, pieces, arguments, wrt)
-    return module
+    return Traced(module, tuple(lowered._lowering.compile_args["host_callbacks"]), muted)
 
 
 as_run_p = Primitive("metagrad_as_run")
@@ -84,7 +101,7 @@ def _as_run_shapes(*avals, jaxpr):
 
 def _lower_as_run(ctx: mlir.LoweringRuleContext, *operands, jaxpr: core.ClosedJaxpr):
     """Lowers by JAX's own rules, no derivative carried along: what runs is bit for bit what the user wrote."""
-    ctx = ctx.replace(module_context=values.without_overrides(ctx.module_context))
+    ctx = ctx.replace(module_context=values.without_overrides(ctx.module_context, keep=prints.MUTED))
     return mlir.lower_fun(jaxpr_as_fun(jaxpr))(ctx, *operands)
 
 
@@ -124,15 +141,22 @@ def _custom_call(target: str, results, operands, said: dict[str, ir.Attribute], 
     return call.results
 
 
+def _drop_placements(module: ir.Module) -> None:
+    """A typed key among @main's arguments, and a call of the host, bring a mesh and say where on it they are. The program is for one device."""
+    for op in list(module.body.operations):
+        if op.operation.name == "sdy.mesh":
+            op.operation.erase()
+        else:
+            for inner in functions.walk(functions.body(op)):
+                if "sdy.sharding" in inner.attributes:
+                    del inner.attributes["sdy.sharding"]
+
+
 def _name(module: ir.Module, names: Sequence[str]) -> None:
     """Gives our functions their names, takes @main away, and moves user functions that are in the way aside."""
     main = functions.find(module, "main")
     called = [op.callee.value for op in functions.body(main).operations if isinstance(op, func.CallOp)]
     main.operation.erase()
-    for op in list(module.body.operations):
-        # A typed key among @main's arguments brings a mesh without axes, which only @main referred to.
-        if op.operation.name == "sdy.mesh" and op.sym_name.value == "empty_mesh":
-            op.operation.erase()
     ours = dict(zip(called, names))
     for op in module.body.operations:
         symbol = op.name.value

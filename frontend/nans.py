@@ -13,6 +13,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metagrad.frontend import prints
 from metagrad.frontend.leaves import tree_of
 
 
@@ -36,11 +37,13 @@ def _origin(step, outer, step_has_aux: bool, has_aux: bool, arguments: tuple) ->
     trees = {name: tree_of(name, tree) for name, tree in (("state", state), ("meta", meta), ("batches", batches), ("outer_args", outer_args))}
 
     @jax.jit
+    @prints.without
     def forward(s, z, b):
         new = step(trees["state"].rebuild(s), trees["meta"].rebuild(z), trees["batches"].rebuild(b))
         return trees["state"].arrays(new[0] if step_has_aux else new)
 
     @jax.jit
+    @prints.without
     def value_of(s, args):
         value = outer(trees["state"].rebuild(s), *trees["outer_args"].rebuild(args))
         return value[0] if has_aux else value

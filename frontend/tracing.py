@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax._src import core, source_info_util, tree_util
 
+from metagrad.frontend import prints
 from metagrad.frontend.gradient import TRACING
 from metagrad.frontend.leaves import Leaf, Tree, describe, shaped, tree_of
 
@@ -26,12 +27,16 @@ class TracedStep:
     """The step over flat leaves: (state, meta, batch) -> (state', aux).
 
     Attributes:
-      jaxpr: the step, inner gradients still in it as `metagrad_grad`.
+      jaxpr: the step without its prints, inner gradients still in it as `metagrad_grad`.
+      printing: whether it is known to print.
+      prints: traces what the plain step prints, as a function of the same operands without results; None if it prints nothing.
       state: the state's description; where Python scalars were given, with the dtypes that the step settles on.
       aux: the description of the auxiliary output (no leaves without `has_aux`).
     """
 
     jaxpr: core.ClosedJaxpr
+    printing: bool
+    prints: Callable[[], core.ClosedJaxpr | None]
     state: Tree
     aux: Tree
 
@@ -49,11 +54,17 @@ def trace_step(step: Callable, state: Tree, meta: Tree, batch: Tree, has_aux: bo
         state = settled
         jaxpr, out, aux = _trace_step(step, state, meta, batch, has_aux)
     _check_state(state, out)
-    _check_effects(jaxpr, "the training step")
-    return TracedStep(jaxpr, state, aux)
+
+    def printed():
+        return _prints(_trace_step(step, state, meta, batch, has_aux, compiling=False)[0], STEP)
+
+    return TracedStep(_silent(jaxpr, STEP), prints.prints(jaxpr), printed, state, aux)
 
 
-def _trace_step(step, state, meta, batch, has_aux):
+STEP = "the training step"
+
+
+def _trace_step(step, state, meta, batch, has_aux, compiling=True):
     described = {}
 
     def flat(*arrays):
@@ -68,7 +79,7 @@ def _trace_step(step, state, meta, batch, has_aux):
         described["state"], described["aux"] = tree_of("state", new_state), tree_of("aux", aux)
         return described["state"].arrays(new_state) + described["aux"].arrays(aux)
 
-    with TRACING(True):
+    with TRACING(compiling):
         avals = [leaf.aval for tree in (state, meta, batch) for leaf in tree.leaves]
         jaxpr = jax.make_jaxpr(flat)(*avals)
     return jaxpr, described["state"], described["aux"]
@@ -154,9 +165,11 @@ def _leaf(leaf: Any) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class TracedOuter:
-    """The outer function over flat leaves: (state, outer arguments) -> (value, aux)."""
+    """The outer function over flat leaves: (state, outer arguments) -> (value, aux). `printing` and `prints` are those of `TracedStep`."""
 
     jaxpr: core.ClosedJaxpr
+    printing: bool
+    prints: Callable[[], core.ClosedJaxpr | None]
     aux: Tree
 
 
@@ -185,11 +198,13 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
         described["aux"] = tree_of("aux", aux)
         return [value] + described["aux"].arrays(aux)
 
-    with TRACING(True):
-        avals = [leaf.aval for tree in (state, arguments) for leaf in tree.leaves]
-        jaxpr = jax.make_jaxpr(flat)(*avals)
-    _check_effects(jaxpr, f"the outer function `{name}`")
-    return TracedOuter(jaxpr, described["aux"])
+    def trace(compiling: bool):
+        with TRACING(compiling):
+            avals = [leaf.aval for tree in (state, arguments) for leaf in tree.leaves]
+            return jax.make_jaxpr(flat)(*avals)
+
+    jaxpr, what = trace(True), f"the outer function `{name}`"
+    return TracedOuter(_silent(jaxpr, what), prints.prints(jaxpr), lambda: _prints(trace(False), what), described["aux"])
 
 
 def batches_tree(batches: Any) -> tuple[Tree, Tree, int]:
@@ -229,21 +244,21 @@ def _one(leaf):
     )
 
 
+def _silent(jaxpr: core.ClosedJaxpr, what: str) -> core.ClosedJaxpr:
+    _check_effects(jaxpr, what)
+    return prints.silence(jaxpr)
+
+
+def _prints(jaxpr: core.ClosedJaxpr, what: str) -> core.ClosedJaxpr | None:
+    # A backward rule shows its effects only here.
+    _check_effects(jaxpr, what)
+    return prints.only(jaxpr)
+
+
 def _check_effects(jaxpr: core.ClosedJaxpr, what: str) -> None:
-    if jaxpr.effects:
-        listed = ", ".join(sorted(str(effect) for effect in jaxpr.effects))
-        lines = dict.fromkeys(_lines_with_effects(jaxpr.jaxpr))
-        raise TypeError(
-            f"{what} has side effects ({listed}), from jax.debug.print, io_callback or the like: {'; '.join(lines)}. A metagradient runs steps several times "
-            "and in another order, so they are refused; return what you want to see as aux instead (has_aux=True)."
-        )
-
-
-def _lines_with_effects(jaxpr: core.Jaxpr):
-    for eqn in jaxpr.eqns:
-        if eqn.effects:
-            inner = [line for called in core.jaxprs_in_params(eqn.params) for line in _lines_with_effects(called)]
-            yield from inner or [f"{eqn.primitive.name} at {source_info_util.summarize(eqn.source_info)}"]
+    found = [f"{eqn.primitive.name} at {source_info_util.summarize(eqn.source_info)}" for eqn in prints.other_effects(jaxpr.jaxpr)]
+    if found:
+        raise prints.refusal(what, found)
 
 
 def _kind(value: Any) -> str:

@@ -29,13 +29,17 @@ def exported(
         return [jnp.zeros(out.shape, out.dtype) for out in outputs]
 
     template = export.export(jax.jit(signature, keep_unused=True))(*inputs)
+    return dataclasses.replace(template, mlir_module_serialized=serialized(module), _get_vjp=no_vjp)
+
+
+def serialized(module: ir.Module) -> bytes:
+    """The module as an `Exported` holds it."""
     with module.context:
         target = hlo.get_version_from_compatibility_requirement(hlo.StablehloCompatibilityRequirement.WEEK_4)
-        code = _jax.mlir.serialize_portable_artifact(module, target, False)
-    return dataclasses.replace(template, mlir_module_serialized=code, _get_vjp=_no_vjp)
+        return _jax.mlir.serialize_portable_artifact(module, target, False)
 
 
-def _no_vjp(program: export.Exported):
+def no_vjp(program: export.Exported):
     # The template's own VJP is that of a function of zeros: it must not answer in the module's place.
     raise NotImplementedError(
         "a metagradient cannot be differentiated again. Its `grad` is the derivative of its `value`; for `jax.grad` of a function around it, use "

@@ -43,15 +43,22 @@ def jax_lowering(of, ctx, *operands, **parameters):
     return mlir.lower_fun(apply)(ctx.replace(module_context=without_overrides(ctx.module_context)), *operands)
 
 
-def without_overrides(context):
+def without_overrides(context, keep=()):
     """The module's context with JAX's own rules, and with caches of its own.
 
     JAX caches the lowering of an equation by its primitive, parameters and types, not by the rule: what was lowered without a derivative must not be
     found where one is wanted, nor the other way round.
+
+    Args:
+        keep: primitives whose overrides stay in force.
     """
-    if context.lowering_parameters.override_lowering_rules is None:
+    rules = context.lowering_parameters.override_lowering_rules
+    if rules is None:
         return context
-    return with_rules(context, None, "metagrad without overrides")
+    kept = tuple(rule for rule in rules if rule[0] in keep)
+    own = dataclasses.replace(context.lowering_parameters, override_lowering_rules=kept or None)
+    caches = context.cached_primitive_lowerings.setdefault(f"metagrad without overrides but {kept}", ({}, {}))
+    return context.replace(lowering_parameters=own, lowering_cache=caches[0], cached_primitive_lowerings=caches[1])
 
 
 def with_rules(context, rules, name):

@@ -194,8 +194,13 @@ def test_leaf_that_is_neither_an_array_nor_hashable():
 # --- Side effects -------------------------------------------------------------------------------------------------
 
 
-def printing(value):
-    jax.debug.print("{}", value)
+def ordered(value):
+    jax.debug.print("{}", value, ordered=True)
+    return value
+
+
+def debugging(value):
+    jax.debug.callback(print, value)
     return value
 
 
@@ -203,14 +208,29 @@ def calling(value):
     return jax.experimental.io_callback(lambda value: value, value, value)
 
 
+def backward(effect):
+    """A function whose backward rule has the effect."""
+
+    @jax.custom_vjp
+    def function(value):
+        return value
+
+    function.defvjp(lambda value: (value, None), lambda _, bar: (effect(bar),))
+    return function
+
+# jax.debug.print without an order is allowed: test_prints.py.
 EFFECTS = {
-    "print in the step": (lambda s, z, x: printing(s) * z, total, "the training step", "debug_print at"),
-    "print in the loss": (lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(printing(w) * z))(s), total, "the training step", "debug_print at"),
-    "print in a loss under jax.grad": (lambda s, z, x: s - jax.grad(lambda w: jnp.sum(printing(w) * z))(s), total, "the training step", "debug_print at"),
-    "print under jit": (lambda s, z, x: jax.jit(printing)(s) * z, total, "the training step", "debug_print at"),
-    "print in a scan": (lambda s, z, x: jax.lax.scan(lambda c, _: (printing(c), None), s, length=2)[0] * z, total, "the training step", "debug_print at"),
-    "callback": (lambda s, z, x: calling(s) * z, total, "the training step", "io_callback at"),
-    "print in the outer function": (descend, lambda s: jnp.sum(printing(s)), "the outer function `<lambda>`", "debug_print at"),
+    "ordered print in the step": (lambda s, z, x: ordered(s) * z, total, "the training step", "debug_print at"),
+    "callback in the step": (lambda s, z, x: debugging(s) * z, total, "the training step", "debug_callback at"),
+    "callback in the loss": (lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(debugging(w) * z))(s), total, "the training step", "debug_callback at"),
+    "callback in a loss under jax.grad": (lambda s, z, x: s - jax.grad(lambda w: jnp.sum(debugging(w) * z))(s), total, "the training step", "debug_callback at"),
+    "callback in a backward rule": (lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(backward(debugging)(w) ** 2))(s), total, "backward rule", "debug_callback at"),
+    "io_callback in a backward rule": (lambda s, z, x: backward(calling)(s) * z, total, "backward rule", "io_callback at"),
+    "ordered print in a backward rule": (descend, lambda s: jnp.sum(backward(ordered)(s)), "backward rule", "debug_print at"),
+    "callback under jit": (lambda s, z, x: jax.jit(debugging)(s) * z, total, "the training step", "debug_callback at"),
+    "ordered print in a scan": (lambda s, z, x: jax.lax.scan(lambda c, _: (ordered(c), None), s, length=2)[0] * z, total, "the training step", "debug_print at"),
+    "io_callback": (lambda s, z, x: calling(s) * z, total, "the training step", "io_callback at"),
+    "callback in the outer function": (descend, lambda s: jnp.sum(debugging(s)), "the outer function `<lambda>`", "debug_callback at"),
 }
 
 

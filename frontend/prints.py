@@ -1,0 +1,153 @@
+"""`jax.debug.print` in a step and in the outer function: once for each step that is run, and never from a derivative.
+
+What a step prints is a function of its own, @prints: the plain step as JAX runs it, of which nothing is left but its prints and what they need.  The program calls it
+beside each step that it runs; the step itself, its inner gradients and all their derivatives are silent.  So printing changes no result, Enzyme never meets
+a print, and a step prints what it prints when it is called by itself (in the backward rule of a `custom_vjp` function inside a loss as well).
+
+The price is that a value which is printed is computed apart: the loss costs a forward pass more in each step that is run, its gradient a gradient.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable, Iterable, Iterator
+
+import jax
+from jax._src import core, source_info_util
+from jax._src.callback import io_callback_p
+from jax._src.debugging import debug_callback_p, debug_effect, debug_print_p
+from jax._src.interpreters import mlir
+from jax._src.interpreters import partial_eval as pe
+from jax.extend.core import Primitive, jaxpr_as_fun
+
+from metagrad.frontend.exact_lowerings import values
+
+heard_p = Primitive("metagrad_prints_inside")
+"""Stands for the prints of an inner gradient, whose loss is remembered without them: the step is known to print."""
+heard_p.multiple_results = True
+heard_p.def_effectful_abstract_eval(lambda: ([], {debug_effect}))
+heard_p.def_impl(lambda: [])
+mlir.register_lowering(heard_p, lambda ctx: [])
+
+
+MUTED = (debug_print_p, debug_callback_p, io_callback_p)
+"""The primitives that `mute` overrides."""
+
+
+def prints(jaxpr: core.ClosedJaxpr) -> bool:
+    return debug_effect in jaxpr.effects
+
+
+def other_effects(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+    """The innermost equations with effects that are not unordered prints."""
+    for eqn in jaxpr.eqns:
+        if not eqn.effects or eqn.primitive is heard_p or (eqn.primitive is debug_print_p and not eqn.params["ordered"]):
+            continue
+        inside = [inner for inner in core.jaxprs_in_params(eqn.params) if inner.effects]
+        if not inside:
+            yield eqn
+        for inner in inside:
+            yield from other_effects(inner)
+
+
+def silence(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
+    """The jaxpr without its prints, and without what only they needed."""
+    if not prints(jaxpr):
+        return jaxpr
+    silent, _ = pe.dce_jaxpr(_without(jaxpr.jaxpr), [True] * len(jaxpr.out_avals), instantiate=True)
+    return core.ClosedJaxpr(silent, jaxpr.consts)
+
+
+def without(function: Callable) -> Callable:
+    """The function, silent."""
+
+    @functools.wraps(function)
+    def silent(*args):
+        jaxpr, results = jax.make_jaxpr(function, return_shape=True)(*args)
+        return jax.tree.unflatten(jax.tree.structure(results), jaxpr_as_fun(silence(jaxpr))(*jax.tree.leaves(args)))
+
+    return silent
+
+
+def _without(jaxpr: core.Jaxpr) -> core.Jaxpr:
+    eqns = []
+    for eqn in jaxpr.eqns:
+        if eqn.primitive in (debug_print_p, heard_p):
+            continue
+        if debug_effect in eqn.effects:
+            params = {name: jax.tree.map(_without_inside, value, is_leaf=_is_jaxpr) if _holds_jaxpr(value) else value for name, value in eqn.params.items()}
+            eqn = eqn.replace(params=params, effects=eqn.effects - {debug_effect})
+        eqns.append(eqn)
+    return jaxpr.replace(eqns=eqns, effects=jaxpr.effects - {debug_effect})
+
+
+def _is_jaxpr(value) -> bool:
+    return isinstance(value, (core.Jaxpr, core.ClosedJaxpr))
+
+
+def _holds_jaxpr(value) -> bool:
+    return _is_jaxpr(value) or (isinstance(value, (tuple, list)) and any(map(_is_jaxpr, value)))
+
+
+def _without_inside(value):
+    if isinstance(value, core.ClosedJaxpr):
+        return core.ClosedJaxpr(_without(value.jaxpr), value.consts)
+    return _without(value) if isinstance(value, core.Jaxpr) else value
+
+
+def only(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr | None:
+    """(operands) -> (): the prints of a function and what they need. None if it does not print."""
+    if not prints(jaxpr):
+        return None
+    kept, _ = pe.dce_jaxpr(jaxpr.jaxpr, [False] * len(jaxpr.out_avals), instantiate=True)
+    return as_printed(core.ClosedJaxpr(kept, jaxpr.consts))
+
+
+as_printed_p = Primitive("metagrad_as_printed")
+as_printed_p.multiple_results = True
+
+
+@as_printed_p.def_effectful_abstract_eval
+def _as_printed_shapes(*avals, jaxpr):
+    return [], {debug_effect}
+
+
+def as_printed(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
+    """A jaxpr that is lowered as JAX lowers it, prints included; everywhere else they are silent (lowering.py)."""
+    return jax.make_jaxpr(lambda *args: as_printed_p.bind(*args, jaxpr=jaxpr))(*jaxpr.in_avals)
+
+
+def _lower_as_printed(ctx: mlir.LoweringRuleContext, *operands, jaxpr: core.ClosedJaxpr):
+    ctx = ctx.replace(module_context=values.without_overrides(ctx.module_context))
+    return mlir.lower_fun(jaxpr_as_fun(jaxpr))(ctx, *operands)
+
+
+mlir.register_lowering(as_printed_p, _lower_as_printed)
+
+
+def mute(heard: list[str]) -> tuple:
+    """Overrides of the lowering for what is in a derivative: a print is dropped, and its format noted in `heard`; other effects are refused.
+
+    What a step does by itself is found when it is traced. A backward rule is traced when JAX makes the backward pass, and shows its effects here.
+    """
+
+    def lower_print(ctx, *operands, fmt, ordered, **_):
+        if ordered:
+            refuse(ctx)
+        heard.append(fmt)
+        return []
+
+    def refuse(ctx, *_, **__):
+        where = source_info_util.summarize(source_info_util.SourceInfo(ctx.traceback, ctx.name_stack))
+        raise refusal("a backward rule in the training step or the outer function", [f"{ctx.primitive.name} at {where}"])
+
+    return (debug_print_p, lower_print), (debug_callback_p, refuse), (io_callback_p, refuse)
+
+
+def refusal(what: str, lines: Iterable[str]) -> TypeError:
+    """The error for effects that are no prints. `lines` say which, and where."""
+    return TypeError(
+        f"{what} has side effects, from jax.debug.callback, io_callback or the like: {'; '.join(dict.fromkeys(lines))}. A metagradient runs steps several "
+        "times and in another order, so they are refused; return what you want to see as aux instead (has_aux=True), or use jax.debug.print(...) "
+        "without ordered=True."
+    )
