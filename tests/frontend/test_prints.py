@@ -138,7 +138,6 @@ def in_microbatches(f):
 
 GRADIENTS = {
     "metagrad.grad": (lambda f: metagrad.grad(f), 1),
-    "metagrad.value_and_grad": (lambda f: lambda w: metagrad.value_and_grad(f)(w)[1], 1),
     "jax.grad": (lambda f: jax.grad(f), 1),
     "microbatches": (in_microbatches, 2),
 }
