@@ -180,7 +180,8 @@ def _vjp(
         return total
     own = _own(module, function, "metagrad.vjp")
     if own is not None:
-        dense = [seeds.get(i) or _constant(ty, 0) for i, ty in enumerate(function.type.results) if is_float(ty)]
+        seeded = _floats(function.type.results)[: len(own.type.inputs) - len(primals)]
+        dense = [seeds.get(i) or _constant(function.type.results[i], 0) for i in seeded]
         made = dict(zip(_floats(function.type.inputs), functions.call(own, [*primals, *dense])))
         _accumulate(total, {i: made[i] for i in active})
         return total
@@ -264,12 +265,12 @@ def _expand_gradients(module: ir.Module) -> None:
 
 
 def _own(module: ir.Module, function: func.FuncOp, attribute: str) -> func.FuncOp | None:
-    """The derivative that JAX made for `function`, if it brought one."""
+    """The derivative that JAX made for `function`, if it brought one. It may leave out the last results, which are auxiliary and get no cotangent."""
     if attribute not in function.attributes:
         return None
     own = functions.find(module, function.attributes[attribute].value)
     expected = [*function.type.inputs, *(ty for ty in function.type.results if is_float(ty))]
-    if list(own.type.inputs) != expected:
+    if list(own.type.inputs) != expected[: max(len(own.type.inputs), len(function.type.inputs) + 1)]:
         raise ValueError(f"pass {NAME!r}: @{own.name.value} does not have the arguments of a VJP of @{function.name.value}")
     return own
 

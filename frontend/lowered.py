@@ -281,7 +281,9 @@ def _divide(marked, found, outer, names, active, ad):
         decisions.append(decision)
         of_site.append(_made_by_jax(site, active.losses[site.index], decision.rule))
     decisions += nested
-    parts = {"update": update} | {f"inputs_{site.index}": sites.inputs_of(marked, found, site.index) for site in found} | {"outer": outer}
+    parts = {"update": sites.first_results(update, len(active.state))}
+    parts |= {f"inputs_{site.index}": sites.inputs_of(marked, found, site.index) for site in found}
+    parts |= {"outer": sites.first_results(outer, 1)}
     for name, jaxpr in parts.items():
         label = {"update": f"the update of {step_name}", "outer": outer_name}.get(name, f"the inputs of {step_name}'s gradient {name[7:]}")
         flags = active.of_outer(jaxpr) if name == "outer" else active.of_update(jaxpr)

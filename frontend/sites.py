@@ -102,6 +102,13 @@ def inputs_of(step: core.ClosedJaxpr, sites: list[Site], index: int) -> core.Clo
     return _without_gradients(step, sites, index)
 
 
+def first_results(function: core.ClosedJaxpr, count: int) -> core.ClosedJaxpr:
+    """The function without its results from `count` on, and without what only they need. Auxiliary results get no cotangent."""
+    wanted = [i < count for i in range(len(function.out_avals))]
+    jaxpr, _ = pe.dce_jaxpr(function.jaxpr, wanted, instantiate=True)
+    return core.ClosedJaxpr(jaxpr, function.consts)
+
+
 def _without_gradients(step, sites, count) -> core.ClosedJaxpr:
     given = [site.results[i] for site in sites[:count] for i in site.kept]
 

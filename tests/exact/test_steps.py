@@ -271,6 +271,23 @@ def test_outer_with_arguments_and_aux():
     assert result.value[1]["count"] == runs.EXAMPLES
 
 
+@pytest.mark.parametrize("ad", ["auto", "jax"])
+def test_auxiliary_results_need_no_derivative(ad):
+    """Float results of the step and of the outer function beside what is differentiated, one of them by way of an operation that has no derivative in JAX."""
+
+    @metagrad.compile(has_aux=True, ad=ad)
+    def step(s, z, batch):
+        new = {"params": jax.tree.map(lambda p, g: p - jnp.exp(z["rate"]) * g, s["params"], metagrad.grad(runs.loss)(s["params"], z, batch))}
+        doubled = lax.while_loop(lambda v: jnp.sum(v) < 10, lambda v: 2 * v, 1 + new["params"]["w2"] ** 2)
+        return new, {"doubled": doubled, "w2": new["params"]["w2"]}
+
+    def outer(s):
+        return runs.outer(s), {"w2": 2 * s["params"]["w2"], "floor": jnp.floor(lax.while_loop(lambda v: v < 10, lambda v: 2 * v, 1 + s["params"]["b1"][0] ** 2))}
+
+    _, lowered = check(step, {"params": runs.params()}, outer=outer, step_has_aux=True, has_aux=True)
+    assert who(lowered)[0] == {"auto": "enzyme", "jax": "jax"}[ad] and set(who(lowered)) == {who(lowered)[0]}
+
+
 # --- What metagradients are taken for -----------------------------------------------------------------------------
 
 
