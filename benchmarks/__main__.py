@@ -17,7 +17,7 @@ from benchmarks import record
 from benchmarks.contenders import PLAIN, field
 from benchmarks.contenders.contender import place
 from benchmarks.measure import Limits, measure
-from benchmarks.models import MODELS
+from benchmarks.models import MODELS, RUNS
 from benchmarks.reference import reference
 from benchmarks.table import table
 
@@ -54,7 +54,7 @@ def arity(text: str) -> int:
 
 def parser() -> argparse.ArgumentParser:
     top = argparse.ArgumentParser(prog="python -m benchmarks", description="Times metagradients of whole training runs.")
-    top.add_argument("--models", type=words(model_name), default=tuple(MODELS), help=f"names between commas (default: {','.join(MODELS)})")
+    top.add_argument("--models", type=words(model_name), default=RUNS, help=f"names between commas, of {', '.join(MODELS)} (default: {','.join(RUNS)})")
     top.add_argument("--steps", type=words(positive), help="numbers of training steps T (default: 64,256)")
     top.add_argument("--contenders", type=words(), help="names or patterns between commas, such as 'mixflow,metagrad*' (default: all)")
     top.add_argument("--k", type=words(arity), help="arities of the lazy k-ary trees (default: 16)")

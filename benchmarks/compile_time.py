@@ -27,7 +27,7 @@ from benchmarks import record
 from benchmarks.__main__ import RESULTS, arity, model_name, positive, words
 from benchmarks.contenders.contender import Problem, Unavailable
 from benchmarks.contenders.metagrad_schedules import imported, metagradient
-from benchmarks.models import MODELS
+from benchmarks.models import MODELS, RUNS
 from benchmarks.models.model import Model
 
 
@@ -89,7 +89,7 @@ def seconds(build: Callable[[], None]) -> float:
 
 def main(argv: list[str] | None = None) -> int:
     top = argparse.ArgumentParser(prog="python -m benchmarks.compile_time", description=__doc__.split(": ", 1)[1].split("\n")[0])
-    top.add_argument("--models", type=words(model_name), default=tuple(MODELS), help="names between commas (default: all)")
+    top.add_argument("--models", type=words(model_name), default=RUNS, help=f"names between commas, of {', '.join(MODELS)} (default: {','.join(RUNS)})")
     top.add_argument("--steps", type=words(positive), default=(64, 4096), help="numbers of training steps T (default: 64,4096)")
     top.add_argument("--k", type=words(arity), default=(2, 4, 16), help="arities of the lazy k-ary tree (default: 2,4,16)")
     top.add_argument("--repeat", type=positive, default=3, help="rounds (default: %(default)s)")

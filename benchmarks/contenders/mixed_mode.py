@@ -13,6 +13,7 @@ As it is written by hand, so it is limited: the loss takes (params, ..., batch),
 from __future__ import annotations
 
 from collections.abc import Callable
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -24,39 +25,76 @@ INNER_GRADIENT = "inner gradient"
 
 def grad(loss: Callable) -> Callable:
     """`jax.grad(loss)` in its first argument."""
-    return lambda *arguments: value_and_grad(loss)(*arguments)[1]
+    return _second(_differentiable(lambda *arguments: ((), jax.grad(loss)(*arguments)), _product(loss)))
 
 
 def value_and_grad(loss: Callable, has_aux: bool = False) -> Callable:
     """`jax.value_and_grad(loss, has_aux=has_aux)` in its first argument."""
-    with_aux = loss if has_aux else lambda *arguments: (loss(*arguments), ())
+    return _differentiable(jax.value_and_grad(loss, has_aux=has_aux), _product_and_outputs(loss, has_aux))
 
-    def primal(params, others, batch):
-        (value, aux), gradient = jax.value_and_grad(with_aux, has_aux=True)(params, *others, batch)
-        return value, aux, gradient
 
-    def forward(params, others, batch):
-        return primal(params, others, batch), (params, others, batch)
+class Given:
+    """`grad` and `value_and_grad` for a step with one gradient that has been computed already. The derivative is that of the gradient all the same.
+
+    Args:
+      outputs: the loss's value, or (value, aux); not read by `grad`.
+      gradient: the gradient.
+    """
+
+    def __init__(self, outputs: Any, gradient: Any):
+        self._outputs, self._gradient = outputs, gradient
+
+    def grad(self, loss: Callable) -> Callable:
+        return _second(_differentiable(lambda *_: ((), self._gradient), _product(loss)))
+
+    def value_and_grad(self, loss: Callable, has_aux: bool = False) -> Callable:
+        return _differentiable(lambda *_: (self._outputs, self._gradient), _product_and_outputs(loss, has_aux))
+
+
+def _differentiable(compute: Callable, product: Callable) -> Callable:
+    """`compute(params, *others, batch) -> (outputs, gradient)` with `product(params, others, batch, outputs_bar, tangent)` for its VJP."""
+
+    @jax.custom_vjp
+    def differentiable(params, others, batch):
+        return compute(params, *others, batch)
 
     def backward(residuals, cotangents):
-        params, others, batch = residuals
-        value_bar, aux_bar, tangent = cotangents
+        return *product(*residuals, *cotangents), None
 
-        def gradients(params, seed):
-            _, pull_back = jax.vjp(lambda params, others: with_aux(params, *others, batch), params, others)
-            return pull_back(seed)
-
-        seed = jnp.ones_like(value_bar), jax.tree.map(jnp.zeros_like, aux_bar)
-        _, (params_bar, others_bar) = jax.jvp(gradients, (params, seed), (tangent, (value_bar, aux_bar)))
-        return params_bar, others_bar, None
-
-    value_aux_gradient = jax.custom_vjp(primal)
-    value_aux_gradient.defvjp(forward, backward)
+    differentiable.defvjp(lambda *operands: (differentiable(*operands), operands), backward)
 
     def of_arguments(params, *rest):
         *others, batch = rest
-        value, aux, gradient = value_aux_gradient(params, tuple(others), batch)
-        gradient = checkpoint_name(gradient, INNER_GRADIENT)
-        return ((value, aux) if has_aux else value), gradient
+        outputs, gradient = differentiable(params, tuple(others), batch)
+        return outputs, checkpoint_name(gradient, INNER_GRADIENT)
 
     return of_arguments
+
+
+def _second(pair: Callable) -> Callable:
+    return lambda *arguments: pair(*arguments)[1]
+
+
+def _product(loss: Callable) -> Callable:
+    """(cotangent of params, of the others) from that of the gradient."""
+
+    def product(params, others, batch, _, tangent):
+        gradients = lambda params: jax.grad(lambda params, others: loss(params, *others, batch), (0, 1))(params, others)
+        return jax.jvp(gradients, (params,), (tangent,))[1]
+
+    return product
+
+
+def _product_and_outputs(loss: Callable, has_aux: bool) -> Callable:
+    """The same, where the value and the auxiliary outputs have cotangents too: the tangents of the seeds."""
+
+    def product(params, others, batch, outputs_bar, tangent):
+        def gradients(params, seed):
+            return jax.vjp(lambda params, others: loss(params, *others, batch), params, others)[1](seed)
+
+        value_bar, aux_bar = outputs_bar if has_aux else (outputs_bar, ())
+        ones, zeros = jnp.ones_like(value_bar), jax.tree.map(jnp.zeros_like, aux_bar)
+        seed = (ones, zeros) if has_aux else ones
+        return jax.jvp(gradients, (params, seed), (tangent, outputs_bar))[1]
+
+    return product

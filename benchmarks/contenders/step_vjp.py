@@ -1,0 +1,128 @@
+"""The vector-Jacobian product of one training step as a program: as metagrad compiles it, and as it is written by hand in JAX.
+
+    (state, meta, batch, inner, cotangent of state') -> (cotangent of state, cotangent of meta)
+
+`inner` is the step's gradient (and, where the loss has them, its auxiliary outputs), which is at hand in most of metagrad's schedules. Cotangents are those of float leaves.
+Both programs are jitted alone, with the same operands and results.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from benchmarks.contenders.contender import Problem
+from benchmarks.contenders.metagrad_schedules import imported, metagradient
+from benchmarks.contenders.mixed_mode import Given
+from benchmarks.models.model import Model
+
+
+class Operands(NamedTuple):
+    """What the programs take. `inner` is ((value, aux), gradient); `seeds` has a leaf for each float leaf of the state."""
+
+    state: Any
+    meta: Any
+    batch: Any
+    inner: Any
+    seeds: list
+
+
+class Recording:
+    """JAX's gradients, remembering what the step's one gradient gave."""
+
+    def grad(self, loss):
+        return lambda *arguments: self.value_and_grad(loss)(*arguments)[1]
+
+    def value_and_grad(self, loss, has_aux=False):
+        def recorded(*arguments):
+            outputs, gradient = jax.value_and_grad(loss, has_aux=has_aux)(*arguments)
+            self.inner = (outputs if has_aux else (outputs, ())), gradient
+            return outputs, gradient
+
+        return recorded
+
+
+def operands(model: Model, problem: Problem) -> Operands:
+    """Step `problem.steps - 1` of a training run: in the first, Adam's moments are zero, which is not typical."""
+
+    def with_inner(state, meta, batch):
+        recording = Recording()
+        return model.make_step(recording)(state, meta, batch), recording.inner
+
+    step = jax.jit(with_inner)
+    state = problem.state0
+    for t in range(problem.steps):
+        before, batch = state, jax.tree.map(lambda x: x[t], problem.batches)
+        state, inner = step(before, problem.meta, batch)
+    rng = np.random.default_rng(2)
+    seeds = [jnp.asarray(rng.standard_normal(x.shape, np.float32)) for x in jax.tree.leaves(state) if is_float(x)]
+    return Operands(before, problem.meta, batch, inner, seeds)
+
+
+def is_float(x) -> bool:
+    return jnp.issubdtype(x.dtype, jnp.floating)
+
+
+def vjp_of(make_step: Callable[[Any], Callable], operands: Operands):
+    """(cotangents of the state's float leaves, cotangent of meta) of the step that `make_step(inner)` makes, by `jax.vjp`."""
+    leaves, structure = jax.tree.flatten(operands.state)
+    step = make_step(operands.inner)
+
+    def of_floats(floats, meta):
+        floats = iter(floats)
+        state = jax.tree.unflatten(structure, [next(floats) if is_float(leaf) else leaf for leaf in leaves])
+        return [leaf for leaf in jax.tree.leaves(step(state, meta, operands.batch)) if is_float(leaf)]
+
+    return jax.vjp(of_floats, [leaf for leaf in leaves if is_float(leaf)], operands.meta)[1](operands.seeds)
+
+
+def by_hand(model: Model, example: Operands):
+    """Reverse mode through the optimiser, forward over reverse through the gradient (mixed_mode.py)."""
+
+    def make_step(inner):
+        (value, aux), gradient = inner
+        return model.make_step(Given((value, aux) if jax.tree.leaves(aux) else value, gradient))
+
+    return jax.jit(lambda *args: vjp_of(make_step, Operands(*args))).lower(*example)
+
+
+def by_metagrad(problem: Problem, example: Operands):
+    """@step_vjp of the metagradient's program."""
+    imported()
+    from jaxlib.mlir import ir
+
+    from metagrad.compiler import context, functions
+    from metagrad.runtime.executable import exported
+    import metagrad
+
+    lowered = metagradient(problem, metagrad.StoreAll()).lower(*problem.arguments)
+    active = context.parse(lowered.ir("differentiated")).operation.attributes["metagrad.active"]
+    floats = [i for i, leaf in enumerate(jax.tree.leaves(example.state)) if is_float(leaf)]
+    if [attribute.value for attribute in active] != floats:
+        raise ValueError(f"@step_vjp of {problem.model.name} takes cotangents of the leaves {active} of the state, not of {floats}")
+    module = context.parse(lowered.ir("stablehlo"))
+    with module.context, ir.Location.unknown():
+        functions.drop_unreachable(module, ["step_vjp"])
+        functions.rename(module, {"step_vjp": "main"})
+        main = functions.find(module, "main")
+        main.attributes["sym_visibility"] = ir.StringAttr.get("public")
+
+    flat = lambda args: [*jax.tree.leaves(args[:3]), *_read(args[3]), *args[4]]
+    shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
+    program = exported(module, [shape(x) for x in flat(example)], [shape(x) for x in (*example.seeds, *jax.tree.leaves(example.meta))])
+
+    def run(*args):
+        results = program.call(*flat(args))
+        return list(results[: len(example.seeds)]), jax.tree.unflatten(jax.tree.structure(example.meta), results[len(example.seeds) :])
+
+    return jax.jit(run).lower(*example)
+
+
+def _read(inner) -> list:
+    """What the models' steps read of a gradient's results: not the value."""
+    (_, aux), gradient = inner
+    return jax.tree.leaves((aux, gradient))
