@@ -26,6 +26,7 @@ from metagrad.compiler import (
     flatten_contractions,
     raise_gradients,
     rematerialise,
+    reverse_kernels,
     schedules,
     verify,
     widen_counters,
@@ -46,6 +47,7 @@ PASSES = {
         counters_first,
         expand,
         flatten_contractions,
+        reverse_kernels,
         canonicalise_convolutions,
     )
 }

@@ -14,6 +14,7 @@ from metagrad.compiler import (
     flatten_contractions,
     functions,
     rematerialise,
+    reverse_kernels,
     verify,
     widen_counters,
 )
@@ -50,6 +51,7 @@ def run(module: ir.Module, plan: Plan) -> dict[str, str]:
         counters_first.run(module)
         expand.run(module)
         flatten_contractions.run(module)
+        reverse_kernels.run(module)
         canonicalise_convolutions.run(module)
         _make_main(module)
         texts["stablehlo"] = context.text(module)
