@@ -16,41 +16,11 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
-from metagrad.compiler import (
-    canonicalise_convolutions,
-    context,
-    counters_first,
-    cut,
-    differentiate,
-    expand,
-    flatten_contractions,
-    raise_gradients,
-    rematerialise,
-    reverse_kernels,
-    schedules,
-    verify,
-    widen_counters,
-)
+from metagrad.compiler import context, rematerialise, schedules, verify
+from metagrad.compiler.passes import PASSES
 from metagrad.compiler.worker import EnzymeError
 
 SPLIT = "// -----"
-
-PASSES = {
-    module.NAME: module
-    for module in (
-        verify,
-        raise_gradients,
-        cut,
-        differentiate,
-        rematerialise,
-        widen_counters,
-        counters_first,
-        expand,
-        flatten_contractions,
-        reverse_kernels,
-        canonicalise_convolutions,
-    )
-}
 
 
 def parse_schedule(text: str):

@@ -4,20 +4,8 @@ from __future__ import annotations
 
 from jaxlib.mlir import ir
 
-from metagrad.compiler import (
-    canonicalise_convolutions,
-    context,
-    counters_first,
-    cut,
-    differentiate,
-    expand,
-    flatten_contractions,
-    functions,
-    rematerialise,
-    reverse_kernels,
-    verify,
-    widen_counters,
-)
+from metagrad.compiler import context, cut, differentiate, functions, rematerialise, verify
+from metagrad.compiler.passes import AFTER_SCHEDULE
 from metagrad.runtime.plan import Plan
 
 STAGES = ("traced", "cut", "differentiated", "scheduled", "stablehlo")
@@ -47,12 +35,8 @@ def run(module: ir.Module, plan: Plan) -> dict[str, str]:
         texts["differentiated"] = context.text(module)
         rematerialise.run(module, plan)
         texts["scheduled"] = context.text(module)
-        widen_counters.run(module)
-        counters_first.run(module)
-        expand.run(module)
-        flatten_contractions.run(module)
-        reverse_kernels.run(module)
-        canonicalise_convolutions.run(module)
+        for each in AFTER_SCHEDULE:
+            each.run(module)
         _make_main(module)
         texts["stablehlo"] = context.text(module)
     return texts

@@ -1,0 +1,37 @@
+"""What a rewrite asks of a value: which op made it, whether it is one number throughout, whether two values are the same expression."""
+
+from __future__ import annotations
+
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import func
+
+from metagrad.compiler import functions
+
+
+def producer(value: ir.Value, name: str) -> ir.OpView | None:
+    """The op that made `value`, if it is a `stablehlo.<name>`."""
+    owner = value.owner
+    return None if isinstance(owner, ir.Block) or owner.name != f"stablehlo.{name}" else owner.opview
+
+
+def splat(value: ir.Value) -> float | None:
+    """The number that every element of a floating-point constant is, also one that is broadcast."""
+    broadcast = producer(value, "broadcast_in_dim")
+    if broadcast is not None:
+        return splat(broadcast.operands[0])
+    constant = producer(value, "constant")
+    if constant is None or not functions.is_float(value.type):
+        return None
+    attribute = constant.attributes["value"]
+    return attribute.get_splat_value().value if isinstance(attribute, ir.DenseElementsAttr) and attribute.is_splat else None
+
+
+def operations(module: ir.Module, name: str) -> list[ir.OpView]:
+    """Every `stablehlo.<name>` of the module, as it is now."""
+    return [
+        op
+        for function in module.body.operations
+        if isinstance(function, func.FuncOp)
+        for op in functions.walk(functions.body(function))
+        if op.operation.name == f"stablehlo.{name}"
+    ]

@@ -1,0 +1,32 @@
+"""The registry of passes, and the order of those that follow the schedule."""
+
+from __future__ import annotations
+
+from metagrad.compiler import (
+    canonicalise_convolutions,
+    counters_first,
+    cut,
+    differentiate,
+    expand,
+    flatten_contractions,
+    join_square_roots,
+    raise_gradients,
+    rematerialise,
+    reverse_kernels,
+    verify,
+    widen_counters,
+)
+
+# From what the scheduler has written to plain StableHLO, in order.
+AFTER_SCHEDULE = (
+    widen_counters,
+    counters_first,
+    expand,
+    join_square_roots,
+    flatten_contractions,
+    reverse_kernels,
+    canonicalise_convolutions,
+)
+
+PASSES = {module.NAME: module for module in (verify, raise_gradients, cut, differentiate, rematerialise, *AFTER_SCHEDULE)}
+"""Every pass by its name on the command line."""
