@@ -15,7 +15,7 @@ from __future__ import annotations
 
 from jaxlib.mlir import ir
 
-from metagrad.compiler.matching import operations, producer, splat
+from metagrad.compiler.matching import operations, producer, replace, splat
 
 NAME = "join-square-roots"
 
@@ -25,7 +25,7 @@ def run(module: ir.Module) -> None:
         for usual, at_zero in (op.operands, reversed(op.operands)):
             quotient = _joined(usual, at_zero)
             if quotient is not None:
-                op.results[0].replace_all_uses_with(quotient)
+                replace(op, quotient)
                 break
 
 

@@ -14,6 +14,11 @@ def producer(value: ir.Value, name: str) -> ir.OpView | None:
     return None if isinstance(owner, ir.Block) or owner.name != f"stablehlo.{name}" else owner.opview
 
 
+def users(value: ir.Value) -> list[ir.Operation]:
+    """The ops that read the value, each once."""
+    return list(dict.fromkeys(use.owner.operation for use in value.uses))
+
+
 def splat(value: ir.Value) -> float | None:
     """The number that every element of a floating-point constant is, also one that is broadcast."""
     broadcast = producer(value, "broadcast_in_dim")
@@ -35,3 +40,21 @@ def operations(module: ir.Module, name: str) -> list[ir.OpView]:
         for op in functions.walk(functions.body(function))
         if op.operation.name == f"stablehlo.{name}"
     ]
+
+
+def replace(op: ir.OpView, value: ir.Value) -> None:
+    """Uses `value` in place of the op's one result, and erases what nobody uses any more."""
+    op.results[0].replace_all_uses_with(value)
+    erase_unused(op.operation)
+
+
+def erase_unused(op: ir.Operation) -> None:
+    """Erases the op and what it alone used. The ops that we rewrite have no effects."""
+    waiting = {op: None}
+    while waiting:
+        op, _ = waiting.popitem()
+        if op.regions or not op.name.startswith("stablehlo.") or any(users(result) for result in op.results):
+            continue
+        sources = dict.fromkeys(operand.owner for operand in op.operands if not isinstance(operand.owner, ir.Block))
+        op.erase()
+        waiting |= sources
