@@ -51,7 +51,7 @@ def _flatten(op: hlo.DotGeneralOp) -> None:
             attributes={name: op.attributes[name] for name in op.attributes}
             | {"dot_dimension_numbers": hlo.DotDimensionNumbers.get([], [], [left_dim], [right_dim])},
         )
-        whole = hlo.reshape(op.result.type, product.result)
+        whole = product.result if product.result.type == op.result.type else hlo.reshape(op.result.type, product.result)
     op.result.replace_all_uses_with(whole)
     op.operation.erase()
 

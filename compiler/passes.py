@@ -16,6 +16,7 @@ from metagrad.compiler import (
     rematerialise,
     reverse_kernels,
     save_products,
+    transpose_products,
     update_rows,
     verify,
     widen_counters,
@@ -32,6 +33,7 @@ AFTER_SCHEDULE = (
     join_square_roots,
     join_pads,
     flatten_contractions,
+    transpose_products,
     reverse_kernels,
     canonicalise_convolutions,
 )

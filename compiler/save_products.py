@@ -13,7 +13,8 @@ Enzyme saves as little of a turn as the way back can be computed from: what the 
 all that the way back needs.  Here, the products (and convolutions) are saved, what is elementwise is computed again: the time of the one with less than the memory of the other.
 
 A value of the second loop's turn is one that the first loop had at turn %j if it is a saved row %j, the counter %j itself, a value from outside both, or the same op of
-such values.  A product is followed as long as one op alone reads it, so that a sum is saved and not each of its terms.
+such values.  In place of a product, what is made of it is saved where that takes no more memory: a sum and not each of its terms, pieces and not the whole.  (Pieces also matter because
+XLA's CPU compiler does not vectorise a loop over several pieces of one row.)
 """
 
 from __future__ import annotations
@@ -67,7 +68,8 @@ def _save(forward: hlo.WhileOp, back: hlo.WhileOp, counter: int) -> hlo.WhileOp:
     same = _Same(forward, back, counter, stacks)
     if not same.found:
         return forward
-    saved = list(dict.fromkeys(end for op, value in same.found.items() if op.name in PRODUCTS for end in [_end_of_chain(op, same.found)]))
+    products = [op for op in same.found if op.name in PRODUCTS]
+    saved = dict.fromkeys(end for product in products for end in _ends(product, same.found))
     for op in saved:
         forward = _save_value(forward, back, counter, same.found[op], op)
     return forward
@@ -178,16 +180,14 @@ def _region_key(region: ir.Region):
     return tuple(said)
 
 
-def _end_of_chain(op: ir.Operation, found: dict[ir.Operation, ir.Value]) -> ir.Operation:
-    """The last op that reads a product, or what was made of it, alone: as long as that is known too and no larger."""
-    while True:
-        readers = users(op.results[0])
-        if len(readers) != 1:
-            return op
-        (user,) = readers
-        if user not in found or _elements(user.results[0]) > _elements(op.results[0]):
-            return op
-        op = user
+def _ends(op: ir.Operation, found: dict[ir.Operation, ir.Value]) -> list[ir.Operation]:
+    """What to save in place of a product: what is made of it, as long as that is known too and together no larger."""
+    readers = users(op.results[0])
+    if not readers or any(reader not in found for reader in readers):
+        return [op]
+    if sum(_elements(reader.results[0]) for reader in readers) > _elements(op.results[0]):
+        return [op]
+    return [end for reader in readers for end in _ends(reader, found)]
 
 
 def _elements(value: ir.Value) -> int:

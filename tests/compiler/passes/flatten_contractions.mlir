@@ -6,7 +6,7 @@ func.func @weight_gradient(%x: tensor<4x6x5xf32>, %d: tensor<4x6x3xf32>) -> tens
   // CHECK-DAG:  [[X:%.+]] = stablehlo.reshape %arg0 : (tensor<4x6x5xf32>) -> tensor<24x5xf32>
   // CHECK-DAG:  [[D:%.+]] = stablehlo.reshape %arg1 : (tensor<4x6x3xf32>) -> tensor<24x3xf32>
   // CHECK:      [[G:%.+]] = stablehlo.dot_general [[X]], [[D]], contracting_dims = [0] x [0], precision = [HIGHEST, DEFAULT] : (tensor<24x5xf32>, tensor<24x3xf32>) -> tensor<5x3xf32>
-  // CHECK-NEXT: stablehlo.reshape [[G]] : (tensor<5x3xf32>) -> tensor<5x3xf32>
+  // CHECK-NEXT: return [[G]]
   %g = stablehlo.dot_general %x, %d, contracting_dims = [0, 1] x [0, 1], precision = [HIGHEST, DEFAULT] : (tensor<4x6x5xf32>, tensor<4x6x3xf32>) -> tensor<5x3xf32>
   return %g : tensor<5x3xf32>
 }
