@@ -209,7 +209,7 @@ def _gradient_vjp(
     wrt = [attr.value for attr in site.attributes["wrt"]]
     outputs = len(loss.type.results)
     if "grad_vjp" in site.attributes:
-        own = functions.find(module, site.attributes["grad_vjp"].value)
+        own = _by_jax(module, site.attributes["grad_vjp"])
         dense = [cotangents.get(i) or _constant(r.type, 0) for i, r in enumerate(site.results) if is_float(r.type)]
         made = dict(zip(_floats(loss.type.inputs), functions.call(own, [*operands, *dense])))
         return [made[i] for i in relevant]
@@ -228,7 +228,7 @@ def _loss_vjp(module, site, loss, seeded, relevant, name) -> func.FuncOp:
     def build(operands: list[ir.Value]) -> list[ir.Value]:
         primals, seeds = operands[: len(loss.type.inputs)], operands[len(loss.type.inputs) :]
         if "vjp" in site.attributes:
-            own = functions.find(module, site.attributes["vjp"].value)
+            own = _by_jax(module, site.attributes["vjp"])
             given = dict(zip(seeded, seeds))
             dense = [given.get(i) or _constant(ty, 0) for i, ty in enumerate(loss.type.results) if is_float(ty)]
             made = dict(zip(_floats(loss.type.inputs), functions.call(own, [*primals, *dense])))
@@ -248,7 +248,7 @@ def _expand_gradients(module: ir.Module) -> None:
         outputs = len(loss.type.results)
         with ir.InsertionPoint(site), site.location:
             if "grad" in site.attributes:
-                results = functions.call(functions.find(module, site.attributes["grad"].value), list(site.operands))
+                results = functions.call(_by_jax(module, site.attributes["grad"]), list(site.operands))
             else:
                 read = [i for i in range(outputs) if any(True for _ in site.results[i].uses)]
                 order = sorted(wrt)
@@ -268,11 +268,18 @@ def _own(module: ir.Module, function: func.FuncOp, attribute: str) -> func.FuncO
     """The derivative that JAX made for `function`, if it brought one. It may leave out the last results, which are auxiliary and get no cotangent."""
     if attribute not in function.attributes:
         return None
-    own = functions.find(module, function.attributes[attribute].value)
+    own = _by_jax(module, function.attributes[attribute])
     expected = [*function.type.inputs, *(ty for ty in function.type.results if is_float(ty))]
     if list(own.type.inputs) != expected[: max(len(own.type.inputs), len(function.type.inputs) + 1)]:
         raise ValueError(f"pass {NAME!r}: @{own.name.value} does not have the arguments of a VJP of @{function.name.value}")
     return own
+
+
+def _by_jax(module: ir.Module, symbol: ir.Attribute) -> func.FuncOp:
+    """A function that JAX made, marked as such: what it computes twice, the user may want computed twice."""
+    function = functions.find(module, symbol.value)
+    function.attributes[functions.BY_JAX] = ir.UnitAttr.get()
+    return function
 
 
 def _floats(types: Sequence[ir.Type]) -> list[int]:

@@ -197,6 +197,9 @@ def _replace(module: ir.Module, function: func.FuncOp, made: ir.Module) -> None:
     left = [op for op in left if op.startswith("enzyme") and op != held.IGNORE]
     if left:
         raise EnzymeError(f"{left[0]} is left in @{name} after Enzyme's pipeline")
+    parts = [functions.find(module, part) for part in functions.reachable(module, [name])]
     copy = new.operation.clone(ip=ir.InsertionPoint(function))
     function.operation.erase()
     copy.attributes["sym_visibility"] = ir.StringAttr.get("private")
+    if not any(functions.BY_JAX in part.attributes for part in parts):
+        copy.attributes[functions.BY_ENZYME] = ir.UnitAttr.get()

@@ -21,6 +21,10 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 
 
+BY_JAX, BY_ENZYME = MARKS = "metagrad.by_jax", "metagrad.by_enzyme"
+"""Attributes of a function that say who made it: a derivative that JAX traced, or one that is Enzyme's work throughout."""
+
+
 @dataclasses.dataclass(frozen=True)
 class Arguments:
     """How many leaves each group of arguments has (leaves are the flattened pytrees, in order)."""

@@ -12,6 +12,8 @@
 Enzyme saves as little of a turn as the way back can be computed from: what the loop carries.  The rest is computed again, products of matrices too.  JAX saves
 all that the way back needs.  Here, the products (and convolutions) are saved, what is elementwise is computed again: the time of the one with less than the memory of the other.
 
+Only in functions that are Enzyme's work throughout (`expand` marks them): in a backward pass that JAX made, what is computed again is what the user's `jax.checkpoint` says.
+
 A value of the second loop's turn is one that the first loop had at turn %j if it is a saved row %j, the counter %j itself, a value from outside both, or the same op of
 such values.  In place of a product, what is made of it is saved where that takes no more memory: a sum and not each of its terms, pieces and not the whole.  (Pieces also matter because
 XLA's CPU compiler does not vectorise a loop over several pieces of one row.)
@@ -38,7 +40,7 @@ PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
 
 def run(module: ir.Module) -> None:
     for function in module.body.operations:
-        if isinstance(function, func.FuncOp):
+        if isinstance(function, func.FuncOp) and functions.BY_ENZYME in function.attributes:
             # Inner blocks first: a loop that is made anew takes its blocks along, and what refers to them by the old one is stale.
             for block in reversed(_blocks(functions.body(function))):
                 _visit(block)

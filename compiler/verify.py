@@ -52,7 +52,7 @@ def _check_function(module: ir.Module, function: func.FuncOp) -> None:
     if function.is_external:
         raise VerificationError(f"'func.func' op: @{name} has no body; a module must hold all that it calls")
     for attribute in function.attributes:
-        if attribute.startswith("metagrad."):
+        if attribute.startswith("metagrad.") and attribute not in functions.MARKS:
             _named(module, function, attribute)
 
 

@@ -15,7 +15,7 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
   }
   // The derivative of w w z in w is 2 w z. Nothing is called any more.
   // CHECK-LABEL: func.func private @inner(
-  // CHECK-SAME:    %arg0: tensor<f64>, %arg1: tensor<f64>) -> tensor<f64> {
+  // CHECK-SAME:    %arg0: tensor<f64>, %arg1: tensor<f64>) -> tensor<f64> attributes {metagrad.by_enzyme} {
   // CHECK-NOT:     call
   // CHECK-NOT:     enzyme
   // CHECK:         [[WZ:%.+]] = stablehlo.multiply {{%.+}}, %arg0
@@ -28,7 +28,7 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
     return %g : tensor<f64>
   }
   // The tangent of that in the direction v is 2 v z.
-  // CHECK-LABEL: func.func private @step_vjp(
+  // CHECK-LABEL: func.func private @step_vjp({{.*}} attributes {metagrad.by_enzyme} {
   // CHECK-NOT:     enzyme
   // CHECK:         [[VZ:%.+]] = stablehlo.multiply %arg2, {{%.+}}
   // CHECK-NEXT:    [[T:%.+]] = stablehlo.add [[VZ]], [[VZ]]

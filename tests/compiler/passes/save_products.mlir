@@ -2,7 +2,7 @@
 
 // A recurrence h' = tanh(h w + b), and the way back through it. The first loop saves h; the second would compute tanh(h w + b) again.
 // CHECK-LABEL: func.func @recurrence(
-func.func @recurrence(%h: tensor<2x3xf32>, %w: tensor<3x3xf32>, %b: tensor<3xf32>, %d: tensor<2x3xf32>) -> tensor<2x3xf32> {
+func.func @recurrence(%h: tensor<2x3xf32>, %w: tensor<3x3xf32>, %b: tensor<3xf32>, %d: tensor<2x3xf32>) -> tensor<2x3xf32> attributes {metagrad.by_enzyme} {
   %zero = stablehlo.constant dense<0> : tensor<i64>
   %one = stablehlo.constant dense<1> : tensor<i64>
   %three = stablehlo.constant dense<3> : tensor<i64>
@@ -61,7 +61,7 @@ func.func @recurrence(%h: tensor<2x3xf32>, %w: tensor<3x3xf32>, %b: tensor<3xf32
 // CHECK: contracting_dims = [1] x [0]
 // CHECK: contracting_dims = [1] x [0]
 // CHECK: contracting_dims = [1] x [0]
-func.func @other_products(%h: tensor<2x3xf32>, %w: tensor<3x3xf32>, %o: tensor<3x3xf32>) -> (tensor<2x3xf32>, tensor<2x3xf32>) {
+func.func @other_products(%h: tensor<2x3xf32>, %w: tensor<3x3xf32>, %o: tensor<3x3xf32>) -> (tensor<2x3xf32>, tensor<2x3xf32>) attributes {metagrad.by_enzyme} {
   %zero = stablehlo.constant dense<0> : tensor<i64>
   %one = stablehlo.constant dense<1> : tensor<i64>
   %four = stablehlo.constant dense<4> : tensor<i64>
@@ -104,4 +104,39 @@ func.func @other_products(%h: tensor<2x3xf32>, %w: tensor<3x3xf32>, %o: tensor<3
     stablehlo.return %up, %n : tensor<i64>, tensor<2x3xf32>
   }
   return %g#1, %k#1 : tensor<2x3xf32>, tensor<2x3xf32>
+}
+
+// What JAX made is as the user wants it.
+// CHECK-LABEL: func.func @checkpointed(
+// CHECK:         contracting_dims = [1] x [0]
+// CHECK:         contracting_dims = [1] x [0]
+func.func @checkpointed(%h: tensor<2x3xf32>, %w: tensor<3x3xf32>) -> tensor<2x3xf32> {
+  %zero = stablehlo.constant dense<0> : tensor<i64>
+  %one = stablehlo.constant dense<1> : tensor<i64>
+  %four = stablehlo.constant dense<4> : tensor<i64>
+  %none = stablehlo.constant dense<0.0> : tensor<4x2x3xf32>
+  %f:3 = stablehlo.while(%i = %zero, %x = %h, %hs = %none) : tensor<i64>, tensor<2x3xf32>, tensor<4x2x3xf32>
+  cond {
+    %c = stablehlo.compare LT, %i, %four, SIGNED : (tensor<i64>, tensor<i64>) -> tensor<i1>
+    stablehlo.return %c : tensor<i1>
+  } do {
+    %row = stablehlo.reshape %x : (tensor<2x3xf32>) -> tensor<1x2x3xf32>
+    %saved = stablehlo.dynamic_update_slice %hs, %row, %i, %zero, %zero : (tensor<4x2x3xf32>, tensor<1x2x3xf32>, tensor<i64>, tensor<i64>, tensor<i64>) -> tensor<4x2x3xf32>
+    %y = stablehlo.dot_general %x, %w, contracting_dims = [1] x [0] : (tensor<2x3xf32>, tensor<3x3xf32>) -> tensor<2x3xf32>
+    %up = stablehlo.add %i, %one : tensor<i64>
+    stablehlo.return %up, %y, %saved : tensor<i64>, tensor<2x3xf32>, tensor<4x2x3xf32>
+  }
+  %g:2 = stablehlo.while(%i = %zero, %v = %h) : tensor<i64>, tensor<2x3xf32>
+  cond {
+    %c = stablehlo.compare LT, %i, %four, SIGNED : (tensor<i64>, tensor<i64>) -> tensor<i1>
+    stablehlo.return %c : tensor<i1>
+  } do {
+    %row = stablehlo.dynamic_slice %f#2, %i, %zero, %zero, sizes = [1, 2, 3] : (tensor<4x2x3xf32>, tensor<i64>, tensor<i64>, tensor<i64>) -> tensor<1x2x3xf32>
+    %x = stablehlo.reshape %row : (tensor<1x2x3xf32>) -> tensor<2x3xf32>
+    %p = stablehlo.dot_general %x, %w, contracting_dims = [1] x [0] : (tensor<2x3xf32>, tensor<3x3xf32>) -> tensor<2x3xf32>
+    %n = stablehlo.add %p, %v : tensor<2x3xf32>
+    %up = stablehlo.add %i, %one : tensor<i64>
+    stablehlo.return %up, %n : tensor<i64>, tensor<2x3xf32>
+  }
+  return %g#1 : tensor<2x3xf32>
 }
