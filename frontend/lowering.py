@@ -142,14 +142,21 @@ def _custom_call(target: str, results, operands, said: dict[str, ir.Attribute], 
 
 
 def _drop_placements(module: ir.Module) -> None:
-    """A typed key among @main's arguments, and a call of the host, bring a mesh and say where on it they are. The program is for one device."""
+    """The program is for one device (one_device.py), so nobody needs to be told where on a mesh something is: a typed key, a call of the host, a sharding."""
     for op in list(module.body.operations):
         if op.operation.name == "sdy.mesh":
             op.operation.erase()
-        else:
-            for inner in functions.walk(functions.body(op)):
-                if "sdy.sharding" in inner.attributes:
-                    del inner.attributes["sdy.sharding"]
+            continue
+        for inner in list(functions.walk(functions.body(op))):
+            if inner.operation.name == "sdy.sharding_constraint":
+                inner.results[0].replace_all_uses_with(inner.operands[0])
+                inner.operation.erase()
+            elif "sdy.sharding" in inner.attributes:
+                del inner.attributes["sdy.sharding"]
+        for group in ("arg_attrs", "res_attrs"):
+            if group in op.attributes:
+                kept = [{item.name: item.attr for item in each if item.name != "sdy.sharding"} for each in op.attributes[group]]
+                op.attributes[group] = ir.ArrayAttr.get([ir.DictAttr.get(each) for each in kept])
 
 
 def _name(module: ir.Module, names: Sequence[str]) -> None:

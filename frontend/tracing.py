@@ -14,7 +14,7 @@ import jax
 import jax.numpy as jnp
 from jax._src import core, source_info_util, tree_util
 
-from metagrad.frontend import prints
+from metagrad.frontend import one_device, prints
 from metagrad.frontend.gradient import TRACING
 from metagrad.frontend.leaves import Leaf, Tree, describe, shaped, tree_of
 
@@ -79,7 +79,7 @@ def _trace_step(step, state, meta, batch, has_aux, compiling=True):
         described["state"], described["aux"] = tree_of("state", new_state), tree_of("aux", aux)
         return described["state"].arrays(new_state) + described["aux"].arrays(aux)
 
-    with TRACING(compiling):
+    with TRACING(compiling), one_device.tracing(STEP):
         avals = [leaf.aval for tree in (state, meta, batch) for leaf in tree.leaves]
         jaxpr = jax.make_jaxpr(flat)(*avals)
     return jaxpr, described["state"], described["aux"]
@@ -198,12 +198,14 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
         described["aux"] = tree_of("aux", aux)
         return [value] + described["aux"].arrays(aux)
 
+    what = f"the outer function `{name}`"
+
     def trace(compiling: bool):
-        with TRACING(compiling):
+        with TRACING(compiling), one_device.tracing(what):
             avals = [leaf.aval for tree in (state, arguments) for leaf in tree.leaves]
             return jax.make_jaxpr(flat)(*avals)
 
-    jaxpr, what = trace(True), f"the outer function `{name}`"
+    jaxpr = trace(True)
     return TracedOuter(_silent(jaxpr, what), prints.prints(jaxpr), lambda: _prints(trace(False), what), described["aux"])
 
 
@@ -245,6 +247,7 @@ def _one(leaf):
 
 
 def _silent(jaxpr: core.ClosedJaxpr, what: str) -> core.ClosedJaxpr:
+    one_device.check(jaxpr, what)
     _check_effects(jaxpr, what)
     return prints.silence(jaxpr)
 

@@ -56,9 +56,7 @@ def without_overrides(context, keep=()):
     if rules is None:
         return context
     kept = tuple(rule for rule in rules if rule[0] in keep)
-    own = dataclasses.replace(context.lowering_parameters, override_lowering_rules=kept or None)
-    caches = context.cached_primitive_lowerings.setdefault(f"metagrad without overrides but {kept}", ({}, {}))
-    return context.replace(lowering_parameters=own, lowering_cache=caches[0], cached_primitive_lowerings=caches[1])
+    return with_rules(context, kept or None, f"metagrad without overrides but {kept}")
 
 
 def with_rules(context, rules, name):

@@ -1,0 +1,73 @@
+"""A metagradient is a run on one device: what asks for several is refused, with the user's line.
+
+Axes that the step binds itself (`jax.vmap` with an `axis_name`) are no devices, and a mesh of one device is none but that one.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import traceback
+from collections.abc import Iterator
+
+import jax
+from jax._src import core, source_info_util
+
+_INSTEAD = (
+    "metagrad differentiates a training run on one device: take collectives, shard_map, pmap and shardings out of what it is given. "
+    "A collective over the axis of a jax.vmap inside the step is fine."
+)
+
+
+def check(jaxpr: core.ClosedJaxpr, what: str) -> None:
+    """Refuses collectives over axes from outside, and meshes of several devices.
+
+    Raises:
+      NotImplementedError: there is one; the message has its line.
+    """
+    outside = {effect.name for effect in jaxpr.effects if isinstance(effect, core.NamedAxisEffect)}
+    lines = dict.fromkeys(f"{why}{_place(eqn)}" for eqn, why in _asking(jaxpr.jaxpr, outside))
+    if lines:
+        raise NotImplementedError(f"{what} is for several devices: {'; '.join(lines)}. {_INSTEAD}")
+
+
+@contextlib.contextmanager
+def tracing(what: str) -> Iterator[None]:
+    """Says of a collective over an axis that nobody binds where it is, and what to do."""
+    try:
+        yield
+    except NameError as error:
+        if "axis name" not in str(error):
+            raise
+        users = [frame for frame in traceback.extract_tb(error.__traceback__) if source_info_util.is_user_filename(frame.filename)]
+        where = f" at {users[-1].filename}:{users[-1].lineno} ({users[-1].name})" if users else ""
+        raise NotImplementedError(f"{what} has a collective over an axis that is not bound in it{where}: {error} {_INSTEAD}") from None
+
+
+def _asking(jaxpr: core.Jaxpr, outside: set) -> Iterator[tuple[core.JaxprEqn, str]]:
+    """The equations that concern several devices, and in which way. `outside` are the names of axes that the step does not bind."""
+    for eqn in jaxpr.eqns:
+        inside = [found for inner in core.jaxprs_in_params(eqn.params) for found in _asking(inner, outside)]
+        devices = max(map(_devices, jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_placement)), default=1)
+        if devices > 1:
+            yield eqn, f"{eqn.primitive.name} on {devices} devices"
+        elif inside:
+            yield from inside
+        elif any(isinstance(effect, core.NamedAxisEffect) and effect.name in outside for effect in eqn.effects):
+            yield eqn, eqn.primitive.name
+
+
+def _place(eqn: core.JaxprEqn) -> str:
+    """The user's line; of something inside, where the equation itself is not the user's."""
+    if where := source_info_util.summarize(eqn.source_info):
+        return f" at {where}"
+    return next((place for inner in core.jaxprs_in_params(eqn.params) for each in inner.eqns if (place := _place(each))), "")
+
+
+def _is_placement(value) -> bool:
+    return isinstance(value, (jax.sharding.Sharding, jax.sharding.Mesh, jax.sharding.AbstractMesh))
+
+
+def _devices(value) -> int:
+    if isinstance(value, jax.sharding.Sharding):
+        return value.num_devices
+    return value.size if _is_placement(value) else 1
