@@ -30,3 +30,10 @@ def cached(monkeypatch, tmp_path):
     monkeypatch.setenv("METAGRAD_CACHE", "1")
     monkeypatch.setenv("METAGRAD_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache" / "enzyme"
+
+
+def pytest_terminal_summary(terminalreporter):
+    """Here and not in models/: xdist's controller collects no tests, and loads no conftest below this folder."""
+    from models import matrix
+
+    matrix.write(terminalreporter)
