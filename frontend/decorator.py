@@ -29,7 +29,7 @@ class TrainStep:
         has_aux: bool = False,
         schedule: Any = None,
         runtime: str = "auto",
-        check_nans: bool = False,
+        check_nans: bool | None = None,
     ) -> Metagradient:
         """The gradient of what a training run ends up with.
 
@@ -40,8 +40,10 @@ class TrainStep:
           schedule: which states are held and which are run again: `LazyKary(k)`, `Binomial(slots)`, `Periodic(every)`, `StoreAll()`, or a schedule of the
             `checkpoint_schedules` package. None is `Binomial(24)`: at most 24 states are held, and up to 324 steps are run no more than twice.
           runtime: "fused" (one XLA program) or "auto".
-          check_nans: check the result for NaN, and if there is one say in which leaf and at which step it first appeared. Costs one pass over the
-            gradient, and a run of the plain step by step reversal if there is a NaN.
+          check_nans: what a NaN in the result does. None (the default): a RuntimeWarning, once for each compiled program, that names the leaf, the step and where a
+            root of zero was taken; reading one boolean of the result is its cost, and one more training run if there is a NaN. True: a FloatingPointError that
+            says at which step of the reversal the NaN first appeared; that search keeps every state. False: nothing, and the call does not wait for the
+            result. Under `jax.jit` nothing is checked.
 
         Returns:
           A callable `mg(state0, meta, batches, *outer_args) -> Result(value, grad, state)`.

@@ -15,7 +15,7 @@ import numpy as np
 from metagrad.compiler import pipeline
 from metagrad.compiler.functions import Arguments
 from metagrad.compiler.worker import EnzymeError
-from metagrad.frontend import activity, constants, derivatives, lowering, nans, sites, tracing
+from metagrad.frontend import activity, constants, derivatives, lowering, nan_warning, nans, sites, tracing
 from metagrad.frontend.derivatives import Decision
 from metagrad.frontend.leaves import Leaf, Tree, describe, float0, shaped, tree_of
 from metagrad.runtime import host_calls
@@ -122,9 +122,18 @@ class Lowered:
     def compile(self) -> Compiled:
         """Compiles with XLA, once."""
         if self._compiled is None:
-            compiled = jax.jit(self._program.call).lower(*self._signature.inputs).compile()
+            compiled = jax.jit(self._checked).lower(*self._signature.inputs).compile()
             self._compiled = Compiled(self._signature, self._program, compiled, self._plan, self._diagnose)
         return self._compiled
+
+    def _checked(self, *inputs):
+        """The program's results, and whether they have no NaN."""
+        results = self._program.call(*inputs)
+        if self._diagnose is None:
+            return results, True
+        value, first = results[:1], 1 + len(self._signature.outer_aux.leaves)
+        last = first + len(self._signature.gradient_leaves())
+        return results, nan_warning.is_fine([*value, *results[first:last]], results[last : last + len(self._signature.state.leaves)])
 
 
 class Compiled:
@@ -141,9 +150,12 @@ class Compiled:
         arrays = self._signature.flatten(*given)
         if any(isinstance(array, jax.core.Tracer) for array in arrays):
             return self._signature.unflatten(self._program.call(*arrays))
-        result = self._signature.unflatten(self._xla(*arrays))
-        if self._diagnose is not None:
-            self._diagnose(result, given)
+        flat, fine = self._xla(*arrays)
+        result = self._signature.unflatten(flat)
+        if self._diagnose is not None and not fine and (warning := self._diagnose(result, given)):
+            # Once for each program: the search costs a training run, and descent on a metagradient calls it again and again.
+            self._diagnose = None
+            warnings.warn(warning, RuntimeWarning, stacklevel=_users_level())
         return result
 
     def _check(self, given) -> None:
@@ -206,7 +218,7 @@ def lower(
     single: bool,
     schedule,
     ad: str,
-    check_nans: bool,
+    check_nans: bool | None,
 ) -> Lowered:
     """Traces, decides who differentiates what, runs the passes and wraps the result. See `Metagradient.lower`."""
     state0, meta, batches, outer_args = arguments
@@ -231,13 +243,14 @@ def lower(
     plan.validate()
     names = getattr(step, "__name__", "step"), getattr(outer, "__name__", "outer").replace("<lambda>", "outer (a lambda)")
     groups = Arguments(len(traced.state.leaves), len(signature.meta.leaves), len(batch_tree.leaves), len(signature.outer.leaves))
+    active = activity.find(marked, found, groups, wrt)
 
     def printed(which) -> dict:
         traces = {name: what.prints() for name, what in (("prints", traced), ("outer_prints", traced_outer)) if which(what)}
         return {name: trace for name, trace in traces.items() if trace is not None}
 
     def attempt(ad: str):
-        decisions, pieces, of_site = _divide(marked, found, traced_outer.jaxpr, names, activity.find(marked, found, groups, wrt), ad)
+        decisions, pieces, of_site = _divide(marked, found, traced_outer.jaxpr, names, active, ad)
         made = lowering.lower(pieces | printed(lambda traced: traced.printing), of_site, groups, wrt)
         if made.muted and (more := printed(lambda traced: not traced.printing)):
             # A backward rule prints, which shows only when JAX has made the backward pass.
@@ -255,7 +268,12 @@ def lower(
     value = traced_outer.jaxpr.out_avals[0]
     outputs = signature.outputs(jax.ShapeDtypeStruct(value.shape, value.dtype), steps)
     program = host_calls.program(made.module, signature.inputs, outputs, made.callbacks)
-    diagnose = nans.diagnosis(step, outer, step_has_aux, has_aux, wrt, single) if check_nans else None
+    diagnose = None
+    if check_nans:
+        diagnose = nans.diagnosis(step, outer, step_has_aux, has_aux, wrt, single)
+    elif check_nans is None:
+        trees = {"state": signature.state, "meta": signature.meta, "batches": signature.batches, "outer_args": signature.outer}
+        diagnose = nan_warning.warning(traced.jaxpr, traced_outer.jaxpr, trees, active, wrt, single, has_aux)
     return Lowered(signature, plan, decisions, texts, program, diagnose)
 
 

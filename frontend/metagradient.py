@@ -54,7 +54,7 @@ class Metagradient:
         has_aux: bool,
         schedule: Any,
         ad: str,
-        check_nans: bool,
+        check_nans: bool | None,
     ):
         self._step, self._outer = step, outer
         self._step_has_aux, self._has_aux = step_has_aux, has_aux
@@ -100,7 +100,7 @@ class Metagradient:
           *outer_args: further arguments of the outer function.
 
         Raises:
-          FloatingPointError: with `check_nans`, the gradient has a NaN; the message names the leaf and the step.
+          FloatingPointError: with `check_nans=True`, the gradient has a NaN; the message names the leaf and the step.
         """
         arguments = (state0, meta, batches, outer_args)
         key = _key(arguments)

@@ -26,7 +26,7 @@ def diagnosis(step: Callable, outer: Callable, step_has_aux: bool, has_aux: bool
         bad += [f"the gradient of {path}" for name, tree in gradients.items() for path in _nan_leaves(name, tree)]
         bad += [f"the final {path}" for path in _nan_leaves("state", result.state)]
         if bad:
-            raise FloatingPointError(f"the metagradient has a NaN in {_listed(bad)}. {_origin(step, outer, step_has_aux, has_aux, arguments)}")
+            raise FloatingPointError(f"the metagradient has a NaN in {listed(bad)}. {_origin(step, outer, step_has_aux, has_aux, arguments)}")
 
     return diagnose
 
@@ -58,24 +58,24 @@ def _origin(step, outer, step_has_aux: bool, has_aux: bool, arguments: tuple) ->
 
     arrays = {name: tree.arrays(value) for (name, tree), value in zip(trees.items(), arguments)}
     if bad := [path for name in trees for path in nans(name, name, arrays[name])]:
-        return f"It was in the arguments: {_listed(bad)}."
+        return f"It was in the arguments: {listed(bad)}."
     batch = lambda t: [leaf[t] for leaf in arrays["batches"]]
     states = [arrays["state"]]
     for t in range(arrays["batches"][0].shape[0]):
         states.append(forward(states[-1], arrays["meta"], batch(t)))
         if bad := nans("state", "state", states[-1]):
-            return f"Training itself gave the first NaN: at step {t}, in {_listed(bad)}. Lower the learning rate, or look at that batch."
+            return f"Training itself gave the first NaN: at step {t}, in {listed(bad)}. Lower the learning rate, or look at that batch."
     value = value_of(states[-1], arrays["outer_args"])
     if _has_nan(value):
         return "Training has no NaN; the outer function's value is the first."
     bar, _ = _pull(value_of, (states[-1], arrays["outer_args"]), jnp.ones_like(value))
     if bad := nans("state", "state", bar):
-        return f"Training has no NaN; the outer function's gradient has the first, in the cotangent of {_listed(bad)}. {_ROOT}"
+        return f"Training has no NaN; the outer function's gradient has the first, in the cotangent of {listed(bad)}. {_ROOT}"
     for t in reversed(range(len(states) - 1)):
         state_bar, meta_bar, batch_bar = reverse(states[t], arrays["meta"], batch(t), bar)
         bad = nans("state", "state", state_bar) + nans("meta", "meta", meta_bar) + nans("batch", "batches", batch_bar)
         if bad:
-            return f"Training has no NaN; going backward it first appeared in the VJP of step {t}, in the cotangent of {_listed(bad)}. {_ROOT}"
+            return f"Training has no NaN; going backward it first appeared in the VJP of step {t}, in the cotangent of {listed(bad)}. {_ROOT}"
         bar = state_bar
     return "The NaN did not appear again when the run was repeated step by step by JAX; please report this."
 
@@ -104,5 +104,5 @@ def _has_nan(leaf: Any) -> bool:
     return _is_float(leaf) and bool(jnp.isnan(leaf).any())
 
 
-def _listed(paths: list[str]) -> str:
+def listed(paths: list[str]) -> str:
     return ", ".join(paths[:4]) + (f" and {len(paths) - 4} more leaves" if len(paths) > 4 else "")

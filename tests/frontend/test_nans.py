@@ -98,4 +98,4 @@ def test_steps_and_outer_functions_with_aux():
 
 def test_not_asked():
     step = metagrad.compile(lambda s, z, b: jnp.log(-s * z))
-    assert jnp.isnan(step.metagradient(jnp.sum)(jnp.ones(2), 1.0, jnp.arange(2)).grad)
+    assert jnp.isnan(step.metagradient(jnp.sum, check_nans=False)(jnp.ones(2), 1.0, jnp.arange(2)).grad)

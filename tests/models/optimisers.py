@@ -75,7 +75,6 @@ OPTIMISERS = {
     "nadam": lambda: optax.nadam(0.02, **ADAM),
     "amsgrad": lambda: optax.amsgrad(0.02, **ADAM),
     "adabelief": lambda: optax.adabelief(0.02, eps_root=1e-8),
-    "radam": lambda: optax.radam(0.02, b2=0.9, **ADAM),
     "lion": lambda: optax.lion(0.01, weight_decay=0.1),
     "rmsprop": lambda: optax.rmsprop(0.02, eps=1e-6),
     "rmsprop, centered": lambda: optax.rmsprop(0.02, eps=1e-4, centered=True, momentum=0.9),

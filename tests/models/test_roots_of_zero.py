@@ -1,0 +1,127 @@
+"""Where a gradient is exactly zero, an adaptive optimiser takes a root of zero: the derivative is JAX's, also where that is NaN, and then a warning says why."""
+
+import re
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+import pytest
+from exact.unrolled import assert_exact
+from optax import contrib
+
+import metagrad
+
+EVERYTHING = ("meta", "state")
+
+
+@pytest.fixture(autouse=True)
+def double():
+    with jax.enable_x64(True):
+        yield
+
+
+def dead_relu(p, z, x):
+    """The second unit is off for every example."""
+    return jnp.mean((jax.nn.relu(x @ p["w"] + p["b"]) @ jnp.ones(2) - z) ** 2)
+
+
+def unused_row(p, z, x):
+    """An embedding of three rows, of which the batches use two."""
+    return jnp.mean((p["w"][jnp.array([0, 2])] @ x.T - z) ** 2) + jnp.sum(p["b"] ** 2)
+
+
+def zero_weights(p, z, x):
+    """Two layers that are both zero: so are their gradients."""
+    return jnp.mean((x @ p["w"] @ p["b"] - z) ** 2)
+
+
+PARAMS = {
+    dead_relu: {"w": jnp.full((2, 2), 0.3), "b": jnp.array([0.5, -9.0])},
+    unused_row: {"w": jnp.linspace(0.2, 0.9, 6).reshape(3, 2), "b": jnp.array([1.0, -0.4])},
+    zero_weights: {"w": jnp.zeros((2, 2)), "b": jnp.zeros(2)},
+}
+
+
+def training(loss, optimiser):
+    @metagrad.compile
+    def step(s, z, x):
+        g = metagrad.grad(loss)(s["p"], z, x)
+        updates, opt = optimiser.update(g, s["opt"], s["p"])
+        return {"p": optax.apply_updates(s["p"], updates), "opt": opt}
+
+    params = jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), PARAMS[loss])
+    state = {"p": params, "opt": optimiser.init(params)}
+    batches = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1.5, (5, 4, 2)))
+    return step, lambda s: jnp.sum(s["p"]["w"] ** 2) + jnp.sum(s["p"]["b"]), (state, jnp.asarray(1.5), batches)
+
+
+def compared(loss, optimiser):
+    """The texts of the warnings, after the result was held against JAX's: the same numbers, and NaN where JAX has NaN."""
+    step, outer, arguments = training(loss, optimiser)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        result, _ = assert_exact(step, outer, EVERYTHING, *arguments)
+    has_nan = any(np.isnan(leaf).any() for leaf in jax.tree.leaves(result.grad) if leaf.dtype == jnp.float64)
+    return [str(warning.message) for warning in caught if warning.category is RuntimeWarning], has_nan
+
+
+# The function in optax that takes the root, the leaf that it takes it of, and whether `eps_root` helps.
+NAN = {
+    "adam, dead relu": (dead_relu, optax.adam(0.1), "scale_by_adam (optax/_src/transform.py:", "state['opt'][0].nu['b'], the gradient in state['p']['b']", True),
+    "adamw, unused row": (unused_row, optax.adamw(0.1), "scale_by_adam (", "state['opt'][0].nu['w'], the gradient in state['p']['w']", True),
+    "nadam, zero weights": (zero_weights, optax.nadam(0.1), "scale_by_adam (", "state['opt'][0].nu['b'], the gradient in state['p']['b']", True),
+    "lamb, unused row": (unused_row, optax.lamb(0.1), "scale_by_adam (", "state['opt'][0].nu['w'], the gradient in state['p']['w']", True),
+    "amsgrad, unused row": (unused_row, optax.amsgrad(0.1), "scale_by_amsgrad (", "state['opt'][0].nu['w']", True),
+    "muon, unused row": (unused_row, contrib.muon(0.1, muon_weight_dimension_numbers={"w": None, "b": None}), "scale_by_adam (", ".nu['w'], the gradient in state['p']['w']", True),
+    "MultiSteps, dead relu": (dead_relu, optax.MultiSteps(optax.adam(0.1), 2, accumulator_dtype=jnp.float64), "scale_by_adam (", ".nu['b'], the gradient in state['p']['b']", True),
+    "rmsprop, eps outside": (unused_row, optax.rmsprop(0.1, eps_in_sqrt=False), "scale_by_rms (optax/_src/transform.py:", "state['opt'][0].nu['w'], the gradient in state['p']['w']", False),
+    "adaptive_grad_clip": (zero_weights, optax.chain(optax.adaptive_grad_clip(0.1), optax.sgd(0.1)), "adaptive_grad_clip (optax/transforms/_clipping.py:", "state['p']['b']", False),
+    "clip_by_global_norm": (zero_weights, optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1)), "clip_by_global_norm (optax/tree_utils/_tree_math.py:", "the gradient in state['p']['b'], the gradient in state['p']['w']", False),
+}
+
+
+@pytest.mark.parametrize("name", NAN)
+def test_nan_and_a_warning_that_says_why(name):
+    loss, optimiser, function, leaf, has_eps_root = NAN[name]
+    texts, has_nan = compared(loss, optimiser)
+    assert has_nan and len(texts) == 1
+    assert re.search(r"the metagradient has a NaN or infinity in the gradient of .*\. Training is finite\. ", texts[0])
+    assert f"At step 0 {function}" in texts[0]
+    assert leaf in texts[0].split("what it computes from ")[1]
+    assert ("Give the optimiser `eps_root`: optax.adam(1e-3, eps_root=1e-8)" in texts[0]) == has_eps_root
+
+
+FINITE = {
+    "adam": optax.adam(0.1, eps_root=1e-8),
+    "nadam": optax.nadam(0.1, eps_root=1e-8),
+    "lamb": optax.lamb(0.1, eps_root=1e-8),
+    "MultiSteps": optax.MultiSteps(optax.adam(0.1, eps_root=1e-8), 2, accumulator_dtype=jnp.float64),
+    "rmsprop": optax.rmsprop(0.1),
+    "adagrad": optax.adagrad(0.1),
+    "adagrad from zero": optax.adagrad(0.1, initial_accumulator_value=0.0),
+    "adafactor": optax.adafactor(0.1, min_dim_size_to_factor=2),
+    "adadelta": optax.adadelta(0.1),
+    "lion": optax.lion(0.1),
+    "lars": optax.lars(0.1),
+    "clip_by_global_norm": optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1)),
+}
+
+
+@pytest.mark.parametrize("name", FINITE)
+def test_finite_and_silent(name):
+    assert compared(unused_row, FINITE[name]) == ([], False)
+
+
+@pytest.mark.parametrize("name", ["adagrad from zero", "lars", "rmsprop"])
+def test_finite_where_all_is_zero(name):
+    assert compared(zero_weights, FINITE[name]) == ([], False)
+
+
+def test_adafactor_in_single_precision():
+    """Its 1e-30 keeps the root from zero, and in f32 the derivative overflows all the same."""
+    with jax.enable_x64(False):
+        step, outer, arguments = training(unused_row, optax.adafactor(0.1, min_dim_size_to_factor=4))
+        with pytest.warns(RuntimeWarning, match=r"scale_by_factored_rms \(optax/_src/factorized.py:\d+\) takes a root \(`pow`\) of zero or next to it in 2 of 6 entries"):
+            step.metagradient(outer, EVERYTHING)(*arguments)
