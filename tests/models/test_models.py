@@ -11,9 +11,9 @@ from matrix import record
 LIBRARIES = {"linen": linen_models.MODELS, "nnx": nnx_models.MODELS, "equinox": equinox_models.MODELS}
 
 OPTIMISERS = {
-    "linen": ("adamw", lambda: optax.adamw(0.01, eps_root=1e-8)),
+    "linen": ("adamw", lambda: optax.adamw(0.01, b2=0.95, eps_root=1e-6)),
     "nnx": ("momentum", lambda: optax.sgd(0.05, momentum=0.9)),
-    "equinox": ("clipped adam", lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.01, eps_root=1e-8))),
+    "equinox": ("clipped adam", lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.adam(0.01, b2=0.95, eps_root=1e-6))),
 }
 
 # What Enzyme does not differentiate, and the operation that keeps it from it.
