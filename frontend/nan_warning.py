@@ -46,7 +46,10 @@ def warning(step: core.ClosedJaxpr, outer: core.ClosedJaxpr, trees: dict[str, Tr
         leaves = len(active.state)
         in_step = Watched(step, names, leaves)
         in_outer = Watched(outer, [*names[:leaves], *(None for _ in trees["outer_args"].leaves)], 1)
-        origin = _origin(in_step, in_outer, trees, arguments)
+        try:
+            origin = _origin(in_step, in_outer, trees, arguments)
+        except Exception as error:  # the search may fail in ways that the run did not (out of memory, say), and the result stands all the same
+            origin = f"Why could not be found out: {type(error).__name__}: {error}."
         return f"the metagradient has {where}. {origin} (check_nans=False in metagradient() turns this check off.)"
 
     return text
@@ -66,14 +69,17 @@ def _origin(in_step: Watched, in_outer: Watched, trees: dict[str, Tree], argumen
             return new, (counts, [_finite(old) & ~_finite(leaf) for old, leaf in zip(s, new)])
 
         final, found = jax.lax.scan(one, s, batches)
-        return found, in_outer(*final, *outer_args)[1]
+        results, of_outer = in_outer(*final, *outer_args)
+        return found, of_outer, _finite(results[0])
 
-    (counts, lost), of_outer = jax.device_get(run(*arrays.values()))
+    (counts, lost), of_outer, value_is_finite = jax.device_get(run(*arrays.values()))
     lost = np.stack(lost, 1)
     if lost.any():
         t = int(lost.any(1).argmax())
         bad = [leaf.path for leaf, flag in zip(state.leaves, lost[t]) if flag]
         return f"Training itself gave the first: at step {t}, in {listed(bad)}. Lower the learning rate, or look at that batch."
+    if not value_is_finite:
+        return "Training is finite; the outer function's value is the first."
     if of_outer.any():
         return f"Training is finite. The outer function, in {_told(in_outer.roots, of_outer)}"
     if counts.any():

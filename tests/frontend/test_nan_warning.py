@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 import metagrad
+from metagrad.frontend import nan_warning
 
 
 def root(w, z, x):
@@ -98,6 +99,23 @@ def test_training_gives_the_first():
 def test_the_outer_function():
     said = text(metagradient(lambda w, z, t: w * z, lambda w: jnp.linalg.norm(w - w) + w[0]), START, 1.0, STEPS)
     assert "Training is finite. The outer function, in a lambda (" in said and "(`sqrt`) of zero" in said
+
+
+def test_the_outer_functions_value():
+    said = text(metagradient(lambda w, z, t: w * z, lambda w: jnp.log(w[1])), START, 1.0, STEPS)
+    assert "a NaN or infinity in value, " in said and "Training is finite; the outer function's value is the first." in said
+
+
+def test_an_infinity_in_the_state_is_no_fault():
+    """The best loss so far, of a schedule that watches it."""
+    step = lambda s, z, t: {"w": s["w"] * z, "best": jnp.minimum(s["best"], jnp.where(t > 0, jnp.sum(s["w"]), jnp.inf))}
+    mg = metagrad.compile(step).metagradient(lambda s: jnp.sum(s["w"]))
+    silent(mg, {"w": START, "best": jnp.asarray(jnp.inf)}, 1.0, jnp.arange(1))
+
+
+def test_a_search_that_fails_leaves_the_result(monkeypatch):
+    monkeypatch.setattr(nan_warning, "_origin", lambda *_: 1 / 0)
+    assert "Why could not be found out: ZeroDivisionError" in text(metagradient(), START, 1.0, STEPS)
 
 
 def test_the_arguments():

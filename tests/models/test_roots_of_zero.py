@@ -119,6 +119,12 @@ def test_finite_where_all_is_zero(name):
     assert compared(zero_weights, FINITE[name]) == ([], False)
 
 
+def test_radam_early_in_training():
+    """The branch that it does not take has the root of a negative number: no root of zero is to blame."""
+    texts, has_nan = compared(unused_row, optax.radam(0.1, eps_root=1e-8))
+    assert has_nan and "metagradient(check_nans=True) repeats the run backward" in texts[0]
+
+
 def test_adafactor_in_single_precision():
     """Its 1e-30 keeps the root from zero, and in f32 the derivative overflows all the same."""
     with jax.enable_x64(False):
