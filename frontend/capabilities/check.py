@@ -11,7 +11,7 @@ from jax._src import source_info_util
 from jax.extend import core
 from jax.extend.core import primitives as P
 
-from metagrad.frontend.capabilities.table import BOTH, CAPABILITIES, WITHOUT_DERIVATIVE
+from metagrad.frontend.capabilities.table import BOTH, CAPABILITIES, NOT_ENZYME, WITHOUT_DERIVATIVE
 from metagrad.frontend.capabilities.true_rules import TRUE_RULES, true_rule
 from metagrad.frontend.exact_lowerings import jaxs_rules
 from metagrad.frontend.exact_lowerings.values import is_complex, is_float
@@ -98,7 +98,7 @@ def _equation(eqn, inputs, walk):
         walk.found[Unproven(primitive.name, source_info_util.summarize(eqn.source_info), why)] = None
         return every
 
-    if not any(inputs) or primitive is P.stop_gradient_p:
+    if not any(inputs) or primitive is P.stop_gradient_p or primitive in WITHOUT_DERIVATIVE:
         return none
     if primitive in CALLS:
         return CALLS[primitive](eqn, inputs, walk, unknown)
@@ -113,17 +113,14 @@ def _equation(eqn, inputs, walk):
         return unknown(CUSTOM_RULE)
     capability = CAPABILITIES.get(primitive)
     if capability is None:
-        # Comparisons and the like: no output can carry a derivative.
-        if primitive in WITHOUT_DERIVATIVE:
-            return none
-        return unknown("no evidence that Enzyme's derivative is JAX's")
+        return unknown(NOT_ENZYME.get(primitive, "no evidence that Enzyme's derivative is JAX's"))
     if walk.mode not in capability.modes:
         return unknown(f"{' and '.join(capability.modes) or 'no'} mode is proven, {walk.mode} mode is not")
     if capability.when and (why := capability.when(eqn.params, avals, inputs)):
         return unknown(why)
     if any(inputs[i] for i in capability.constant):
         return unknown("a derivative in an operand in which JAX has none")
-    if capability.by_rule and (why := _in_the_rule(eqn, inputs, walk)):
+    if capability.takes_rule(eqn.params, avals) and (why := _in_the_rule(eqn, inputs, walk)):
         return unknown(why)
     return every
 
@@ -138,7 +135,7 @@ def _in_the_rule(eqn, inputs, walk) -> str | None:
     operands = inputs if walk.mode == "forward" else [False] * len(inputs)
     inside = Walk(walk.mode, walk.order - 1, {})
     _walk(rule.jaxpr, [*operands, *(True for m in moves if m)], inside)
-    return "; ".join(f"its rule has {u.primitive}: {u.why}" for u in inside.found) or None
+    return next((f"its rule has {u.primitive}: {u.why}" for u in inside.found), None)
 
 
 def _call(name, eqn, inputs, walk, unknown):

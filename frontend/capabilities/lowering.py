@@ -16,9 +16,16 @@ def overrides() -> tuple:
 
     Some leave custom calls that the compiler raises (compiler/raise_gradients.py).
     """
-    rules = [(p, partial(_rule, p, c)) for p, c in CAPABILITIES.items() if c.lowering]
-    rules += [(p, ByRule(p, constant=c.constant)) for p, c in CAPABILITIES.items() if c.by_rule]
+    rules = [(p, _lowering(p, c)) for p, c in CAPABILITIES.items() if c.lowering or c.by_rule]
     return (*rules, (P.custom_jvp_call_p, CustomRule(P.custom_jvp_call_p)), (P.stop_gradient_p, lower_stop_gradient))
+
+
+def _lowering(primitive, capability):
+    otherwise = partial(_rule, primitive, capability) if capability.lowering else partial(jax_lowering, primitive)
+    if not capability.by_rule:
+        return otherwise
+    when = capability.by_rule if callable(capability.by_rule) else None
+    return ByRule(primitive, constant=capability.constant, when=when, otherwise=otherwise)
 
 
 def _rule(primitive, capability, ctx, *operands, **params):

@@ -7,11 +7,12 @@ to JAX's rule, at first and second order. `capabilities.py` says which primitive
 
     values.py       a value apart from its derivative: the devices that the others use
     choices.py      select, max, min, clamp, reduce_max
-    singular.py     sqrt, pow, logistic
+    singular.py     negative powers, logistic
     orderings.py    sort, top_k, argmax
     indexing.py     gather, scatter
-    windows.py      cumsum and its kin, reduce_window
-    contractions.py dot_general of mixed types
+    prefixes.py     cumsum and its kin, products, negative padding
+    windows.py      reduce_window, select_and_scatter_add
+    contractions.py dot_general and convolutions of mixed types
     jaxs_rules.py   JAX's own rule of a primitive or of a custom function, lowered beside its value
     activations.py  relu, relu6, logaddexp
 

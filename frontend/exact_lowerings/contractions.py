@@ -4,9 +4,9 @@ Enzyme wants operands and result of one type: they are converted first. The prod
 a float32; where JAX's rule contracts a float32 cotangent with a bfloat16 operand it means the same conversion.
 """
 
+import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import primitives
-import jax.numpy as jnp
 
 from .values import plain
 
@@ -16,12 +16,20 @@ def types(params, avals) -> set:
     return {jnp.dtype(a.dtype) for a in avals} | {jnp.dtype(params["preferred_element_type"] or avals[0].dtype)}
 
 
-def dot_general(x, y, **params):
-    found = types(params, (x, y))
-    if len(found) == 1:
-        return plain(primitives.dot_general_p, x, y, **params)
-    result = jnp.dtype(params["preferred_element_type"] or jnp.promote_types(x.dtype, y.dtype))
-    widest = jnp.result_type(*found)
-    out = plain(
-        primitives.dot_general_p, *(lax.convert_element_type(a, widest) for a in (x, y)), **params | {"preferred_element_type": widest})
-    return lax.convert_element_type(out, result)
+def of_one_type(primitive):
+    """The contraction in the widest of the types that meet, its result in the type that JAX gives it."""
+
+    def contraction(x, y, **params):
+        found = types(params, (x, y))
+        if len(found) == 1:
+            return plain(primitive, x, y, **params)
+        result = jnp.dtype(params["preferred_element_type"] or jnp.promote_types(x.dtype, y.dtype))
+        widest = jnp.result_type(*found)
+        wide = (lax.convert_element_type(a, widest) for a in (x, y))
+        return lax.convert_element_type(plain(primitive, *wide, **params | {"preferred_element_type": widest}), result)
+
+    return contraction
+
+
+dot_general = of_one_type(primitives.dot_general_p)
+conv = of_one_type(primitives.conv_general_dilated_p)

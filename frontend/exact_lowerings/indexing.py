@@ -1,10 +1,12 @@
 """Gather and scatter: indices out of bounds."""
 
+import math
+
 import numpy as np
 from jax import lax
 from jax.extend.core import primitives
 
-from .values import plain
+from .values import attach, plain, value
 
 
 def gather(x, indices, *, dimension_numbers, slice_sizes, mode, **parameters):
@@ -33,6 +35,25 @@ def scatter(primitive):
         return plain(primitive, x, indices, updates, dimension_numbers=dimension_numbers, mode=mode, **parameters)
 
     return scattered
+
+
+def scatter_sub(x, indices, updates, *, dimension_numbers, update_jaxpr, update_consts, **parameters):
+    return lax.scatter_add(x, indices, -updates, dimension_numbers, **parameters)
+
+
+def scatter_mul(x, indices, updates, *, dimension_numbers, update_jaxpr, update_consts, **parameters):
+    """x times a factor; JAX has a derivative in the updates where no two of them meet, and there the factor is the update."""
+    given = dict(dimension_numbers=dimension_numbers, **parameters)
+    whole = dict(given, update_jaxpr=update_jaxpr, update_consts=update_consts)
+    factor = attach(
+        value(primitives.scatter_mul_p, lax.full_like(x, 1), indices, updates, **whole),
+        lax.scatter_add(lax.full_like(x, 0), indices, updates, **given))
+    return attach(value(primitives.scatter_mul_p, x, indices, updates, **whole), x * factor)
+
+
+def may_meet(params, avals):
+    """Whether two updates may have one target. One of them wins, and JAX's rule finds out which; Enzyme gives the cotangent to all."""
+    return math.prod(avals[1].shape[:-1]) != 1 and not params["unique_indices"]
 
 
 def index_bounds(x, sizes, axes, indices):

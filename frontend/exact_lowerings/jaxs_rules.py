@@ -12,7 +12,7 @@ Cost: JAX's rule in place of Enzyme's; the value is computed once more where the
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 from jax._src import core
@@ -32,21 +32,26 @@ class ByRule:
         primitive: whose lowering it is.
         order: how often the result may be differentiated.
         constant: operands in which JAX has no derivative.
+        when: whether an equation with these parameters and operands is lowered so; every one without it.
+        otherwise: the lowering of the others.
     """
 
     primitive: Primitive
     order: int = ORDERS
     constant: tuple[int, ...] = ()
+    when: Callable | None = None
+    otherwise: Callable | None = None
 
     def __call__(self, ctx, *operands, **params):
+        if self.when and not self.when(params, ctx.avals_in):
+            return self.otherwise(ctx, *operands, **params)
         moves = movable(ctx.avals_in, self.constant)
         if not any(moves):
             return jax_lowering(self.primitive, ctx, *operands, **params)
         jaxpr = self.order and tangent(self.primitive, params, ctx.avals_in, moves)
 
         def carrying(*xs):
-            values = value(self.primitive, *xs, **params)
-            values = values if self.primitive.multiple_results else [values]
+            values = self.value(*xs, **params)
             if not self.order:
                 return values
             movement = [moving(x) for x, moves_too in zip(xs, moves) if moves_too]
@@ -54,6 +59,10 @@ class ByRule:
             return [attach(v, next(derivatives)) if is_float(v) else v for v in values]
 
         return mlir.lower_fun(carrying)(ctx, *operands)
+
+    def value(self, *xs, **params) -> list:
+        values = value(self.primitive, *xs, **params)
+        return values if self.primitive.multiple_results else [values]
 
 
 def movable(avals, constant: Sequence[int] = ()) -> list[bool]:

@@ -27,8 +27,3 @@ def along(x, places, axis):
         offset_dims=(), collapsed_slice_dims=(axis,), start_index_map=(axis,),
         operand_batching_dims=others, start_indices_batching_dims=others)
     return lax.gather(x, lax.expand_dims(places, (x.ndim,)), numbers, (1,) * x.ndim, mode="promise_in_bounds")
-
-
-def chosen_index(primitive):
-    """`argmax` and `argmin`: Enzyme would look for the derivative of the comparison inside."""
-    return lambda x, **parameters: value(primitive, x, **parameters)

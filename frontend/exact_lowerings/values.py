@@ -92,6 +92,10 @@ def value(of, *operands, **parameters):
     return plain(of, *map(held, operands), **parameters)
 
 
+def without_derivative(primitive):
+    return lambda *operands, **parameters: value(primitive, *operands, **parameters)
+
+
 def held(x):
     """x as a constant of differentiation. `lax.stop_gradient` leaves integers and booleans alone; this does not."""
     return primitives.stop_gradient_p.bind(x)

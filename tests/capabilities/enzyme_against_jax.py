@@ -6,8 +6,9 @@ differences found. It is a program of its own because Enzyme may abort the proce
 
 For y = f(x), random x-tangents dx, cotangents c and their tangents dc, two programs are compared:
 
-    reverse   (x, c)         -> f(x), vjp(f, x)(c)
-    forward   (x, dx, c, dc) -> the derivative of `reverse` along (dx, dc);   c constant:  along (dx, 0)
+    reverse                (x, c)         -> f(x), vjp(f, x)(c)
+    forward                (x, dx, c, dc) -> the derivative of `reverse` along (dx, dc);   c constant:  along (dx, 0)
+    reverse over reverse   (x, dx, c, dc) -> the VJP of `reverse` with the cotangents (dc, dx); asked for with the argument --reverse-over-reverse
 
 Enzyme removes `ignore_derivatives` when it differentiates, and would go through it at second order. So the pipeline runs once for each
 order, and between them the marks that `stop_gradient` left are made `ignore_derivatives` again (`between_orders`).
@@ -56,8 +57,8 @@ def differentiate(mode, fn, operands, results, active, returned):
 class Job:
     """One case at one dtype: its inputs, and JAX's answers as functions of the inputs."""
 
-    def __init__(self, case, dtype):
-        self.case, self.fn = case, case.fn
+    def __init__(self, case, dtype, over):
+        self.case, self.fn, self.over = case, case.fn, over
         rng = np.random.default_rng(len(case.name))
         self.x = [jnp.asarray(a, dtype) if np.asarray(a).dtype == np.float64 else jnp.asarray(a) for a in case.inputs]
         self.active = [is_float(a) for a in self.x]
@@ -92,6 +93,9 @@ class Job:
         floats = [v for v, a in zip(x, self.active) if a]
         if not self.case.orders == 2:
             return [reverse(floats, c), [], []]
+        if self.over == "reverse":
+            values, pull = jax.vjp(lambda f, c: reverse(f, c), floats, list(c))
+            return [values, [leaf for part in pull([*dc, *dx]) for leaf in part], []]
         first, both = jax.jvp(reverse, (floats, list(c)), (list(dx), list(dc)))
         _, alone = jax.jvp(lambda f: reverse(f, c), (floats,), (list(dx),))
         return [first, both, alone]
@@ -142,7 +146,9 @@ class Job:
         x, dx, c, dc = self.split(list(arguments))
         first = func.CallOp(self.reverse_results, f"{self.name}_reverse", [*x, *c]).results
         both = alone = []
-        if self.case.orders == 2:
+        if self.case.orders == 2 and self.over == "reverse":
+            both = self.reverse_again(x, dx, c, dc)
+        elif self.case.orders == 2:
             both = self.forward(x, dx, c, dc)
             alone = self.forward(x, dx, c, None)
         return [list(first), list(both), list(alone)]
@@ -155,11 +161,20 @@ class Job:
         for i, v in enumerate(c):
             operands += [v, dc[i]] if dc else [v]
             active.append("dup" if dc else "const")
-        # Hidden from the first run of the Enzyme pass, so that `held` can be renewed between the two orders.
+        return self.hidden("fwddiff", operands, self.reverse_results, active, "dupnoneed")
+
+    def reverse_again(self, x, dx, c, dc):
+        active = ["active" if a else "const" for a in self.active] + ["active"] * len(c)
+        results = [t for t, a in zip([*self.types, *self.results], active) if a == "active"]
+        return self.hidden("autodiff", [*x, *c, *dc, *dx], results, active, "activenoneed")
+
+    def hidden(self, mode, operands, results, active, returned):
+        """Hidden from the first run of the Enzyme pass, so that `held` can be renewed between the two orders."""
+        said = {"mode": mode, "returned": returned}
         return stablehlo.CustomCallOp(
-            self.reverse_results, operands, "metagrad.fwddiff", api_version=ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
+            results, operands, "metagrad.second_order", api_version=ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
             called_computations=ir.ArrayAttr.get([ir.FlatSymbolRefAttr.get(f"{self.name}_reverse")]),
-            backend_config=ir.DictAttr.get({"activity": ir.ArrayAttr.get([ir.StringAttr.get(a) for a in active])}),
+            backend_config=ir.DictAttr.get({"activity": ir.ArrayAttr.get([ir.StringAttr.get(a) for a in active])} | {k: ir.StringAttr.get(v) for k, v in said.items()}),
         ).results
 
 
@@ -196,6 +211,11 @@ def custom_calls(module, target):
     return found
 
 
+def results_of(module, name):
+    (function,) = (op for op in module.body.operations if ir.StringAttr(op.attributes["sym_name"]).value == name)
+    return len(ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value).results)
+
+
 def restore_main(module):
     """The pass pipeline gives `main` back under another name, and private."""
     for op in module.body.operations:
@@ -211,11 +231,13 @@ def between_orders(text):
         module = ir.Module.parse(text)
         restore_main(module)
         held.renew(module)
-        for op in custom_calls(module, "metagrad.fwddiff"):
+        for op in custom_calls(module, "metagrad.second_order"):
             fn = ir.FlatSymbolRefAttr(ir.ArrayAttr(op.attributes["called_computations"])[0]).value
-            active = [ir.StringAttr(a).value for a in ir.ArrayAttr(ir.DictAttr(op.attributes["backend_config"])["activity"])]
+            said = ir.DictAttr(op.attributes["backend_config"])
+            active = [ir.StringAttr(a).value for a in ir.ArrayAttr(said["activity"])]
+            mode, returned = (ir.StringAttr(said[name]).value for name in ("mode", "returned"))
             with ir.InsertionPoint(op), op.location:
-                results = differentiate("fwddiff", fn, list(op.operands), [r.type for r in op.results], active, ["dupnoneed"] * len(op.results))
+                results = differentiate(mode, fn, list(op.operands), [r.type for r in op.results], active, [returned] * results_of(module, fn))
             for old, new in zip(op.results, results):
                 old.replace_all_uses_with(new)
             op.erase()
@@ -255,13 +277,13 @@ def differences(got, want, tolerance, floor, operands=None, cotangent=None):
     return {kind: np.argwhere(where) for kind, where in kinds.items() if where.any()}, got, want
 
 
-PARTS = ("reverse", "forward", "forward, constant cotangent")
+PARTS = {"forward": ("reverse", "forward", "forward, constant cotangent"), "reverse": ("reverse", "reverse over reverse", "")}
 # Relative to the number, and to no less than the second entry: what cancels keeps the rounding error of its parts.
 TOLERANCE = {"float64": (1e-12, 1e-2), "float32": (1e-5, 1.0), "bfloat16": (4e-2, 1.0)}
 
 
-def compare(pairs, all_cases, overrides):
-    jobs = [Job(all_cases[name], dtype) for name, dtype in pairs]
+def compare(pairs, all_cases, overrides, over="forward"):
+    jobs = [Job(all_cases[name], dtype, over) for name, dtype in pairs]
     text = enzyme_module(jobs, overrides)
     _, text = enzyme_call.run_pass_pipeline(["main"], text, FIRST_ORDER)
     _, text = enzyme_call.run_pass_pipeline(["main"], between_orders(text), SECOND_ORDER)
@@ -272,7 +294,7 @@ def compare(pairs, all_cases, overrides):
     report = []
     for job, (name, dtype), parts in zip(jobs, pairs, want):
         found, (tolerance, floor) = [], TOLERANCE[dtype]
-        for part, answers in zip(PARTS, parts):
+        for part, answers in zip(PARTS[over], parts):
             for i, answer in enumerate(answers):
                 value = next(got)
                 elementwise = (job.x, job.c[0]) if job.case.elementwise else ()
@@ -295,7 +317,7 @@ def main():
     from metagrad.frontend.capabilities import overrides
 
     pairs = json.load(sys.stdin)
-    print(json.dumps(compare(pairs, CASES, overrides())))
+    print(json.dumps(compare(pairs, CASES, overrides(), "reverse" if "--reverse-over-reverse" in sys.argv else "forward")))
 
 
 if __name__ == "__main__":

@@ -1,0 +1,57 @@
+"""Runs comparisons in processes of their own, and says in one word how each case came out."""
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+HERE = Path(__file__).parent
+PROGRAM = HERE / "enzyme_against_jax.py"
+MEASURED = HERE / "measured.json"
+
+REVERSE, FORWARD, REVERSE_AGAIN = "reverse", "forward over reverse", "reverse over reverse"
+# From best to worst.
+EXACT, NAN, DIFFERS, FAILS = "exact", "NaN at infinity", "differs", "fails"
+VERDICTS = (EXACT, NAN, DIFFERS, FAILS)
+
+
+def compare(pairs, *options):
+    """Runs the (case, dtype) pairs in one process; if Enzyme takes it down, each half in one, to name the case."""
+    done = subprocess.run([sys.executable, PROGRAM, *options], input=json.dumps(pairs), capture_output=True, text=True, cwd=HERE)
+    if done.returncode == 0:
+        return json.loads(done.stdout)
+    if len(pairs) > 1:
+        half = len(pairs) // 2
+        return compare(pairs[:half], *options) + compare(pairs[half:], *options)
+    (name, dtype), = pairs
+    last = done.stderr.strip().splitlines()[-5:]
+    return [{"case": name, "dtype": dtype, "differences": [{"kind": FAILS, "what": "reverse", "first": last}]}]
+
+
+def verdict(differences) -> str:
+    kinds = {d["kind"] for d in differences}
+    return FAILS if FAILS in kinds else DIFFERS if "differs" in kinds else NAN if "nan at infinity" in kinds else EXACT
+
+
+def verdicts(result) -> dict[str, str]:
+    """Of one comparison in reverse and forward mode."""
+    first = [d for d in result["differences"] if not d["what"].startswith("forward")]
+    second = [d for d in result["differences"] if d["what"].startswith("forward") or d["kind"] == FAILS]
+    return {REVERSE: verdict(first), FORWARD: verdict(second)}
+
+
+def measure(cases, dtypes=("float64", "float32"), together=24) -> dict:
+    """What the page shows: case -> dtype -> mode -> verdict."""
+    found: dict = {}
+    for dtype in dtypes:
+        both = [name for name, case in cases.items() if case.orders == 2]
+        for names, options in ((list(cases), ()), (both, ("--reverse-over-reverse",))):
+            for start in range(0, len(names), together):
+                for result in compare([(name, dtype) for name in names[start : start + together]], *options):
+                    of_case = found.setdefault(result["case"], {}).setdefault(dtype, {})
+                    if options:
+                        of_case[REVERSE_AGAIN] = verdict(result["differences"])
+                    else:
+                        of_case.update(verdicts(result) if cases[result["case"]].orders == 2 else {REVERSE: verdicts(result)[REVERSE]})
+                print(f"{dtype} {' '.join(options)} {min(start + together, len(names))} of {len(names)}", file=sys.stderr, flush=True)
+    return found
