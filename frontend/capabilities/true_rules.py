@@ -22,12 +22,11 @@ from jax._src.nn import functions as nn
 from jax._src.numpy import ufuncs
 from jax._src.scipy import special
 from jax._src.third_party.scipy import special as fresnel
-from jax.extend.core import Primitive
 from jax.extend.core import primitives as P
 
 from metagrad.frontend.exact_lowerings import activations
-from metagrad.frontend.exact_lowerings.jaxs_rules import ByRule, movable, tangent
-from metagrad.frontend.exact_lowerings.values import held, is_float, lower_jaxpr, without_overrides
+from metagrad.frontend.exact_lowerings.jaxs_rules import ByRule, constant, movable, tangent
+from metagrad.frontend.exact_lowerings.values import is_float, lower_jaxpr
 
 # With the lowering, where there is one by hand.
 # Not among them: jnp.i0 and optax's weighted_logsoftmax, where what the rule says beside its tangent has another derivative (at 0).
@@ -101,20 +100,4 @@ class CustomRule(ByRule):
         return super().__call__(ctx, *operands, **params)
 
     def value(self, *xs, **params) -> list:
-        return constant_p.bind(*map(held, xs), jaxpr=params["call_jaxpr"])
-
-
-constant_p = Primitive("as_jax_lowers_the_function")
-constant_p.multiple_results = True
-
-
-@constant_p.def_abstract_eval
-def _shapes(*avals, jaxpr):
-    return jaxpr.out_avals
-
-
-def _lower_constant(ctx, *operands, jaxpr):
-    return lower_jaxpr(ctx.replace(module_context=without_overrides(ctx.module_context)), jaxpr, *operands)
-
-
-mlir.register_lowering(constant_p, _lower_constant)
+        return constant(params["call_jaxpr"], *xs)

@@ -19,7 +19,7 @@ from jax._src import core
 from jax._src.interpreters import mlir
 from jax.extend.core import Primitive
 
-from .values import attach, is_float, jax_lowering, lower_jaxpr, moving, once, value, with_rules
+from .values import attach, held, is_float, jax_lowering, lower_jaxpr, moving, once, value, with_rules, without_overrides
 
 ORDERS = 2
 
@@ -55,7 +55,7 @@ class ByRule:
             if not self.order:
                 return values
             movement = [moving(x) for x, moves_too in zip(xs, moves) if moves_too]
-            derivatives = iter(less_p.bind(*(once(x) if is_float(x) else x for x in xs), *movement, jaxpr=jaxpr))
+            derivatives = iter(function_p.bind(*(once(x) if is_float(x) else x for x in xs), *movement, jaxpr=jaxpr, constant=False))
             return [attach(v, next(derivatives)) if is_float(v) else v for v in values]
 
         return mlir.lower_fun(carrying)(ctx, *operands)
@@ -87,23 +87,30 @@ def tangent(primitive: Primitive, params: dict, avals, moves: Sequence[bool]) ->
     return jax.make_jaxpr(run)(*avals, *(a for a, moves_too in zip(avals, moves) if moves_too))
 
 
-less_p = Primitive("with_one_order_less")
-less_p.multiple_results = True
+function_p = Primitive("function_by_order")
+function_p.multiple_results = True
 
 
-@less_p.def_abstract_eval
-def _shapes(*avals, jaxpr):
+@function_p.def_abstract_eval
+def _shapes(*avals, jaxpr, constant):
     return jaxpr.out_avals
 
 
-def _lower_less(ctx, *operands, jaxpr):
+def constant(jaxpr, *operands) -> list:
+    """The function as JAX lowers it, and as a constant of differentiation."""
+    return function_p.bind(*map(held, operands), jaxpr=jaxpr, constant=True)
+
+
+def _lower(ctx, *operands, jaxpr, constant):
     context = ctx.module_context
     rules = context.lowering_parameters.override_lowering_rules
-    if rules is not None:
-        orders = [rule.order for _, rule in rules if isinstance(rule, ByRule)]
-        rules = tuple((p, dataclasses.replace(r, order=r.order - 1) if isinstance(r, ByRule) else r) for p, r in rules)
-        context = with_rules(context, rules, f"metagrad at order {max(orders) - 1}")
+    if constant:
+        context = without_overrides(context)
+    elif rules is not None:
+        (order,) = {rule.order - 1 for _, rule in rules if isinstance(rule, ByRule)}
+        rules = tuple((p, dataclasses.replace(r, order=order) if isinstance(r, ByRule) else r) for p, r in rules)
+        context = with_rules(context, rules, f"metagrad at order {order}")
     return lower_jaxpr(ctx.replace(module_context=context), jaxpr, *operands)
 
 
-mlir.register_lowering(less_p, _lower_less)
+mlir.register_lowering(function_p, _lower)
