@@ -34,3 +34,5 @@ for start in (0, 1, 2, 5, -1):
     case(f"dynamic_slice {start}", lambda x, i: lax.dynamic_slice_in_dim(x, i, 2, 2) ** 2, A, np.int32(start), proves="dynamic_slice")
     case(f"dynamic_update_slice {start}", lambda x, y, i: lax.dynamic_update_slice_in_dim(x * x, y[:, :, :2] ** 2, i, 2) ** 2, A, B,
          np.int32(start), proves="dynamic_update_slice")
+case("dynamic_slice of a scalar", lambda x: lax.dynamic_slice(x * x, (), ()) * x, normal(), proves="dynamic_slice")
+case("dynamic_update_slice of a scalar", lambda x, y: lax.dynamic_update_slice(x, y * y, ()) * x, normal(), normal(), proves="dynamic_update_slice")
