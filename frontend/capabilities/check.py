@@ -132,6 +132,8 @@ def _in_the_rule(eqn, inputs, walk) -> str | None:
     avals = [v.aval for v in eqn.invars]
     moves = [a and m for a, m in zip(inputs, jaxs_rules.movable(avals))]
     rule = jaxs_rules.tangent(eqn.primitive, eqn.params, avals, moves)
+    if rule is None:
+        return "JAX has no derivative of it"
     operands = inputs if walk.mode == "forward" else [False] * len(inputs)
     inside = Walk(walk.mode, walk.order - 1, {})
     _walk(rule.jaxpr, [*operands, *(True for m in moves if m)], inside)

@@ -103,11 +103,11 @@ WITHOUT_DERIVATIVE = [*STEPS, P.is_finite_p, P.eq_p, P.ne_p, P.lt_p, P.le_p, P.g
 # JAX's rule beside the value.
 BY_RULE = [
     P.sqrt_p, P.cbrt_p, P.pow_p, P.tan_p, P.acosh_p, P.atanh_p, P.lgamma_p, P.digamma_p, P.igamma_p, P.igammac_p,
-    P.bessel_i0e_p, P.bessel_i1e_p, P.scatter_min_p, P.scatter_max_p,
+    P.bessel_i0e_p, P.bessel_i1e_p, P.scatter_min_p, P.scatter_max_p, P.eigh_p, P.svd_p,
 ]
 
 NOT_ENZYME = dict.fromkeys(
-    [P.cholesky_p, P.lu_p, P.qr_p, P.svd_p, P.eigh_p, P.eig_p, P.triangular_solve_p, P.linear_solve_p, P.tridiagonal_solve_p],
+    [P.cholesky_p, P.lu_p, P.qr_p, P.eig_p, P.triangular_solve_p, P.linear_solve_p, P.tridiagonal_solve_p],
     "computed by LAPACK, of which Enzyme has no derivative") | {P.fft_p: "complex numbers"}
 
 AT_INFINITY = "second order is NaN where an operand is infinite and JAX has 0"

@@ -48,11 +48,11 @@ class ByRule:
         moves = movable(ctx.avals_in, self.constant)
         if not any(moves):
             return jax_lowering(self.primitive, ctx, *operands, **params)
-        jaxpr = self.order and tangent(self.primitive, params, ctx.avals_in, moves)
+        jaxpr = tangent(self.primitive, params, ctx.avals_in, moves) if self.order else None
 
         def carrying(*xs):
             values = self.value(*xs, **params)
-            if not self.order:
+            if jaxpr is None:
                 return values
             movement = [moving(x) for x, moves_too in zip(xs, moves) if moves_too]
             derivatives = iter(function_p.bind(*(once(x) if is_float(x) else x for x in xs), *movement, jaxpr=jaxpr, constant=False))
@@ -70,8 +70,8 @@ def movable(avals, constant: Sequence[int] = ()) -> list[bool]:
     return [is_float(a) and i not in constant for i, a in enumerate(avals)]
 
 
-def tangent(primitive: Primitive, params: dict, avals, moves: Sequence[bool]) -> core.ClosedJaxpr:
-    """(operands, tangents of those that move) -> tangents of the float results, by JAX's rule."""
+def tangent(primitive: Primitive, params: dict, avals, moves: Sequence[bool]) -> core.ClosedJaxpr | None:
+    """(operands, tangents of those that move) -> tangents of the float results, by JAX's rule; None where JAX has none."""
 
     def run(*args):
         xs, tangents = args[: len(avals)], args[len(avals) :]
@@ -84,7 +84,10 @@ def tangent(primitive: Primitive, params: dict, avals, moves: Sequence[bool]) ->
 
         return jax.jvp(of_moving, [x for x, moves_too in zip(xs, moves) if moves_too], list(tangents))[1]
 
-    return jax.make_jaxpr(run)(*avals, *(a for a, moves_too in zip(avals, moves) if moves_too))
+    try:
+        return jax.make_jaxpr(run)(*avals, *(a for a, moves_too in zip(avals, moves) if moves_too))
+    except NotImplementedError:
+        return None
 
 
 function_p = Primitive("function_by_order")

@@ -58,3 +58,10 @@ for name, init, op in (("sum", 0.0, lax.add), ("max", -inf, lax.max), ("min", in
                  WIDE if label == "9x11" else POOLED, normal(*(WIDE if label == "9x11" else POOLED).shape), proves="select_and_gather_add", rounded=True)
 case("pool sum dilated", lambda x: lax.reduce_window(x, 0.0, lax.add, (1, 2, 2, 1), (1, 1, 1, 1), "VALID", (1, 2, 1, 1), (1, 2, 2, 1)) ** 2, POOLED,
      proves="reduce_window_sum", rounded=True)
+
+# Their values come from LAPACK, their derivatives are products.
+PRODUCT = normal(4, 4)
+case("eigh", lambda x: jnp.linalg.eigh(x), PRODUCT @ PRODUCT.T + np.eye(4), rounded=True, loosen=1e3)
+case("inverse fourth root", lambda x: (lambda w, v: (v * w**-0.25) @ v.T)(*jnp.linalg.eigh(x)), PRODUCT @ PRODUCT.T + np.eye(4), proves="eigh", rounded=True, loosen=1e3)
+case("svd", lambda x: jnp.linalg.svd(x, full_matrices=False), normal(4, 3), rounded=True, loosen=1e3)
+case("nuclear norm", lambda x: jnp.linalg.norm(x, "nuc"), normal(4, 3), proves="svd", rounded=True, loosen=1e3)
