@@ -17,6 +17,7 @@ test: $(VENV)/installed-test
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 bench: $(VENV)/installed-bench
+	$(BIN)/python -m benchmarks.step_vjp
 	$(BIN)/python -m benchmarks
 
 $(BIN)/python:

@@ -31,12 +31,12 @@ def splat(value: ir.Value) -> float | None:
     return attribute.get_splat_value().value if isinstance(attribute, ir.DenseElementsAttr) and attribute.is_splat else None
 
 
-def operations(module: ir.Module, name: str) -> list[ir.OpView]:
-    """Every `stablehlo.<name>` of the module, as it is now."""
+def operations(module: ir.Module, name: str, mark: str | None = None) -> list[ir.OpView]:
+    """Every `stablehlo.<name>` of the module, as it is now; with `mark`, in the functions that have this attribute."""
     return [
         op
         for function in module.body.operations
-        if isinstance(function, func.FuncOp)
+        if isinstance(function, func.FuncOp) and (mark is None or mark in function.attributes)
         for op in functions.walk(functions.body(function))
         if op.operation.name == f"stablehlo.{name}"
     ]

@@ -5,7 +5,7 @@
     add (dot_general %b, %a), (dot_general %d, %c)
 
 Every weight gradient has this form, with two terms in a Hessian-vector product.  XLA exchanges the factors of a single product by itself; a sum it transposes, reading both products
-across their rows.  The sums are over the same terms.
+across their rows.  The sums are over the same terms; in bf16 another rounding may come of it, so what JAX made is left as JAX made it.
 """
 
 from __future__ import annotations
@@ -13,13 +13,14 @@ from __future__ import annotations
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
+from metagrad.compiler import functions
 from metagrad.compiler.matching import operations, producer, replace, users
 
 NAME = "transpose-products"
 
 
 def run(module: ir.Module) -> None:
-    for op in operations(module, "transpose"):
+    for op in operations(module, "transpose", functions.BY_ENZYME):
         if list(op.permutation) == [1, 0] and _is_sum_of_products(op.operands[0]):
             with ir.InsertionPoint(op), op.location:
                 replace(op, _transposed(op.operands[0]))

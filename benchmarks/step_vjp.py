@@ -1,0 +1,135 @@
+"""`python -m benchmarks.step_vjp`: the vector-Jacobian product of one training step, metagrad's against one that is written by hand in JAX.
+
+Both are one XLA program with the same operands and results (contenders/step_vjp.py); compared are their time, and what XLA says that they need beyond operands and results. Both are
+checked against `jax.vjp` of the step in f64.
+"""
+
+from __future__ import annotations
+
+import argparse
+import shlex
+import statistics
+import sys
+import time
+from pathlib import Path
+
+import jax
+import numpy as np
+from rich.console import Console
+from rich.progress import track
+from rich.table import Table
+
+from benchmarks import record
+from benchmarks.__main__ import RESULTS, model_name, positive, words
+from benchmarks.contenders import step_vjp
+from benchmarks.contenders.contender import Unavailable, place
+from benchmarks.models import MODELS
+from benchmarks.models.model import as_dtype
+
+NAMES = "metagrad", "by hand"
+TARGET = 1.05
+
+
+def measure(name: str, seconds: float, most_rounds: int) -> dict:
+    """One row of the record."""
+    model = MODELS[name]()
+    problem = place(model, steps=3)
+    operands = step_vjp.operands(model, problem)
+    programs = {
+        "metagrad": step_vjp.by_metagrad(problem, operands).compile(),
+        "by hand": step_vjp.by_hand(model, operands).compile(),
+    }
+    exact = reference(model, operands)
+    errors = {who: error(program(*operands), exact) for who, program in programs.items()}
+    times = alternate(programs, operands, seconds, most_rounds)
+    memory = {who: program.memory_analysis().temp_size_in_bytes for who, program in programs.items()}
+    medians = {who: statistics.median(taken) for who, taken in times.items()}
+    return {
+        "model": name,
+        "description": model.description,
+        "rounds": len(times["metagrad"]),
+        "seconds": medians,
+        "memory_bytes": memory,
+        "errors": errors,
+        "time_ratio": medians["metagrad"] / medians["by hand"],
+        "memory_ratio": memory["metagrad"] / memory["by hand"],
+        "times": times,
+    }
+
+
+def reference(model, operands):
+    """`jax.vjp` of the step in f64, reverse over reverse, from the same numbers; it computes the inner gradient itself."""
+    with jax.enable_x64(True):
+        program = jax.jit(lambda *args: step_vjp.vjp_of(lambda _: model.make_step(jax), step_vjp.Operands(*args)))
+        return jax.tree.map(np.asarray, program(*as_dtype(operands, np.float64)))
+
+
+def error(results, exact) -> float:
+    """The largest deviation of any entry of any leaf, relative to the leaf's largest entry."""
+    deviations = [
+        float(np.max(np.abs(np.asarray(leaf, np.float64) - wanted)) / np.max(np.abs(wanted)))
+        for leaf, wanted in zip(jax.tree.leaves(results), jax.tree.leaves(exact), strict=True)
+        if np.any(wanted)
+    ]
+    return max(deviations)
+
+
+def alternate(programs, operands, seconds: float, most_rounds: int) -> dict[str, list[float]]:
+    """Seconds of each run. Each round runs both, the order turns around from round to round; at least three rounds."""
+    times: dict[str, list[float]] = {who: [] for who in programs}
+    for program in programs.values():
+        jax.block_until_ready(program(*operands))
+    end = time.perf_counter() + seconds
+    while (count := len(times["metagrad"])) < 3 or (count < most_rounds and time.perf_counter() < end):
+        for who in NAMES if count % 2 == 0 else NAMES[::-1]:
+            start = time.perf_counter()
+            jax.block_until_ready(programs[who](*operands))
+            times[who].append(time.perf_counter() - start)
+    return times
+
+
+def table(rows: list[dict]) -> Table:
+    made = Table(title="vector-Jacobian product of one step, its inner gradient given", title_justify="left")
+    for heading in ("model", "metagrad, ms", "by hand, ms", "time ratio", "metagrad, MiB", "by hand, MiB", "memory ratio", "error", "by hand"):
+        made.add_column(heading, justify="left" if heading == "model" else "right")
+    for row in rows:
+        seconds, memory, errors = ([row[what][who] for who in NAMES] for what in ("seconds", "memory_bytes", "errors"))
+        made.add_row(
+            row["model"],
+            *(f"{value * 1e3:.2f}" for value in seconds),
+            f"{row['time_ratio']:.2f}",
+            *(f"{value / 2**20:.2f}" for value in memory),
+            f"{row['memory_ratio']:.2f}",
+            *(f"{value:.0e}" for value in errors),
+        )
+    return made
+
+
+def main(argv: list[str] | None = None) -> int:
+    top = argparse.ArgumentParser(prog="python -m benchmarks.step_vjp", description=__doc__.split(": ", 1)[1].split("\n")[0])
+    top.add_argument("--models", type=words(model_name), default=tuple(MODELS), help=f"names between commas (default: {','.join(MODELS)})")
+    top.add_argument("--seconds", type=float, default=8, help="time for the rounds of one model (default: %(default)s)")
+    top.add_argument("--repeat", type=positive, default=500, help="most rounds (default: %(default)s)")
+    top.add_argument("--out", metavar="DIR", type=Path, default=RESULTS, help="folder for the JSON (default: results, beside this program)")
+    arguments = top.parse_args(argv)
+    console = Console() if sys.stdout.isatty() else Console(width=120)
+    path = arguments.out / "step_vjp.json"
+    written = record.provenance("python -m benchmarks.step_vjp " + shlex.join(sys.argv[1:] if argv is None else argv))
+    written["results"] = []
+    for name in track(arguments.models, "step VJPs", console=console, transient=True):
+        try:
+            written["results"].append(measure(name, arguments.seconds, arguments.repeat))
+        except Unavailable as reason:
+            console.print(str(reason), markup=False)
+            return 1
+        # After each model, so that a run that is stopped leaves what it has.
+        record.write(path, written)
+    console.print(table(written["results"]))
+    over = [row["model"] for row in written["results"] if max(row["time_ratio"], row["memory_ratio"]) > TARGET]
+    console.print(f"above {TARGET} in time or memory: {', '.join(over) or 'none'}")
+    console.print(f"written: {path}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
