@@ -87,43 +87,39 @@ class ViT(eqx.Module):
     patches: nn.Conv2d
     cls: jax.Array
     position: jax.Array
-    blocks: list
+    block: Block
     norm: nn.LayerNorm
     head: nn.Linear
 
     def __init__(self):
-        a, b, c, d, e, f = keys(3, 6)
+        a, b, c, d, e = keys(3, 5)
         self.patches = nn.Conv2d(2, 8, 4, 4, key=a)
         self.cls, self.position = jax.random.normal(b, (1, 8)) / 2, jax.random.normal(c, (5, 8)) / 2
-        self.blocks = [Block(8, d), Block(8, e)]
-        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, problems.CLASSES, key=f)
+        self.block = Block(8, d)
+        self.norm, self.head = nn.LayerNorm(8), nn.Linear(8, problems.CLASSES, key=e)
 
     def __call__(self, x, state, key):
         x = jnp.concatenate([self.cls, self.patches(x).reshape(8, -1).T]) + self.position
-        for i, block in enumerate(self.blocks):
-            x = block(x, None, None if key is None else jax.random.fold_in(key, i))
-        return self.head(self.norm(x[0])), state
+        return self.head(self.norm(self.block(x, None, key)[0])), state
 
 
 class GPT(eqx.Module):
     embed: nn.Embedding
     rotary: nn.RotaryPositionalEmbedding
-    blocks: list
+    block: Block
     norm: nn.RMSNorm
     head: nn.Linear
 
     def __init__(self):
-        a, b, c, d = keys(4, 4)
+        a, b, c = keys(4, 3)
         self.embed, self.rotary = nn.Embedding(problems.VOCABULARY, 8, key=a), nn.RotaryPositionalEmbedding(8, dtype=jnp.result_type(float))
-        self.blocks = [Block(8, b), Block(8, c)]
-        self.norm, self.head = nn.RMSNorm(8), nn.Linear(8, problems.VOCABULARY, key=d)
+        self.block = Block(8, b)
+        self.norm, self.head = nn.RMSNorm(8), nn.Linear(8, problems.VOCABULARY, key=c)
 
     def __call__(self, tokens, state, key):
         x = self.rotary(jax.vmap(self.embed)(tokens))
         mask = jnp.tril(jnp.ones((len(x), len(x)), bool))
-        for i, block in enumerate(self.blocks):
-            x = block(x, mask, None if key is None else jax.random.fold_in(key, i))
-        return jax.vmap(self.head)(jax.vmap(self.norm)(x)), state
+        return jax.vmap(self.head)(jax.vmap(self.norm)(self.block(x, mask, key))), state
 
 
 class LSTM(eqx.Module):

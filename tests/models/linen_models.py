@@ -65,8 +65,7 @@ class ViT(nn.Module):
         cls = self.param("cls", nn.initializers.normal(0.5), (1, 1, 8))
         x = jnp.concatenate([jnp.broadcast_to(cls, (len(x), 1, 8)), x], 1)
         x = x + self.param("position", nn.initializers.normal(0.5), (1, x.shape[1], 8))
-        for _ in range(2):
-            x = Block()(x, None, train)
+        x = Block()(x, None, train)
         return nn.Dense(problems.CLASSES)(nn.LayerNorm()(x)[:, 0])
 
 
@@ -76,8 +75,7 @@ class GPT(nn.Module):
         embed = nn.Embed(problems.VOCABULARY, 8)
         x = embed(tokens) + nn.Embed(problems.LENGTH, 8)(jnp.arange(tokens.shape[1]))
         mask = nn.make_causal_mask(tokens)
-        for _ in range(2):
-            x = Block()(x, mask, train)
+        x = Block()(x, mask, train)
         return embed.attend(nn.LayerNorm()(x))
 
 

@@ -6,7 +6,7 @@ Rows travel with pytest's reports as a property, so they arrive from xdist's wor
 import dataclasses
 
 PROPERTY = "matrix"
-HEADER = ("model", "optimiser", "f64 error", "f32 error", "JAX's f32", "loss", "update", "outer")
+HEADER = ("model", "optimiser", "value", "f64 error", "f32 error", "JAX's f32", "loss", "update", "outer")
 WHO = {"enzyme": "Enzyme", "jax-reverse": "JAX+Enzyme", "jax-mixed": "JAX (mixed)", "jax": "JAX", "expanded": "expanded"}
 
 
@@ -20,7 +20,8 @@ def rows(reports):
     for row in sorted(found, key=lambda row: (row["optimiser"] if row["model"].endswith("small") else "", row["model"], row["optimiser"])):
         who = ["+".join(WHO[rule] for rule in row["loss"]), WHO[row["update"]], WHO[row["outer"]]]
         by_jax = "" if row["by_jax"] is None else f"{row['by_jax']:.0e}"
-        yield row["model"], row["optimiser"], f"{row['double']:.0e}", f"{row['single']:.0e}", by_jax, *who
+        value = "ok" if row["value"] <= 1e-11 else f"off by {row['value']:.0e}"
+        yield row["model"], row["optimiser"], value, f"{row['double']:.0e}", f"{row['single']:.0e}", by_jax, *who
 
 
 def write(reporter):

@@ -63,29 +63,25 @@ class ViT(nnx.Module):
         self.patches = nnx.Conv(2, 8, (4, 4), (4, 4), padding="VALID", rngs=rngs)
         self.cls = nnx.Param(jax.random.normal(rngs.params(), (1, 1, 8)) / 2)
         self.position = nnx.Param(jax.random.normal(rngs.params(), (1, 5, 8)) / 2)
-        self.blocks = nnx.List([Block(8, rngs), Block(8, rngs)])
+        self.block = Block(8, rngs)
         self.norm, self.head = nnx.LayerNorm(8, rngs=rngs), nnx.Linear(8, problems.CLASSES, rngs=rngs)
 
     def __call__(self, x):
         x = self.patches(x).reshape(len(x), -1, 8)
         x = jnp.concatenate([jnp.broadcast_to(self.cls[...], (len(x), 1, 8)), x], 1) + self.position[...]
-        for block in self.blocks:
-            x = block(x)
-        return self.head(self.norm(x)[:, 0])
+        return self.head(self.norm(self.block(x))[:, 0])
 
 
 class GPT(nnx.Module):
     def __init__(self, rngs):
         self.embed, self.position = nnx.Embed(problems.VOCABULARY, 8, param_dtype=jnp.result_type(float), rngs=rngs), nnx.Embed(problems.LENGTH, 8, param_dtype=jnp.result_type(float), rngs=rngs)
-        self.blocks = nnx.List([Block(8, rngs), Block(8, rngs)])
+        self.block = Block(8, rngs)
         self.norm = nnx.RMSNorm(8, rngs=rngs)
 
     def __call__(self, tokens):
         x = self.embed(tokens) + self.position(jnp.arange(tokens.shape[1]))
         mask = nnx.make_causal_mask(tokens)
-        for block in self.blocks:
-            x = block(x, mask)
-        return self.embed.attend(self.norm(x))
+        return self.embed.attend(self.norm(self.block(x, mask)))
 
 
 class LSTM(nnx.Module):

@@ -73,7 +73,6 @@ NAN = {
     "adamw, unused row": (unused_row, optax.adamw(0.1), "scale_by_adam (", "state['opt'][0].nu['w'], the gradient in state['p']['w']", True),
     "nadam, zero weights": (zero_weights, optax.nadam(0.1), "scale_by_adam (", "state['opt'][0].nu['b'], the gradient in state['p']['b']", True),
     "lamb, unused row": (unused_row, optax.lamb(0.1), "scale_by_adam (", "state['opt'][0].nu['w'], the gradient in state['p']['w']", True),
-    "amsgrad, unused row": (unused_row, optax.amsgrad(0.1), "scale_by_amsgrad (", "state['opt'][0].nu['w']", True),
     "muon, unused row": (unused_row, contrib.muon(0.1, muon_weight_dimension_numbers={"w": None, "b": None}), "scale_by_adam (", ".nu['w'], the gradient in state['p']['w']", True),
     "MultiSteps, dead relu": (dead_relu, optax.MultiSteps(optax.adam(0.1), 2, accumulator_dtype=jnp.float64), "scale_by_adam (", ".nu['b'], the gradient in state['p']['b']", True),
     "rmsprop, eps outside": (unused_row, optax.rmsprop(0.1, eps_in_sqrt=False), "scale_by_rms (optax/_src/transform.py:", "state['opt'][0].nu['w'], the gradient in state['p']['w']", False),
@@ -95,17 +94,12 @@ def test_nan_and_a_warning_that_says_why(name):
 
 FINITE = {
     "adam": optax.adam(0.1, eps_root=1e-8),
-    "nadam": optax.nadam(0.1, eps_root=1e-8),
-    "lamb": optax.lamb(0.1, eps_root=1e-8),
     "MultiSteps": optax.MultiSteps(optax.adam(0.1, eps_root=1e-8), 2, accumulator_dtype=jnp.float64),
     "rmsprop": optax.rmsprop(0.1),
     "adagrad": optax.adagrad(0.1),
     "adagrad from zero": optax.adagrad(0.1, initial_accumulator_value=0.0),
     "adafactor": optax.adafactor(0.1, min_dim_size_to_factor=2),
-    "adadelta": optax.adadelta(0.1),
-    "lion": optax.lion(0.1),
     "lars": optax.lars(0.1),
-    "clip_by_global_norm": optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1)),
 }
 
 
@@ -114,7 +108,7 @@ def test_finite_and_silent(name):
     assert compared(unused_row, FINITE[name]) == ([], False)
 
 
-@pytest.mark.parametrize("name", ["adagrad from zero", "lars", "rmsprop"])
+@pytest.mark.parametrize("name", ["adagrad from zero", "lars"])
 def test_finite_where_all_is_zero(name):
     assert compared(zero_weights, FINITE[name]) == ([], False)
 
