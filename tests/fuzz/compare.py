@@ -1,0 +1,188 @@
+"""One program: its metagradient, JAX's gradient of the unrolled run, and the verdict.
+
+    agree        value, gradient, final state and auxiliary outputs are JAX's to 1e-11 (1e-5 where a value is f32, 3e-2 where one is bf16)
+    not finite   JAX's gradient is not finite, and metagrad's is not in the same leaves
+    unstable     they differ, and JAX's own gradient moves as much when its inputs move by a rounding error. Ties and zeros in the data do not move
+    refused      metagrad says that it does not do this, by an error of its frontend
+    wrong        they differ
+    crash        any other exception
+    invalid      JAX itself refuses the program (only shrinking makes such)
+    hang, died   worker.py saw no answer
+"""
+
+import time
+import traceback
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from . import source
+
+TOLERANCE = {"float64": 1e-11, "float32": 1e-5, "bfloat16": 3e-2}
+ROUNDING = {"float64": 4e-16, "float32": 2e-7, "bfloat16": 1e-2}
+AMPLIFIED = 100.0
+"""A difference of up to this many times what JAX's own gradient moves by is rounding: three perturbations are a small sample."""
+
+
+def run(text):
+    """The program's names."""
+    scope = {}
+    exec(compile(text, "<program>", "exec"), scope)
+    return scope
+
+
+def is_float(leaf):
+    return jnp.issubdtype(jax.dtypes.result_type(leaf) if isinstance(leaf, (bool, int, float)) else leaf.dtype, jnp.floating)
+
+
+class Reference:
+    """JAX's gradient of the run, compiled once. `looped` writes the steps as a `lax.scan`, whose compile time does not grow with them; without it they are unrolled."""
+
+    def __init__(self, scope, program, looped):
+        self.steps, self.step_aux, self.outer_aux = program["steps"], program["step_aux"], program["outer_aux"]
+        self.step, self.outer, self.wrt, self.looped = scope["step"], scope["outer"], program["wrt"], looped
+        self.run = jax.jit(jax.value_and_grad(self.phi, has_aux=True, allow_int=True))
+
+    def phi(self, wanted, state, meta, batches, outer_args):
+        given = {"state": state, "meta": meta, "batches": batches} | wanted
+        meta, batches = given["meta"], given["batches"]
+
+        def step(state, batch):
+            out = self.step(state, meta, batch)
+            return out if self.step_aux else (out, None)
+
+        if self.looped:
+            state, aux = jax.lax.scan(step, given["state"], batches)
+        else:
+            state, auxes = given["state"], []
+            for t in range(self.steps):
+                state, aux = step(state, jax.tree.map(lambda leaf: leaf[t], batches))
+                auxes.append(aux)
+            aux = jax.tree.map(lambda *leaves: jnp.stack(leaves), *auxes)
+        value = self.outer(state, *outer_args)
+        value, extra = value if self.outer_aux else (value, None)
+        return value, (state, extra, aux)
+
+    def __call__(self, arguments):
+        given = dict(zip(("state", "meta", "batches"), arguments))
+        (value, (state, extra, aux)), grad = self.run({name: given[name] for name in self.wrt}, *arguments)
+        return {"value": value, "gradient": grad, "state": state, "outer aux": extra, "step aux": aux}
+
+
+def ours(scope, program, arguments):
+    """The metagradient in the same form, and what its lowering said."""
+    lowered = scope["mg"].lower(*arguments[:3], *arguments[3])
+    result = lowered.compile()(*arguments[:3], *arguments[3])
+    value, extra = result.value if program["outer_aux"] else (result.value, None)
+    grad = (result.grad,) if program["single"] else result.grad
+    return {
+        "value": value, "gradient": dict(zip(program["wrt"], grad)), "state": result.state, "outer aux": extra,
+        "step aux": result.aux if program["step_aux"] else None,
+    }, lowered
+
+
+def numbers(tree):
+    """path -> numpy array of each leaf."""
+    found = {}
+    for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+        if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
+            leaf = jax.random.key_data(leaf)
+        leaf = np.asarray(leaf)
+        found[jax.tree_util.keystr(path)] = leaf.astype(np.float64) if jnp.issubdtype(leaf.dtype, np.floating) else leaf
+    return found
+
+
+def distances(got, want):
+    """path -> (largest difference, largest entry that is wanted), of the leaves that are not equal; infinite where one is finite and the other is not."""
+    found = {}
+    for path, w in want.items():
+        g = got[path]
+        if g.shape != w.shape or (w.dtype != np.float64 and g.dtype != w.dtype):
+            found[path] = np.inf, 0.0
+        elif w.dtype != np.float64:
+            if w.dtype != jax.dtypes.float0 and not np.array_equal(g, w):
+                found[path] = np.inf, 0.0
+        elif not np.array_equal(np.isfinite(g), np.isfinite(w)):
+            found[path] = np.inf, np.abs(w[np.isfinite(w)]).max(initial=0.0)
+        else:
+            finite = np.isfinite(w)
+            found[path] = np.abs(g[finite] - w[finite]).max(initial=0.0), np.abs(w[finite]).max(initial=0.0)
+    return found
+
+
+def precision(text):
+    return "bfloat16" if "bfloat16" in text else "float32" if "float32" in text else "float64"
+
+
+def moved(tree, seed, by):
+    """The tree with every number moved by about a rounding error, the same numbers by the same error; halves stay, so that ties and zeros do."""
+
+    def one(leaf):
+        if isinstance(leaf, (bool, int)) or not is_float(leaf):
+            return leaf
+        x = np.asarray(leaf).astype(np.float64)
+        bits = np.frombuffer(x.tobytes(), np.uint64).reshape(x.shape)
+        sign = np.where((bits * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)) >> np.uint64(60) & np.uint64(1), 1.0, -1.0)
+        x = np.where(2 * x == np.round(2 * x), x, x * (1 + by * sign))
+        return float(x) if isinstance(leaf, float) else jnp.asarray(x, leaf.dtype)
+
+    return jax.tree.map(one, tree)
+
+
+def compare(program):
+    """The verdict: a dict with "class", "detail", and what the summary counts."""
+    began, text = time.monotonic(), source.render(program)
+    try:
+        scope = run(text)
+        arguments = scope["state"], scope["meta"], scope["batches"], scope["outer_args"]
+        oracle = Reference(scope, program, looped=program["steps"] > 1)
+        want = oracle(arguments)
+    except Exception as error:  # JAX does not take this program: what shrinking leaves may be ill-typed
+        return {"class": "invalid", "detail": f"{type(error).__name__}: {error}"[:500]}
+    middle = time.monotonic()
+    try:
+        with warnings.catch_warnings(record=True) as caught:
+            warnings.simplefilter("always")
+            got, lowered = ours(scope, program, arguments)
+    except Exception as error:  # whatever it raises is what is looked for
+        return {"class": _class(error), "detail": f"{type(error).__name__}: {error}"[:2000], "where": _where(error)}
+    report = {"rules": [d.rule for d in lowered.decisions], "warnings": [str(w.message)[:500] for w in caught if "JAX differentiates" in str(w.message)]}
+    report["seconds"] = [middle - began, time.monotonic() - middle]
+    return report | _verdict(got, want, oracle, arguments, precision(text))
+
+
+def _verdict(got, want, oracle, arguments, dtype):
+    if jax.tree.structure(got) != jax.tree.structure(want):
+        return {"class": "wrong", "detail": f"structure {jax.tree.structure(got)} instead of {jax.tree.structure(want)}"}
+    got, want = numbers(got), numbers(want)
+    apart = {path: (d, s) for path, (d, s) in distances(got, want).items() if d > TOLERANCE[dtype] * s}
+    finite = all(np.isfinite(w).all() for w in want.values() if w.dtype == np.float64)
+    if not apart:
+        return {"class": "agree" if finite else "not finite", "detail": ""}
+    moves = {}
+    for seed, by in ((1, 1), (5, 1), (9, 3)):
+        other = numbers(oracle(tuple(moved(tree, seed, by * ROUNDING[dtype]) for tree in arguments)))
+        for path, (d, _) in distances(other, want).items():
+            moves[path] = max(moves.get(path, 0.0), d)
+    largest = max((np.abs(w[np.isfinite(w)]).max(initial=0.0) for w in want.values() if w.dtype == np.float64), default=0.0)
+    noise = 10 * ROUNDING[dtype] * largest
+    lines = [f"{path}: differs by {d:.1e}, largest {s:.1e}, JAX's own moves by {moves[path]:.1e}" for path, (d, s) in apart.items()]
+    explained = all(d <= AMPLIFIED * moves[path] or d <= noise for path, (d, _) in apart.items())
+    return {
+        "class": "unstable" if explained else "wrong", "detail": "\n".join(lines), "relative": float(max(d / s if s else np.inf for d, s in apart.values())),
+    }
+
+
+def _where(error):
+    """The innermost frame of metagrad's."""
+    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/metagrad/" in f.filename or "/frontend/" in f.filename or "/compiler/" in f.filename or "/runtime/" in f.filename]
+    return f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+
+
+def _class(error):
+    """A refusal is an error of the kind that is meant for the user, raised by the frontend itself."""
+    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    meant = isinstance(error, (TypeError, ValueError, NotImplementedError, FloatingPointError))
+    return "refused" if meant and "/frontend/" in last else "crash"
