@@ -49,6 +49,7 @@ ATTRIBUTES = {
     "shape": _reshape,
     "k": _k,
     "slices": _slices,
+    "rank": lambda rng, shape: len(shape) or None,
     "keep": lambda rng, shape: rng.random() < 0.5,
     "back": lambda rng, shape: rng.random() < 0.5,
     "axes": lambda rng, shape: tuple(sorted(rng.sample(range(len(shape)), rng.randint(1, len(shape))))) if shape else None,
@@ -338,11 +339,11 @@ BINARY = [
 ]
 
 WINDOWS = _many("f", """
-    max pool :: jax.lax.reduce_window({0}, -jnp.inf, jax.lax.max, ({window},) * {0}.ndim, ({stride},) * {0}.ndim, "{padding}")
-    min pool :: jax.lax.reduce_window({0}, jnp.inf, jax.lax.min, ({window},) * {0}.ndim, ({stride},) * {0}.ndim, "{padding}")
-    sum pool :: jax.lax.reduce_window({0}, 0.0, jax.lax.add, ({window},) * {0}.ndim, ({stride},) * {0}.ndim, "{padding}")
-    max pool of ties :: jax.lax.reduce_window(jnp.round({0}) * {0}, -jnp.inf, jax.lax.max, ({window},) * {0}.ndim, (1,) * {0}.ndim, "{padding}")
-    moving average :: jax.lax.reduce_window({0}, 0.0, jax.lax.add, (2,) * {0}.ndim, (1,) * {0}.ndim, "SAME") / 2
+    max pool :: jax.lax.reduce_window({0}, -jnp.inf, jax.lax.max, ({window},) * {rank}, ({stride},) * {rank}, "{padding}")
+    min pool :: jax.lax.reduce_window({0}, jnp.inf, jax.lax.min, ({window},) * {rank}, ({stride},) * {rank}, "{padding}")
+    sum pool :: jax.lax.reduce_window({0}, 0.0, jax.lax.add, ({window},) * {rank}, ({stride},) * {rank}, "{padding}")
+    max pool of ties :: jax.lax.reduce_window(jnp.round({0}) * {0}, -jnp.inf, jax.lax.max, ({window},) * {rank}, (1,) * {rank}, "{padding}")
+    moving average :: jax.lax.reduce_window({0}, 0.0, jax.lax.add, (2,) * {rank}, (1,) * {rank}, "SAME") / 2
 """)
 
 INDEXED = [
@@ -436,7 +437,7 @@ CASTS = _many("f", """
 
 # Not chosen: what generate.py joins loose ends with.
 JOINTS = [
-    Operation("joined", "jnp.mean({0}) * jnp.tanh(jnp.mean({1})) + jnp.mean(jnp.square({0}))", "ff"),
+    Operation("joined", "jnp.mean({0}) * {1}", "ff"),
     Operation("fitted", "0.5 * {0} + 0.1 * jnp.mean({1}).astype({0}.dtype)", "ff"),
     Operation("damped", "0.5 * {0} + 0.2 * {1}", "ff"),
 ]

@@ -131,8 +131,8 @@ def moved(tree, seed, by):
     return jax.tree.map(one, tree)
 
 
-def compare(program):
-    """The verdict: a dict with "class", "detail", and what the summary counts."""
+def compare(program, reached=lambda: None):
+    """The verdict: a dict with "class", "detail", and what the summary counts. Calls `reached` when JAX has its gradient."""
     began, text = time.monotonic(), source.render(program)
     try:
         scope = run(text)
@@ -142,6 +142,7 @@ def compare(program):
     except Exception as error:  # JAX does not take this program: what shrinking leaves may be ill-typed
         return {"class": "invalid", "detail": f"{type(error).__name__}: {error}"[:500]}
     middle = time.monotonic()
+    reached()
     try:
         with warnings.catch_warnings(record=True) as caught:
             warnings.simplefilter("always")

@@ -112,7 +112,7 @@ class Writer:
         around = dict(self.rng.sample(list(values.items()), min(2, len(values)))) if op.closes else {}
         scope = {**around, **inputs}
         first = next(iter(inputs.values()))
-        nodes = self.nodes(scope, self.rng.randint(1, 3), depth + 1)
+        nodes = self.nodes(scope, self.rng.choice([1, 1, 2]), depth + 1)
         last = nodes[-1]["name"] if nodes else list(inputs)[0]
         if op.keeps and nodes:
             fitted = {"name": self.name("v"), "op": "fitted", "args": [list(inputs)[0], last], "attrs": {}, "bodies": []}
@@ -149,7 +149,7 @@ class Writer:
             other = loose[-1] if loose else name
             node = {"name": self.name("v"), "op": "joined", "args": [name, other], "attrs": {}, "bodies": []}
             nodes.append(node)
-            loose.append(node["name"])
+            loose = [*(value for value in loose if value != other), node["name"]]
         return {"nodes": nodes, "out": loose or floats[-1:]}
 
 
@@ -192,33 +192,33 @@ def program(seed, number):
     single = rng.random() < 0.05
     dtype = "float32" if single else None
     shape = lambda: _shape(rng, dims)
-    params = [_leaf(rng, f"p{i}", shape(), PARAMS, dtype) for i in range(rng.choice([1, 1, 1, 2, 2, 3]))]
+    params = [_leaf(rng, f"p{i}", shape(), PARAMS, dtype) for i in range(rng.choice([1, 1, 1, 1, 2, 3]))]
     meta = [_leaf(rng, f"m{i}", shape(), FLOATS, dtype) for i in range(rng.choice([1, 1, 1, 2]))]
     if rng.random() < 0.15:
         meta[0] |= {"shape": [], "python": True}
-    batch = [_leaf(rng, f"b{i}", shape(), FLOATS, dtype) for i in range(rng.choice([0, 1, 1, 1, 2]))]
+    batch = [_leaf(rng, f"b{i}", shape(), FLOATS, dtype) for i in range(rng.choice([0, 1, 1, 1, 1, 2]))]
     for group, letter, chance in ((batch, "b", 0.5), (meta, "m", 0.1)):
         if rng.random() < chance:
             group.append(_leaf(rng, f"{letter}{len(group)}", (dims[0],), ["integers", "integers", "outside", "booleans"]))
     if rng.random() < 0.15 or not batch:
         batch.append(_leaf(rng, f"b{len(batch)}", (), ["keys"]))
     steps = rng.choice([1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6, 7, 9, 12])
-    form = rng.choice(list(training.FORMS)) if rng.random() < 0.5 else rng.choice(training.USUAL)
-    extras = rng.sample(list(training.EXTRAS), rng.choice([0, 0, 0, 1, 1, 2]))
+    form = rng.choice(list(training.FORMS)) if rng.random() < 0.4 else rng.choice(training.USUAL)
+    extras = rng.sample(list(training.EXTRAS), rng.choice([0, 0, 0, 0, 1, 2]))
     rate = rng.choice([None, None, "scalar", "schedule"])
     if rate:
         meta.append({"name": "rate", "kind": "normal", "seed": rng.randrange(1000), "shape": [steps] if rate == "schedule" else []})
         extras += ["count"] if rate == "schedule" and "count" not in extras else []
     pick = rng.random()
-    optimiser = [] if pick < 0.5 else [rng.choice(training.WHOLE)] if pick < 0.65 else [*(rng.choice(training.CHAIN) for _ in range(rng.choice([1, 1, 2, 3]))), "optax.scale(-0.05)"]
+    optimiser = [] if pick < 0.55 else [rng.choice(training.WHOLE)] if pick < 0.7 else [*(rng.choice(training.CHAIN) for _ in range(rng.choice([1, 1, 1, 2, 3]))), "optax.scale(-0.05)"]
     key = rng.random() < 0.15
     writer = Writer(rng, [0])
     inputs = {spec["name"]: _aval(spec) for spec in [*meta[: len(meta) - bool(rate)], *batch, *params]}
     if key:
         inputs = {"key": _aval({"kind": "keys", "shape": []})} | inputs
     outer_args = [_leaf(rng, f"o{i}", shape(), FLOATS) for i in range(rng.randint(0, 1))]
-    loss = writer.graph(inputs, rng.choice([1, 1, 2, 2, 3, 3, 4, 5, 7]))
-    outer = writer.graph({spec["name"]: _aval(spec) for spec in [*outer_args, *params]}, rng.choice([0, 0, 0, 1, 1, 2]))
+    loss = writer.graph(inputs, rng.choice([1, 1, 1, 1, 2, 2, 2, 3, 4, 6]))
+    outer = writer.graph({spec["name"]: _aval(spec) for spec in [*outer_args, *params]}, rng.choice([0, 0, 0, 0, 1, 2]))
     names = ["meta", "state", "batches"] if any(spec["kind"] not in source.KINDS for spec in batch) else ["meta", "state"]
     wrt = rng.sample(names, rng.randint(1, len(names)))
     schedule = rng.choice(training.SCHEDULES)

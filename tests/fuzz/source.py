@@ -16,7 +16,7 @@ zeros = lambda seed, *shape: np.zeros(shape)
 integers = lambda seed, *shape: np.random.default_rng(seed).integers(0, 3, size=shape)
 outside = lambda seed, *shape: np.random.default_rng(seed).integers(-3, 6, size=shape)
 booleans = lambda seed, *shape: np.random.default_rng(seed).random(shape) < 0.6
-total = lambda v: jnp.mean(v * jnp.cos(1.0 + jnp.arange(v.size)).reshape(v.shape))
+total = lambda v: jnp.mean(v * np.cos(1.0 + np.arange(v.size)).reshape(v.shape).astype(v.dtype))
 keys = lambda seed, *shape: jax.random.split(jax.random.key(seed), shape) if shape else jax.random.key(seed)
 """
 

@@ -23,6 +23,10 @@ FLAGS = ("--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes
          "--xla_force_host_platform_device_count=1")
 
 
+OURS = "JAX has its gradient"
+"""What the child says before it takes the metagradient: what kills it earlier is JAX's affair."""
+
+
 class Worker:
     """One child. `setup` names a function, "module:function", that the child calls first: tests plant a bug with it."""
 
@@ -50,18 +54,24 @@ class Worker:
             self.stop()
             self._start()
         self.done += 1
+        ours = False
         try:
             self.connection.send((what, *arguments))
-            if not self.connection.poll(self.limit):
-                self.stop()
-                return {"class": "hang", "detail": f"no answer in {self.limit:g} s"}
-            return self.connection.recv()
+            while True:
+                if not self.connection.poll(self.limit):
+                    self.stop()
+                    return {"class": "hang" if ours else "invalid", "detail": f"no answer in {self.limit:g} s"}
+                answer = self.connection.recv()
+                if answer != OURS:
+                    return answer
+                ours = True
         except (EOFError, OSError):
             code = self.process.wait()
             self.said.seek(0)
-            last = self.said.read().decode(errors="replace").strip().splitlines()[-5:]
+            said = self.said.read().decode(errors="replace").strip().splitlines()
             self.stop()
-            return {"class": "died", "detail": f"exit code {code}: " + "\n".join(last)}
+            reason = next((line for line in said if "Check failed" in line or "ERROR" in line), said[-1] if said else "it said nothing")
+            return {"class": "died" if ours else "invalid", "detail": f"exit code {code}: {reason.partition('] ')[2] or reason}"}
 
     def compare(self, program):
         return self.ask("compare", program)
@@ -87,8 +97,8 @@ def _serve(descriptor, setup):
     if setup:
         module, _, function = setup.partition(":")
         getattr(importlib.import_module(module, __package__), function)()
-    answers = {"compare": compare.compare, "generate": generate.program}
     connection = multiprocessing.connection.Connection(descriptor)
+    answers = {"compare": lambda program: compare.compare(program, lambda: connection.send(OURS)), "generate": generate.program}
     count = 0
     while True:
         try:
