@@ -5,7 +5,7 @@ import re
 
 from . import source
 
-FAILURES = ("wrong", "crash", "hang", "died")
+FAILURES = ("wrong", "NaN for a number", "crash", "hang", "died")
 
 
 def signature(report):
@@ -42,7 +42,7 @@ class Findings:
             kind = signature(report)
             self.kinds[kind].append(number)
             # Each wrong number is a case of its own; exceptions come in kinds.
-            return made == "wrong" or len(self.kinds[kind]) == 1
+            return made in ("wrong", "NaN for a number") or len(self.kinds[kind]) == 1
         return False
 
     @property

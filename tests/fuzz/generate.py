@@ -31,15 +31,21 @@ def kind(aval):
     return "f" if jnp.issubdtype(aval.dtype, jnp.floating) else "b" if aval.dtype == bool else "i"
 
 
-class Writer:
-    """Writes the nodes of one function. `values` is what is in scope: name -> shape and dtype."""
+def equations(jaxpr):
+    """How many equations a jaxpr holds, inner ones included: what it costs to compile."""
+    inner = (value for eqn in jaxpr.eqns for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")))
+    return len(jaxpr.eqns) + sum(equations(getattr(value, "jaxpr", value)) for value in inner if hasattr(getattr(value, "jaxpr", value), "eqns"))
 
-    def __init__(self, rng, counter):
-        self.rng, self.counter = rng, counter
+
+class Writer:
+    """Writes the nodes of functions. `values` is what is in scope, name -> shape and dtype; `budget` the number of equations that may still be written."""
+
+    def __init__(self, rng, budget):
+        self.rng, self.budget, self.counter = rng, budget, 0
 
     def name(self, letter):
-        self.counter[0] += 1
-        return f"{letter}{self.counter[0]}"
+        self.counter += 1
+        return f"{letter}{self.counter}"
 
     def traced(self, values, node):
         """Shape and dtype of a node's value, or None if JAX refuses it or it does not suit."""
@@ -49,10 +55,13 @@ class Writer:
         scope = {"jax": jax, "jnp": jnp, "np": np, "optax": optax, "metagrad": metagrad}
         exec("\n".join([*source.support(text), text]), scope)
         try:
-            aval = jax.eval_shape(scope["probe"], *values.values())
+            jaxpr, aval = jax.make_jaxpr(scope["probe"], return_shape=True)(*values.values())
         except Exception:  # an operation that these shapes do not allow: whatever JAX raises
             return None
-        suits = hasattr(aval, "shape") and kind(aval) == "f" and 0 < aval.size <= LARGEST and len(aval.shape) <= 4
+        cost = equations(jaxpr.jaxpr)
+        suits = hasattr(aval, "shape") and kind(aval) == "f" and 0 < aval.size <= LARGEST and len(aval.shape) <= 4 and cost <= self.budget
+        if suits:
+            self.budget -= cost
         return jax.ShapeDtypeStruct(aval.shape, aval.dtype) if suits else None
 
     def example(self, values, text):
@@ -212,7 +221,8 @@ def program(seed, number):
     pick = rng.random()
     optimiser = [] if pick < 0.55 else [rng.choice(training.WHOLE)] if pick < 0.7 else [*(rng.choice(training.CHAIN) for _ in range(rng.choice([1, 1, 1, 2, 3]))), "optax.scale(-0.05)"]
     key = rng.random() < 0.15
-    writer = Writer(rng, [0])
+    # Most programs are small: they compile in half a second, and find most.
+    writer = Writer(rng, rng.choice([25, 25, 40, 40, 60, 100, 200]) // (1 if form in training.USUAL else 2))
     inputs = {spec["name"]: _aval(spec) for spec in [*meta[: len(meta) - bool(rate)], *batch, *params]}
     if key:
         inputs = {"key": _aval({"kind": "keys", "shape": []})} | inputs

@@ -149,6 +149,8 @@ def _step(program, trees):
         lines.append("key, key_now = jax.random.split(key)")
     lines += form.split("\n")
     lines += [USES[name] for name in program["extras"] if name in USES]
+    if any(spec.get("dtype") for spec in program["params"]):
+        lines.append("g = jax.tree.map(lambda g, p: g.astype(p.dtype), g, params)")
     if optimiser(program):
         lines.append("updates, opt = optimiser.update(g, opt, params)")
     else:
