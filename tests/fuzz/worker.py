@@ -43,7 +43,7 @@ class Worker:
         self.process = subprocess.Popen(
             [sys.executable, "-m", f"{package}.worker", str(theirs.fileno()), *([self.setup] if self.setup else [])],
             pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=self.said, stderr=self.said,
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, "PYTHONPATH": path},
+            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, "PYTHONPATH": path, "METAGRAD_CACHE": "0"},
         )
         theirs.close()
         self.done = 0
