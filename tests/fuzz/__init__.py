@@ -1,7 +1,7 @@
 """A fuzzer: random training steps, their metagradients against JAX's. docs/fuzzing.md says how to run it and what it has found.
 
     generate.py      (seed, number) -> program, a tree of dicts and lists: data that prints, and that can be made smaller
-    arrays.py, control.py, training.py   what programs are made of: operations, operations with functions in them, steps and optimisers
+    templates.py, elementwise.py, arrays.py, control.py, training.py   what programs are made of: operations, operations with functions in them, steps and optimisers
     source.py        program -> Python source, the same that runs and that is printed
     compare.py       source -> metagradient and JAX's gradient of the unrolled run -> verdict
     worker.py        the process in which programs are compared: a crash or a hang there is a finding, not the end

@@ -1,203 +1,9 @@
-"""Operations without functions in them, as templates of Python source.
+"""Operations that look at more than one element: reductions, orderings, shapes, contractions, windows, gathers and scatters, losses."""
 
-`{0}`, `{1}` are operands; `{axis}`, `{k}`, `{shape}` and so on are attributes that ATTRIBUTES chooses for the first operand's shape. Kinds of operands, one letter each:
-"f" floating point, "i" integers, "b" booleans, "k" a PRNG key. Values are kept near one, so that most programs stay finite.
-"""
+from .elementwise import ACTIVATIONS, CASTS, EDGED, SMOOTH
+from .templates import Operation, many
 
-import math
-from typing import NamedTuple
-
-
-class Operation(NamedTuple):
-    """One template. `weight` is how often it is chosen, relative to 1."""
-
-    name: str
-    template: str
-    kinds: str = "f"
-    weight: float = 1.0
-
-
-def _axis(rng, shape):
-    return rng.randrange(-len(shape), len(shape)) if shape else None
-
-
-def _permutation(rng, shape):
-    order = list(range(len(shape)))
-    rng.shuffle(order)
-    return tuple(order) if len(shape) > 1 else None
-
-
-def _reshape(rng, shape):
-    size = math.prod(shape)
-    pairs = [(d, size // d) for d in range(1, size + 1) if size % d == 0] + [(size,), (1, size, 1)]
-    return rng.choice(pairs) if size else None
-
-
-def _k(rng, shape):
-    return rng.randint(1, shape[-1]) if shape and shape[-1] else None
-
-
-def _slices(rng, shape):
-    if not shape:
-        return None
-    return ", ".join(rng.choice([":", "::-1", "1:", ":-1", "::2", "-1:", ":2"]) for _ in range(rng.randint(1, len(shape))))
-
-
-ATTRIBUTES = {
-    "axis": _axis,
-    "perm": _permutation,
-    "shape": _reshape,
-    "k": _k,
-    "slices": _slices,
-    "rank": lambda rng, shape: len(shape) or None,
-    "keep": lambda rng, shape: rng.random() < 0.5,
-    "back": lambda rng, shape: rng.random() < 0.5,
-    "axes": lambda rng, shape: tuple(sorted(rng.sample(range(len(shape)), rng.randint(1, len(shape))))) if shape else None,
-    "shift": lambda rng, shape: rng.randint(-2, 2),
-    "mode": lambda rng, shape: rng.choice(["fill", "clip", "wrap"]),
-    "set": lambda rng, shape: rng.choice(["set", "add", "multiply", "min", "max", "subtract"]),
-    "const": lambda rng, shape: rng.choice([0.0, 0.5, 1.0, -1.0, 0.3]),
-    "exponent": lambda rng, shape: rng.choice([2, 3, 0, 1, 4, 2.0, 0.5, 1.5]),
-    "index": lambda rng, shape: rng.choice(["0", "[0, 0]", "[-1, 0, 0]", "[0, 7]", "[[0], [1]]", "-1"]),
-    "padding": lambda rng, shape: rng.choice(["SAME", "VALID"]),
-    "stride": lambda rng, shape: rng.randint(1, 2),
-    "window": lambda rng, shape: rng.randint(1, 3),
-    "padmode": lambda rng, shape: rng.choice(["constant", "edge", "reflect", "symmetric", "wrap"]),
-}
-
-
-def _many(kinds, text, weight=1.0):
-    """One operation a line: `name: template`, or a template alone that is its own name."""
-    made = []
-    for line in filter(None, map(str.strip, text.splitlines())):
-        name, _, template = line.rpartition(" :: ")
-        made.append(Operation(name or line, template or line, kinds, weight))
-    return made
-
-
-SMOOTH = _many("f", """
-    jnp.sin({0})
-    jnp.cos({0})
-    jnp.tanh({0})
-    jnp.sinh({0} * 0.5)
-    jnp.cosh({0} * 0.5)
-    jnp.exp({0} * 0.3)
-    jnp.exp(-jnp.square({0}))
-    jnp.exp2({0} * 0.3)
-    jnp.expm1({0} * 0.3)
-    jnp.log(1.5 + jnp.sin({0}))
-    jnp.log1p(jnp.square({0}))
-    jnp.sqrt(1.0 + jnp.square({0}))
-    jax.lax.rsqrt(0.1 + jnp.square({0}))
-    jnp.cbrt({0})
-    jnp.square({0})
-    {0} ** 3
-    1.0 / (1.0 + {0} ** 2)
-    ({0} + 3.0) ** -2
-    jnp.abs({0}) ** 1.5
-    0.9 ** {0}
-    jnp.arctan({0})
-    jnp.arcsinh({0})
-    jnp.arcsin(0.9 * jnp.tanh({0}))
-    jnp.arccos(0.9 * jnp.tanh({0}))
-    jnp.arctanh(0.5 * jnp.tanh({0}))
-    jnp.arccosh(1.5 + jnp.square({0}))
-    jnp.tan({0} * 0.5)
-    jax.lax.erf({0})
-    jax.lax.erfc({0})
-    jax.lax.erf_inv(0.9 * jnp.tanh({0}))
-    jax.lax.lgamma(1.0 + jnp.square({0}))
-    jax.lax.digamma(1.0 + jnp.square({0}))
-    jnp.sinc({0})
-    jax.lax.logistic({0})
-    jax.scipy.special.xlogy(1.0 + jnp.square({0}), 2.0 + {0})
-    jax.scipy.special.entr(jnp.square({0}))
-    jax.scipy.special.logit(0.5 + 0.4 * jnp.tanh({0}))
-    jax.scipy.stats.norm.cdf({0})
-    jax.scipy.stats.norm.logcdf({0})
-    jax.scipy.stats.norm.logpdf({0})
-    jax.lax.bessel_i0e({0})
-    jnp.i0({0})
-    jnp.polyval(jnp.array([0.1, -0.2, 0.3]), {0})
-    jax.lax.integer_pow({0}, 3)
-    jnp.float_power(1.0 + jnp.square({0}), 0.5)
-    jnp.deg2rad({0})
-    jnp.log10(1.0 + jnp.square({0}))
-    jnp.log2(1.0 + jnp.square({0}))
-    jnp.reciprocal(2.0 + jnp.sin({0}))
-    -{0}
-    {0} * 0.5
-    2.0 * {0} - 1.0
-""")
-
-EDGED = _many("f", """
-    jnp.abs({0})
-    jnp.sign({0}) * {0}
-    jnp.floor({0}) * 0.1 + {0}
-    jnp.ceil({0}) * {0}
-    jnp.round({0}) * {0}
-    jnp.trunc({0}) + {0}
-    jnp.fix({0}) * {0}
-    jnp.modf({0})[0]
-    {0} % 1.0
-    jnp.remainder({0}, 0.7)
-    jnp.fmod({0}, 0.7)
-    jnp.maximum({0}, {const})
-    jnp.minimum({0}, {const})
-    jnp.clip({0}, -0.5, 0.5)
-    jnp.clip({0}, -1.0, 1.0)
-    jax.lax.clamp(-0.5, {0}, 0.5)
-    jnp.where({0} > {const}, {0}, 0.1 * {0})
-    jnp.where({0} >= 0, jnp.square({0}), 0.0)
-    jnp.where({0} > 0, jnp.sqrt(jnp.where({0} > 0, {0}, 1.0)), 0.0)
-    jnp.where({0} == 0, 0.0, jnp.sin({0}) / jnp.where({0} == 0, 1.0, {0}))
-    jnp.where({0} > 0, jnp.log(jnp.where({0} > 0, {0}, 1.0)), {0})
-    jnp.sqrt(jnp.maximum({0}, 1e-3))
-    jnp.sqrt(jnp.square({0}) + 1e-12)
-    jnp.nan_to_num({0})
-    jnp.heaviside({0}, 0.5) * {0}
-    jnp.select([{0} < -0.5, {0} < 0.5], [jnp.sin({0}), {0}], jnp.square({0}))
-    jnp.piecewise({0}, [{0} < 0, {0} >= 0], [lambda x: -x, lambda x: x * x])
-    jax.lax.reduce_precision({0}, 8, 23) * {0}
-    {0} + jax.lax.stop_gradient(jnp.round({0}) - {0})
-    jax.lax.stop_gradient({0}) * {0}
-    jax.lax.stop_gradient(jnp.abs({0})) + {0}
-    jnp.where(jnp.isfinite({0}), {0}, 0.0)
-    jax.lax.optimization_barrier({0}) * {0}
-    jnp.sqrt(jnp.square({0}))
-    jax.lax.max({0}, -{0})
-    jnp.exp(jnp.minimum({0}, 1.0))
-    ({0} > 0) * {0}
-    {0} * ({0} < 1)
-    jnp.unwrap(jnp.ravel({0})) * 0.5
-    jnp.real(jnp.abs({0} + 0j))
-    jnp.interp({0}, jnp.array([-1.0, 0.0, 1.0]), jnp.array([0.0, 0.5, -0.5]))
-""")
-
-ACTIVATIONS = [
-    *(Operation(f"jax.nn.{name}", f"jax.nn.{name}({{0}})") for name in (
-        "relu relu6 gelu silu softplus elu selu celu leaky_relu hard_tanh hard_sigmoid hard_swish mish log_sigmoid soft_sign squareplus sigmoid sparse_plus sparse_sigmoid tanh "
-        "hard_silu swish identity"
-    ).split()),
-    *_many("f", """
-    jax.nn.gelu({0}, approximate=False)
-    jax.nn.softmax({0}, axis={axis})
-    jax.nn.log_softmax({0}, axis={axis})
-    jax.nn.logsumexp({0}, axis={axis}, keepdims={keep})
-    jax.nn.standardize({0}, axis={axis}, epsilon=1e-3)
-    jax.nn.glu(jnp.concatenate([{0}, {0} * 0.5], axis={axis}), axis={axis})
-    jax.nn.softmax({0}, axis={axis}, where={0} > -0.5, initial=-jnp.inf)
-    jax.nn.logmeanexp({0}, axis={axis})
-    masked softmax :: jax.nn.softmax(jnp.where({0} > 0, {0}, -1e9), axis={axis})
-    softmax of -inf :: jax.nn.softmax(jnp.where(jnp.arange({0}.shape[-1]) < 2, {0}, -jnp.inf), axis=-1)
-    layer norm :: ({0} - jnp.mean({0}, {axis}, keepdims=True)) * jax.lax.rsqrt(jnp.var({0}, {axis}, keepdims=True) + 1e-3)
-    rms norm :: {0} * jax.lax.rsqrt(jnp.mean(jnp.square({0}), {axis}, keepdims=True) + 1e-3)
-    weight norm :: {0} / (1e-2 + jnp.linalg.norm({0}, axis={axis}, keepdims=True))
-    unit norm guarded :: {0} / jnp.maximum(jnp.linalg.norm({0}), 1e-2)
-    """),
-]
-
-REDUCTIONS = _many("f", """
+REDUCTIONS = many("f", """
     jnp.sum({0}, axis={axis}, keepdims={keep})
     jnp.mean({0}, axis={axis}, keepdims={keep})
     jnp.max({0}, axis={axis}, keepdims={keep})
@@ -244,7 +50,7 @@ REDUCTIONS = _many("f", """
     jnp.cov(jnp.reshape({0}, (-1, 1)) * jnp.ones(2) + jnp.arange(2), rowvar=False)
 """)
 
-SHAPES = _many("f", """
+SHAPES = many("f", """
     jnp.reshape({0}, {shape})
     jnp.transpose({0}, {perm})
     jnp.ravel({0})
@@ -277,14 +83,14 @@ SHAPES = _many("f", """
 """)
 
 BINARY = [
-    *_many("ff", """
+    *many("ff", """
     {0} + {1}
     {0} - {1}
     {0} * {1}
     {0} / (1.5 + jnp.square({1}))
     jnp.sin({0}) * {1}
     """, 3.0),
-    *_many("ff", """
+    *many("ff", """
     jnp.maximum({0}, {1})
     jnp.minimum({0}, {1})
     jnp.where({0} > {1}, {0}, {1})
@@ -315,7 +121,7 @@ BINARY = [
     jnp.convolve(jnp.ravel({0}), jnp.ravel({1}))
     jnp.cross(jnp.resize({0}, (3,)), jnp.resize({1}, (3,)))
     """),
-    *_many("ff", """
+    *many("ff", """
     {0} @ {1}
     {0} @ {1}.T
     {0}.T @ {1}
@@ -329,7 +135,7 @@ BINARY = [
     causal attention :: jax.nn.softmax(jnp.where(jnp.tril(jnp.ones(({0}.shape[0], {1}.shape[0]), bool)), {0} @ {1}.T, -jnp.inf)) @ {1}
     jax.nn.dot_product_attention({0}[:, :, None], {0}[:, :, None], jnp.sin({0})[:, :, None], is_causal={back})
     """, 2.0),
-    *_many("ff", """
+    *many("ff", """
     conv 1d :: jax.lax.conv_general_dilated(jnp.resize({0}, (2, 2, 4)), jnp.resize({1}, (3, 2, 2)), ({stride},), "{padding}")
     conv 2d :: jax.lax.conv_general_dilated(jnp.resize({0}, (1, 4, 3, 2)), jnp.resize({1}, (2, 2, 2, 2)), ({stride}, 1), "{padding}", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     conv grouped :: jax.lax.conv_general_dilated(jnp.resize({0}, (1, 2, 5)), jnp.resize({1}, (2, 1, 2)), ({stride},), "{padding}", feature_group_count=2)
@@ -338,7 +144,7 @@ BINARY = [
     """),
 ]
 
-WINDOWS = _many("f", """
+WINDOWS = many("f", """
     max pool :: jax.lax.reduce_window({0}, -jnp.inf, jax.lax.max, ({window},) * {rank}, ({stride},) * {rank}, "{padding}")
     min pool :: jax.lax.reduce_window({0}, jnp.inf, jax.lax.min, ({window},) * {rank}, ({stride},) * {rank}, "{padding}")
     sum pool :: jax.lax.reduce_window({0}, 0.0, jax.lax.add, ({window},) * {rank}, ({stride},) * {rank}, "{padding}")
@@ -347,7 +153,7 @@ WINDOWS = _many("f", """
 """)
 
 INDEXED = [
-    *_many("f", """
+    *many("f", """
     {0}[jnp.array({index})]
     {0}.at[jnp.array({index})].set(0.5)
     {0}.at[jnp.array({index})].add(0.5)
@@ -363,7 +169,7 @@ INDEXED = [
     jax.lax.dynamic_index_in_dim({0}, {shift}, axis={axis})
     jnp.compress(jnp.arange({0}.shape[0]) % 2 == 0, {0}, axis=0)
     """),
-    *_many("fi", """
+    *many("fi", """
     jnp.take({0}, {1}, axis=0, mode="{mode}")
     {0}[{1}]
     {0}[{1} % {0}.shape[0], 0]
@@ -381,7 +187,7 @@ INDEXED = [
     cross entropy of labels :: optax.softmax_cross_entropy_with_integer_labels(jnp.resize({0}, {1}.shape + (3,)), {1} % 3)
     jnp.where({1} > 0, jnp.resize({0}, {1}.shape), jnp.cos(jnp.resize({0}, {1}.shape)))
     """),
-    *_many("fb", """
+    *many("fb", """
     jnp.where(jnp.resize({1}, {0}.shape), {0}, jnp.square({0}))
     jnp.where(jnp.resize({1}, {0}.shape), {0}, 0.0)
     {0} * jnp.resize({1}, {0}.shape)
@@ -389,7 +195,7 @@ INDEXED = [
     masked mean :: jnp.sum({0} * jnp.resize({1}, {0}.shape)) / jnp.maximum(jnp.sum(jnp.resize({1}, {0}.shape)), 1)
     masked logits :: jax.nn.log_softmax(jnp.where(jnp.resize({1}, {0}.shape), {0}, -1e9), axis={axis})
     """),
-    *_many("fk", """
+    *many("fk", """
     dropout :: jnp.where(jax.random.bernoulli({1}, 0.7, {0}.shape), {0} / 0.7, 0.0)
     noise :: {0} + 0.1 * jax.random.normal({1}, {0}.shape)
     uniform :: {0} * jax.random.uniform(jax.random.fold_in({1}, 3), {0}.shape)
@@ -400,7 +206,7 @@ INDEXED = [
     """, 2.0),
 ]
 
-LOSSES = _many("ff", """
+LOSSES = many("ff", """
     optax.losses.squared_error({0}, {1})
     optax.losses.huber_loss({0}, {1}, delta=0.5)
     optax.losses.log_cosh({0}, {1})
@@ -415,7 +221,7 @@ LOSSES = _many("ff", """
     info nce :: optax.losses.softmax_cross_entropy_with_integer_labels({0} @ {1}.T, jnp.arange({0}.shape[0]) % {1}.shape[0])
 """)
 
-LINEAR_ALGEBRA = _many("f", """
+LINEAR_ALGEBRA = many("f", """
     jnp.linalg.inv(jnp.resize({0}, (2, 2)) * 0.2 + 2 * jnp.eye(2))
     jnp.linalg.det(jnp.resize({0}, (2, 2)) + 2 * jnp.eye(2))
     jnp.linalg.slogdet(jnp.resize({0}, (2, 2)) * 0.2 + 2 * jnp.eye(2))[1]
@@ -426,14 +232,6 @@ LINEAR_ALGEBRA = _many("f", """
     jnp.abs(jnp.fft.rfft({0}, axis={axis}) + 3.0)
     jnp.fft.irfft(jnp.fft.rfft({0}, n=4, axis={axis}), n=4, axis={axis})
 """, 0.4)
-
-CASTS = _many("f", """
-    {0}.astype(jnp.float32).astype({0}.dtype)
-    {0}.astype(jnp.float32) * 2
-    {0}.astype(jnp.bfloat16)
-    jnp.astype({0}, jnp.float64)
-    {0}.astype(jnp.int32).astype({0}.dtype) * {0}
-""", 0.1)
 
 # Not chosen: what generate.py joins loose ends with.
 JOINTS = [

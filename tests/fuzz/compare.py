@@ -113,8 +113,10 @@ def distances(got, want):
     return found
 
 
-def precision(text):
-    return "bfloat16" if "bfloat16" in text else "float32" if "float32" in text else "float64"
+def precision(text, tree):
+    """The lowest precision in use: casts in the program, and leaves (an optimiser may keep a rate in f32)."""
+    used = {str(leaf.dtype) for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")}
+    return next((dtype for dtype in ("bfloat16", "float32") if dtype in text or dtype in used), "float64")
 
 
 def moved(tree, seed, by):
@@ -138,7 +140,7 @@ def compare(program, reached=lambda: None):
     try:
         scope = run(text)
         arguments = scope["state"], scope["meta"], scope["batches"], scope["outer_args"]
-        oracle = Reference(scope, program, looped=program["steps"] > 1)
+        oracle = Reference(scope, program, looped=program["steps"] > 2)
         want = oracle(arguments)
     except Exception as error:  # JAX does not take this program: what shrinking leaves may be ill-typed
         return {"class": "invalid", "detail": f"{type(error).__name__}: {error}"[:500]}
@@ -152,7 +154,7 @@ def compare(program, reached=lambda: None):
         return {"class": _class(error), "detail": f"{type(error).__name__}: {error}"[:2000], "where": _where(error)}
     report = {"rules": [d.rule for d in lowered.decisions], "warnings": [str(w.message)[:500] for w in caught if "JAX differentiates" in str(w.message)]}
     report["seconds"] = [middle - began, time.monotonic() - middle]
-    return report | _verdict(got, scope, program, want, oracle, arguments, precision(text))
+    return report | _verdict(got, scope, program, want, oracle, arguments, precision(text, want))
 
 
 def _verdict(got, scope, program, want, oracle, arguments, dtype):

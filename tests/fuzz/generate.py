@@ -13,15 +13,16 @@ import optax
 
 import metagrad
 
-from . import arrays, source, training
+from . import arrays, elementwise, source, training
 from .control import STRUCTURED
+from .templates import ATTRIBUTES
 
 LARGEST = 36
 """Elements of a value; XLA's time is in the number of operations, and that of the eye in the numbers of a failure."""
 
 GROUPS = [
-    (2.0, arrays.SMOOTH), (2.5, arrays.EDGED), (2.0, arrays.ACTIVATIONS), (3.0, arrays.REDUCTIONS), (1.5, arrays.SHAPES), (4.0, arrays.BINARY), (0.8, arrays.WINDOWS),
-    (2.5, arrays.INDEXED), (0.8, arrays.LOSSES), (0.3, arrays.LINEAR_ALGEBRA), (0.1, arrays.CASTS), (2.5, list(STRUCTURED.values())),
+    (2.0, elementwise.SMOOTH), (2.5, elementwise.EDGED), (2.0, elementwise.ACTIVATIONS), (3.0, arrays.REDUCTIONS), (1.5, arrays.SHAPES), (4.0, arrays.BINARY), (0.8, arrays.WINDOWS),
+    (2.5, arrays.INDEXED), (0.8, arrays.LOSSES), (0.3, arrays.LINEAR_ALGEBRA), (0.1, elementwise.CASTS), (2.5, list(STRUCTURED.values())),
 ]
 
 
@@ -93,7 +94,7 @@ class Writer:
         if None in args:
             return None
         attrs = {}
-        for key, choose in arrays.ATTRIBUTES.items():
+        for key, choose in ATTRIBUTES.items():
             if "{%s}" % key in op.template:
                 attrs[key] = choose(rng, values[args[0]].shape)
                 if attrs[key] is None:
@@ -201,32 +202,32 @@ def program(seed, number):
     single = rng.random() < 0.05
     dtype = "float32" if single else None
     shape = lambda: _shape(rng, dims)
-    params = [_leaf(rng, f"p{i}", shape(), PARAMS, dtype) for i in range(rng.choice([1, 1, 1, 1, 2, 3]))]
+    params = [_leaf(rng, f"p{i}", shape(), PARAMS, dtype) for i in range(rng.choice([1, 1, 1, 1, 1, 2, 3]))]
     meta = [_leaf(rng, f"m{i}", shape(), FLOATS, dtype) for i in range(rng.choice([1, 1, 1, 2]))]
     if rng.random() < 0.15:
         meta[0] |= {"shape": [], "python": True}
-    batch = [_leaf(rng, f"b{i}", shape(), FLOATS, dtype) for i in range(rng.choice([0, 1, 1, 1, 1, 2]))]
+    batch = [_leaf(rng, f"b{i}", shape(), FLOATS, dtype) for i in range(rng.choice([1, 1, 1, 1, 1, 2]))]
     for group, letter, chance in ((batch, "b", 0.5), (meta, "m", 0.1)):
         if rng.random() < chance:
             group.append(_leaf(rng, f"{letter}{len(group)}", (dims[0],), ["integers", "integers", "outside", "booleans"]))
-    if rng.random() < 0.15 or not batch:
+    if rng.random() < 0.08:
         batch.append(_leaf(rng, f"b{len(batch)}", (), ["keys"]))
-    steps = rng.choice([1, 1, 1, 2, 2, 2, 3, 3, 4, 5, 6, 7, 9, 12])
-    form = rng.choice(list(training.FORMS)) if rng.random() < 0.4 else rng.choice(training.USUAL)
+    steps = rng.choice([1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 5, 6, 7, 9, 12])
+    form = rng.choice(list(training.FORMS)) if rng.random() < 0.3 else rng.choice(training.USUAL)
     extras = rng.sample(list(training.EXTRAS), rng.choice([0, 0, 0, 0, 1, 2]))
-    rate = rng.choice([None, None, "scalar", "schedule"])
+    rate = rng.choice([None] * 4 + ["scalar", "schedule"])
     if rate:
         meta.append({"name": "rate", "kind": "normal", "seed": rng.randrange(1000), "shape": [steps] if rate == "schedule" else []})
         extras += ["count"] if rate == "schedule" and "count" not in extras else []
     pick = rng.random()
-    optimiser = [] if pick < 0.55 else [rng.choice(training.WHOLE)] if pick < 0.7 else [*(rng.choice(training.CHAIN) for _ in range(rng.choice([1, 1, 1, 2, 3]))), "optax.scale(-0.05)"]
-    key = rng.random() < 0.15
+    optimiser = [] if pick < 0.7 else [rng.choice(training.WHOLE)] if pick < 0.8 else [*(rng.choice(training.CHAIN) for _ in range(rng.choice([1, 1, 1, 2, 3]))), "optax.scale(-0.05)"]
+    key = rng.random() < 0.08
     # Most programs are small: they compile in half a second, and find most.
-    writer = Writer(rng, rng.choice([25, 25, 40, 40, 60, 100, 200]) // (1 if form in training.USUAL else 2))
+    writer = Writer(rng, rng.choice([8, 8, 12, 12, 20, 20, 40, 90]) // (1 if form in training.USUAL else 2) + 4)
     inputs = {spec["name"]: _aval(spec) for spec in [*meta[: len(meta) - bool(rate)], *batch, *params]}
     if key:
         inputs = {"key": _aval({"kind": "keys", "shape": []})} | inputs
-    outer_args = [_leaf(rng, f"o{i}", shape(), FLOATS) for i in range(rng.randint(0, 1))]
+    outer_args = [_leaf(rng, f"o{i}", shape(), FLOATS) for i in range(rng.choice([0, 0, 1]))]
     loss = writer.graph(inputs, rng.choice([1, 1, 1, 1, 2, 2, 2, 3, 4, 6]))
     outer = writer.graph({spec["name"]: _aval(spec) for spec in [*outer_args, *params]}, rng.choice([0, 0, 0, 0, 1, 2]))
     names = ["meta", "state", "batches"] if any(spec["kind"] not in source.KINDS for spec in batch) else ["meta", "state"]
@@ -239,7 +240,7 @@ def program(seed, number):
         "trees": {group: rng.choice(source.TREES) for group in ("params", "meta", "batch", "state")},
         "loss": loss, "outer": outer, "form": form, "grad": rng.choice(["metagrad"] * 6 + ["jax"]), "inner_grad": rng.choice(["jax.grad", "metagrad.grad"]),
         "optimiser": optimiser, "rate": rate, "extras": extras, "key": key,
-        "step_aux": rng.choice([None, None, None, "{'norm': sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(g))}", "(jax.tree.leaves(params)[0], None)"]),
+        "step_aux": rng.choice([None] * 10 + [ "{'norm': sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(g))}", "(jax.tree.leaves(params)[0], None)"]),
         "outer_aux": rng.random() < 0.1, "outer_of": rng.choice(["params", "ema"]) if "ema" in extras else "params",
         "wrt": wrt, "single": len(wrt) == 1 and rng.random() < 0.7, "schedule": schedule, "steps": steps,
     }

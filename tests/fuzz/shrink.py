@@ -70,7 +70,7 @@ def candidates(program):
         yield changed(single=True)
     for group in ("params", "meta", "batch", "outer_args"):
         for i, leaf in enumerate(program[group]):
-            for simple in ({"kind": "normal"}, {"kind": "zeros"}, {"dtype": None}, {"python": False}, {"shape": []}, {"shape": leaf["shape"][1:]}, {"shape": leaf["shape"][:-1]}):
+            for simple in ({"kind": "normal"}, {"dtype": None}, {"python": False}, {"shape": []}, {"shape": leaf["shape"][1:]}, {"shape": leaf["shape"][:-1]}):
                 if any(leaf.get(k) not in (v, None) for k, v in simple.items()) and (leaf["kind"] not in source.KINDS or "shape" in simple):
                     yield changed(**{group: [*program[group][:i], leaf | simple, *program[group][i + 1:]]})
     sizes = sorted({d for group in ("params", "meta", "batch", "outer_args") for leaf in program[group] for d in leaf["shape"]}, reverse=True)

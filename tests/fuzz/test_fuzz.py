@@ -1,0 +1,150 @@
+"""The fuzzer's own tests, and a bounded run of it: a fixed seed, so that a failure is the fault of a change."""
+
+import json
+
+import pytest
+
+from . import findings, generate, source, training
+from .control import STRUCTURED
+from .shrink import shrink
+from .worker import Worker
+
+SEED = 7
+"""Of the programs that every run of the tests compares. `python -m tests.fuzz --seed 7 --program K` is program K."""
+
+CHUNKS, EACH = 6, 12
+
+
+@pytest.fixture(scope="module")
+def worker():
+    worker = Worker()
+    yield worker
+    worker.stop()
+
+
+@pytest.mark.parametrize("chunk", range(CHUNKS))
+def test_programs(worker, chunk):
+    failed = []
+    for number in range(chunk * EACH, (chunk + 1) * EACH):
+        program = worker.generate(SEED, number)
+        report = worker.compare(program)
+        if report["class"] in findings.FAILURES:
+            failed.append(f"python -m tests.fuzz --seed {SEED} --program {number}: {report['class']}: {report['detail']}\n{source.render(program)}")
+    assert not failed, "\n".join(failed)
+
+
+def test_a_seed_gives_the_same_programs(worker):
+    first = [worker.generate(3, number) for number in (5, 0)]
+    assert first == [json.loads(json.dumps(generate.program(3, number))) for number in (5, 0)]
+    assert first[0] != first[1] and first[0] != worker.generate(4, 5)
+
+
+# --- A planted bug is found, and made small ------------------------------------------------------------------------------
+
+def tanh_is_its_argument():
+    """Plants a derivative: that of tanh is 1 at first and second order."""
+    from jax.extend.core import primitives
+    from metagrad.frontend import capabilities, exact_lowerings
+
+    wrong = lambda x, **parameters: exact_lowerings.attach(exact_lowerings.value(primitives.tanh_p, x, **parameters), x)
+    capabilities.CAPABILITIES[primitives.tanh_p] = capabilities.Capability(lowering=wrong)
+
+
+def dies():
+    """Plants a death of the process at the first lowering."""
+    import os
+
+    from metagrad.frontend import metagradient
+
+    metagradient.Metagradient.lower = lambda *_: os._exit(3)
+
+
+def hangs():
+    """Plants a lowering that does not end."""
+    import time
+
+    from metagrad.frontend import metagradient
+
+    metagradient.Metagradient.lower = lambda *_: time.sleep(1000)
+
+
+def leaf(name, *shape, kind="normal"):
+    return {"name": name, "kind": kind, "seed": 1, "shape": list(shape)}
+
+
+def node(name, op, *args, bodies=(), **attrs):
+    return {"name": name, "op": op, "args": list(args), "attrs": attrs, "bodies": list(bodies)}
+
+
+PROGRAM = {
+    "seed": [0, 0], "params": [leaf("p0", 2, 3), leaf("p1", 3)], "meta": [leaf("m0")], "batch": [leaf("b0", 2, 3)], "outer_args": [leaf("o0", 3)],
+    "trees": {"params": "dict", "meta": "list", "batch": "nested", "state": "named"},
+    "loss": {"nodes": [node("v1", "{0} * {1}", "p0", "b0"), node("v2", "jnp.tanh({0})", "v1"), node("v3", "{0} + {1}", "v2", "p1"), node("v4", "{0} * {1}", "v3", "m0")], "out": ["v4"]},
+    "outer": {"nodes": [node("v5", "{0} * {1}", "p1", "o0"), node("v6", "jnp.square({0})", "p0")], "out": ["v5", "v6"]},
+    "form": "two gradients", "grad": "metagrad", "inner_grad": "jax.grad", "optimiser": ["optax.trace(0.9)", "optax.scale(-0.05)"], "rate": None, "extras": ["flag"], "key": True,
+    "step_aux": None, "outer_aux": False, "outer_of": "params", "wrt": ["meta", "state"], "single": False, "schedule": "metagrad.LazyKary(2, True)", "steps": 3,
+}
+"""A program with a tanh in its loss, and much that has nothing to do with it."""
+
+
+def test_a_planted_wrong_derivative_is_found_and_made_small():
+    planted = Worker(setup=".test_fuzz:tanh_is_its_argument")
+    try:
+        assert planted.compare(PROGRAM)["class"] == "wrong"
+        small, tried = shrink(PROGRAM, lambda program: planted.compare(program)["class"] == "wrong", seconds=60)
+        assert [made["op"] for made in small["loss"]["nodes"]].count("jnp.tanh({0})") == 1
+        assert len(small["loss"]["nodes"]) <= 2 and small["outer"]["nodes"] == [] and small["optimiser"] == [] and small["steps"] == 1 and small["extras"] == []
+        assert tried < 150
+    finally:
+        planted.stop()
+
+
+def test_the_same_program_agrees_without_it(worker):
+    assert worker.compare(PROGRAM)["class"] == "agree"
+
+
+def test_a_death_is_a_finding_and_not_the_end():
+    planted = Worker(setup=".test_fuzz:dies")
+    try:
+        for _ in range(2):
+            report = planted.compare(PROGRAM)
+            assert report["class"] == "died" and "exit code 3" in report["detail"]
+    finally:
+        planted.stop()
+
+
+def test_a_hang_is_a_finding():
+    planted = Worker(setup=".test_fuzz:hangs")
+    try:
+        # Once JAX is loaded, its part takes a second.
+        planted.generate(0, 0)
+        planted.limit = 15
+        assert planted.compare(PROGRAM)["class"] == "hang"
+    finally:
+        planted.stop()
+
+
+# --- Without comparing anything ---------------------------------------------------------------------------------------
+
+def test_what_jax_refuses_is_invalid(worker):
+    ill_typed = PROGRAM | {"loss": {"nodes": [node("v1", "{0} @ {1}", "p0", "b0")], "out": ["v1"]}}
+    assert worker.compare(ill_typed)["class"] == "invalid"
+
+
+def test_shrinking_ends_where_nothing_smaller_fails():
+    fails = lambda program: any(made["op"] == "jnp.tanh({0})" for made in program["loss"]["nodes"])
+    small, _ = shrink(PROGRAM, fails)
+    assert [made["op"] for made in small["loss"]["nodes"]] == ["jnp.tanh({0})"]
+    assert shrink(small, fails)[0] == small
+
+
+def test_every_operation_is_written_by_some_program():
+    """Of a sample: each group of operations, each kind of pytree and schedule, and most forms come up."""
+    programs = [generate.program(11, number) for number in range(150)]
+    used = {name for program in programs for name in (*source.operations(program["loss"]), *source.operations(program["outer"]))}
+    assert len(used & set(STRUCTURED)) > len(STRUCTURED) / 2
+    assert len(used) > 200
+    assert {tree for program in programs for tree in program["trees"].values()} == set(source.TREES)
+    assert len({program["form"] for program in programs}) > 0.7 * len(training.FORMS)
+    assert {name for program in programs for name in program["wrt"]} == {"meta", "state", "batches"}
+    assert {program["steps"] for program in programs} >= {1, 2, 3, 12}
