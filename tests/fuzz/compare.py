@@ -1,6 +1,6 @@
 """One program: its metagradient, JAX's gradient of the unrolled run, and the verdict.
 
-    agree        value, gradient, final state and auxiliary outputs are JAX's to 1e-11 (1e-5 where a value is f32, 3e-2 where one is bf16)
+    agree        value, gradient, final state and auxiliary outputs are JAX's to 1e-11 (1e-5 if a value anywhere in the run is f32, 3e-2 if one is bf16)
     not finite   JAX's gradient is not finite, and metagrad's is not in the same leaves
     unstable     they differ, and JAX's own gradient moves as much when its inputs move by a rounding error. Ties and zeros in the data do not move
     refused      metagrad says that it does not do this, by an error of its frontend
@@ -66,9 +66,12 @@ class Reference:
         value, extra = value if self.outer_aux else (value, None)
         return value, (state, extra, aux)
 
+    def given(self, arguments):
+        named = dict(zip(("state", "meta", "batches"), arguments))
+        return {name: named[name] for name in self.wrt}, *arguments
+
     def __call__(self, arguments):
-        given = dict(zip(("state", "meta", "batches"), arguments))
-        (value, (state, extra, aux)), grad = self.run({name: given[name] for name in self.wrt}, *arguments)
+        (value, (state, extra, aux)), grad = self.run(*self.given(arguments))
         return {"value": value, "gradient": grad, "state": state, "outer aux": extra, "step aux": aux}
 
 
@@ -113,10 +116,16 @@ def distances(got, want):
     return found
 
 
-def precision(text, tree):
-    """The lowest precision in use: casts in the program, and leaves (an optimiser may keep a rate in f32)."""
-    used = {str(leaf.dtype) for leaf in jax.tree.leaves(tree) if hasattr(leaf, "dtype")}
-    return next((dtype for dtype in ("bfloat16", "float32") if dtype in text or dtype in used), "float64")
+def precision(jaxpr):
+    """The lowest precision of any value in a jaxpr: an optimiser may keep a rate in f32, JAX's attention takes its softmax in f32."""
+    found, queue = set(), [jaxpr]
+    while queue:
+        jaxpr = queue.pop()
+        for eqn in jaxpr.eqns:
+            found |= {str(var.aval.dtype) for var in (*eqn.invars, *eqn.outvars) if hasattr(var.aval, "dtype")}
+            values = jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr"))
+            queue += [inner for inner in (getattr(value, "jaxpr", value) for value in values) if hasattr(inner, "eqns")]
+    return next((dtype for dtype in ("bfloat16", "float32") if dtype in found), "float64")
 
 
 def moved(tree, seed, by):
@@ -154,14 +163,17 @@ def compare(program, reached=lambda: None):
         return {"class": _class(error), "detail": f"{type(error).__name__}: {error}"[:2000], "where": _where(error)}
     report = {"rules": [d.rule for d in lowered.decisions], "warnings": [str(w.message)[:500] for w in caught if "JAX differentiates" in str(w.message)]}
     report["seconds"] = [middle - began, time.monotonic() - middle]
-    return report | _verdict(got, scope, program, want, oracle, arguments, precision(text, want))
+    return report | _verdict(got, scope, program, want, oracle, arguments)
 
 
-def _verdict(got, scope, program, want, oracle, arguments, dtype):
+def _verdict(got, scope, program, want, oracle, arguments):
     shape = jax.tree.structure(got), jax.tree.structure(want)
     if shape[0] != shape[1]:
         return {"class": "wrong", "detail": f"structure {shape[0]} instead of {shape[1]}"}
     got, want = numbers(got), numbers(want)
+    dtype = "float64"
+    if _apart(got, want, dtype):
+        dtype = precision(oracle.run.trace(*oracle.given(arguments)).jaxpr.jaxpr)
     if oracle.looped and (_apart(got, want, dtype) or not _finite(want)):
         # What counts is the unrolled run: a loop's derivative may round differently, and has zeros where the unrolled one has nothing at all.
         oracle = Reference(scope, program, looped=False)
