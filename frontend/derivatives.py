@@ -17,7 +17,8 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Iterable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -159,13 +160,13 @@ def vjp(jaxpr: core.ClosedJaxpr, active: Sequence[bool], label: str) -> core.Clo
     Raises:
       NotImplementedError: JAX cannot differentiate the function in reverse (a `while_loop` on what is differentiated).
     """
-    count = len(jaxpr.in_avals)
-    seeds = [jaxpr.out_avals[i] for i in floats(jaxpr.out_avals)]
-    return _traced(label, jaxpr, active, seeds, lambda operands, cotangents, where: pull(jaxpr, operands, cotangents, where))
+    pull_back = functools.partial(pull, jaxpr)
+    return _traced(label, jaxpr.in_avals, active, jaxpr.out_avals, range(len(jaxpr.out_avals)), pull_back)
 
 
 def loss_vjp(site: Site, active: Sequence[bool]) -> core.ClosedJaxpr:
-    return vjp(site.loss, _moving(site, active), site.label)
+    read = {0, *site.kept}
+    return _traced(site.label, site.loss.in_avals, _moving(site, active), site.loss.out_avals, read, functools.partial(pull, site.loss))
 
 
 def gradient(site: Site) -> core.ClosedJaxpr:
@@ -176,30 +177,30 @@ def gradient(site: Site) -> core.ClosedJaxpr:
 
 def gradient_vjp(site: Site, active: Sequence[bool]) -> core.ClosedJaxpr:
     """(operands, cotangents of the float results of `gradient`) -> cotangents of the float operands; reverse over reverse."""
-    return vjp(gradient(site), active, site.label)
+    return _traced(site.label, site.loss.in_avals, active, site.results, site.kept, functools.partial(pull, gradient(site)))
 
 
 def gradient_vjp_mixed(site: Site, active: Sequence[bool]) -> core.ClosedJaxpr:
     """The same by forward over reverse."""
-    results = floats(site.results)
-    seeds = [site.results[i] for i in results]
-    return _traced(
-        site.label, site.loss, active, seeds,
-        lambda operands, cotangents, where: product(site.loss, site.wrt, operands, dict(zip(results, cotangents)), where),
-    )  # fmt: skip
+    return _traced(site.label, site.loss.in_avals, active, site.results, site.kept, functools.partial(product, site.loss, site.wrt))
 
 
-def _traced(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool], seeds, pull_back) -> core.ClosedJaxpr:
-    """(operands, seeds) -> cotangents of the float operands, of which `pull_back` makes the active ones."""
-    count = len(jaxpr.in_avals)
-    where = [i for i in floats(jaxpr.in_avals) if active[i]]
+def _traced(label: str, operands: Sequence, active: Sequence[bool], results: Sequence, read: Iterable[int], pull_back) -> core.ClosedJaxpr:
+    """(operands, cotangents of the float results) -> cotangents of the float operands, of which `pull_back` makes the active ones.
+
+    Only the cotangents of the results `read` are passed on: the step knows nothing of the others.
+    """
+    count = len(operands)
+    where = [i for i in floats(operands) if active[i]]
+    seeded = floats(results)
 
     def run(*args):
-        made = dict(zip(where, pull_back(args[:count], args[count:], where) if where else ()))
-        return [made[i] if i in made else jnp.zeros(aval.shape, aval.dtype) for i, aval in enumerate(jaxpr.in_avals) if is_float(aval)]
+        cotangents = {i: cotangent for i, cotangent in zip(seeded, args[count:]) if i in read}
+        made = dict(zip(where, pull_back(args[:count], cotangents, where) if where and cotangents else ()))
+        return [made[i] if i in made else jnp.zeros(aval.shape, aval.dtype) for i, aval in enumerate(operands) if is_float(aval)]
 
     with _named(label):
-        return jax.make_jaxpr(run)(*jaxpr.in_avals, *seeds)
+        return jax.make_jaxpr(run)(*operands, *(results[i] for i in seeded))
 
 
 @contextlib.contextmanager

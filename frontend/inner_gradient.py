@@ -56,15 +56,19 @@ def expanded(*operands, jaxpr: core.ClosedJaxpr, wrt: tuple[int, ...], label: st
     return [value, *aux, *pullback(jnp.ones_like(value))]
 
 
-def pull(jaxpr: core.ClosedJaxpr, operands: Sequence, cotangents: Sequence, active: Sequence[int]) -> list:
-    """Cotangents of the operands `active` from those of the float results, by JAX's reverse mode."""
+def pull(jaxpr: core.ClosedJaxpr, operands: Sequence, cotangents: dict[int, jax.Array], active: Sequence[int]) -> list:
+    """Cotangents of the operands `active`, by JAX's reverse mode.
+
+    Args:
+      cotangents: by result index. What is missing is no zero but nothing: a zero would be NaN where it meets an infinite derivative.
+    """
 
     def moving(*values):
         results = jaxpr_as_fun(jaxpr)(*_filled(operands, active, values))
-        return [result for result in results if is_float(core.typeof(result))]
+        return [results[i] for i in cotangents]
 
     _, pullback = jax.vjp(moving, *(operands[i] for i in active))
-    return list(pullback(list(cotangents)))
+    return list(pullback(list(cotangents.values())))
 
 
 def product(jaxpr: core.ClosedJaxpr, wrt: Sequence[int], operands: Sequence, cotangents: dict[int, jax.Array], active: Sequence[int]) -> list:
@@ -74,20 +78,19 @@ def product(jaxpr: core.ClosedJaxpr, wrt: Sequence[int], operands: Sequence, cot
     of P when the operands `wrt` move by the cotangents of the gradients and the seeds by those of value and aux. The sweep is MixFlow-MG's.
 
     Args:
-      cotangents: by result index; a missing one is zero.
+      cotangents: by result index, as for `pull`.
     """
     outputs = len(jaxpr.out_avals)
-    seeded = floats(jaxpr.out_avals)
-    seeds = [jnp.full(jaxpr.out_avals[i].shape, 1 if i == 0 else 0, jaxpr.out_avals[i].dtype) for i in seeded]
     moving = [j for j in range(len(wrt)) if outputs + j in cotangents]
-    steered = [j for j, i in enumerate(seeded) if i in cotangents]
+    steered = [i for i in cotangents if i < outputs]
+    seeds = {i: jnp.full(jaxpr.out_avals[i].shape, 1 if i == 0 else 0, jaxpr.out_avals[i].dtype) for i in {0, *steered}}
 
     def pullback(parameters, moved_seeds):
         filled = _filled(operands, [wrt[j] for j in moving], parameters)
-        return pull(jaxpr, filled, _filled(seeds, steered, moved_seeds), active)
+        return pull(jaxpr, filled, seeds | dict(zip(steered, moved_seeds)), active)
 
-    primals = [operands[wrt[j]] for j in moving], [seeds[j] for j in steered]
-    tangents = [cotangents[outputs + j] for j in moving], [cotangents[seeded[j]] for j in steered]
+    primals = [operands[wrt[j]] for j in moving], [seeds[i] for i in steered]
+    tangents = [cotangents[outputs + j] for j in moving], [cotangents[i] for i in steered]
     return jax.jvp(pullback, primals, tangents)[1]
 
 

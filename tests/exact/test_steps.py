@@ -271,6 +271,24 @@ def test_outer_with_arguments_and_aux():
     assert result.value[1]["count"] == runs.EXAMPLES
 
 
+RULES = {"enzyme": {}, "jax": {"ad": "jax"}, "jax-mixed": {}}
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_result_that_the_step_does_not_read_has_no_cotangent(rule):
+    """The loss's value and aux have an infinite derivative in the data, its gradient has none: nothing times infinity."""
+
+    def loss(p, z, batch):
+        root = jnp.sqrt(jnp.sum(batch["x"] ** 2))
+        fitted = jnp.sum(z["weights"]) * sum(jnp.sum(jnp.sin(leaf)) for leaf in jax.tree.leaves(p))
+        return (jax.checkpoint(jnp.sin)(fitted) if rule == "jax-mixed" else fitted) + root, root
+
+    gradient = lambda p, z, batch: metagrad.grad(loss, has_aux=True)(p, z, batch)[0]
+    batches = jax.tree.map(jnp.zeros_like, runs.data(3))
+    _, lowered = check(runs.sgd(gradient, **RULES[rule]), {"params": runs.params()}, batches=batches)
+    assert who(lowered)[0] == rule
+
+
 @pytest.mark.parametrize("ad", ["auto", "jax"])
 def test_auxiliary_results_need_no_derivative(ad):
     """Float results of the step and of the outer function beside what is differentiated, one of them by way of an operation that has no derivative in JAX."""
