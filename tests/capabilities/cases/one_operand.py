@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .case import EDGES, FINITE, LARGE, MILD, POSITIVE, elementwise, nan
+from .case import EDGES, FINITE, LARGE, MILD, POSITIVE, case, elementwise, nan
 
 for name in (
     "neg sin cos tanh logistic exp exp2 log log1p expm1 sqrt rsqrt cbrt abs erf erfc erf_inv asin acos atan sinh cosh asinh square"
@@ -64,5 +64,10 @@ elementwise("special frexp", lambda x: jnp.frexp(x)[0] * x, [0.5, 1.0, 2.5, -3.0
 elementwise("special zeta", lambda q: jax.scipy.special.zeta(2.5, q), [0.5, 1.0, 2.5], proves="special", rounded=True)
 elementwise("special gammainc", lambda x: jax.scipy.special.gammainc(1.5, x), [0.5, 1.0, 2.5, 40.0], proves="special", rounded=True)
 elementwise("special betaln", jax.scipy.special.betaln, *[[0.5, 1.0, 2.5, 40.0]] * 2, proves="special", rounded=True)
+# A model of one example, mapped over the batch, along any axis.
+for axis in (0, 1):
+    case(f"relu under vmap {axis}", jax.vmap(jax.nn.relu, axis), np.array([[0.0, 1.0], [-1.0, 0.0]]), proves="activations")
+    case(f"logaddexp under vmap {axis}", jax.vmap(jnp.logaddexp, (axis, 0)), np.array([[0.0, 1.0], [-1.0, 0.0]]), np.array([[0.0, 2.0], [1.0, 0.0]]), proves="activations", rounded=True)
+    case(f"xlogy under vmap {axis}", jax.vmap(jax.scipy.special.xlogy, (axis, None)), np.array([[0.0, 1.0], [-1.0, 0.0]]), np.array([0.5, 2.0]), proves="activations", rounded=True)
 elementwise("gelu exact", lambda x: jax.nn.gelu(x, approximate=False), EDGES, proves="activations", rounded=True)
 elementwise("log abs", lambda x: jnp.log(jnp.abs(x) + 1e-6), EDGES, proves="abs log")
