@@ -13,7 +13,7 @@ MODES = (REVERSE, FORWARD, REVERSE_AGAIN)
 HEAD = """# What Enzyme differentiates as JAX does
 
 Written by `python -m tests.capabilities` from the table ([frontend/capabilities/table.py](../frontend/capabilities/table.py)), the {cases} cases of
-[tests/capabilities/cases](../tests/capabilities/cases/__init__.py) and their comparison with JAX, in float64 and float32, on {versions}. A case runs over the places where rules part: zeros, ties, repeated
+[tests/capabilities/cases](../tests/capabilities/cases/__init__.py) and their comparison with JAX on {versions}: all of them in float64, those where numbers can overflow in float32 too. A case runs over the places where rules part: zeros, ties, repeated
 indices, indices out of bounds, empty axes, masks of -inf, infinite and undefined operands and cotangents.
 
 - **reverse**, **forward over reverse**: the two modes that the compiler uses. **reverse over reverse** is measured for comparison; the compiler gives it to JAX.

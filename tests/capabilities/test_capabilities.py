@@ -16,7 +16,7 @@ sys.path.insert(0, str(Path(__file__).parent))
 import page  # noqa: E402
 from cases import CASES  # noqa: E402
 from declined import DECLINED, X, clipped  # noqa: E402
-from measure import DIFFERS, FAILS, MEASURED, compare, verdicts  # noqa: E402
+from measure import DIFFERS, FAILS, MEASURED, compare, has_edges, verdicts  # noqa: E402
 
 PAGE = Path(__file__).parents[2] / "docs" / "capabilities.md"
 
@@ -30,7 +30,7 @@ def chunks(names, n, dtype):
 
 
 # What the dtype changes is where things overflow: float32 is compared where edges are.
-EDGED = [n for n, c in CASES.items() if c.elementwise or c.proves in (("models",), ("special",))]
+EDGED = [n for n, c in CASES.items() if has_edges(c)]
 CHUNKS = [*chunks(list(CASES), 8, "float64"), *chunks(EDGED, 4, "float32"), *chunks(SHORT, 1, "bfloat16")]
 
 
@@ -49,7 +49,7 @@ def test_enzyme_gives_what_jax_gives(pairs):
 def agrees(result) -> bool:
     """Whether the page's source has what was measured now; it has no bfloat16."""
     shown = json.loads(MEASURED.read_text())["cases"].get(result["case"], {}).get(result["dtype"])
-    return result["dtype"] == "bfloat16" or (shown is not None and all(shown.get(mode, found) == found for mode, found in verdicts(result).items()))
+    return result["dtype"] == "bfloat16" or (shown is not None and all(shown.get(mode, found) == found for mode, found in verdicts(result, CASES[result["case"]].orders).items()))
 
 
 def test_the_page_is_what_the_table_and_the_cases_make_of_it():
