@@ -35,7 +35,7 @@ def _joined(usual: ir.Value, at_zero: ir.Value) -> ir.Value | None:
     if first is None or second is None or splat(first.operands[1]) != 0 or splat(second.operands[2]) != 0:
         return None
     x = _tested_for_zero(first.operands[0])
-    if x is None or _tested_for_zero(second.operands[0]) != x:
+    if x is None or not _is_zero_test(second.operands[0], x):
         return None
     quotient, other = producer(first.operands[2], "divide"), producer(second.operands[1], "divide")
     if quotient is None or other is None or _without_negations(quotient.operands[0]) != _without_negations(other.operands[0]):
@@ -49,6 +49,12 @@ def _tested_for_zero(condition: ir.Value) -> ir.Value | None:
     if compare is None or str(compare.attributes["comparison_direction"]) != "#stablehlo<comparison_direction EQ>":
         return None
     return compare.operands[0] if splat(compare.operands[1]) == 0 else None
+
+
+def _is_zero_test(condition: ir.Value, x: ir.Value) -> bool:
+    tested = _tested_for_zero(condition)
+    # The bindings cannot compare a value with None.
+    return tested is not None and tested == x
 
 
 def _is_twice_the_root(value: ir.Value, x: ir.Value) -> bool:
@@ -65,7 +71,7 @@ def _is_twice_the_root(value: ir.Value, x: ir.Value) -> bool:
 def _is_guarded(value: ir.Value, x: ir.Value) -> bool:
     """`select(%x == 0, %x, anything)`"""
     select = producer(value, "select")
-    return select is not None and _tested_for_zero(select.operands[0]) == x and select.operands[1] == x
+    return select is not None and _is_zero_test(select.operands[0], x) and select.operands[1] == x
 
 
 def _without_negations(value: ir.Value) -> tuple[ir.Value, bool]:

@@ -60,3 +60,25 @@ func.func @not_joined(%x: tensor<f32>, %d: tensor<f32>, %e: tensor<f32>) -> (ten
   // CHECK: return [[R]], [[S]], [[T]], [[U]]
   return %r0, %r1, %r2, %r3 : tensor<f32>, tensor<f32>, tensor<f32>, tensor<f32>
 }
+
+// One branch, or its guard, tests something else than equality with zero: they stay.
+// CHECK-LABEL: func.func @another_test(
+// CHECK-COUNT-4: stablehlo.select
+func.func @another_test(%x: tensor<f32>, %d: tensor<f32>) -> (tensor<f32>, tensor<f32>) {
+  %zero = stablehlo.constant dense<0.0> : tensor<f32>
+  %one = stablehlo.constant dense<1.0> : tensor<f32>
+  %two = stablehlo.constant dense<2.0> : tensor<f32>
+  %z = stablehlo.compare EQ, %x, %zero : (tensor<f32>, tensor<f32>) -> tensor<i1>
+  %l = stablehlo.compare LT, %x, %zero : (tensor<f32>, tensor<f32>) -> tensor<i1>
+  %s = stablehlo.sqrt %x : tensor<f32>
+  %t = stablehlo.multiply %two, %s : tensor<f32>
+  %q = stablehlo.divide %d, %t : tensor<f32>
+  %a = stablehlo.select %z, %zero, %q : tensor<i1>, tensor<f32>
+  %g = stablehlo.select %l, %x, %one : tensor<i1>, tensor<f32>
+  %p = stablehlo.divide %d, %g : tensor<f32>
+  %b = stablehlo.select %l, %p, %zero : tensor<i1>, tensor<f32>
+  %r = stablehlo.add %a, %b : tensor<f32>
+  %c = stablehlo.select %z, %p, %zero : tensor<i1>, tensor<f32>
+  %u = stablehlo.add %a, %c : tensor<f32>
+  return %r, %u : tensor<f32>, tensor<f32>
+}
