@@ -7,6 +7,11 @@ from flax import nnx
 import problems
 
 
+def embedding(rows, width, rngs):
+    """An embedding whose results have the type of the mode (x64 or not): nnx fixes it when the layer is made."""
+    return nnx.Embed(rows, width, param_dtype=jnp.result_type(float), rngs=rngs)
+
+
 class MLP(nnx.Module):
     def __init__(self, rngs):
         inputs = 2 * problems.SIDE**2
@@ -74,7 +79,7 @@ class ViT(nnx.Module):
 
 class GPT(nnx.Module):
     def __init__(self, rngs):
-        self.embed, self.position = nnx.Embed(problems.VOCABULARY, 8, param_dtype=jnp.result_type(float), rngs=rngs), nnx.Embed(problems.LENGTH, 8, param_dtype=jnp.result_type(float), rngs=rngs)
+        self.embed, self.position = embedding(problems.VOCABULARY, 8, rngs), embedding(problems.LENGTH, 8, rngs)
         self.block = Block(8, rngs)
         self.norm = nnx.RMSNorm(8, rngs=rngs)
 
@@ -86,7 +91,7 @@ class GPT(nnx.Module):
 
 class LSTM(nnx.Module):
     def __init__(self, rngs):
-        self.embed = nnx.Embed(problems.VOCABULARY, 6, param_dtype=jnp.result_type(float), rngs=rngs)
+        self.embed = embedding(problems.VOCABULARY, 6, rngs)
         # The type of the carry is that of the parameters, which the tests choose by x64 mode.
         self.first = nnx.RNN(nnx.OptimizedLSTMCell(6, 6, param_dtype=jnp.result_type(float), rngs=rngs), rngs=rngs)
         self.second = nnx.RNN(nnx.LSTMCell(6, 6, param_dtype=jnp.result_type(float), rngs=rngs), rngs=rngs)
@@ -116,7 +121,7 @@ class CLIP(nnx.Module):
     def __init__(self, rngs):
         self.conv = nnx.Conv(2, 4, (3, 3), (2, 2), rngs=rngs)
         self.image = nnx.Linear(4, 6, use_bias=False, rngs=rngs)
-        self.embed, self.block = nnx.Embed(problems.VOCABULARY, 8, param_dtype=jnp.result_type(float), rngs=rngs), Block(8, rngs)
+        self.embed, self.block = embedding(problems.VOCABULARY, 8, rngs), Block(8, rngs)
         self.text = nnx.Linear(8, 6, use_bias=False, rngs=rngs)
         self.temperature = nnx.Param(jnp.asarray(1.0))
 

@@ -68,16 +68,24 @@ def compared(loss, optimiser):
 
 
 # The function in optax that takes the root, the leaf that it takes it of, and whether `eps_root` helps.
+W, B = "nu['w'], the gradient in state['p']['w']", "nu['b'], the gradient in state['p']['b']"
+BY_ADAM, CLIPPING = "scale_by_adam (optax/_src/transform.py:", "(optax/transforms/_clipping.py:"
 NAN = {
-    "adam, dead relu": (dead_relu, optax.adam(0.1), "scale_by_adam (optax/_src/transform.py:", "state['opt'][0].nu['b'], the gradient in state['p']['b']", True),
-    "adamw, unused row": (unused_row, optax.adamw(0.1), "scale_by_adam (", "state['opt'][0].nu['w'], the gradient in state['p']['w']", True),
-    "nadam, zero weights": (zero_weights, optax.nadam(0.1), "scale_by_adam (", "state['opt'][0].nu['b'], the gradient in state['p']['b']", True),
-    "lamb, unused row": (unused_row, optax.lamb(0.1), "scale_by_adam (", "state['opt'][0].nu['w'], the gradient in state['p']['w']", True),
-    "muon, unused row": (unused_row, contrib.muon(0.1, muon_weight_dimension_numbers={"w": None, "b": None}), "scale_by_adam (", ".nu['w'], the gradient in state['p']['w']", True),
-    "MultiSteps, dead relu": (dead_relu, optax.MultiSteps(optax.adam(0.1), 2, accumulator_dtype=jnp.float64), "scale_by_adam (", ".nu['b'], the gradient in state['p']['b']", True),
-    "rmsprop, eps outside": (unused_row, optax.rmsprop(0.1, eps_in_sqrt=False), "scale_by_rms (optax/_src/transform.py:", "state['opt'][0].nu['w'], the gradient in state['p']['w']", False),
-    "adaptive_grad_clip": (zero_weights, optax.chain(optax.adaptive_grad_clip(0.1), optax.sgd(0.1)), "adaptive_grad_clip (optax/transforms/_clipping.py:", "state['p']['b']", False),
-    "clip_by_global_norm": (zero_weights, optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1)), "clip_by_global_norm (optax/tree_utils/_tree_math.py:", "the gradient in state['p']['b'], the gradient in state['p']['w']", False),
+    "adam, dead relu": (dead_relu, optax.adam(0.1), BY_ADAM, f"state['opt'][0].{B}", True),
+    "adamw, unused row": (unused_row, optax.adamw(0.1), BY_ADAM, f"state['opt'][0].{W}", True),
+    "nadam, zero weights": (zero_weights, optax.nadam(0.1), BY_ADAM, f"state['opt'][0].{B}", True),
+    "lamb, unused row": (unused_row, optax.lamb(0.1), BY_ADAM, f"state['opt'][0].{W}", True),
+    "muon, unused row": (unused_row, contrib.muon(0.1, muon_weight_dimension_numbers={"w": None, "b": None}), BY_ADAM, W, True),
+    "MultiSteps, dead relu": (dead_relu, optax.MultiSteps(optax.adam(0.1), 2, accumulator_dtype=jnp.float64), BY_ADAM, B, True),
+    "rmsprop": (unused_row, optax.rmsprop(0.1, eps_in_sqrt=False), "scale_by_rms (optax/_src/transform.py:", f"state['opt'][0].{W}", False),
+    "block norms": (zero_weights, optax.chain(optax.adaptive_grad_clip(0.1), optax.sgd(0.1)), f"adaptive_grad_clip {CLIPPING}", "state['p']['b']", False),
+    "global norm": (
+        zero_weights,
+        optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1)),
+        "clip_by_global_norm (optax/tree_utils/_tree_math.py:",
+        "the gradient in state['p']['b'], the gradient in state['p']['w']",
+        False,
+    ),
 }
 
 
