@@ -12,20 +12,16 @@ convolution come in other layouts, and there its fallback is a scalar loop.
 from __future__ import annotations
 
 from jaxlib.mlir import ir
-from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler import functions
+from metagrad.compiler.matching import operations
 
 NAME = "canonicalise-convolutions"
 
 
 def run(module: ir.Module) -> None:
-    for function in module.body.operations:
-        if isinstance(function, func.FuncOp):
-            for op in list(functions.walk(functions.body(function))):
-                if isinstance(op, hlo.ConvolutionOp):
-                    _canonicalise(op)
+    for op in operations(module, "convolution"):
+        _canonicalise(op)
 
 
 def _canonicalise(op: hlo.ConvolutionOp) -> None:

@@ -16,20 +16,16 @@ from __future__ import annotations
 import math
 
 from jaxlib.mlir import ir
-from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler import functions
+from metagrad.compiler.matching import operations
 
 NAME = "flatten-contractions"
 
 
 def run(module: ir.Module) -> None:
-    for function in module.body.operations:
-        if isinstance(function, func.FuncOp):
-            for op in list(functions.walk(functions.body(function))):
-                if isinstance(op, hlo.DotGeneralOp):
-                    _flatten(op)
+    for op in operations(module, "dot_general"):
+        _flatten(op)
 
 
 def _flatten(op: hlo.DotGeneralOp) -> None:

@@ -11,20 +11,17 @@ scalar loop.  A kernel is small, so the reversal costs nothing.
 from __future__ import annotations
 
 from jaxlib.mlir import ir
-from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler import functions
+from metagrad.compiler.matching import operations
 
 NAME = "reverse-kernels"
 
 
 def run(module: ir.Module) -> None:
-    for function in module.body.operations:
-        if isinstance(function, func.FuncOp):
-            for op in list(functions.walk(functions.body(function))):
-                if isinstance(op, hlo.ConvolutionOp) and "window_reversal" in op.attributes:
-                    _reverse(op)
+    for op in operations(module, "convolution"):
+        if "window_reversal" in op.attributes:
+            _reverse(op)
 
 
 def _reverse(op: hlo.ConvolutionOp) -> None:

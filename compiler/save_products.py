@@ -29,7 +29,7 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler import functions, loops
 from metagrad.compiler.counters import terminator
-from metagrad.compiler.matching import erase_unused, producer, users
+from metagrad.compiler.matching import producer, users
 from metagrad.compiler.rows import row_number
 from metagrad.compiler.turns import counters, unchanging
 
@@ -72,9 +72,23 @@ def _save(forward: hlo.WhileOp, back: hlo.WhileOp, counter: int) -> hlo.WhileOp:
         return forward
     products = [op for op in same.found if op.name in PRODUCTS]
     saved = dict.fromkeys(end for product in products for end in _ends(product, same.found))
-    for op in saved:
-        forward = _save_value(forward, back, counter, same.found[op], op)
+    block = back.regions[1].blocks[0]
+    for op in reversed([op.operation for op in block.operations if op.operation in saved]):
+        # What only a saved value was computed from is not read any more.
+        if op in _read(block):
+            forward = _save_value(forward, back, counter, same.found[op], op)
+    functions.drop_dead(block)
     return forward
+
+
+def _read(block: ir.Block) -> set[ir.Operation]:
+    """The ops of a block that its results depend on."""
+    ops = [op.operation for op in block.operations]
+    own, read = set(ops), {ops[-1]}
+    for op in reversed(ops):
+        if any(user in read or user not in own for result in op.results for user in users(result)):
+            read.add(op)
+    return read
 
 
 def _stacks(loop: hlo.WhileOp) -> dict[ir.Value, ir.Value]:
@@ -165,6 +179,8 @@ def _key(op: ir.OpView, operands: list[ir.Value]):
     regions = tuple(_region_key(region) for region in op.regions)
     if None in regions or name in ("stablehlo.while", "stablehlo.custom_call", "stablehlo.rng"):
         return None
+    if name == "stablehlo.constant" and isinstance(op.results[0].type.element_type, ir.ComplexType):
+        return None  # jaxlib fails to read its value
     attributes = tuple((attribute, str(op.attributes[attribute])) for attribute in op.attributes)
     return name, attributes, str(op.results[0].type), regions, tuple(operands)
 
@@ -212,7 +228,6 @@ def _save_value(forward: hlo.WhileOp, back: hlo.WhileOp, counter: int, value: ir
     with ir.InsertionPoint(again), again.location:
         row = loops.row(forward.results[len(forward.results) - 1], _index(block.arguments[counter]))
     again.results[0].replace_all_uses_with(row)
-    erase_unused(again)
     return forward
 
 

@@ -27,9 +27,10 @@ func.func @backwards(%d: tensor<4x3xf32>) -> tensor<1x3xf32> {
   return %r#3 : tensor<1x3xf32>
 }
 
-// Left alone: the cleared array is read after the loop; row 4 does not exist, so row 3 is read twice; another row is read than is cleared.
+// Left alone: the cleared array is read after the loop; row 4 does not exist, so row 3 is read twice; another row is read than is cleared; another
+// array is made of the one that is cleared.
 // CHECK-LABEL: func.func @needed(
-func.func @needed(%d: tensor<4x3xf32>) -> (tensor<4x3xf32>, tensor<1x3xf32>, tensor<1x3xf32>) {
+func.func @needed(%d: tensor<4x3xf32>) -> (tensor<4x3xf32>, tensor<1x3xf32>, tensor<1x3xf32>, tensor<4x3xf32>) {
   %zero = stablehlo.constant dense<0> : tensor<i64>
   %one = stablehlo.constant dense<1> : tensor<i64>
   %four = stablehlo.constant dense<4> : tensor<i64>
@@ -71,5 +72,18 @@ func.func @needed(%d: tensor<4x3xf32>) -> (tensor<4x3xf32>, tensor<1x3xf32>, ten
     %next = stablehlo.add %j, %one : tensor<i64>
     stablehlo.return %up, %next, %cleared, %t : tensor<i64>, tensor<i64>, tensor<4x3xf32>, tensor<1x3xf32>
   }
-  return %p#1, %q#2, %r#3 : tensor<4x3xf32>, tensor<1x3xf32>, tensor<1x3xf32>
+  // CHECK: dynamic_update_slice
+  // CHECK: dynamic_update_slice
+  %s:3 = stablehlo.while(%i = %zero, %a = %d, %b = %d) : tensor<i64>, tensor<4x3xf32>, tensor<4x3xf32>
+  cond {
+    %c = stablehlo.compare LT, %i, %four, SIGNED : (tensor<i64>, tensor<i64>) -> tensor<i1>
+    stablehlo.return %c : tensor<i1>
+  } do {
+    %ones = stablehlo.constant dense<1.0> : tensor<1x3xf32>
+    %other = stablehlo.dynamic_update_slice %a, %ones, %i, %zero : (tensor<4x3xf32>, tensor<1x3xf32>, tensor<i64>, tensor<i64>) -> tensor<4x3xf32>
+    %cleared = stablehlo.dynamic_update_slice %a, %none, %i, %zero : (tensor<4x3xf32>, tensor<1x3xf32>, tensor<i64>, tensor<i64>) -> tensor<4x3xf32>
+    %up = stablehlo.add %i, %one : tensor<i64>
+    stablehlo.return %up, %cleared, %other : tensor<i64>, tensor<4x3xf32>, tensor<4x3xf32>
+  }
+  return %p#1, %q#2, %r#3, %s#2 : tensor<4x3xf32>, tensor<1x3xf32>, tensor<1x3xf32>, tensor<4x3xf32>
 }
