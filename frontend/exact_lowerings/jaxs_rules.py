@@ -12,6 +12,7 @@ Cost: JAX's rule in place of Enzyme's; the value is computed once more where the
 from __future__ import annotations
 
 import dataclasses
+import functools
 from collections.abc import Callable, Sequence
 
 import jax
@@ -72,6 +73,16 @@ def movable(avals, constant: Sequence[int] = ()) -> list[bool]:
 
 def tangent(primitive: Primitive, params: dict, avals, moves: Sequence[bool]) -> core.ClosedJaxpr | None:
     """(operands, tangents of those that move) -> tangents of the float results, by JAX's rule; None where JAX has none."""
+    said, weak = tuple(sorted(params.items())), tuple(a.weak_type for a in avals)
+    try:
+        return _traced_once(primitive, said, tuple(avals), weak, tuple(moves))
+    except TypeError:
+        # A parameter that cannot be a key.
+        return _traced(primitive, said, avals, weak, moves)
+
+
+def _traced(primitive, said, avals, weak, moves):
+    params = dict(said)
 
     def run(*args):
         xs, tangents = args[: len(avals)], args[len(avals) :]
@@ -88,6 +99,9 @@ def tangent(primitive: Primitive, params: dict, avals, moves: Sequence[bool]) ->
         return jax.make_jaxpr(run)(*avals, *(a for a, moves_too in zip(avals, moves) if moves_too))
     except NotImplementedError:
         return None
+
+
+_traced_once = functools.lru_cache(maxsize=4096)(_traced)
 
 
 function_p = Primitive("function_by_order")
