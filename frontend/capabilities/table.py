@@ -123,7 +123,7 @@ CAPABILITIES: dict[core.Primitive, Capability] = {p: Capability() for p in PLAIN
     P.log_p: Capability(note=AT_INFINITY),
     P.log1p_p: Capability(note=AT_INFINITY),
     P.rsqrt_p: Capability(note=AT_INFINITY),
-    P.integer_pow_p: Capability(by_rule=singular.is_reciprocal, note=AT_INFINITY + "; exponent -1"),
+    P.integer_pow_p: Capability(by_rule=singular.the_exponent_is_below_minus_one, note=AT_INFINITY + "; exponent -1"),
     P.dot_general_p: Capability(lowering=contractions.dot_general),
     P.conv_general_dilated_p: Capability(lowering=contractions.conv),
     P.pad_p: Capability(lowering=prefixes.pad, when=constant_padding),
@@ -133,7 +133,7 @@ CAPABILITIES: dict[core.Primitive, Capability] = {p: Capability() for p in PLAIN
     P.scatter_add_p: Capability(lowering=indexing.scatter(P.scatter_add_p)),
     P.scatter_mul_p: Capability(lowering=indexing.scatter_mul, when=distinct_factors),
     slicing.scatter_sub_p: Capability(lowering=indexing.scatter_sub),
-    P.scatter_p: Capability(lowering=indexing.scatter(P.scatter_p), by_rule=indexing.may_meet),
+    P.scatter_p: Capability(lowering=indexing.scatter(P.scatter_p), by_rule=indexing.targets_may_repeat),
     # The order that it asks for means nothing to a derivative.
     lax_internal.optimization_barrier_p: Capability(lowering=lambda *xs: xs),
     name_p: Capability(lowering=lambda x, name: x),

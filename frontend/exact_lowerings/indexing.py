@@ -60,7 +60,7 @@ def scatter_mul(x, indices, updates, *, dimension_numbers, update_jaxpr, update_
     return attach(value(primitives.scatter_mul_p, x, indices, updates, **whole), x * factor)
 
 
-def may_meet(params, avals):
+def targets_may_repeat(params, avals):
     """Whether two updates may have one target. One of them wins, and JAX's rule finds out which; Enzyme gives the cotangent to all."""
     return math.prod(avals[1].shape[:-1]) != 1 and not params["unique_indices"]
 

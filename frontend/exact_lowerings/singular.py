@@ -3,7 +3,7 @@
 from jaxlib.mlir.dialects import stablehlo
 
 
-def is_reciprocal(params, avals):
+def the_exponent_is_below_minus_one(params, avals):
     """Whether an integer power is lowered as 1 / x^n, n > 1: the derivative of that squares x^n, where JAX has n x^(-n - 1)."""
     return params["y"] < -1
 
