@@ -10,7 +10,8 @@ from .case import EDGES, FINITE, LARGE, MILD, POSITIVE, case, elementwise, nan
 for name in (
     "neg sin cos tanh logistic exp exp2 log log1p expm1 sqrt rsqrt cbrt abs erf erfc erf_inv asin acos atan sinh cosh asinh square"
 ).split():
-    elementwise(name, getattr(lax, name), EDGES)
+    # XLA sums a series for erfc, and where the last elements of a vector are computed apart the sum differs in its last bit.
+    elementwise(name, getattr(lax, name), EDGES, rounded=name == "erfc")
 elementwise("tan", lax.tan, EDGES)
 elementwise("acosh", lax.acosh, EDGES)
 elementwise("atanh", lax.atanh, EDGES)
