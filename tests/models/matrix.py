@@ -7,7 +7,7 @@ import dataclasses
 
 PROPERTY = "matrix"
 HEADER = ("model", "optimiser", "value", "f64 error", "f32 error", "JAX's f32", "loss", "update", "outer")
-WHO = {"enzyme": "Enzyme", "jax-reverse": "JAX+Enzyme", "jax-mixed": "JAX (mixed)", "jax": "JAX", "expanded": "expanded"}
+WHO = {"enzyme": "Enzyme", "jax-reverse": "JAX+Enzyme", "jax-mixed": "JAX (mixed)", "jax": "JAX", "nested-mixed": "nested (mixed)", "nested-jax": "nested", "expanded": "expanded"}
 
 
 def record(record_property, model, optimiser, agreement):
