@@ -16,10 +16,6 @@ OPTIMISERS = {
     "equinox": ("clipped nesterov", lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05, momentum=0.9, nesterov=True))),
 }
 
-# What keeps Enzyme from differentiating a function. Equinox's models are mapped over the batch by `vmap`, and the rule of a batched
-# relu is not recognised as relu's.
-BY_JAX = {("equinox", "ResNet-9"): ("custom_jvp_call",), ("equinox", "CLIP"): ("custom_jvp_call",)}
-
 
 @pytest.mark.parametrize("model", linen_models.MODELS)
 @pytest.mark.parametrize("library", LIBRARIES)
@@ -28,4 +24,4 @@ def test_model(library, model, record_property):
     agreement = compare(LIBRARIES[library][model], optimiser)
     record(record_property, f"{library} {model}", name, agreement)
     check(agreement)
-    assert all_by_enzyme(agreement, BY_JAX.get((library, model), ())), agreement.reasons
+    assert all_by_enzyme(agreement), agreement.reasons
