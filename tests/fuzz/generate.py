@@ -196,8 +196,12 @@ def _aval(spec):
 
 
 def program(seed, number):
-    """Program `number` of `seed`."""
-    rng = random.Random(f"{seed} {number}")
+    """Program `number` of `seed`. Shapes are traced in f64 whatever the process's mode is."""
+    with jax.enable_x64(True):
+        return _program(random.Random(f"{seed} {number}"), seed, number)
+
+
+def _program(rng, seed, number):
     dims = [rng.randint(1, 4) for _ in range(3)]
     single = rng.random() < 0.05
     dtype = "float32" if single else None
