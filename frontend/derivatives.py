@@ -44,18 +44,20 @@ class Decision:
       rule: "enzyme", "jax-reverse", "jax-mixed" or "jax"; "nested-mixed" or "nested-jax" for a gradient inside a loop or a branch; "expanded" for a step
         without any `metagrad.grad`.
       why: one sentence for each reason.
+      once: whether the function is differentiated once, in reverse (the update, the outer function), and not twice as an inner gradient is.
     """
 
     function: str
     rule: str
     why: tuple[str, ...] = ()
+    once: bool = False
 
     def __str__(self) -> str:
         who = {
             "enzyme": "Enzyme",
             "jax-reverse": "JAX (reverse), Enzyme (forward over it)",
             "jax-mixed": "JAX (forward over reverse)",
-            "jax": "JAX (reverse over reverse)",
+            "jax": "JAX" if self.once else "JAX (reverse over reverse)",
             "nested-mixed": "JAX (forward over reverse), as part of the update",
             "nested-jax": "JAX (reverse over reverse), as part of the update",
             "expanded": "expanded by JAX and differentiated as part of the update, without the mixed mode",
@@ -69,12 +71,13 @@ def decide_first_order(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[boo
     Raises:
       NotImplementedError: `ad` is "enzyme" and something in the function is not proven.
     """
+    by_jax = functools.partial(Decision, label, "jax", once=True)
     if ad == "jax":
-        return Decision(label, "jax", ("asked for with ad='jax'",))
+        return by_jax(("asked for with ad='jax'",))
     missing = capabilities.unproven(jaxpr, "reverse", active)
     if missing:
-        return _not_enzyme(Decision(label, "jax", _reasons(missing)), ad)
-    return _unless_recomputed(Decision(label, "enzyme"), jaxpr, "jax", ad)
+        return _not_enzyme(by_jax(_reasons(missing)), ad)
+    return _unless_recomputed(Decision(label, "enzyme", once=True), jaxpr, "jax", ad)
 
 
 def decide_gradient(site: Site, active: Sequence[bool], ad: str) -> Decision:
@@ -119,7 +122,7 @@ def _unless_recomputed(decision: Decision, jaxpr: core.ClosedJaxpr, by_jax: str,
         return decision
     honoured = "jax.checkpoint is not honoured, as ad='enzyme' was asked for" if ad == "enzyme" else "jax.checkpoint: JAX computes again what Enzyme would keep"
     why = tuple(f"{honoured} ({line})" if line else honoured for line in lines)
-    return dataclasses.replace(decision, why=why) if ad == "enzyme" else Decision(decision.function, by_jax, why)
+    return dataclasses.replace(decision, rule=decision.rule if ad == "enzyme" else by_jax, why=why)
 
 
 def _recomputations(jaxpr: core.Jaxpr) -> list[str]:

@@ -149,7 +149,7 @@ class Compiled:
         self._check(given)
         arrays = self._signature.flatten(*given)
         if any(isinstance(array, jax.core.Tracer) for array in arrays):
-            return self._signature.unflatten(self._program.call(*arrays))
+            return self._signature.unflatten(self._call_traced(arrays))
         flat, fine = self._xla(*arrays)
         result = self._signature.unflatten(flat)
         if self._diagnose is not None and not fine and (warning := self._diagnose(result, given)):
@@ -157,6 +157,14 @@ class Compiled:
             self._diagnose = None
             warnings.warn(warning, RuntimeWarning, stacklevel=_users_level())
         return result
+
+    def _call_traced(self, arrays: list) -> list:
+        try:
+            return self._program.call(*arrays)
+        except NotImplementedError as error:
+            if "Batching rule" not in str(error):
+                raise
+            raise NotImplementedError("a metagradient cannot be put under jax.vmap. jax.lax.map takes one after the other, in one program.") from None
 
     def _check(self, given) -> None:
         signature = self._signature
@@ -264,7 +272,7 @@ def lower(
             raise
         warnings.warn(f"{error}. JAX differentiates this step instead; lowered.explain() says so.", stacklevel=_users_level())
         decisions, texts, made = attempt("jax")
-        decisions = [Decision(decision.function, decision.rule, (str(error),)) for decision in decisions]
+        decisions = [dataclasses.replace(decision, why=(str(error),)) for decision in decisions]
     value = traced_outer.jaxpr.out_avals[0]
     outputs = signature.outputs(jax.ShapeDtypeStruct(value.shape, value.dtype), steps)
     program = host_calls.program(made.module, signature.inputs, outputs, made.callbacks)
