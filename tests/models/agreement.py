@@ -107,9 +107,10 @@ def _run(problem, optimiser, steps):
 
 
 def _like(problem, run):
-    """The problem with the numbers of the f32 run."""
+    """The problem with the real numbers of the f32 run. Counters and keys are its own: their types differ with the mode."""
     state = run.arguments[0]
-    take = lambda tree, old: jax.tree.unflatten(jax.tree.structure(tree), map(_in_precision, jax.tree.leaves(old)))
+    leaf = lambda own, old: _in_precision(old) if unrolled.is_float(old) else own
+    take = lambda tree, old: jax.tree.unflatten(jax.tree.structure(tree), map(leaf, jax.tree.leaves(tree), jax.tree.leaves(old)))
     return problem._replace(params=take(problem.params, state["params"]), carried=take(problem.carried, state["carried"]))
 
 
