@@ -26,7 +26,8 @@ from jax._src import core, source_info_util
 from jax.extend.core import primitives
 
 from metagrad.frontend import capabilities
-from metagrad.frontend.inner_gradient import expanded, floats, grad_p, has_true_gradient, is_float, product, pull
+from metagrad.frontend.capabilities import is_float
+from metagrad.frontend.inner_gradient import expanded, floats, grad_p, has_true_gradient, product, pull
 from metagrad.frontend.sites import Site
 
 MODES = ("auto", "enzyme", "jax")

@@ -29,10 +29,7 @@ from jax._src.interpreters import ad, batching, mlir
 from jax.extend.core import Primitive, jaxpr_as_fun
 
 from metagrad.frontend import capabilities
-
-
-def is_float(aval) -> bool:
-    return jnp.issubdtype(aval.dtype, np.floating)
+from metagrad.frontend.capabilities import is_float
 
 
 def floats(avals: Sequence) -> list[int]:

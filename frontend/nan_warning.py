@@ -17,6 +17,7 @@ import numpy as np
 from jax._src import core
 
 from metagrad.frontend.activity import Activity
+from metagrad.frontend.capabilities import is_float
 from metagrad.frontend.leaves import Leaf, Tree
 from metagrad.frontend.nans import listed
 from metagrad.frontend.roots import Root, Watched
@@ -24,7 +25,7 @@ from metagrad.frontend.roots import Root, Watched
 
 def is_fine(value_and_gradients: Sequence[jax.Array], state: Sequence[jax.Array]) -> jax.Array:
     """Whether value and gradients are finite and the state has no NaN, as one boolean. A state may well hold an infinity (the best loss so far)."""
-    bad = [~jnp.isfinite(array).all() for array in value_and_gradients if _is_float(array)] + [jnp.isnan(array).any() for array in state if _is_float(array)]
+    bad = [~jnp.isfinite(array).all() for array in value_and_gradients if is_float(array)] + [jnp.isnan(array).any() for array in state if is_float(array)]
     return ~jnp.stack(bad).any()
 
 
@@ -57,7 +58,7 @@ def warning(step: core.ClosedJaxpr, outer: core.ClosedJaxpr, trees: dict[str, Tr
 
 def _origin(in_step: Watched, in_outer: Watched, trees: dict[str, Tree], arguments: tuple) -> str:
     arrays = {name: _arrays(tree, value) for (name, tree), value in zip(trees.items(), arguments)}
-    if bad := [leaf.path for leaf, array in zip(_leaves(trees, *trees), sum(arrays.values(), [])) if _is_float(array) and jnp.isnan(array).any()]:
+    if bad := [leaf.path for leaf, array in zip(_leaves(trees, *trees), sum(arrays.values(), [])) if is_float(array) and jnp.isnan(array).any()]:
         return f"It was in the arguments: {listed(bad)}."
     state = trees["state"]
 
@@ -114,14 +115,10 @@ def _leaves(trees: dict[str, Tree], *names: str) -> list[Leaf]:
     return [leaf for name in names for leaf in trees[name].leaves]
 
 
-def _is_float(array: Any) -> bool:
-    return jnp.issubdtype(getattr(array, "dtype", jnp.int32), np.floating)
-
-
 def _finite(array: jax.Array) -> jax.Array:
-    return jnp.isfinite(array).all() if _is_float(array) else jnp.asarray(True)
+    return jnp.isfinite(array).all() if is_float(array) else jnp.asarray(True)
 
 
 def _not_finite(name: str, tree: Any) -> list[str]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [name + jax.tree_util.keystr(path) for path, leaf in leaves if _is_float(leaf) and not _finite(leaf)]
+    return [name + jax.tree_util.keystr(path) for path, leaf in leaves if is_float(leaf) and not _finite(leaf)]

@@ -14,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.frontend import prints
+from metagrad.frontend.capabilities import is_float
 from metagrad.frontend.leaves import tree_of
 
 
@@ -89,19 +90,15 @@ _ROOT = (
 def _pull(function: Callable, operands: tuple, bar: Any) -> Any:
     """Cotangents of lists of operands. A result that is no float takes a float0 zero, whatever `bar` holds for it."""
     results, pullback = jax.vjp(function, *operands)
-    return pullback(jax.tree.map(lambda result, bar: bar if _is_float(result) else np.zeros(result.shape, jax.dtypes.float0), results, bar))
+    return pullback(jax.tree.map(lambda result, bar: bar if is_float(result) else np.zeros(result.shape, jax.dtypes.float0), results, bar))
 
 
 def _nan_leaves(name: str, tree: Any) -> list[str]:
     return [name + jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if _has_nan(leaf)]
 
 
-def _is_float(leaf: Any) -> bool:
-    return jnp.issubdtype(getattr(leaf, "dtype", jnp.int32), np.floating)
-
-
 def _has_nan(leaf: Any) -> bool:
-    return _is_float(leaf) and bool(jnp.isnan(leaf).any())
+    return is_float(leaf) and bool(jnp.isnan(leaf).any())
 
 
 def listed(paths: list[str]) -> str:

@@ -207,12 +207,4 @@ def problem(module, task):
     return problems.Problem(params, carried, losses, task)
 
 
-MODELS = {
-    "MLP": lambda: problem(MLP, problems.IMAGES),
-    "ResNet-9": lambda: problem(ResNet9, problems.IMAGES),
-    "ViT": lambda: problem(ViT, problems.IMAGES),
-    "GPT": lambda: problem(GPT, problems.TEXT),
-    "LSTM": lambda: problem(LSTM, problems.TEXT),
-    "U-Net": lambda: problem(UNet, problems.DENOISING),
-    "CLIP": lambda: problem(CLIP, problems.PAIRS),
-}
+MODELS = problems.of_library(problem, MLP, ResNet9, ViT, GPT, LSTM, UNet, CLIP)

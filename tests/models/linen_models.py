@@ -120,28 +120,20 @@ class CLIP(nn.Module):
 
 def problem(module, task):
     """The problem of training a linen module on a task."""
-    sample = task.sample()
-    initial = jax.jit(module.init, static_argnums=2)
+    model, sample = module(), task.sample()
+    initial = jax.jit(model.init, static_argnums=2)
     variables = initial({"params": jax.random.key(0), "dropout": jax.random.key(1)}, task.inputs(sample), True)
     collections = {name: tree for name, tree in variables.items() if name != "params"}
 
     def losses(params, carried, key, batch, train):
         rngs = {"dropout": key} if train else None
         mutable = list(collections) if train else []
-        out, changed = module.apply({"params": params, **carried}, task.inputs(batch), train, rngs=rngs, mutable=mutable)
+        out, changed = model.apply({"params": params, **carried}, task.inputs(batch), train, rngs=rngs, mutable=mutable)
         return task.losses(out, batch), changed if train else carried
 
     return problems.Problem(variables["params"], collections, losses, task, r"\['key'\]\['bias'\]")
 
 
-SMALL = lambda: problem(Small(), problems.FEATURES)
+SMALL = lambda: problem(Small, problems.FEATURES)
 
-MODELS = {
-    "MLP": lambda: problem(MLP(), problems.IMAGES),
-    "ResNet-9": lambda: problem(ResNet9(), problems.IMAGES),
-    "ViT": lambda: problem(ViT(), problems.IMAGES),
-    "GPT": lambda: problem(GPT(), problems.TEXT),
-    "LSTM": lambda: problem(LSTM(), problems.TEXT),
-    "U-Net": lambda: problem(UNet(), problems.DENOISING),
-    "CLIP": lambda: problem(CLIP(), problems.PAIRS),
-}
+MODELS = problems.of_library(problem, MLP, ResNet9, ViT, GPT, LSTM, UNet, CLIP)

@@ -1,5 +1,6 @@
 """What the models are trained on, and the training step of a model, a task and an optimiser."""
 
+import functools
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -95,6 +96,14 @@ class Problem(NamedTuple):
     losses: Callable
     task: Task
     no_effect: str = ""
+
+
+TASKS = {"MLP": IMAGES, "ResNet-9": IMAGES, "ViT": IMAGES, "GPT": TEXT, "LSTM": TEXT, "U-Net": DENOISING, "CLIP": PAIRS}
+
+
+def of_library(problem, *modules):
+    """Model -> what makes its problem. `modules` are a library's, in the order of TASKS."""
+    return {name: functools.partial(problem, module, task) for (name, task), module in zip(TASKS.items(), modules, strict=True)}
 
 
 def training(problem, optimiser):
