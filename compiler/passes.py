@@ -17,6 +17,7 @@ from metagrad.compiler import (
     rematerialise,
     reverse_kernels,
     save_products,
+    scalar_slices,
     transpose_products,
     update_rows,
     verify,
@@ -40,5 +41,5 @@ AFTER_SCHEDULE = (
     canonicalise_convolutions,
 )
 
-PASSES = {module.NAME: module for module in (verify, raise_gradients, cut, differentiate, rematerialise, *AFTER_SCHEDULE)}
+PASSES = {module.NAME: module for module in (scalar_slices, raise_gradients, verify, cut, differentiate, rematerialise, *AFTER_SCHEDULE)}
 """Every pass by its name on the command line."""

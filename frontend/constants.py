@@ -14,6 +14,7 @@ from jax.extend.core import primitives
 
 from metagrad.frontend import capabilities
 from metagrad.frontend.exact_lowerings import values
+from metagrad.frontend.reaching import reaching
 from metagrad.frontend.sites import bind, where
 
 _CALLS = {primitives.jit_p}
@@ -27,7 +28,7 @@ def hold(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
 
 def _evaluate(closed: core.ClosedJaxpr, wanted_results: list[bool], args) -> list:
     jaxpr = closed.jaxpr
-    wanted = _wanted(jaxpr, wanted_results)
+    wanted = reaching(jaxpr, wanted_results)
     env = dict(zip(jaxpr.constvars, closed.consts)) | dict(zip(jaxpr.invars, args))
     read = lambda atom: atom.val if isinstance(atom, core.Literal) else env[atom]
     for eqn in jaxpr.eqns:
@@ -45,18 +46,9 @@ def _evaluate(closed: core.ClosedJaxpr, wanted_results: list[bool], args) -> lis
     return [read(atom) for atom in jaxpr.outvars]
 
 
-def _wanted(jaxpr: core.Jaxpr, wanted_results: list[bool]) -> set:
-    """The variables whose derivative reaches a result that is differentiated."""
-    wanted = {var for var, want in zip(jaxpr.outvars, wanted_results) if want and isinstance(var, core.Var)}
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.primitive is not primitives.stop_gradient_p and any(var in wanted for var in eqn.outvars):
-            wanted.update(atom for atom in eqn.invars if isinstance(atom, core.Var) and capabilities.is_float(atom.aval))
-    return wanted
-
-
 def _stops(jaxpr: core.Jaxpr, wanted_results: list[bool]) -> bool:
     """Whether anything in a called function would be replaced; where nothing is, the call stays a call."""
-    wanted = _wanted(jaxpr, wanted_results)
+    wanted = reaching(jaxpr, wanted_results)
     return any(
         (not any(var in wanted for var in eqn.outvars) and _carries(eqn))
         or (eqn.primitive in _CALLS and _stops(eqn.params["jaxpr"].jaxpr, [var in wanted for var in eqn.outvars]))

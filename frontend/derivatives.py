@@ -158,14 +158,22 @@ def _not_enzyme(decision: Decision, ad: str) -> Decision:
 # --- What JAX makes ----------------------------------------------------------------------------------------------
 
 
-def vjp(jaxpr: core.ClosedJaxpr, active: Sequence[bool], label: str) -> core.ClosedJaxpr:
+def vjp(jaxpr: core.ClosedJaxpr, active: Sequence[bool], label: str, read: Sequence[bool] | None = None) -> core.ClosedJaxpr:
     """(operands, cotangents of the float results) -> cotangents of the float operands, zero where they are not active.
+
+    Args:
+      jaxpr: the function.
+      active: the operands that get a cotangent.
+      label: the function as the user knows it.
+      read: the results that have a cotangent; without it, all.
 
     Raises:
       NotImplementedError: JAX cannot differentiate the function in reverse (a `while_loop` on what is differentiated).
     """
     pull_back = functools.partial(pull, jaxpr)
-    return _traced(label, jaxpr.in_avals, active, jaxpr.out_avals, range(len(jaxpr.out_avals)), pull_back)
+    results = range(len(jaxpr.out_avals))
+    seeded = results if read is None else [i for i in results if read[i]]
+    return _traced(label, jaxpr.in_avals, active, jaxpr.out_avals, seeded, pull_back)
 
 
 def loss_vjp(site: Site, active: Sequence[bool]) -> core.ClosedJaxpr:

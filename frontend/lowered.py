@@ -251,7 +251,7 @@ def lower(
     plan.validate()
     names = getattr(step, "__name__", "step"), getattr(outer, "__name__", "outer").replace("<lambda>", "outer (a lambda)")
     groups = Arguments(len(traced.state.leaves), len(signature.meta.leaves), len(batch_tree.leaves), len(signature.outer.leaves))
-    active = activity.find(marked, found, groups, wrt)
+    active = activity.find(marked, traced_outer.jaxpr, found, groups, wrt)
 
     def printed(which) -> dict:
         traces = {name: what.prints() for name, what in (("prints", traced), ("outer_prints", traced_outer)) if which(what)}
@@ -317,7 +317,7 @@ def _divide(marked, found, outer, names, active, ad):
         if not name.startswith("inputs") or decision.rule != "enzyme":
             decisions.append(decision)
         if decision.rule != "enzyme":
-            pieces[f"{name}_vjp"] = lowering.as_run(derivatives.vjp(jaxpr, flags, label))
+            pieces[f"{name}_vjp"] = lowering.as_run(derivatives.vjp(jaxpr, flags, label, active.read if name == "update" else None))
     return decisions, pieces, of_site
 
 

@@ -18,7 +18,7 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler import functions, raise_gradients
+from metagrad.compiler import functions, raise_gradients, scalar_slices
 from metagrad.compiler.functions import Arguments
 from metagrad.frontend import capabilities, constants, prints
 from metagrad.frontend.exact_lowerings import values
@@ -85,6 +85,7 @@ def lower(
     with module.context, ir.Location.unknown():
         _drop_placements(module)
         _name(module, names)
+        scalar_slices.run(module)
         raise_gradients.run(module)
         _announce(module, pieces, arguments, wrt)
     return Traced(module, tuple(lowered._lowering.compile_args["host_callbacks"]), muted)

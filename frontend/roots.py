@@ -20,6 +20,7 @@ from jax.extend.core import primitives as P
 
 from metagrad.frontend import capabilities, sites
 from metagrad.frontend.inner_gradient import grad_p
+from metagrad.frontend.reaching import reaching
 
 ROOTS = {P.sqrt_p, P.rsqrt_p, P.cbrt_p, P.pow_p, P.log_p}
 """Their values may be finite where their derivatives are not. What is looked at is the first operand."""
@@ -71,12 +72,12 @@ class Watched:
 
     def _evaluate(self, closed, operands, names, wanted, counts, roots, caller):
         jaxpr = closed.jaxpr
-        reaching = _reaching(jaxpr, wanted)
+        live = reaching(jaxpr, wanted)
         env = dict(zip(jaxpr.constvars, zip(closed.consts, [frozenset()] * len(closed.consts)))) | dict(zip(jaxpr.invars, zip(operands, names)))
         read = lambda atom: (atom.val, frozenset()) if isinstance(atom, core.Literal) else env[atom]
         for eqn in jaxpr.eqns:
             values, origins = zip(*map(read, eqn.invars)) if eqn.invars else ((), ())
-            place, of_eqn = _place(eqn) or caller, [var in reaching for var in eqn.outvars]
+            place, of_eqn = _place(eqn) or caller, [var in live for var in eqn.outvars]
             with sites.where(eqn):
                 if eqn.primitive in CALLS:
                     results, of_results = self._evaluate(_called(eqn), values, origins, of_eqn, counts, roots, place)
@@ -124,15 +125,6 @@ class Watched:
 
         jax.eval_shape(trace, *operands)
         return roots, of_results
-
-
-def _reaching(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> set[core.Var]:
-    """The float variables through which a cotangent of a wanted result comes: not those that are only compared."""
-    live = {atom for atom, flag in zip(jaxpr.outvars, wanted) if flag and isinstance(atom, core.Var) and capabilities.is_float(atom.aval)}
-    for eqn in reversed(jaxpr.eqns):
-        if eqn.primitive is not P.stop_gradient_p and any(var in live for var in eqn.outvars):
-            live.update(atom for atom in eqn.invars if isinstance(atom, core.Var) and capabilities.is_float(atom.aval))
-    return live
 
 
 def _origins(eqn, origins) -> list[frozenset[str]]:

@@ -93,6 +93,7 @@ PLAIN = [
     P.erf_inv_p, P.asin_p, P.acos_p, P.rem_p, P.convert_element_type_p,
     P.copy_p, ad_util.add_any_p, P.broadcast_in_dim_p, P.reshape_p, P.transpose_p, P.squeeze_p,
     P.concatenate_p, lax_internal.stack_p, lax_internal.unstack_p, lax_internal.tile_p, P.rev_p, P.slice_p, lax_internal.split_p,
+    P.dynamic_slice_p, P.dynamic_update_slice_p,
     P.reduce_sum_p,
 ]
 
@@ -127,8 +128,6 @@ CAPABILITIES: dict[core.Primitive, Capability] = {p: Capability() for p in PLAIN
     P.dot_general_p: Capability(lowering=contractions.dot_general),
     P.conv_general_dilated_p: Capability(lowering=contractions.conv),
     P.pad_p: Capability(lowering=prefixes.pad, when=constant_padding),
-    P.dynamic_slice_p: Capability(lowering=indexing.dynamic_slice),
-    P.dynamic_update_slice_p: Capability(lowering=indexing.dynamic_update_slice),
     P.gather_p: Capability(lowering=indexing.gather),
     P.scatter_add_p: Capability(lowering=indexing.scatter(P.scatter_add_p)),
     P.scatter_mul_p: Capability(lowering=indexing.scatter_mul, when=distinct_factors),

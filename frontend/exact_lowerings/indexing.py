@@ -18,15 +18,6 @@ def gather(x, indices, *, dimension_numbers, slice_sizes, mode, **parameters):
     return plain(primitives.gather_p, x, indices, dimension_numbers=dimension_numbers, slice_sizes=slice_sizes, mode=mode, **parameters)
 
 
-def dynamic_slice(x, *starts, slice_sizes):
-    """Of a scalar it is the scalar: the op without sizes prints as text that MLIR does not read."""
-    return plain(primitives.dynamic_slice_p, x, *starts, slice_sizes=slice_sizes) if x.ndim else x
-
-
-def dynamic_update_slice(x, update, *starts):
-    return plain(primitives.dynamic_update_slice_p, x, update, *starts) if x.ndim else update
-
-
 def scatter(primitive):
     """With mode "fill" an update outside the bounds is dropped, and so is its cotangent: Enzyme's gather would clip the index."""
 

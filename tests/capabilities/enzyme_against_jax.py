@@ -33,7 +33,7 @@ from jax._src.lib import xla_client
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func, stablehlo
 
-from metagrad.compiler import held, raise_gradients
+from metagrad.compiler import held, raise_gradients, scalar_slices
 from metagrad.compiler.expand import FIRST_ORDER, SECOND_ORDER
 
 
@@ -195,6 +195,7 @@ def enzyme_module(jobs, overrides):
                     results += part
             func.ReturnOp(results)
         main.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, [r.type for r in results]))
+        scalar_slices.run(module)
         raise_gradients.run(module)
         return module.operation.get_asm(enable_debug_info=True)
 

@@ -61,11 +61,11 @@ def sgd(gradient=None, **options):
     return step
 
 
-def with_optax(optimiser, loss=loss):
+def with_optax(optimiser, loss=loss, **options):
     """A decorated step of an optax optimiser and its initial state."""
     import optax
 
-    @metagrad.compile
+    @metagrad.compile(**options)
     def step(state, z, batch):
         g = metagrad.grad(loss)(state["params"], z, batch)
         updates, opt = optimiser.update(g, state["opt"], state["params"])

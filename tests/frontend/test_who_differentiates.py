@@ -68,6 +68,19 @@ def test_auto_lets_jax_do_it(outer, arguments):
     np.testing.assert_allclose(lowered.compile()(*arguments).grad, expected(descend(with_custom_rule), outer, arguments), rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("error")
+def test_enzyme_reads_slices_of_scalars(outer, arguments):
+    """JAX makes one when it transposes an update of a scalar, in the step as it is run as well."""
+
+    def update(w, decay, x):
+        return jnp.sum(jax.lax.dynamic_update_slice(x[0], w[0] * w[1], ()) ** 2) * decay
+
+    step = lambda w, decay, x: w - 0.1 * jax.grad(update)(w, decay, x)
+    lowered = metagrad.compile(step).metagradient(outer).lower(*arguments)
+    assert [decision.rule for decision in lowered.decisions] == ["expanded", "enzyme", "enzyme"]
+    np.testing.assert_allclose(lowered.compile()(*arguments).grad, expected(step, outer, arguments), rtol=1e-5)
+
+
 @pytest.fixture
 def broken_enzyme(monkeypatch):
     def run(function, module, pipeline, timeout=None):
