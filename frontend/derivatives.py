@@ -23,6 +23,7 @@ from collections.abc import Iterable, Sequence
 import jax
 import jax.numpy as jnp
 from jax._src import core, source_info_util
+from jax._src.callback import io_callback_p, pure_callback_p
 from jax.extend.core import primitives
 
 from metagrad.frontend import capabilities
@@ -32,8 +33,8 @@ from metagrad.frontend.sites import Site
 
 MODES = ("auto", "enzyme", "jax")
 
-CUSTOM_RULE = "custom rule"
-"""How the table names a `custom_jvp` or `custom_vjp` function that it does not know."""
+_WITHOUT_REVERSE = {primitive.name for primitive in (primitives.while_p, pure_callback_p, io_callback_p)}
+"""Primitives that JAX cannot differentiate in reverse."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -173,35 +174,36 @@ def vjp(jaxpr: core.ClosedJaxpr, active: Sequence[bool], label: str, read: Seque
     pull_back = functools.partial(pull, jaxpr)
     results = range(len(jaxpr.out_avals))
     seeded = results if read is None else [i for i in results if read[i]]
-    return _traced(label, jaxpr.in_avals, active, jaxpr.out_avals, seeded, pull_back)
+    return _traced(label, jaxpr, active, jaxpr.out_avals, seeded, pull_back)
 
 
 def loss_vjp(site: Site, active: Sequence[bool]) -> core.ClosedJaxpr:
     read = {0, *site.kept}
-    return _traced(site.label, site.loss.in_avals, _moving(site, active), site.loss.out_avals, read, functools.partial(pull, site.loss))
+    return _traced(site.label, site.loss, _moving(site, active), site.loss.out_avals, read, functools.partial(pull, site.loss))
 
 
 def gradient(site: Site) -> core.ClosedJaxpr:
     """operands -> (value, aux, gradients)."""
-    with _named(site.label):
+    with _named(site.label, site.loss, [i in site.wrt for i in range(len(site.loss.in_avals))]):
         return jax.make_jaxpr(lambda *args: expanded(*args, jaxpr=site.loss, wrt=site.wrt))(*site.loss.in_avals)
 
 
 def gradient_vjp(site: Site, active: Sequence[bool]) -> core.ClosedJaxpr:
     """(operands, cotangents of the float results of `gradient`) -> cotangents of the float operands; reverse over reverse."""
-    return _traced(site.label, site.loss.in_avals, active, site.results, site.kept, functools.partial(pull, gradient(site)))
+    return _traced(site.label, site.loss, active, site.results, site.kept, functools.partial(pull, gradient(site)))
 
 
 def gradient_vjp_mixed(site: Site, active: Sequence[bool]) -> core.ClosedJaxpr:
     """The same by forward over reverse."""
-    return _traced(site.label, site.loss.in_avals, active, site.results, site.kept, functools.partial(product, site.loss, site.wrt))
+    return _traced(site.label, site.loss, active, site.results, site.kept, functools.partial(product, site.loss, site.wrt))
 
 
-def _traced(label: str, operands: Sequence, active: Sequence[bool], results: Sequence, read: Iterable[int], pull_back) -> core.ClosedJaxpr:
-    """(operands, cotangents of the float results) -> cotangents of the float operands, of which `pull_back` makes the active ones.
+def _traced(label: str, function: core.ClosedJaxpr, active: Sequence[bool], results: Sequence, read: Iterable[int], pull_back) -> core.ClosedJaxpr:
+    """(operands of the function, cotangents of the float results) -> cotangents of the float operands, of which `pull_back` makes the active ones.
 
     Only the cotangents of the results `read` are passed on: the step knows nothing of the others.
     """
+    operands = function.in_avals
     count = len(operands)
     where = [i for i in floats(operands) if active[i]]
     seeded = floats(results)
@@ -211,14 +213,16 @@ def _traced(label: str, operands: Sequence, active: Sequence[bool], results: Seq
         made = dict(zip(where, pull_back(args[:count], cotangents, where) if where and cotangents else ()))
         return [made[i] if i in made else jnp.zeros(aval.shape, aval.dtype) for i, aval in enumerate(operands) if is_float(aval)]
 
-    with _named(label):
+    with _named(label, function, active):
         return jax.make_jaxpr(run)(*operands, *(results[i] for i in seeded))
 
 
 @contextlib.contextmanager
-def _named(label: str):
-    """What JAX cannot differentiate is refused with the name of the user's function."""
+def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
+    """What JAX cannot differentiate is refused with the name of the user's function, and with the lines where it may be: JAX's own words have no line."""
     try:
         yield
     except (TypeError, ValueError, NotImplementedError) as error:
-        raise NotImplementedError(f"JAX cannot differentiate {label}, and the metagradient needs its derivative:\n  {error}") from error
+        suspects = [item for item in capabilities.unproven(jaxpr, "reverse", active) if item.primitive in _WITHOUT_REVERSE]
+        places = "".join(f"\n  {item.primitive} ({item.source})" for item in suspects)
+        raise NotImplementedError(f"JAX cannot differentiate {label}, and the metagradient needs its derivative:\n  {error}{places}") from error

@@ -126,9 +126,7 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         by_jax(*args, **kwargs)
         raise
     value = jaxpr.out_avals[0]
-    if any(prints.other_effects(jaxpr.jaxpr)):
-        # Expanded, the side effect shows where the step is checked for them.
-        return by_jax(*args, **kwargs)
+    prints.check_effects(jaxpr, f"the loss {_label(fun)}")
     if value.shape or not jax.numpy.issubdtype(value.dtype, np.floating):
         return by_jax(*args, **kwargs)
     if any(jax.numpy.issubdtype(aval.dtype, np.complexfloating) for aval in (*jaxpr.in_avals, *jaxpr.out_avals, *map(core.typeof, jaxpr.consts))):

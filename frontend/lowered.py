@@ -270,7 +270,9 @@ def lower(
     except EnzymeError as error:
         if ad != "auto":
             raise
-        warnings.warn(f"{error}. JAX differentiates this step instead; lowered.explain() says so.", stacklevel=_users_level())
+        meant = {"@inner": "the gradient of " + " and of ".join(site.label for site in found), "@step_vjp": f"the VJP of {names[0]}", "@outer_vjp": names[1]}
+        which = "; ".join(f"{symbol} is {meaning}" for symbol, meaning in meant.items() if symbol in str(error))
+        warnings.warn(f"{error} ({which}). JAX differentiates this step instead; lowered.explain() says so.", stacklevel=_users_level())
         decisions, texts, made = attempt("jax")
         decisions = [dataclasses.replace(decision, why=(str(error),)) for decision in decisions]
     value = traced_outer.jaxpr.out_avals[0]

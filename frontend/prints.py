@@ -10,7 +10,7 @@ The price is that a value which is printed is computed apart: the loss costs a f
 from __future__ import annotations
 
 import functools
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import jax
 from jax._src import core, source_info_util
@@ -38,7 +38,18 @@ def prints(jaxpr: core.ClosedJaxpr) -> bool:
     return debug_effect in jaxpr.effects
 
 
-def other_effects(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
+def check_effects(jaxpr: core.ClosedJaxpr, what: str) -> None:
+    """Refuses all effects that are not unordered prints.
+
+    Raises:
+      TypeError: there is one; the message calls the function `what` and has the user's line.
+    """
+    lines = [f"{eqn.primitive.name} at {source_info_util.summarize(eqn.source_info)}" for eqn in _other_effects(jaxpr.jaxpr)]
+    if lines:
+        raise _refusal(what, lines)
+
+
+def _other_effects(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     """The innermost equations with effects that are not unordered prints."""
     for eqn in jaxpr.eqns:
         if not eqn.effects or eqn.primitive is heard_p or (eqn.primitive is debug_print_p and not eqn.params["ordered"]):
@@ -47,7 +58,7 @@ def other_effects(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
         if not inside:
             yield eqn
         for inner in inside:
-            yield from other_effects(inner)
+            yield from _other_effects(inner)
 
 
 def silence(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
@@ -139,15 +150,21 @@ def mute(heard: list[str]) -> tuple:
 
     def refuse(ctx, *_, **__):
         where = source_info_util.summarize(source_info_util.SourceInfo(ctx.traceback, ctx.name_stack))
-        raise refusal("a backward rule in the training step or the outer function", [f"{ctx.primitive.name} at {where}"])
+        raise _refusal("a backward rule in the training step or the outer function", [f"{ctx.primitive.name} at {where}"])
 
     return (debug_print_p, lower_print), (debug_callback_p, refuse), (io_callback_p, refuse)
 
 
-def refusal(what: str, lines: Iterable[str]) -> TypeError:
-    """The error for effects that are no prints. `lines` say which, and where."""
+def _refusal(what: str, lines: Sequence[str]) -> TypeError:
+    """The error for effects that are no prints, or prints in order. `lines` say which, and where."""
+    listed = "; ".join(dict.fromkeys(lines))
+    if all(line.startswith(debug_print_p.name) for line in lines):
+        return TypeError(
+            f"{what} prints with ordered=True: {listed}. A metagradient runs steps several times and in another order, so the order cannot be kept; use "
+            "jax.debug.print(...) without ordered=True."
+        )
     return TypeError(
-        f"{what} has side effects, from jax.debug.callback, io_callback or the like: {'; '.join(dict.fromkeys(lines))}. A metagradient runs steps several "
+        f"{what} has side effects, from jax.debug.callback, io_callback or the like: {listed}. A metagradient runs steps several "
         "times and in another order, so they are refused; return what you want to see as aux instead (has_aux=True), or use jax.debug.print(...) "
         "without ordered=True."
     )

@@ -248,20 +248,14 @@ def _one(leaf):
 
 def _silent(jaxpr: core.ClosedJaxpr, what: str) -> core.ClosedJaxpr:
     one_device.check(jaxpr, what)
-    _check_effects(jaxpr, what)
+    prints.check_effects(jaxpr, what)
     return prints.silence(jaxpr)
 
 
 def _prints(jaxpr: core.ClosedJaxpr, what: str) -> core.ClosedJaxpr | None:
     # A backward rule shows its effects only here.
-    _check_effects(jaxpr, what)
+    prints.check_effects(jaxpr, what)
     return prints.only(jaxpr)
-
-
-def _check_effects(jaxpr: core.ClosedJaxpr, what: str) -> None:
-    found = [f"{eqn.primitive.name} at {source_info_util.summarize(eqn.source_info)}" for eqn in prints.other_effects(jaxpr.jaxpr)]
-    if found:
-        raise prints.refusal(what, found)
 
 
 def _kind(value: Any) -> str:

@@ -222,7 +222,8 @@ def backward(effect):
 EFFECTS = {
     "ordered print in the step": (lambda s, z, x: ordered(s) * z, total, "the training step", "debug_print at"),
     "callback in the step": (lambda s, z, x: debugging(s) * z, total, "the training step", "debug_callback at"),
-    "callback in the loss": (lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(debugging(w) * z))(s), total, "the training step", "debug_callback at"),
+    "callback in the loss": (lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(debugging(w) * z))(s), total, "the loss <lambda> (test_bad_input.py:", "debug_callback at"),
+    "io_callback in the loss": (lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(calling(w) * z))(s), total, "the loss <lambda> (test_bad_input.py:", "io_callback at"),
     "callback in a loss under jax.grad": (lambda s, z, x: s - jax.grad(lambda w: jnp.sum(debugging(w) * z))(s), total, "the training step", "debug_callback at"),
     "callback in a backward rule": (lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(backward(debugging)(w) ** 2))(s), total, "backward rule", "debug_callback at"),
     "io_callback in a backward rule": (lambda s, z, x: backward(calling)(s) * z, total, "backward rule", "io_callback at"),
@@ -237,10 +238,10 @@ EFFECTS = {
 @pytest.mark.parametrize("name", EFFECTS)
 def test_side_effects(name):
     step, outer, whose, what = EFFECTS[name]
-    refused(
-        TypeError, whose, "has side effects", what, "test_bad_input.py", "several times", "return what you want to see as aux instead (has_aux=True)",
-        step=step, outer=outer,
-    )
+    does, remedy = "has side effects", "return what you want to see as aux instead (has_aux=True)"
+    if "ordered" in name:
+        does, remedy = "prints with ordered=True", "use jax.debug.print(...) without ordered=True"
+    refused(TypeError, whose, does, what, "test_bad_input.py", "several times", remedy, step=step, outer=outer)
 
 
 # --- Schedules ----------------------------------------------------------------------------------------------------

@@ -99,3 +99,11 @@ def test_steps_and_outer_functions_with_aux():
 def test_not_asked():
     step = metagrad.compile(lambda s, z, b: jnp.log(-s * z))
     assert jnp.isnan(step.metagradient(jnp.sum, check_nans=False)(jnp.ones(2), 1.0, jnp.arange(2)).grad)
+
+
+def test_under_jit_it_says_that_nothing_is_checked():
+    step = metagrad.compile(lambda s, z, b: s - z * jnp.sqrt(s - 1))
+    mg = step.metagradient(jnp.sum, check_nans=True)
+    with pytest.warns(UserWarning, match="check_nans=True checks nothing under jax.jit") as warned:
+        gradient = jax.jit(lambda z: mg(jnp.ones(2), z, jnp.arange(2)).grad)(1.0)
+    assert jnp.isnan(gradient) and warned[0].filename == __file__
