@@ -126,6 +126,9 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         by_jax(*args, **kwargs)
         raise
     value = jaxpr.out_avals[0]
+    if any(isinstance(effect, core.NamedAxisEffect) for effect in jaxpr.effects):
+        # A collective over an axis of the user's vmap around us; one over devices is refused where the step is checked.
+        return by_jax(*args, **kwargs)
     prints.check_effects(jaxpr, f"the loss {_label(fun)}")
     if value.shape or not jax.numpy.issubdtype(value.dtype, np.floating):
         return by_jax(*args, **kwargs)

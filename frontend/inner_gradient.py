@@ -23,7 +23,6 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax._src import core
 from jax._src.interpreters import ad, batching, mlir
 from jax.extend.core import Primitive, jaxpr_as_fun
@@ -141,19 +140,18 @@ def _batch(operands, dims, *, jaxpr, wrt, label):
 
 def _jvp(primals, tangents, **params):
     if not has_true_gradient(params["jaxpr"].jaxpr):
-        filled = [_zero_tangent(p) if isinstance(t, ad.Zero) else t for p, t in zip(primals, tangents)]
-        return jax.jvp(functools.partial(expanded, **params), list(primals), filled)
+        return _moved(functools.partial(expanded, **params), primals, tangents)
     results = grad_p.bind(*primals, **params)
     moving = tuple(i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero))
     moved = iter(product_p.bind(*primals, *(tangents[i] for i in moving), moving=moving, jaxpr=params["jaxpr"], wrt=params["wrt"]))
     return results, [next(moved) if is_float(core.typeof(r)) else ad.Zero.from_primal_value(r) for r in results]
 
 
-def _zero_tangent(primal):
-    aval = core.typeof(primal)
-    if jnp.issubdtype(aval.dtype, np.inexact):
-        return jnp.zeros(aval.shape, aval.dtype)
-    return np.zeros(aval.shape, jax.dtypes.float0)
+def _moved(function, primals, tangents):
+    """`jax.jvp` in the operands that move. A zero for a tangent that is none would send a derivative through what has no rule for one."""
+    moving = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
+    of_moving = lambda *values: function(*_filled(primals, moving, values))
+    return jax.jvp(of_moving, [primals[i] for i in moving], [tangents[i] for i in moving])
 
 
 batching.primitive_batchers[grad_p] = _batch
@@ -197,8 +195,7 @@ def _product_shapes(*avals, jaxpr, wrt, moving):
 
 
 def _product_jvp(primals, tangents, **params):
-    filled = [_zero_tangent(p) if isinstance(t, ad.Zero) else t for p, t in zip(primals, tangents)]
-    return jax.jvp(functools.partial(_push, **params), list(primals), filled)
+    return _moved(functools.partial(_push, **params), primals, tangents)
 
 
 def _product_batch(operands, dims, **params):

@@ -9,7 +9,8 @@ Modes:
     forward   Enzyme's forward mode over that reverse program gives what `jax.jvp` of it gives: second order, mixed mode.
 
 "Gives" means: equal to rounding; finite where JAX is finite and not finite where JAX is not, for finite operands and any cotangents.
-Where an operand is infinite Enzyme may have a NaN for JAX's number, never a number for JAX's NaN; the table's notes say where.
+Where an operand is infinite Enzyme may have a NaN for JAX's number, never a number for JAX's NaN. Where JAX's formula overflows on the way and Enzyme's
+does not, it has the number. The table's notes say where.
 """
 
 import dataclasses
@@ -120,7 +121,7 @@ CAPABILITIES: dict[core.Primitive, Capability] = {p: Capability() for p in PLAIN
     random_gamma_p: Capability(modes=("reverse",), by_rule=True),
     P.igamma_grad_a_p: Capability(modes=(), by_rule=True, constant=(0, 1)),
     P.regularized_incomplete_beta_p: Capability(by_rule=True, constant=(0, 1)),
-    P.div_p: Capability(note=AT_INFINITY),
+    P.div_p: Capability(note=AT_INFINITY + "; a number where the square of the denominator overflows, in which JAX has NaN"),
     P.log_p: Capability(note=AT_INFINITY),
     P.log1p_p: Capability(note=AT_INFINITY),
     P.rsqrt_p: Capability(note=AT_INFINITY),

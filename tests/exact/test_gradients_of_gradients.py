@@ -40,6 +40,13 @@ def with_a_rule_inside(rule):
     return step
 
 
+def with_a_rule_of_the_metaparameter(w, m, b):
+    """The inner gradient does not go through the rule; only the metagradient does."""
+    inner = lambda v: jnp.sum(v**3 * halved(m))
+    penalised = lambda w: inner(w) + jnp.sum(metagrad.grad(inner)(w) ** 2)
+    return w - 0.1 * metagrad.grad(penalised)(w)
+
+
 def called_on_a_gradient(passed):
     def step(w, m, b):
         g = metagrad.grad(lambda w: jnp.sum(w**3))(w)
@@ -53,10 +60,11 @@ def called_on_a_gradient(passed):
     [
         (with_a_rule_inside(mixing), "jax"),
         (with_a_rule_inside(halved), "jax"),
+        (with_a_rule_of_the_metaparameter, "jax"),
         (called_on_a_gradient(lambda g: g), "enzyme"),
         (called_on_a_gradient(lax.stop_gradient), "enzyme"),
     ],
-    ids=["custom_jvp inside", "custom_vjp inside", "gradient as operand", "stopped gradient as operand"],
+    ids=["custom_jvp inside", "custom_vjp inside", "custom_vjp outside", "gradient as operand", "stopped gradient as operand"],
 )
 def test_equals_jax(step, rule):
     w, m, batches = map(jnp.asarray, (W, M, BATCHES))
