@@ -109,10 +109,10 @@ class Job:
     def lower_into(self, module, name, overrides):
         """Adds `@name` (the case) and `@name_reverse` (its vjp) to the module."""
         traced = jax.jit(self.outputs, keep_unused=True).trace(*self.x)
-        text = traced.lower(_private_parameters=mlir.LoweringParameters(
-            override_lowering_rules=overrides,
-        )).as_text(debug_info=True)
-        source = ir.Module.parse(text)
+        lowered = traced.lower(_private_parameters=mlir.LoweringParameters(override_lowering_rules=overrides)).compiler_ir("stablehlo")
+        with lowered.context, ir.Location.unknown():
+            scalar_slices.run(lowered)
+        source = ir.Module.parse(lowered.operation.get_asm(enable_debug_info=True))
         symbols = [ir.StringAttr(op.attributes["sym_name"]).value for op in source.body.operations]
         for s in symbols:
             ir.SymbolTable.replace_all_symbol_uses(s, self.rename(s, name), source.operation)
@@ -195,7 +195,6 @@ def enzyme_module(jobs, overrides):
                     results += part
             func.ReturnOp(results)
         main.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, [r.type for r in results]))
-        scalar_slices.run(module)
         raise_gradients.run(module)
         return module.operation.get_asm(enable_debug_info=True)
 
