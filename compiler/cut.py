@@ -8,7 +8,7 @@
     }                                              func @step(%s, %z, %b)       { %g = call @inner; call @update }
 
 With m gradients there are m functions @inputs_i; the i-th also takes the results of the gradients before it, so that a step whose second
-gradient depends on its first (SAM, an inner loop unrolled by hand) is cut as well.  Results that nothing reads are not passed on.
+gradient depends on its first (SAM, an inner loop unrolled by hand) is cut as well.  Results that nothing reads, or that `kept` does not list, are not passed on.
 A step without `metagrad.grad` keeps its body as @update, and @inner returns nothing.
 """
 
@@ -26,7 +26,7 @@ NAME = "cut"
 def run(module: ir.Module) -> None:
     step = functions.need(module, "step", NAME)
     sites = gradients_of(step)
-    kept = [_results_read(site) for site in sites]
+    kept = [_kept(site) for site in sites]
     carried = [functions.types([site.results[i] for i in keep]) for site, keep in zip(sites, kept)]
 
     update = functions.clone(module, step, "update")
@@ -78,7 +78,10 @@ def gradients_of(function: func.FuncOp) -> list[ir.OpView]:
     return [op for op in functions.body(function).operations if op.operation.name == GRAD]
 
 
-def _results_read(site: ir.OpView) -> list[int]:
+def _kept(site: ir.OpView) -> list[int]:
+    """The results that are passed on: what the frontend says, whose functions are made for just these, or what is read."""
+    if "kept" in site.attributes:
+        return [attr.value for attr in site.attributes["kept"]]
     return [i for i, result in enumerate(site.results) if any(True for _ in result.uses)]
 
 

@@ -56,6 +56,7 @@ def _active_operands(module: ir.Module, arguments: Arguments, wrt: Sequence[str]
     active = active_state(
         _step_dependence(module), dependence(module, outer), arguments.state, arguments.meta, arguments.batch, wrt
     )
+    active = _among(module.operation, "metagrad.between_steps", active)
     inputs = list(step.type.inputs)
     groups = {"meta": (arguments.state, arguments.meta), "batches": (arguments.state + arguments.meta, arguments.batch)}
     for group, (first, size) in groups.items():
@@ -121,7 +122,9 @@ def _write_step_vjp(module: ir.Module, arguments: Arguments, active: list[int]) 
             read_primals = primals[: len(reader.type.inputs)]
             read = functions.call(reader, read_primals)
             through = dependence(module, reader, known)
-            relevant = [i for i, reached in enumerate(through) if reached & wanted]
+            relevant = _among(sites[index], "active", [i for i, reached in enumerate(through) if reached & wanted])
+            if not relevant:
+                continue
             _refuse_complex(sites[index], "takes", [reader.type.results[i] for i in relevant])
             kept = _kept(inner, sites[index])
             by_result = {kept[i - slices[index].start]: value for i, value in cotangents.items()}
@@ -289,6 +292,14 @@ def _floats(types: Sequence[ir.Type]) -> list[int]:
 def _accumulate(total: Cotangents, more: Cotangents) -> None:
     for i, value in more.items():
         total[i] = hlo.add(total[i], value) if i in total else value
+
+
+def _among(op, attribute: str, indices: list[int]) -> list[int]:
+    """Those of the indices that an attribute lists, if it is there: the frontend sees more of what has a derivative than is left on the MLIR."""
+    if attribute not in op.attributes:
+        return indices
+    listed = {attr.value for attr in op.attributes[attribute]}
+    return [i for i in indices if i in listed]
 
 
 def _constant(ty: ir.Type, value: float) -> ir.Value:

@@ -68,10 +68,18 @@ def run(module: ir.Module) -> None:
         for name in ("inner", "step_vjp", "outer_vjp"):
             function = functions.find(module, name)
             if function is not None and _has_enzyme(module, function):
-                first = _enzyme(_alone(module, function), function, FIRST_ORDER)
-                second = _enzyme(_between_orders(first), function, SECOND_ORDER)
-                _replace(module, function, second)
+                try:
+                    _expand(module, function)
+                except EnzymeError as error:
+                    error.function = name
+                    raise
         held.erase(module)
+
+
+def _expand(module: ir.Module, function: func.FuncOp) -> None:
+    first = _enzyme(_alone(module, function), function, FIRST_ORDER)
+    second = _enzyme(_between_orders(first), function, SECOND_ORDER)
+    _replace(module, function, second)
 
 
 def _enzyme(alone: ir.Module, function: func.FuncOp, pipeline: str) -> ir.Module:

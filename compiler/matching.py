@@ -49,11 +49,11 @@ def replace(op: ir.OpView, value: ir.Value) -> None:
 
 
 def erase_unused(op: ir.Operation) -> None:
-    """Erases the op and what it alone used. The ops that we rewrite have no effects."""
+    """Erases the op and what it alone used. The ops that we rewrite have no effects; a custom call may."""
     waiting = {op: None}
     while waiting:
         op, _ = waiting.popitem()
-        if op.regions or not op.name.startswith("stablehlo.") or any(users(result) for result in op.results):
+        if op.regions or not op.name.startswith("stablehlo.") or op.name == "stablehlo.custom_call" or any(users(result) for result in op.results):
             continue
         sources = dict.fromkeys(operand.owner for operand in op.operands if not isinstance(operand.owner, ir.Block))
         op.erase()

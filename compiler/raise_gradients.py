@@ -29,6 +29,10 @@ STOP_GRADIENT = "metagrad.stop_gradient"
 ONCE = "metagrad.once"
 ANCHOR = "metagrad.anchor"
 
+ATTRIBUTES = ("loss", "wrt", "kept", "active", "vjp", "grad", "grad_vjp", "label")
+"""What a `metagrad.grad` may say: its loss, the operands that it differentiates, the results that the step reads, the operands in which a derivative is
+wanted, what JAX made in Enzyme's place, and the loss's name and line."""
+
 _STOPS = {STOP_GRADIENT: held.hold, ONCE: held.ignore, ANCHOR: held.anchor}
 
 
@@ -52,7 +56,7 @@ def _raise_grad(op: hlo.CustomCallOp) -> None:
     if "mhlo.backend_config" not in op.attributes:
         raise ValueError(f"pass {NAME!r}: the custom call @{GRAD} has no `mhlo.backend_config`, which names its loss")
     said = op.attributes["mhlo.backend_config"]
-    _replace(op, GRAD, {name: said[name] for name in ("loss", "wrt", "vjp", "grad", "grad_vjp", "label") if name in said})
+    _replace(op, GRAD, {name: said[name] for name in ATTRIBUTES if name in said})
 
 
 def _replace(op: ir.OpView, name: str, attributes: dict[str, ir.Attribute]) -> None:

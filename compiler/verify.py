@@ -10,7 +10,7 @@ from jaxlib.mlir.dialects import func
 
 from metagrad.compiler import functions
 from metagrad.compiler.functions import Arguments, is_float
-from metagrad.compiler.raise_gradients import GRAD
+from metagrad.compiler.raise_gradients import ATTRIBUTES, GRAD
 
 NAME = "verify"
 
@@ -67,7 +67,7 @@ def _check_place(function: func.FuncOp, op) -> None:
 def _check_attributes(op) -> None:
     """MLIR reads `<{fn = @f}>` as properties. Of an op that this context does not know they can be looked up but not listed, and a pass would lose them."""
     listed = set(op.attributes)
-    for name in ("loss", "wrt", "vjp", "grad", "grad_vjp", "label", "fn", "activity", "ret_activity", "width"):
+    for name in (*ATTRIBUTES, "fn", "activity", "ret_activity", "width"):
         if name in op.attributes and name not in listed:
             raise VerificationError(f"'{op.operation.name}' op has its attributes as properties, in `<{{..}}>`; write `{{..}}`, without the angle brackets")
 

@@ -38,7 +38,13 @@ NO_MEMORY = os.EX_OSERR
 
 
 class EnzymeError(RuntimeError):
-    """Enzyme could not differentiate a function. The message names the function and has the library's own words."""
+    """Enzyme could not differentiate a function. The message names the function and has the library's own words.
+
+    Attributes:
+      function: name of the module's function, once the compiler has told.
+    """
+
+    function: str | None = None
 
 
 class EnzymeWorker:

@@ -18,7 +18,7 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -82,7 +82,7 @@ def decide_first_order(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[boo
     return _unless_recomputed(Decision(label, "enzyme", once=True), jaxpr, "jax", ad)
 
 
-def decide_gradient(site: Site, active: Sequence[bool], ad: str) -> Decision:
+def decide_gradient(site: Site, active: Sequence[bool], seeded: Sequence[int], ad: str) -> Decision:
     """For an inner gradient: reverse mode, and the product with its Jacobian."""
     if ad == "jax":
         return Decision(site.label, "jax", ("asked for with ad='jax'",))
@@ -94,7 +94,7 @@ def decide_gradient(site: Site, active: Sequence[bool], ad: str) -> Decision:
         return _unless_recomputed(Decision(site.label, "enzyme"), site.loss, by_jax, ad)
     reasons = _reasons([*reverse, *(item for item in forward if item not in reverse)])
     if by_jax == "jax-mixed" and not _recomputations(site.loss.jaxpr):
-        pullback = loss_vjp(site, active)
+        pullback = loss_vjp(site, active, seeded)
         if not capabilities.unproven(pullback, "forward", [*moving, *(True for _ in pullback.in_avals[len(moving) :])]):
             by_jax = "jax-reverse"
     return _not_enzyme(Decision(site.label, by_jax, reasons), ad)
@@ -159,27 +159,24 @@ def _not_enzyme(decision: Decision, ad: str) -> Decision:
 # --- What JAX makes ----------------------------------------------------------------------------------------------
 
 
-def vjp(jaxpr: core.ClosedJaxpr, active: Sequence[bool], label: str, read: Sequence[bool] | None = None) -> core.ClosedJaxpr:
+def vjp(jaxpr: core.ClosedJaxpr, active: Sequence[bool], seeded: Sequence[int], label: str) -> core.ClosedJaxpr:
     """(operands, cotangents of the float results) -> cotangents of the float operands, zero where they are not active.
 
     Args:
       jaxpr: the function.
       active: the operands that get a cotangent.
+      seeded: the results that have one, by index. What is given for another is not used.
       label: the function as the user knows it.
-      read: the results that have a cotangent; without it, all.
 
     Raises:
       NotImplementedError: JAX cannot differentiate the function in reverse (a `while_loop` on what is differentiated).
     """
-    pull_back = functools.partial(pull, jaxpr)
-    results = range(len(jaxpr.out_avals))
-    seeded = results if read is None else [i for i in results if read[i]]
-    return _traced(label, jaxpr, active, jaxpr.out_avals, seeded, pull_back)
+    return _traced(label, jaxpr, active, jaxpr.out_avals, seeded, functools.partial(pull, jaxpr))
 
 
-def loss_vjp(site: Site, active: Sequence[bool]) -> core.ClosedJaxpr:
-    read = {0, *site.kept}
-    return _traced(site.label, site.loss, _moving(site, active), site.loss.out_avals, read, functools.partial(pull, site.loss))
+def loss_vjp(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> core.ClosedJaxpr:
+    """The backward pass of a loss, for Enzyme's forward mode. `seeded` are the results of the gradient that have a cotangent, by index."""
+    return _traced(site.label, site.loss, _moving(site, active), site.loss.out_avals, [0, *seeded], functools.partial(pull, site.loss))
 
 
 def gradient(site: Site) -> core.ClosedJaxpr:
@@ -188,33 +185,37 @@ def gradient(site: Site) -> core.ClosedJaxpr:
         return jax.make_jaxpr(lambda *args: expanded(*args, jaxpr=site.loss, wrt=site.wrt))(*site.loss.in_avals)
 
 
-def gradient_vjp(site: Site, active: Sequence[bool]) -> core.ClosedJaxpr:
-    """(operands, cotangents of the float results of `gradient`) -> cotangents of the float operands; reverse over reverse."""
-    return _traced(site.label, site.loss, active, site.results, site.kept, functools.partial(pull, gradient(site)))
+def gradient_vjp(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> core.ClosedJaxpr:
+    """(operands, cotangents of the float results of `gradient`) -> cotangents of the float operands; reverse over reverse.
+
+    Args:
+      seeded: the results that have a cotangent, by index. What is given for another is not used.
+    """
+    return _traced(site.label, site.loss, active, site.results, seeded, functools.partial(pull, gradient(site)))
 
 
-def gradient_vjp_mixed(site: Site, active: Sequence[bool]) -> core.ClosedJaxpr:
+def gradient_vjp_mixed(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> core.ClosedJaxpr:
     """The same by forward over reverse."""
-    return _traced(site.label, site.loss, active, site.results, site.kept, functools.partial(product, site.loss, site.wrt))
+    return _traced(site.label, site.loss, active, site.results, seeded, functools.partial(product, site.loss, site.wrt))
 
 
-def _traced(label: str, function: core.ClosedJaxpr, active: Sequence[bool], results: Sequence, read: Iterable[int], pull_back) -> core.ClosedJaxpr:
+def _traced(label: str, function: core.ClosedJaxpr, active: Sequence[bool], results: Sequence, seeded: Sequence[int], pull_back) -> core.ClosedJaxpr:
     """(operands of the function, cotangents of the float results) -> cotangents of the float operands, of which `pull_back` makes the active ones.
 
-    Only the cotangents of the results `read` are passed on: the step knows nothing of the others.
+    Only the cotangents of the results `seeded` are passed on: the others have none, whatever number stands in their place.
     """
     operands = function.in_avals
     count = len(operands)
     where = [i for i in floats(operands) if active[i]]
-    seeded = floats(results)
+    of_floats = floats(results)
 
     def run(*args):
-        cotangents = {i: cotangent for i, cotangent in zip(seeded, args[count:]) if i in read}
+        cotangents = {i: cotangent for i, cotangent in zip(of_floats, args[count:]) if i in seeded}
         made = dict(zip(where, pull_back(args[:count], cotangents, where) if where and cotangents else ()))
         return [made[i] if i in made else jnp.zeros(aval.shape, aval.dtype) for i, aval in enumerate(operands) if is_float(aval)]
 
     with _named(label, function, active):
-        return jax.make_jaxpr(run)(*operands, *(results[i] for i in seeded))
+        return jax.make_jaxpr(run)(*operands, *(results[i] for i in of_floats))
 
 
 @contextlib.contextmanager

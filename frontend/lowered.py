@@ -259,10 +259,10 @@ def lower(
 
     def attempt(ad: str):
         decisions, pieces, of_site = _divide(marked, found, traced_outer.jaxpr, names, active, ad)
-        made = lowering.lower(pieces | printed(lambda traced: traced.printing), of_site, groups, wrt)
+        made = lowering.lower(pieces | printed(lambda traced: traced.printing), found, of_site, active, groups, wrt)
         if made.muted and (more := printed(lambda traced: not traced.printing)):
             # A backward rule prints, which shows only when JAX has made the backward pass.
-            made = lowering.lower(pieces | printed(lambda traced: traced.printing) | more, of_site, groups, wrt)
+            made = lowering.lower(pieces | printed(lambda traced: traced.printing) | more, found, of_site, active, groups, wrt)
         return decisions, pipeline.run(made.module, plan), made
 
     try:
@@ -270,9 +270,9 @@ def lower(
     except EnzymeError as error:
         if ad != "auto":
             raise
-        meant = {"@inner": "the gradient of " + " and of ".join(site.label for site in found), "@step_vjp": f"the VJP of {names[0]}", "@outer_vjp": names[1]}
-        which = "; ".join(f"{symbol} is {meaning}" for symbol, meaning in meant.items() if symbol in str(error))
-        warnings.warn(f"{error} ({which}). JAX differentiates this step instead; lowered.explain() says so.", stacklevel=_users_level())
+        meant = {"inner": "the gradient of " + " and of ".join(site.label for site in found), "step_vjp": f"the VJP of {names[0]}", "outer_vjp": names[1]}
+        which = f" (@{error.function} is {meant[error.function]})" if error.function in meant else ""
+        warnings.warn(f"{error}{which}. JAX differentiates this step instead; lowered.explain() says so.", stacklevel=_users_level())
         decisions, texts, made = attempt("jax")
         decisions = [dataclasses.replace(decision, why=(str(error),)) for decision in decisions]
     value = traced_outer.jaxpr.out_avals[0]
@@ -305,9 +305,9 @@ def _divide(marked, found, outer, names, active, ad):
     if not found and not nested:
         decisions.append(Decision(f"the inner gradient of {step_name}", "expanded", ("no metagrad.grad in the step",)))
     for site in found:
-        decision = derivatives.decide_gradient(site, active.losses[site.index], ad)
+        decision = derivatives.decide_gradient(site, active.losses[site.index], active.gradients[site.index], ad)
         decisions.append(decision)
-        of_site.append(_made_by_jax(site, active.losses[site.index], decision.rule))
+        of_site.append(_made_by_jax(site, active, decision.rule))
     decisions += nested
     parts = {"update": sites.first_results(update, len(active.state))}
     parts |= {f"inputs_{site.index}": sites.inputs_of(marked, found, site.index) for site in found}
@@ -319,18 +319,19 @@ def _divide(marked, found, outer, names, active, ad):
         if not name.startswith("inputs") or decision.rule != "enzyme":
             decisions.append(decision)
         if decision.rule != "enzyme":
-            pieces[f"{name}_vjp"] = lowering.as_run(derivatives.vjp(jaxpr, flags, label, active.read if name == "update" else None))
+            pieces[f"{name}_vjp"] = lowering.as_run(derivatives.vjp(jaxpr, flags, active.of_results(name), label))
     return decisions, pieces, of_site
 
 
-def _made_by_jax(site: sites.Site, active, rule: str) -> lowering.Derivatives:
+def _made_by_jax(site: sites.Site, active: activity.Activity, rule: str) -> lowering.Derivatives:
     if rule == "enzyme":
         return {}
+    operands, seeds = active.losses[site.index], active.gradients[site.index]
     # Enzyme goes over this one again, so it is lowered for it; the others are only run.
-    made = {"vjp": derivatives.loss_vjp(site, active)} if rule == "jax-reverse" else {}
+    made = {"vjp": derivatives.loss_vjp(site, operands, seeds)} if rule == "jax-reverse" else {}
     if rule in ("jax", "jax-mixed"):
         product = derivatives.gradient_vjp if rule == "jax" else derivatives.gradient_vjp_mixed
-        made["grad_vjp"] = lowering.as_run(product(site, active))
+        made["grad_vjp"] = lowering.as_run(product(site, operands, seeds))
     return made | {"grad": lowering.as_run(derivatives.gradient(site))}
 
 

@@ -7,7 +7,7 @@ metagrad module holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -21,8 +21,9 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 from metagrad.compiler import functions, raise_gradients, scalar_slices
 from metagrad.compiler.functions import Arguments
 from metagrad.frontend import capabilities, constants, prints
+from metagrad.frontend.activity import Activity
 from metagrad.frontend.exact_lowerings import values
-from metagrad.frontend.sites import site_p
+from metagrad.frontend.sites import Site, site_p
 
 Derivatives = dict[str, core.ClosedJaxpr]
 """Functions that JAX differentiates itself, by the name of what they stand for: "vjp", "grad", "grad_vjp"."""
@@ -44,7 +45,9 @@ class Traced(NamedTuple):
 
 def lower(
     pieces: dict[str, core.ClosedJaxpr],
+    found: Sequence[Site],
     of_site: Sequence[Derivatives],
+    active: Activity,
     arguments: Arguments,
     wrt: Sequence[str],
 ) -> Traced:
@@ -53,7 +56,9 @@ def lower(
     Args:
       pieces: "step" and "outer", "update_run" (the update as it is run), and optionally "update_vjp", "inputs_0_vjp", ..., "outer_vjp"
         made by JAX, and "prints" and "outer_prints" (prints.py).
-      of_site: per inner gradient, what JAX made for it.
+      found: the inner gradients.
+      of_site: what JAX made for each of them.
+      active: where there are cotangents.
       arguments: sizes of the argument groups.
       wrt: what the metagradient is taken with respect to.
     """
@@ -62,11 +67,12 @@ def lower(
         names = {"loss": _lower_function(ctx, f"metagrad_loss_{index}", constants.hold(jaxpr))}
         for name, made in of_site[index].items():
             names[name] = _lower_function(ctx, f"metagrad_loss_{index}_{name}", made)
-        i64 = ir.IntegerType.get_signless(64)
         said = {name: ir.FlatSymbolRefAttr.get(symbol) for name, symbol in names.items()}
         said |= {
-            "wrt": ir.ArrayAttr.get([ir.IntegerAttr.get(i64, i) for i in wrt]),
+            "wrt": _indices(wrt),
             "label": ir.StringAttr.get(label),
+            "kept": _indices(found[index].kept),
+            "active": _indices(i for i, flag in enumerate(active.losses[index]) if flag),
         }
         results = [ty for aval in ctx.avals_out for ty in mlir.aval_to_ir_types(ctx.module_context, aval)]
         return _custom_call(raise_gradients.GRAD, results, operands, said, list(names.values()))
@@ -85,9 +91,9 @@ def lower(
     with module.context, ir.Location.unknown():
         _drop_placements(module)
         _name(module, names)
-        scalar_slices.run(module)
         raise_gradients.run(module)
-        _announce(module, pieces, arguments, wrt)
+        scalar_slices.run(module)
+        _announce(module, pieces, active, arguments, wrt)
     return Traced(module, tuple(lowered._lowering.compile_args["host_callbacks"]), muted)
 
 
@@ -178,10 +184,15 @@ def _name(module: ir.Module, names: Sequence[str]) -> None:
     functions.rename(module, renamed)
 
 
-def _announce(module: ir.Module, pieces, arguments: Arguments, wrt: Sequence[str]) -> None:
+def _indices(numbers: Iterable[int]) -> ir.ArrayAttr:
+    return ir.ArrayAttr.get([ir.IntegerAttr.get(ir.IntegerType.get_signless(64), i) for i in numbers])
+
+
+def _announce(module: ir.Module, pieces, active: Activity, arguments: Arguments, wrt: Sequence[str]) -> None:
     """Writes on the module and its functions what the passes need to know."""
     arguments.attach(module)
     module.operation.attributes["metagrad.wrt"] = ir.ArrayAttr.get([ir.StringAttr.get(name) for name in wrt])
+    module.operation.attributes["metagrad.between_steps"] = _indices(active.between_steps())
     module.operation.attributes["sym_name"] = ir.StringAttr.get("metagrad")
     step, outer = functions.find(module, "step"), functions.find(module, "outer")
     for function in (step, outer):

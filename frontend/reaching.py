@@ -12,11 +12,14 @@ from metagrad.frontend.exact_lowerings.values import is_complex, is_float
 
 _ENDS = {primitives.stop_gradient_p, *WITHOUT_DERIVATIVE}
 
+_CALLS = {primitives.jit_p: "jaxpr", primitives.closed_call_p: "call_jaxpr", primitives.remat_p: "jaxpr"}
+
 
 def reaching(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> set[core.Var]:
     """The variables from which a derivative reaches a wanted result.
 
-    What is only compared, stopped or rounded is not among them.  Loops, branches and custom rules are taken whole, which errs on the side of too many.
+    What is only compared, stopped or rounded is not among them: JAX has no cotangent there, not even a zero that could meet an infinity further up.  Custom
+    rules and `while_loop`s are taken whole, which errs on the side of too many.
     """
     found = _differentiable(jaxpr.outvars, wanted)
     for eqn in reversed(jaxpr.eqns):
@@ -32,10 +35,27 @@ def reaching_inputs(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> list[bool]:
     return [var in found for var in jaxpr.invars]
 
 
-def _operands(eqn: core.JaxprEqn, results: Sequence[bool]) -> Sequence[bool]:
-    if eqn.primitive is primitives.jit_p:
-        return reaching_inputs(eqn.params["jaxpr"].jaxpr, results)
+def _operands(eqn: core.JaxprEqn, results: list[bool]) -> list[bool]:
+    if eqn.primitive in _CALLS:
+        called = eqn.params[_CALLS[eqn.primitive]]
+        return reaching_inputs(getattr(called, "jaxpr", called), results)
+    if eqn.primitive is primitives.cond_p:
+        branches = [reaching_inputs(branch.jaxpr, results) for branch in eqn.params["branches"]]
+        return [False, *map(any, zip(*branches))]
+    if eqn.primitive is primitives.scan_p:
+        return _scan_operands(eqn, results)
     return [True] * len(eqn.invars)
+
+
+def _scan_operands(eqn: core.JaxprEqn, results: list[bool]) -> list[bool]:
+    body, constants, carried = eqn.params["jaxpr"].jaxpr, eqn.params["num_consts"], eqn.params["num_carry"]
+    carry, stacked = results[:carried], results[carried:]
+    while True:
+        inputs = reaching_inputs(body, [*carry, *stacked])
+        grown = [a or b for a, b in zip(carry, inputs[constants:])]
+        if grown == carry:
+            return [*inputs[:constants], *carry, *inputs[constants + carried :]]
+        carry = grown
 
 
 def _differentiable(atoms, flags) -> set[core.Var]:
