@@ -5,7 +5,12 @@ A metagrad module holds a small set of functions with fixed names and argument g
     @step     (state, meta, batch)            -> (state', aux)
     @outer    (state, outer arguments)        -> (value, outer aux)
     @update   (state, meta, batch, inner)     -> (state', aux)          after `cut`; "inner" are the inner gradients' results
+    @inputs_i (state, meta, batch, inner)     -> operands of loss i     after `cut`; "inner" of the gradients before the i-th
     @inner    (state, meta, batch)            -> (inner)                after `cut`
+    @loss_i   operands                        -> (value, aux)
+    @step_vjp (state, meta, batch, inner, cotangents of state') -> cotangents       after `differentiate`; of the active operands
+    @outer_vjp(state, outer arguments)        -> (value, outer aux, cotangents)     after `differentiate`
+    @metagradient                             -> the results            after `schedule`
     @prints   (state, meta, batch)            -> ()                     if the step prints
     @outer_prints (state, outer arguments)    -> ()                     if the outer function prints
 

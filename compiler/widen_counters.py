@@ -4,7 +4,7 @@
 ->
     while (%i = %zero : tensor<i64>) cond { compare LT, %i, %n } do { %j = convert %i : tensor<i32> ...; %next = add %i, %one : tensor<i64> }
 
-Constants are written anew in 64 bits, not converted: Enzyme wants to see the number of turns.  Loops without a counter (counters.py) are left alone; the capability table does not list them as proven, so Enzyme never sees them.
+Constants are written anew in 64 bits, not converted: Enzyme wants to see the number of turns.  Loops without a counter (counters.py) are left alone; the capability table does not list them as proven, so Enzyme never differentiates them.
 """
 
 from __future__ import annotations

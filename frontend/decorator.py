@@ -43,7 +43,7 @@ class TrainStep:
           check_nans: what a NaN in the result does. None (the default): a RuntimeWarning, once for each compiled program, that names the leaf, the step and where a
             root of zero was taken; reading one boolean of the result is its cost, and one more training run if there is a NaN. True: a FloatingPointError that
             says at which step of the reversal the NaN first appeared; that search keeps every state. False: nothing, and the call does not wait for the
-            result. Under `jax.jit` nothing is checked.
+            result. Under `jax.jit` nothing is checked, and True warns that it is not.
 
         Returns:
           A callable `mg(state0, meta, batches, *outer_args) -> Result(value, grad, state)`.

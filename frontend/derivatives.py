@@ -6,6 +6,9 @@ Enzyme differentiates StableHLO, where custom rules are gone.  So every function
     jax-reverse   JAX makes the backward pass when the function is traced, Enzyme the forward mode over it (the mixed-mode product of an inner gradient).
     jax-mixed     JAX makes both, forward over reverse. The gradient is a true gradient, so the product is symmetric.
     jax           JAX makes both, reverse over reverse: a custom rule need not be the true derivative, and then the mixed-mode rule does not hold.
+    nested-mixed  the gradient stands in a loop or a branch; as jax-mixed, by the rules of inner_gradient.py, as part of the update.
+    nested-jax    the same, as jax.
+    expanded      the step has no `metagrad.grad`.
 
 "jax" is the meaning itself, and so never wrong; the others are faster.
 
@@ -23,7 +26,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax._src import core, source_info_util
-from jax._src.callback import io_callback_p, pure_callback_p
+from jax._src.callback import pure_callback_p
 from jax.extend.core import primitives
 
 from metagrad.frontend import capabilities
@@ -33,8 +36,8 @@ from metagrad.frontend.sites import Site
 
 MODES = ("auto", "enzyme", "jax")
 
-_WITHOUT_REVERSE = {primitive.name for primitive in (primitives.while_p, pure_callback_p, io_callback_p)}
-"""Primitives that JAX cannot differentiate in reverse."""
+_WITHOUT_REVERSE = {primitives.while_p.name: "while_loop", pure_callback_p.name: "callback"}
+"""Primitives that JAX cannot differentiate in reverse, and a word of what it says of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -224,6 +227,6 @@ def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
     try:
         yield
     except (TypeError, ValueError, NotImplementedError) as error:
-        suspects = [item for item in capabilities.unproven(jaxpr, "reverse", active) if item.primitive in _WITHOUT_REVERSE]
+        suspects = [item for item in capabilities.unproven(jaxpr, "reverse", active) if _WITHOUT_REVERSE.get(item.primitive, "?") in str(error)]
         places = "".join(f"\n  {item.primitive} ({item.source})" for item in suspects)
         raise NotImplementedError(f"JAX cannot differentiate {label}, and the metagradient needs its derivative:\n  {error}{places}") from error

@@ -85,9 +85,9 @@ class Signature:
 class Lowered:
     """A metagradient lowered for given shapes. Made by `Metagradient.lower`."""
 
-    def __init__(self, signature: Signature, plan: Plan, decisions: list[Decision], texts, program, diagnose):
+    def __init__(self, signature: Signature, plan: Plan, decisions: list[Decision], texts, program, diagnose, check_nans: bool | None):
         self._signature, self._plan, self._decisions = signature, plan, decisions
-        self._texts, self._program, self._diagnose = texts, program, diagnose
+        self._texts, self._program, self._diagnose, self._check_nans = texts, program, diagnose, check_nans
         self._compiled: Compiled | None = None
 
     @property
@@ -123,7 +123,7 @@ class Lowered:
         """Compiles with XLA, once."""
         if self._compiled is None:
             compiled = jax.jit(self._checked).lower(*self._signature.inputs).compile()
-            self._compiled = Compiled(self._signature, self._program, compiled, self._plan, self._diagnose)
+            self._compiled = Compiled(self._signature, self._program, compiled, self._plan, self._diagnose, self._check_nans)
         return self._compiled
 
     def _checked(self, *inputs):
@@ -139,9 +139,9 @@ class Lowered:
 class Compiled:
     """A compiled metagradient: call it with arguments of the shapes that it was lowered for."""
 
-    def __init__(self, signature: Signature, program, compiled, plan: Plan, diagnose):
+    def __init__(self, signature: Signature, program, compiled, plan: Plan, diagnose, check_nans: bool | None):
         self._signature, self._program, self._xla = signature, program, compiled
-        self._diagnose = diagnose
+        self._diagnose, self._check_nans = diagnose, check_nans
         self.plan = plan
 
     def __call__(self, state0: Any, meta: Any, batches: Any, *outer_args: Any):
@@ -159,6 +159,9 @@ class Compiled:
         return result
 
     def _call_traced(self, arrays: list) -> list:
+        if self._check_nans:
+            message = "check_nans=True checks nothing under jax.jit, where there are no values yet. Call the metagradient outside of it."
+            warnings.warn(message, stacklevel=_users_level())
         try:
             return self._program.call(*arrays)
         except NotImplementedError as error:
@@ -284,7 +287,7 @@ def lower(
     elif check_nans is None:
         trees = {"state": signature.state, "meta": signature.meta, "batches": signature.batches, "outer_args": signature.outer}
         diagnose = nan_warning.warning(traced.jaxpr, traced_outer.jaxpr, trees, active, wrt, single, has_aux)
-    return Lowered(signature, plan, decisions, texts, program, diagnose)
+    return Lowered(signature, plan, decisions, texts, program, diagnose, check_nans)
 
 
 def _users_level() -> int:

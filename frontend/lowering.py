@@ -1,7 +1,7 @@
 """From jaxprs to one MLIR module that keeps JAX's derivative semantics: the `traced` stage.
 
 One lowering by JAX, with its rules overridden where the derivative would be lost: an inner gradient becomes a custom call that names its loss, and
-the table's overrides (capabilities.py) keep what JAX's derivative is.  What comes out is renamed and raised; see compiler/functions.py for the functions a
+the table's overrides (capabilities/) keep what JAX's derivative is.  What comes out is renamed and raised; see compiler/functions.py for the functions a
 metagrad module holds.
 """
 

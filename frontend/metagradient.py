@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import warnings
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -104,8 +103,6 @@ class Metagradient:
           FloatingPointError: with `check_nans=True`, the gradient has a NaN; the message names the leaf and the step.
         """
         arguments = (state0, meta, batches, outer_args)
-        if self._check_nans and any(isinstance(leaf, jax.core.Tracer) for leaf in jax.tree.leaves(arguments)):
-            warnings.warn("check_nans=True checks nothing under jax.jit, where there are no values yet. Call the metagradient outside of it.", stacklevel=2)
         key = _key(arguments)
         if key not in self._compiled:
             self._compiled[key] = self.lower(state0, meta, batches, *outer_args).compile()

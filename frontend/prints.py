@@ -18,6 +18,7 @@ from jax._src.callback import io_callback_p
 from jax._src.debugging import debug_callback_p, debug_effect, debug_print_p
 from jax._src.interpreters import mlir
 from jax._src.interpreters import partial_eval as pe
+from jax._src.state.types import RefEffect
 from jax.extend.core import Primitive, jaxpr_as_fun
 
 from metagrad.frontend.exact_lowerings import values
@@ -43,10 +44,17 @@ def check_effects(jaxpr: core.ClosedJaxpr, what: str) -> None:
 
     Raises:
       TypeError: there is one; the message calls the function `what` and has the user's line.
+      NotImplementedError: it is one on a mutable reference, which JAX would differentiate.
     """
-    lines = [f"{eqn.primitive.name} at {source_info_util.summarize(eqn.source_info)}" for eqn in _other_effects(jaxpr.jaxpr)]
-    if lines:
-        raise _refusal(what, lines)
+    found = list(_other_effects(jaxpr.jaxpr))
+    line = lambda eqn: f"{eqn.primitive.name} at {source_info_util.summarize(eqn.source_info)}"
+    if references := [line(eqn) for eqn in found if eqn.primitive.name == "new_ref" or any(isinstance(effect, RefEffect) for effect in eqn.effects)]:
+        raise NotImplementedError(
+            f"{what} uses a mutable reference (jax.new_ref): {'; '.join(dict.fromkeys(references))}. metagrad does not differentiate through references; "
+            "pass the values on, as a lax.scan does its carry."
+        )
+    if found:
+        raise _refusal(what, list(map(line, found)))
 
 
 def _other_effects(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:

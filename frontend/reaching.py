@@ -10,7 +10,8 @@ from jax.extend.core import primitives
 from metagrad.frontend.capabilities import WITHOUT_DERIVATIVE
 from metagrad.frontend.exact_lowerings.values import is_complex, is_float
 
-_ENDS = {primitives.stop_gradient_p, *WITHOUT_DERIVATIVE}
+ENDS = {primitives.stop_gradient_p, *WITHOUT_DERIVATIVE}
+"""Primitives through which no derivative passes."""
 
 _CALLS = {primitives.jit_p: "jaxpr", primitives.closed_call_p: "call_jaxpr", primitives.remat_p: "jaxpr"}
 
@@ -24,7 +25,7 @@ def reaching(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> set[core.Var]:
     found = _differentiable(jaxpr.outvars, wanted)
     for eqn in reversed(jaxpr.eqns):
         results = [var in found for var in eqn.outvars]
-        if any(results) and eqn.primitive not in _ENDS:
+        if any(results) and eqn.primitive not in ENDS:
             found |= _differentiable(eqn.invars, _operands(eqn, results))
     return found
 

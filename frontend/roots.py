@@ -20,7 +20,7 @@ from jax.extend.core import primitives as P
 
 from metagrad.frontend import capabilities, sites
 from metagrad.frontend.inner_gradient import grad_p
-from metagrad.frontend.reaching import reaching
+from metagrad.frontend.reaching import ENDS, reaching
 
 ROOTS = {P.sqrt_p, P.rsqrt_p, P.cbrt_p, P.pow_p, P.log_p}
 """Their values may be finite where their derivatives are not. What is looked at is the first operand."""
@@ -129,7 +129,7 @@ class Watched:
 
 def _origins(eqn, origins) -> list[frozenset[str]]:
     """What the results of an equation are computed from, along paths that carry a derivative."""
-    if eqn.primitive is P.stop_gradient_p or not any(origins):
+    if eqn.primitive in ENDS or not any(origins):
         return [frozenset()] * len(eqn.outvars)
     everything = frozenset().union(*origins)
     each = [everything] * len(eqn.outvars)

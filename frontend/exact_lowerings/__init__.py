@@ -3,14 +3,14 @@
 Enzyme differentiates an op by its own rule, and in places that rule is not JAX's: at ties of `max` it picks a
 side where JAX halves, at `sqrt(0)` it has 0 where JAX has infinity, `sigmoid(-100)` is lowered by JAX to `1 / (1 + exp(100))`
 and has a NaN for a derivative, `sort` has none. Each function here computes the same value from ops whose derivatives compose
-to JAX's rule, at first and second order. `capabilities.py` says which primitive uses which; tests/capabilities/ holds the evidence.
+to JAX's rule, at first and second order. `capabilities/table.py` says which primitive uses which; tests/capabilities/ holds the evidence.
 
     values.py       a value apart from its derivative: the devices that the others use
     choices.py      select, max, min, clamp, reduce_max
     singular.py     negative powers, logistic
-    orderings.py    sort, top_k, argmax
+    orderings.py    sort, top_k
     indexing.py     gather, scatter
-    prefixes.py     cumsum and its kin, products, negative padding
+    prefixes.py     cumsum and its kin, products, negative padding, sums over an axis of vmap
     windows.py      reduce_window, select_and_scatter_add
     contractions.py dot_general and convolutions of mixed types
     jaxs_rules.py   JAX's own rule of a primitive or of a custom function, lowered beside its value

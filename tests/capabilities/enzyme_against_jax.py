@@ -1,4 +1,4 @@
-"""Differentiates the cases of `cases.py` with Enzyme and with JAX, and compares, edge values included.
+"""Differentiates the cases in cases/ with Enzyme and with JAX, and compares, edge values included.
 
 Reads a JSON list of `[case name, dtype]` from standard input and writes one JSON line with, per pair, the list of
 differences found. It is a program of its own because Enzyme may abort the process that calls it:

@@ -244,6 +244,19 @@ def test_side_effects(name):
     refused(TypeError, whose, does, what, "test_bad_input.py", "several times", remedy, step=step, outer=outer)
 
 
+def in_place(value):
+    reference = jax.new_ref(value)
+    reference[...] = reference[...] ** 2
+    return reference[...]
+
+
+@pytest.mark.parametrize("place", ["step", "loss"])
+def test_mutable_references(place):
+    step = {"step": lambda s, z, x: in_place(s) * z, "loss": lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(in_place(w) * z))(s)}[place]
+    refused(NotImplementedError, {"step": "the training step", "loss": "the loss <lambda>"}[place], "uses a mutable reference (jax.new_ref)", "new_ref at", "test_bad_input.py",
+            "pass the values on", step=step)
+
+
 # --- Schedules ----------------------------------------------------------------------------------------------------
 
 

@@ -107,3 +107,7 @@ def test_under_jit_it_says_that_nothing_is_checked():
     with pytest.warns(UserWarning, match="check_nans=True checks nothing under jax.jit") as warned:
         gradient = jax.jit(lambda z: mg(jnp.ones(2), z, jnp.arange(2)).grad)(1.0)
     assert jnp.isnan(gradient) and warned[0].filename == __file__
+    compiled = mg.lower(jnp.ones(2), 1.0, jnp.arange(2)).compile()
+    with pytest.warns(UserWarning, match="check_nans=True checks nothing under jax.jit") as warned:
+        jax.jit(lambda z: compiled(jnp.ones(2), z, jnp.arange(2)).grad)(1.0)
+    assert warned[0].filename == __file__
