@@ -19,6 +19,7 @@ from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler import functions, zeros
+from metagrad.compiler.matching import splat
 
 IGNORE = "enzyme.ignore_derivatives"
 HELD = "metagrad.held"
@@ -64,17 +65,17 @@ def erase(module: ir.Module) -> None:
             op.results[0].replace_all_uses_with(op.operands[0])
             op.operation.erase()
     for function in _functions(module):
-        zeros.run(functions.body(function), _is_anchored_difference)
+        zeros.run(functions.body(function), _is_zero)
     for op in _ops(module):
         if _is_mark(op):
             op.results[0].replace_all_uses_with(op.operands[0])
             op.operation.erase()
 
 
-def _is_anchored_difference(op: ir.OpView) -> bool:
-    """Whether the op is `anchored(d) - d` or `d - anchored(d)`."""
+def _is_zero(op: ir.OpView) -> bool:
+    """Whether the op is `anchored(d) - d` or `d - anchored(d)`, or what a simplifier makes of these for the constant zero, `anchored(0)`."""
     if op.operation.name != "stablehlo.subtract":
-        return False
+        return _is_mark(op, ANCHORED) and splat(op.operands[0]) == 0
     left, right = op.operands
     return _is_anchor_of(left, right) or _is_anchor_of(right, left)
 
