@@ -21,6 +21,10 @@ class TrainStep:
         """One plain training step; `jit`, `vmap`, `jax.grad` and `lax.scan` work on it as on the undecorated function."""
         return self._step(state, meta, batch)
 
+    def __get__(self, instance: Any, owner: type | None = None) -> TrainStep:
+        """Of a decorated method, the step of one object; as for any function, `self` is bound."""
+        return self if instance is None else TrainStep(self._step.__get__(instance, owner), self._has_aux, self._ad)
+
     def metagradient(
         self,
         outer: Callable,

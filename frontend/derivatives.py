@@ -31,7 +31,7 @@ from jax.extend.core import primitives
 
 from metagrad.frontend import capabilities
 from metagrad.frontend.capabilities import is_float
-from metagrad.frontend.inner_gradient import expanded, floats, grad_p, has_true_gradient, product, pull
+from metagrad.frontend.inner_gradient import expanded, floats, grad_p, has_true_gradient, product, product_p, pull
 from metagrad.frontend.sites import Site
 
 MODES = ("auto", "enzyme", "jax")
@@ -143,7 +143,7 @@ def _recomputations(jaxpr: core.Jaxpr) -> list[str]:
 
 def _reasons(missing) -> tuple[str, ...]:
     def reason(name, line, why):
-        what = "an inner gradient in a loop, a branch or another function" if name == grad_p.name else f"{name}: {why}"
+        what = "an inner gradient in a loop, a branch or another function" if name in (grad_p.name, product_p.name) else f"{name}: {why}"
         return f"{what} ({line})" if line else what
 
     return tuple(dict.fromkeys(reason(*item) for item in missing))

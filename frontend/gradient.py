@@ -98,29 +98,40 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         return by_jax(*args, **kwargs)
     chosen_set = {i % len(args) for i in chosen}
     leaves, tree = jax.tree.flatten((args, kwargs))
+    # The argument of each leaf: a position or a keyword.
     owner = [
-        path[1].idx if path[0].idx == 0 else None for path, _ in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]
+        path[1].idx if path[0].idx == 0 else path[1].key for path, _ in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]
     ]
-    traced = [i for i, leaf in enumerate(leaves) if _is_array(leaf)]
     differentiated = [i for i, arg in enumerate(owner) if arg in chosen_set]
+    # The others stay what they are, as in JAX: a flag, a number of layers or a NumPy mask may decide what the loss computes.
+    traced = [i for i, leaf in enumerate(leaves) if i in differentiated or isinstance(leaf, jax.Array) or hasattr(leaf, "__jax_array__")]
     if any(not _can_differentiate(leaves[i], allow_int) for i in differentiated):
         return by_jax(*args, **kwargs)
-    aux_tree, aux_others = None, []
+    aux_tree, aux_others, is_scalar = None, [], True
 
-    def flat(*arrays):
-        nonlocal aux_tree, aux_others
+    # Under the loss's own name and with its arguments' names, which JAX's errors speak of.
+    @functools.wraps(fun)
+    def flat(*arguments, **keywords):
+        nonlocal aux_tree, aux_others, is_scalar
         filled = list(leaves)
-        for i, array in zip(traced, arrays):
+        for i, array in zip(traced, jax.tree.leaves((arguments, keywords))):
             filled[i] = array
         filled_args, filled_kwargs = jax.tree.unflatten(tree, filled)
         out = fun(*filled_args, **filled_kwargs)
         value, aux = out if has_aux else (out, ())
+        is_scalar = _is_array(value)
         aux_leaves, aux_tree = jax.tree.flatten(aux)
         aux_others = [_ARRAY if _is_array(leaf) else leaf for leaf in aux_leaves]
-        return [value, *filter(_is_array, aux_leaves)]
+        return [value if is_scalar else 0.0, *filter(_is_array, aux_leaves)]
+
+    def of(argument):
+        return [leaves[i] for i in traced if owner[i] == argument]
 
     try:
-        jaxpr = jax.make_jaxpr(flat)(*(leaves[i] for i in traced))
+        jaxpr = jax.make_jaxpr(flat)(*map(of, range(len(args))), **{name: of(name) for name in kwargs})
+    except jax.errors.JAXTypeError:
+        # Of a traced value that must be known. JAX's own would speak of the step around the loss.
+        raise
     except (TypeError, ValueError):
         # A loss that does not return (scalar, aux), say: JAX's error is the better one.
         by_jax(*args, **kwargs)
@@ -130,7 +141,7 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         # A collective over an axis of the user's vmap around us; one over devices is refused where the step is checked.
         return by_jax(*args, **kwargs)
     prints.check_effects(jaxpr, f"the loss {_label(fun)}")
-    if value.shape or not jax.numpy.issubdtype(value.dtype, np.floating):
+    if not is_scalar or value.shape or not jax.numpy.issubdtype(value.dtype, np.floating):
         return by_jax(*args, **kwargs)
     if any(jax.numpy.issubdtype(aval.dtype, np.complexfloating) for aval in (*jaxpr.in_avals, *jaxpr.out_avals, *map(core.typeof, jaxpr.consts))):
         # The compiler's rules for an inner gradient are for real operands and results.

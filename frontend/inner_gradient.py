@@ -144,7 +144,7 @@ def _jvp(primals, tangents, **params):
     results = grad_p.bind(*primals, **params)
     moving = tuple(i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero))
     moved = iter(product_p.bind(*primals, *(tangents[i] for i in moving), moving=moving, jaxpr=params["jaxpr"], wrt=params["wrt"]))
-    return results, [next(moved) if is_float(core.typeof(r)) else ad.Zero.from_primal_value(r) for r in results]
+    return results, [next(moved) if is_float(core.typeof(r)) else ad.Zero(core.typeof(r).to_tangent_aval()) for r in results]
 
 
 def _moved(function, primals, tangents):

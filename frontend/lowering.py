@@ -85,7 +85,15 @@ def lower(
         return [_jitted(f"metagrad_{name}", pieces[name])(*group) for name, group in zip(names, groups)]
 
     traced = jax.jit(program, keep_unused=True).trace(*(pieces[name].in_avals for name in names))
-    lowered = traced.lower(_private_parameters=mlir.LoweringParameters(override_lowering_rules=rules))
+    try:
+        lowered = traced.lower(_private_parameters=mlir.LoweringParameters(override_lowering_rules=rules))
+    except TypeError as error:
+        if "No constant handler" not in str(error) or "Tracer" not in str(error):
+            raise
+        raise TypeError(
+            "a traced value is used outside of the function that it belongs to: by a jax.custom_jvp or custom_vjp function that closes over it, or because a loss "
+            "stored it in a list or an attribute. Pass it as an argument, or return it as aux. (jax.jit of the step meets the same.)"
+        ) from error
     module = lowered.compiler_ir("stablehlo")
     module.context.allow_unregistered_dialects = True
     with module.context, ir.Location.unknown():

@@ -6,6 +6,7 @@ Every error names the user's argument and the leaf's path, and says what to do.
 from __future__ import annotations
 
 import dataclasses
+import functools
 import os
 from collections.abc import Callable
 from typing import Any
@@ -67,9 +68,10 @@ STEP = "the training step"
 def _trace_step(step, state, meta, batch, has_aux, compiling=True):
     described = {}
 
-    def flat(*arrays):
-        first, second = len(state.leaves), len(state.leaves) + len(meta.leaves)
-        result = step(state.rebuild(arrays[:first]), meta.rebuild(arrays[first:second]), batch.rebuild(arrays[second:]))
+    # Under the step's own name and with its arguments' names, which JAX's errors speak of.
+    @functools.wraps(step)
+    def flat(*trees):
+        result = step(*(tree.rebuild(arrays) for tree, arrays in zip((state, meta, batch), trees)))
         if has_aux and not (isinstance(result, tuple) and len(result) == 2):
             raise ValueError(
                 "the step was decorated with has_aux=True, so it must return (new_state, aux); "
@@ -80,8 +82,7 @@ def _trace_step(step, state, meta, batch, has_aux, compiling=True):
         return described["state"].arrays(new_state) + described["aux"].arrays(aux)
 
     with TRACING(compiling), one_device.tracing(STEP):
-        avals = [leaf.aval for tree in (state, meta, batch) for leaf in tree.leaves]
-        jaxpr = jax.make_jaxpr(flat)(*avals)
+        jaxpr = jax.make_jaxpr(flat)(*([leaf.aval for leaf in tree.leaves] for tree in (state, meta, batch)))
     return jaxpr, described["state"], described["aux"]
 
 
@@ -182,9 +183,9 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
     described = {}
     name = getattr(outer, "__name__", "outer")
 
-    def flat(*arrays):
-        split = len(state.leaves)
-        result = outer(state.rebuild(arrays[:split]), *arguments.rebuild(arrays[split:]))
+    @functools.wraps(outer)
+    def flat(final, *given):
+        result = outer(state.rebuild(final), *arguments.rebuild(jax.tree.leaves(given)))
         if has_aux and not (isinstance(result, tuple) and len(result) == 2):
             raise ValueError(f"metagradient(has_aux=True): `{name}` must return (value, aux); it returned {_kind(result)}")
         value, aux = result if has_aux else (result, ())
@@ -202,8 +203,8 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
 
     def trace(compiling: bool):
         with TRACING(compiling), one_device.tracing(what):
-            avals = [leaf.aval for tree in (state, arguments) for leaf in tree.leaves]
-            return jax.make_jaxpr(flat)(*avals)
+            final, given = ([leaf.aval for leaf in tree.leaves] for tree in (state, arguments))
+            return jax.make_jaxpr(flat)(final, *given)
 
     jaxpr = trace(True)
     return TracedOuter(_silent(jaxpr, what), prints.prints(jaxpr), lambda: _prints(trace(False), what), described["aux"])

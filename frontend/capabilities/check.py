@@ -104,6 +104,8 @@ def _equation(eqn, inputs, walk):
         return CALLS[primitive](eqn, inputs, walk, unknown)
     if any(is_complex(v.aval) for v in (*eqn.invars, *eqn.outvars)):
         return unknown("complex numbers")
+    if any(is_float(v.aval) and v.aval.dtype.itemsize < 2 for v in (*eqn.invars, *eqn.outvars)):
+        return unknown("floats of 8 bits or fewer")
     if primitive is P.custom_jvp_call_p:
         function = true_rule(eqn.params)
         if function is None or eqn.params["symbolic_zeros"]:

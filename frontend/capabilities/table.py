@@ -109,8 +109,8 @@ BY_RULE = [
 ]
 
 NOT_ENZYME = dict.fromkeys(
-    [P.cholesky_p, P.lu_p, P.qr_p, P.eig_p, P.triangular_solve_p, P.linear_solve_p, P.tridiagonal_solve_p],
-    "computed by LAPACK, of which Enzyme has no derivative") | {P.fft_p: "complex numbers"}
+    [P.cholesky_p, P.lu_p, P.qr_p, P.eig_p, P.triangular_solve_p, P.tridiagonal_solve_p],
+    "computed by LAPACK, of which Enzyme has no derivative") | {P.fft_p: "complex numbers", P.linear_solve_p: "its derivative is another solve, which JAX sets up"}
 
 AT_INFINITY = "second order is NaN where an operand is infinite and JAX has 0"
 

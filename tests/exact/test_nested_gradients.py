@@ -46,6 +46,26 @@ def test_accumulation_over_microbatches():
     assert "loss (runs.py:" in lowered.explain() and "forward over reverse" in lowered.explain()
 
 
+PLACES = {
+    "scan": lambda g, w: lax.scan(lambda total, scale: (total + g(w * scale), None), 0 * w, jnp.arange(1.0, 3.0))[0],
+    "branch": lambda g, w: lax.cond(w[0] < 5, g, lambda w: w, w),
+    "gradient": lambda g, w: metagrad.grad(lambda w: jnp.sum(g(w) ** 3))(w),
+    "checkpoint": lambda g, w: jax.checkpoint(g)(w),
+    "jvp": lambda g, w: jax.jvp(g, (w,), (jnp.cos(w),))[1],
+}
+
+
+@pytest.mark.parametrize("place", PLACES)
+def test_aux_that_is_no_float(place):
+    """Counts of batch statistics, keys of dropout, masks of right answers."""
+
+    def step(w, z, x):
+        loss = lambda w: (jnp.sum((w * x - z) ** 2), (w > x, jnp.argmax(w), jax.random.key(0)))
+        return w - 0.1 * PLACES[place](lambda w: metagrad.grad(loss, has_aux=True)(w)[0], w)
+
+    assert_exact(metagrad.compile(step), jnp.sum, EVERYTHING, jnp.asarray([0.3, -0.7]), jnp.asarray(0.5), jnp.arange(6.0).reshape(3, 2))
+
+
 def test_accumulation_with_value_and_aux():
     """The scan carries the loss's value and its auxiliary result beside the gradient, and the step reads all three."""
 

@@ -19,6 +19,13 @@ def with_aux(x, y):
     return function(x, y), {"x": x * 2, "name": "aux"}
 
 
+def layers(x, count, train=False):
+    """What is computed depends on arguments that are no arrays."""
+    for _ in range(count):
+        x = jnp.sin(x)
+    return jnp.sum(x) if train else jnp.sum(x**2)
+
+
 CALLS = {
     "first argument": (function, {}, (X, Y), {}),
     "second argument": (function, {"argnums": 1}, (X, Y), {}),
@@ -36,6 +43,11 @@ CALLS = {
     "a float": (lambda x: x**3, {}, (2.0,), {}),
     "a numpy array": (function, {}, (np.asarray(X), Y), {}),
     "a loss in f32 of bf16": (lambda x: jnp.sum(x.astype(jnp.float32) ** 2), {}, (X.astype(jnp.bfloat16),), {}),
+    "a flag and a count": (layers, {}, (X, 2), {"train": True}),
+    "a NumPy mask": (lambda x, keep: jnp.sum(x[keep] ** 2), {}, (X, np.asarray([True, False])), {}),
+    "a shape": (lambda x, shape: jnp.sum(x.reshape(shape) @ X[:1]), {}, (X, (2, 1)), {}),
+    "a static argument": (jax.jit(layers, static_argnums=1), {}, (X, 3), {}),
+    "a whole exponent": (lambda x, n: jnp.sum(x**n), {}, (jnp.zeros(2), 1), {}),
     "none in the tree": (lambda x, y: jnp.sum(x["w"] ** 2 * y["a"]), {}, ({"w": X, "empty": None}, Y), {}),
     "no dependence": (lambda x: jnp.asarray(1.0), {}, (X,), {}),
 }
@@ -66,17 +78,13 @@ def test_inside(name):
     seen = {}
 
     def step(s, z, b):
-        moved = jax.tree.map(lambda leaf: leaf + 0 * s.astype(jnp.result_type(leaf)) if _number(leaf) else leaf, args)
+        moved = jax.tree.map(lambda leaf: leaf + 0 * s.astype(jnp.result_type(leaf)) if isinstance(leaf, (jax.Array, float)) else leaf, args)
         for name, module in (("ours", metagrad), ("theirs", jax)):
             seen[name] = jax.tree.map(_described, module.value_and_grad(f, **options)(*moved, **kwargs))
         return s
 
     metagrad.compile(step).metagradient(lambda s: s, "state").lower(jnp.asarray(1.0), None, jnp.arange(1))
     assert seen["ours"] == seen["theirs"]
-
-
-def _number(leaf):
-    return not isinstance(leaf, str)
 
 
 def _described(leaf):
@@ -103,6 +111,9 @@ REFUSED = {
     "a vector": (lambda x: x, {}, (X,), TypeError, "scalar-output functions"),
     "an integer result": (lambda x: jnp.sum(x).astype(int), {}, (X,), TypeError, "real-valued outputs"),
     "argnums too large": (lambda x: jnp.sum(x), {"argnums": 1}, (X,), TypeError, "argnums=1 requires at least 2 positional arguments"),
+    "a pair": (lambda x: (jnp.sum(x), 1.0), {}, (X,), TypeError, "scalar-output functions"),
+    "a list of one": (lambda x: [jnp.sum(x)], {}, (X,), TypeError, "scalar-output functions"),
+    "nothing": (lambda x: None, {}, (X,), TypeError, "scalar-output functions. Output was None"),
     "no aux": (lambda x: jnp.sum(x), {"has_aux": True}, (X,), TypeError, "two-element tuple"),
 }
 
@@ -117,3 +128,37 @@ def test_what_jax_refuses_is_refused_with_its_message(name, inside):
             step.metagradient(jnp.sum, "state").lower(X, None, jnp.arange(1))
         else:
             metagrad.grad(f, **options)(*args)
+
+
+@pytest.mark.parametrize("where", ["step", "loss", "outer"])
+def test_an_error_names_the_users_function_and_argument(where):
+    """What JAX says of a traced value that is not known speaks of the user's code, not of ours."""
+
+    def branching(w, z, batch):
+        return jnp.sum(w * z) if batch[0] > 0 else jnp.sum(w)
+
+    def step(w, z, batch):
+        return w - (branching(w, z, batch) if where == "step" else metagrad.grad(branching if where == "loss" else lambda w: jnp.sum(w))(w, *[z, batch][: 2 * (where == "loss")]))
+
+    def outer(final, target):
+        return jnp.sum(final) if where == "outer" and target > 0 else jnp.sum(final)
+
+    with pytest.raises(jax.errors.TracerBoolConversionError) as error:
+        metagrad.compile(step).metagradient(outer).lower(X, 0.5, jnp.ones((3, 2)), 1.0)
+    name, argument = {"step": ("step", "batch"), "loss": ("branching", "batch"), "outer": ("outer", "target")}[where]
+    assert f"the function {name} at {__file__}" in str(error.value) and f"the value of the argument {argument}" in str(error.value)
+
+
+@pytest.mark.parametrize("how", ["a rule", "a list"])
+def test_traced_values_outside_of_their_function(how):
+    kept = []
+
+    def loss(w, z):
+        kept.append(w * 2)
+        rule = jax.custom_jvp(lambda x: x * z)
+        rule.defjvps(lambda t, y, x: 3.0 * t)
+        return jnp.sum(rule(w) if how == "a rule" else w * z)
+
+    step = metagrad.compile(lambda w, z, batch: w - metagrad.grad(lambda w: loss(w, z))(w) + (kept[-1] if how == "a list" else 0))
+    with pytest.raises(TypeError, match="a traced value is used outside of the function that it belongs to.*Pass it as an argument"):
+        step.metagradient(jnp.sum).lower(X, 0.5, jnp.ones((3, 2)))

@@ -74,6 +74,17 @@ def test_several_devices(name, where):
         metagrad.compile(step).metagradient(jnp.sum).lower(W, Z, XS)
 
 
+def test_a_mean_of_gradients_over_one_device():
+    """Data parallel training as it is written for many: the gradient inside, the collective around it."""
+
+    def step(mean):
+        return lambda w, z, x: w - 0.1 * mean(lambda w, x: metagrad.grad(lambda w: jnp.sum(jnp.tanh(w * x * z)))(w))(w, x)
+
+    sharded = lambda f: jax.shard_map(lambda w, x: lax.pmean(f(w, x), "d"), mesh=ONE, in_specs=(P(), P()), out_specs=P(), check_vma=False)
+    result = lambda mean: metagrad.compile(step(mean)).metagradient(jnp.sum)(W, Z, XS).grad
+    np.testing.assert_allclose(result(sharded), result(lambda f: f), rtol=1e-6)
+
+
 @pytest.mark.parametrize("where", ["step", "loss"])
 @pytest.mark.parametrize("name", [*ASKING, "vmap"])
 def test_one_device(name, where):

@@ -71,6 +71,20 @@ def test_a_method_can_be_decorated_when_bound():
     assert mg(jnp.ones(2), 1.0, jnp.ones((2, 2))).grad.shape == ()
 
 
+def test_a_method_can_be_decorated():
+    class Trainer:
+        rate = 0.25
+
+        @metagrad.compile
+        def step(self, w, z, x):
+            return w - self.rate * metagrad.grad(lambda w: jnp.sum((w - x * z) ** 2))(w)
+
+    trainer = Trainer()
+    np.testing.assert_allclose(trainer.step(jnp.ones(2), 1.0, jnp.zeros(2)), 0.5 * jnp.ones(2))
+    assert trainer.step.metagradient(jnp.sum)(jnp.ones(2), 1.0, jnp.ones((2, 2))).grad.shape == ()
+    assert isinstance(Trainer.step, metagrad.TrainStep)
+
+
 @pytest.mark.parametrize("bad", [3, "step", None.__class__()])
 def test_what_is_no_function(bad):
     if bad is None:

@@ -11,6 +11,8 @@ for name in "add sub mul div max min atan2 rem".split():
 elementwise("pow", lax.pow, FINITE, [e for e in MILD if np.isfinite(e)])
 elementwise("pow, constant exponent", lambda x: x**2.5, EDGES, proves="pow")
 elementwise("pow, constant base", lambda x: lax.pow(lax.full_like(x, 0.9), x), EDGES, proves="pow")
+elementwise("pow, base 0", lambda x: jnp.power(0.0, x), FINITE, proves="pow")
+elementwise("pow, exponent 0", lambda x: jnp.power(x, jnp.zeros((), x.dtype)), FINITE, proves="pow")
 elementwise("logaddexp", jnp.logaddexp, *[[e for e in MILD if abs(e) != 100]] * 2, proves="activations")
 elementwise("clamp", lax.clamp, *[[0.0, 1.0, -1.0, 0.5, 2.0, inf, -inf]] * 3)
 case("pow, integer exponent", lambda x, n: lax.pow(x, n), np.repeat([0.0, 1.0, -2.0, 0.9], 4), np.tile(np.int32([0, 1, 2, -3]), 4), proves="pow")
