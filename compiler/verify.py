@@ -86,6 +86,7 @@ def _check_grad(module: ir.Module, op) -> None:
             raise VerificationError(f"'{GRAD}' op: wrt names operand {i} of type {op.operands[i].type}, which has no derivative")
     if len(set(wrt)) != len(wrt):
         raise VerificationError(f"'{GRAD}' op: wrt names an operand twice: {wrt}")
+    _check_lists(op)
     for derivative in ("vjp", "grad", "grad_vjp"):
         if derivative in op.attributes:
             _named(module, op, derivative)
@@ -97,6 +98,18 @@ def _check_grad(module: ir.Module, op) -> None:
         )
 
 
+def _check_lists(op) -> None:
+    """What the frontend may add: the results that are passed on, the operands in which a derivative is wanted."""
+    listed = {name: _indices(op, name, f"the {what}s by index") for name, what in (("kept", "result"), ("active", "operand")) if name in op.attributes}
+    for name, what, values in (("kept", "result", op.results), ("active", "operand", op.operands)):
+        for i in listed.get(name, ()):
+            if not 0 <= i < len(values):
+                raise VerificationError(f"'{GRAD}' op: {name} lists {what} {i}, and there are {len(values)}")
+    for i, result in enumerate(op.results):
+        if i not in listed.get("kept", [i]) and any(True for _ in result.uses):
+            raise VerificationError(f"'{GRAD}' op: kept does not list result {i}, which is read")
+
+
 def _check_enzyme(module: ir.Module, op) -> None:
     name = op.operation.name
     target = _named(module, op, "fn")
@@ -105,10 +118,10 @@ def _check_enzyme(module: ir.Module, op) -> None:
             raise VerificationError(f"'{name}' op: `{attribute}` must have {len(expected)} entries, one for each of @{target.name.value}'s")
 
 
-def _indices(op, attribute: str) -> list[int]:
+def _indices(op, attribute: str, holding: str = "the operands to differentiate") -> list[int]:
     given = op.attributes[attribute] if attribute in op.attributes else None
     if not isinstance(given, ir.ArrayAttr) or not all(isinstance(element, ir.IntegerAttr) for element in given):
-        raise VerificationError(f"'{op.operation.name}' op has no `{attribute}`; it needs the operands to differentiate, like {attribute} = [0]")
+        raise VerificationError(f"'{op.operation.name}' op has no `{attribute}`; it needs {holding}, like {attribute} = [0]")
     return [element.value for element in given]
 
 

@@ -22,8 +22,8 @@ class TrainStep:
         return self._step(state, meta, batch)
 
     def __get__(self, instance: Any, owner: type | None = None) -> TrainStep:
-        """Of a decorated method, the step of one object; as for any function, `self` is bound."""
-        return self if instance is None else TrainStep(self._step.__get__(instance, owner), self._has_aux, self._ad)
+        """Of a decorated method, the step of one object. As without the decorator, a function binds `self` and a `functools.partial` does not."""
+        return self if instance is None or not hasattr(self._step, "__get__") else TrainStep(self._step.__get__(instance, owner), self._has_aux, self._ad)
 
     def metagradient(
         self,

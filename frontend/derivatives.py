@@ -227,6 +227,6 @@ def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
     try:
         yield
     except (TypeError, ValueError, NotImplementedError) as error:
-        suspects = [item for item in capabilities.unproven(jaxpr, "reverse", active) if _WITHOUT_REVERSE.get(item.primitive, "?") in str(error)]
+        suspects = [item for item in capabilities.unproven(jaxpr, "reverse", active) if item.primitive in _WITHOUT_REVERSE and _WITHOUT_REVERSE[item.primitive] in str(error)]
         places = "".join(f"\n  {item.primitive} ({item.source})" for item in suspects)
         raise NotImplementedError(f"JAX cannot differentiate {label}, and the metagradient needs its derivative:\n  {error}{places}") from error

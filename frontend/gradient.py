@@ -102,7 +102,7 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
     owner = [
         path[1].idx if path[0].idx == 0 else path[1].key for path, _ in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]
     ]
-    differentiated = [i for i, arg in enumerate(owner) if arg in chosen_set]
+    differentiated = {i: None for i, arg in enumerate(owner) if arg in chosen_set}
     # The others stay what they are, as in JAX: a flag, a number of layers or a NumPy mask may decide what the loss computes.
     traced = [i for i, leaf in enumerate(leaves) if i in differentiated or isinstance(leaf, jax.Array) or hasattr(leaf, "__jax_array__")]
     if any(not _can_differentiate(leaves[i], allow_int) for i in differentiated):

@@ -274,7 +274,7 @@ def lower(
         if ad != "auto":
             raise
         meant = {"inner": "the gradient of " + " and of ".join(site.label for site in found), "step_vjp": f"the VJP of {names[0]}", "outer_vjp": names[1]}
-        which = f" (@{error.function} is {meant[error.function]})" if error.function in meant else ""
+        which = f" (@{error.function} is {meant[error.function]})" if f"@{error.function}" in str(error) else ""
         warnings.warn(f"{error}{which}. JAX differentiates this step instead; lowered.explain() says so.", stacklevel=_users_level())
         decisions, texts, made = attempt("jax")
         decisions = [dataclasses.replace(decision, why=(str(error),)) for decision in decisions]

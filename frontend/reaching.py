@@ -13,7 +13,8 @@ from metagrad.frontend.exact_lowerings.values import is_complex, is_float
 ENDS = {primitives.stop_gradient_p, *WITHOUT_DERIVATIVE}
 """Primitives through which no derivative passes."""
 
-_CALLS = {primitives.jit_p: "jaxpr", primitives.closed_call_p: "call_jaxpr", primitives.remat_p: "jaxpr"}
+CALLS = {primitives.jit_p: "jaxpr", primitives.closed_call_p: "call_jaxpr", primitives.remat_p: "jaxpr"}
+"""Primitives that call a function, and the parameter that holds it."""
 
 
 def reaching(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> set[core.Var]:
@@ -37,8 +38,8 @@ def reaching_inputs(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> list[bool]:
 
 
 def _operands(eqn: core.JaxprEqn, results: list[bool]) -> list[bool]:
-    if eqn.primitive in _CALLS:
-        called = eqn.params[_CALLS[eqn.primitive]]
+    if eqn.primitive in CALLS:
+        called = eqn.params[CALLS[eqn.primitive]]
         return reaching_inputs(getattr(called, "jaxpr", called), results)
     if eqn.primitive is primitives.cond_p:
         branches = [reaching_inputs(branch.jaxpr, results) for branch in eqn.params["branches"]]

@@ -20,12 +20,10 @@ from jax.extend.core import primitives as P
 
 from metagrad.frontend import capabilities, sites
 from metagrad.frontend.inner_gradient import grad_p
-from metagrad.frontend.reaching import ENDS, reaching
+from metagrad.frontend.reaching import CALLS, ENDS, reaching
 
 ROOTS = {P.sqrt_p, P.rsqrt_p, P.cbrt_p, P.pow_p, P.log_p}
 """Their values may be finite where their derivatives are not. What is looked at is the first operand."""
-
-CALLS = {P.jit_p: "jaxpr", P.closed_call_p: "call_jaxpr", P.remat_p: "jaxpr"}
 
 
 @dataclasses.dataclass(frozen=True)

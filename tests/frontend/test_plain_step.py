@@ -85,6 +85,14 @@ def test_a_method_can_be_decorated():
     assert isinstance(Trainer.step, metagrad.TrainStep)
 
 
+def test_what_does_not_bind_undecorated_does_not_bind_decorated():
+    class Trainer:
+        step = metagrad.compile(functools.partial(lambda rate, w, z, x: w - rate * x * z, 0.5))
+        free = staticmethod(metagrad.compile(lambda w, z, x: w - x * z))
+
+    assert Trainer().step(2.0, 1.0, 2.0) == 1.0 and Trainer().free(2.0, 1.0, 2.0) == 0.0
+
+
 @pytest.mark.parametrize("bad", [3, "step", None.__class__()])
 def test_what_is_no_function(bad):
     if bad is None:

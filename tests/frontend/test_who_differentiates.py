@@ -81,6 +81,26 @@ def test_enzyme_reads_slices_of_scalars(outer, arguments):
     np.testing.assert_allclose(lowered.compile()(*arguments).grad, expected(step, outer, arguments), rtol=1e-5)
 
 
+@pytest.mark.filterwarnings("error")
+def test_floats_of_eight_bits_are_not_sent_to_enzyme(outer, arguments):
+    """Its process dies on them."""
+    small = lambda w, decay, x: jnp.sum((w.astype(jnp.float8_e4m3fn).astype(w.dtype) - x) ** 2) + decay * jnp.sum(w**2)
+    lowered = metagrad.compile(descend(small)).metagradient(outer).lower(*arguments)
+    assert lowered.decisions[0].rule.startswith("jax") and "floats of 8 bits or fewer" in lowered.explain()
+    with pytest.raises(NotImplementedError, match="convert_element_type: floats of 8 bits or fewer .*test_who_differentiates.py"):
+        metagrad.compile(descend(small), ad="enzyme").metagradient(outer).lower(*arguments)
+
+
+def test_a_message_that_names_no_function_gets_none(outer, arguments, monkeypatch):
+    def run(function, module, pipeline, timeout=None):
+        raise metagrad.EnzymeError("Enzyme is not installed")
+
+    monkeypatch.setattr(WORKER, "run", run)
+    with pytest.warns(UserWarning) as warned:
+        metagrad.compile(descend(plain)).metagradient(outer).lower(*arguments)
+    assert str(warned[0].message).startswith("Enzyme is not installed. JAX differentiates this step instead")
+
+
 @pytest.fixture
 def broken_enzyme(monkeypatch):
     def run(function, module, pipeline, timeout=None):

@@ -144,3 +144,47 @@ func.func @step(%w: tensor<f32>) -> tensor<f32> {
 func.func private @loss(%w: tensor<f32>) -> tensor<f32> {
   return %w : tensor<f32>
 }
+
+// -----
+
+// CHECK: metagrad-opt: 'metagrad.grad' op: kept lists result 2, and there are 2
+func.func @step(%w: tensor<f32>) -> tensor<f32> {
+  %v, %g = "metagrad.grad"(%w) {loss = @loss, wrt = [0], kept = [1, 2]} : (tensor<f32>) -> (tensor<f32>, tensor<f32>)
+  return %g : tensor<f32>
+}
+func.func private @loss(%w: tensor<f32>) -> tensor<f32> {
+  return %w : tensor<f32>
+}
+
+// -----
+
+// CHECK: metagrad-opt: 'metagrad.grad' op: active lists operand 1, and there are 1
+func.func @step(%w: tensor<f32>) -> tensor<f32> {
+  %v, %g = "metagrad.grad"(%w) {loss = @loss, wrt = [0], active = [1]} : (tensor<f32>) -> (tensor<f32>, tensor<f32>)
+  return %g : tensor<f32>
+}
+func.func private @loss(%w: tensor<f32>) -> tensor<f32> {
+  return %w : tensor<f32>
+}
+
+// -----
+
+// CHECK: metagrad-opt: 'metagrad.grad' op: kept does not list result 1, which is read
+func.func @step(%w: tensor<f32>) -> tensor<f32> {
+  %v, %g = "metagrad.grad"(%w) {loss = @loss, wrt = [0], kept = [0]} : (tensor<f32>) -> (tensor<f32>, tensor<f32>)
+  return %g : tensor<f32>
+}
+func.func private @loss(%w: tensor<f32>) -> tensor<f32> {
+  return %w : tensor<f32>
+}
+
+// -----
+
+// CHECK: metagrad-opt: 'metagrad.grad' op has no `kept`; it needs the results by index, like kept = [0]
+func.func @step(%w: tensor<f32>) -> tensor<f32> {
+  %v, %g = "metagrad.grad"(%w) {loss = @loss, wrt = [0], kept = 1} : (tensor<f32>) -> (tensor<f32>, tensor<f32>)
+  return %g : tensor<f32>
+}
+func.func private @loss(%w: tensor<f32>) -> tensor<f32> {
+  return %w : tensor<f32>
+}
