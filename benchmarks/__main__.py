@@ -22,7 +22,14 @@ from benchmarks.reference import reference
 from benchmarks.table import table
 
 RESULTS = Path(__file__).parent / "results"
-QUICK = ("unrolled", "mixflow", "equinox(24)", "replay(*", "metagrad LazyKary*", "metagrad Binomial(24)")
+QUICK = (
+    "unrolled",
+    "mixflow",
+    "equinox(24)",
+    "replay(*",
+    "metagrad LazyKary*",
+    "metagrad Binomial(24)",
+)
 
 
 def positive(text: str) -> int:
@@ -53,10 +60,23 @@ def arity(text: str) -> int:
 
 
 def parser() -> argparse.ArgumentParser:
-    top = argparse.ArgumentParser(prog="python -m benchmarks", description="Times metagradients of whole training runs.")
-    top.add_argument("--models", type=words(model_name), default=RUNS, help=f"names between commas, of {', '.join(MODELS)} (default: {','.join(RUNS)})")
-    top.add_argument("--steps", type=words(positive), help="numbers of training steps T (default: 64,256)")
-    top.add_argument("--contenders", type=words(), help="names or patterns between commas, such as 'mixflow,metagrad*' (default: all)")
+    top = argparse.ArgumentParser(
+        prog="python -m benchmarks", description="Times metagradients of whole training runs."
+    )
+    top.add_argument(
+        "--models",
+        type=words(model_name),
+        default=RUNS,
+        help=f"names between commas, of {', '.join(MODELS)} (default: {','.join(RUNS)})",
+    )
+    top.add_argument(
+        "--steps", type=words(positive), help="numbers of training steps T (default: 64,256)"
+    )
+    top.add_argument(
+        "--contenders",
+        type=words(),
+        help="names or patterns between commas, such as 'mixflow,metagrad*' (default: all)",
+    )
     top.add_argument("--k", type=words(arity), help="arities of the lazy k-ary trees (default: 16)")
     top.add_argument("--repeat", type=positive, help="most rounds (default: 7)")
     top.add_argument(
@@ -65,9 +85,25 @@ def parser() -> argparse.ArgumentParser:
         type=float,
         help="time for the rounds of one run, where that allows more than three of them (default: 45)",
     )
-    top.add_argument("--memory-limit", metavar="GIB", type=float, default=12.0, help="what needs more is not run (default: %(default)g)")
-    top.add_argument("--quick", action="store_true", help="a few contenders, T = 16, three rounds, unless said otherwise")
-    top.add_argument("--out", metavar="DIR", type=Path, default=RESULTS, help="folder for JSON and plot (default: results, beside this program)")
+    top.add_argument(
+        "--memory-limit",
+        metavar="GIB",
+        type=float,
+        default=12.0,
+        help="what needs more is not run (default: %(default)g)",
+    )
+    top.add_argument(
+        "--quick",
+        action="store_true",
+        help="a few contenders, T = 16, three rounds, unless said otherwise",
+    )
+    top.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=RESULTS,
+        help="folder for JSON and plot (default: results, beside this program)",
+    )
     return top
 
 
@@ -84,22 +120,38 @@ def main(argv: list[str] | None = None) -> int:
         memory_bytes=int(arguments.memory_limit * 2**30),
     )
     patterns = arguments.contenders or (QUICK if quick else ("*",))
-    problems = [(name, count, _chosen(field(count, ks), patterns, top)) for name in arguments.models for count in steps]
+    problems = [
+        (name, count, _chosen(field(count, ks), patterns, top))
+        for name in arguments.models
+        for count in steps
+    ]
 
     console = Console() if sys.stdout.isatty() else Console(width=120)
     path = arguments.out / ("quick.json" if quick else "benchmark.json")
-    written = record.provenance("python -m benchmarks " + shlex.join(sys.argv[1:] if argv is None else argv))
+    written = record.provenance(
+        "python -m benchmarks " + shlex.join(sys.argv[1:] if argv is None else argv)
+    )
     written |= {"limits": vars(limits), "results": []}
     device = written["device"]
-    console.print(f"{device['name']}, {device['cores']} cores, jax {written['versions']['jax']}, metagrad {written['versions']['metagrad']}")
-    columns = TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    console.print(
+        f"{device['name']}, {device['cores']} cores, jax {written['versions']['jax']}, metagrad {written['versions']['metagrad']}"
+    )
+    columns = (
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=console, transient=True) as progress:
         everything = progress.add_task("all runs", total=len(problems))
         now = progress.add_task("")
         _start_compilers()
         for name, count, contenders in problems:
+
             def tell(what: str, done: int, total: int | None) -> None:
-                progress.update(now, description=f"{name}, T = {count}: {what}", completed=done, total=total)
+                progress.update(
+                    now, description=f"{name}, T = {count}: {what}", completed=done, total=total
+                )
 
             tell("reference in f64", 0, None)
             model = MODELS[name]()
@@ -126,10 +178,20 @@ def main(argv: list[str] | None = None) -> int:
 
 
 def _chosen(contenders, patterns, top):
-    chosen = [c for c in contenders if c.name == PLAIN or any(fnmatch.fnmatchcase(c.name, pattern) for pattern in patterns)]
-    unknown = [p for p in patterns if p != PLAIN and not any(fnmatch.fnmatchcase(c.name, p) for c in contenders)]
+    chosen = [
+        c
+        for c in contenders
+        if c.name == PLAIN or any(fnmatch.fnmatchcase(c.name, pattern) for pattern in patterns)
+    ]
+    unknown = [
+        p
+        for p in patterns
+        if p != PLAIN and not any(fnmatch.fnmatchcase(c.name, p) for c in contenders)
+    ]
     if unknown:
-        top.error(f"argument --contenders: nothing is called {unknown[0]!r}; there are {', '.join(c.name for c in contenders)}")
+        top.error(
+            f"argument --contenders: nothing is called {unknown[0]!r}; there are {', '.join(c.name for c in contenders)}"
+        )
     return chosen
 
 
@@ -144,7 +206,11 @@ def _start_compilers() -> None:
         import metagrad
     except ImportError:
         return
-    step = metagrad.compile(lambda state, meta, batch: state - metagrad.grad(lambda s: jnp.sum(meta * jnp.sin(s)))(state))
+    step = metagrad.compile(
+        lambda state, meta, batch: (
+            state - metagrad.grad(lambda s: jnp.sum(meta * jnp.sin(s)))(state)
+        )
+    )
     step.metagradient(jnp.sum).lower(jnp.ones(2), jnp.ones(2), jnp.ones((2, 1)))
 
 

@@ -34,8 +34,17 @@ from benchmarks.models.model import Model
 def shapes(model: Model, steps: int) -> Problem:
     """The problem as shapes and dtypes."""
     abstract = lambda tree: jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype), tree)
-    batches = jax.tree.map(lambda x: jax.ShapeDtypeStruct((steps, *x.shape[1:]), x.dtype), model.draw_batches(1))
-    return Problem(model, steps, abstract(model.state0), abstract(model.meta), batches, abstract(model.held_out))
+    batches = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct((steps, *x.shape[1:]), x.dtype), model.draw_batches(1)
+    )
+    return Problem(
+        model,
+        steps,
+        abstract(model.state0),
+        abstract(model.meta),
+        batches,
+        abstract(model.held_out),
+    )
 
 
 def compile_step_vjp(model: Model) -> None:
@@ -51,8 +60,14 @@ def compile_step_vjp(model: Model) -> None:
     def step_vjp(floats, rest, meta, batch, floats_bar):
         def floats_after(floats, meta):
             sources = iter(floats), iter(rest)
-            state = jax.tree.unflatten(structure, [next(sources[0] if chosen else sources[1]) for chosen in is_float])
-            return [leaf for leaf, chosen in zip(jax.tree.leaves(step(state, meta, batch)), is_float) if chosen]
+            state = jax.tree.unflatten(
+                structure, [next(sources[0] if chosen else sources[1]) for chosen in is_float]
+            )
+            return [
+                leaf
+                for leaf, chosen in zip(jax.tree.leaves(step(state, meta, batch)), is_float)
+                if chosen
+            ]
 
         return jax.vjp(floats_after, floats, meta)[1](floats_bar)
 
@@ -88,12 +103,36 @@ def seconds(build: Callable[[], None]) -> float:
 
 
 def main(argv: list[str] | None = None) -> int:
-    top = argparse.ArgumentParser(prog="python -m benchmarks.compile_time", description=__doc__.split(": ", 1)[1].split("\n")[0])
-    top.add_argument("--models", type=words(model_name), default=RUNS, help=f"names between commas, of {', '.join(MODELS)} (default: {','.join(RUNS)})")
-    top.add_argument("--steps", type=words(positive), default=(64, 4096), help="numbers of training steps T (default: 64,4096)")
-    top.add_argument("--k", type=words(arity), default=(2, 4, 16), help="arities of the lazy k-ary tree (default: 2,4,16)")
+    top = argparse.ArgumentParser(
+        prog="python -m benchmarks.compile_time",
+        description=__doc__.split(": ", 1)[1].split("\n")[0],
+    )
+    top.add_argument(
+        "--models",
+        type=words(model_name),
+        default=RUNS,
+        help=f"names between commas, of {', '.join(MODELS)} (default: {','.join(RUNS)})",
+    )
+    top.add_argument(
+        "--steps",
+        type=words(positive),
+        default=(64, 4096),
+        help="numbers of training steps T (default: 64,4096)",
+    )
+    top.add_argument(
+        "--k",
+        type=words(arity),
+        default=(2, 4, 16),
+        help="arities of the lazy k-ary tree (default: 2,4,16)",
+    )
     top.add_argument("--repeat", type=positive, default=3, help="rounds (default: %(default)s)")
-    top.add_argument("--out", metavar="DIR", type=Path, default=RESULTS, help="folder for the JSON (default: results, beside this program)")
+    top.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=RESULTS,
+        help="folder for the JSON (default: results, beside this program)",
+    )
     arguments = top.parse_args(argv)
     console = Console() if sys.stdout.isatty() else Console(width=120)
     try:
@@ -101,7 +140,9 @@ def main(argv: list[str] | None = None) -> int:
     except Unavailable as reason:
         console.print(str(reason), markup=False)
         return 1
-    written = record.provenance("python -m benchmarks.compile_time " + shlex.join(sys.argv[1:] if argv is None else argv))
+    written = record.provenance(
+        "python -m benchmarks.compile_time " + shlex.join(sys.argv[1:] if argv is None else argv)
+    )
     written["results"] = []
     os.environ["METAGRAD_CACHE"] = "0"
     folder = tempfile.mkdtemp(prefix="metagrad-compile-time-")
@@ -110,10 +151,17 @@ def main(argv: list[str] | None = None) -> int:
         cases = {("step VJP", None, None): lambda: compile_step_vjp(model)}
         for steps in arguments.steps:
             for k in arguments.k:
-                cases[f"metagrad LazyKary({k})", steps, k] = lambda steps=steps, k=k: compile_metagradient(model, steps, k)
+                cases[f"metagrad LazyKary({k})", steps, k] = lambda steps=steps, k=k: (
+                    compile_metagradient(model, steps, k)
+                )
         steps, k = arguments.steps[0], arguments.k[0]
-        for heading, empty in (("lowering alone, first time", True), ("lowering alone, from the cache", False)):
-            cases[heading, steps, k] = lambda steps=steps, k=k, empty=empty: lower_cached(model, steps, k, folder, empty=empty)
+        for heading, empty in (
+            ("lowering alone, first time", True),
+            ("lowering alone, from the cache", False),
+        ):
+            cases[heading, steps, k] = lambda steps=steps, k=k, empty=empty: lower_cached(
+                model, steps, k, folder, empty=empty
+            )
         # Unmeasured: what starts once in a process.
         compile_metagradient(model, 2, 2)
         rounds = [(case, build) for _ in range(arguments.repeat) for case, build in cases.items()]
@@ -121,16 +169,29 @@ def main(argv: list[str] | None = None) -> int:
         for case, build in track(rounds, f"{name}: compiling", console=console, transient=True):
             times[case].append(seconds(build))
         rows = [
-            {"program": case[0], "steps": case[1], "k": case[2], "times": taken, "seconds": statistics.median(taken)}
+            {
+                "program": case[0],
+                "steps": case[1],
+                "k": case[2],
+                "times": taken,
+                "seconds": statistics.median(taken),
+            }
             for case, taken in times.items()
         ]
         unit = rows[0]["seconds"]
-        shown = Table(title=f"{name}: time to compile, median of {arguments.repeat}", title_justify="left")
+        shown = Table(
+            title=f"{name}: time to compile, median of {arguments.repeat}", title_justify="left"
+        )
         for heading in ("program", "T", "time", "x step VJP"):
             shown.add_column(heading, justify="left" if heading == "program" else "right")
         for row in rows:
             row["ratio"] = row["seconds"] / unit
-            shown.add_row(row["program"], "" if row["steps"] is None else str(row["steps"]), f"{row['seconds']:.2f} s", f"{row['ratio']:.2f}")
+            shown.add_row(
+                row["program"],
+                "" if row["steps"] is None else str(row["steps"]),
+                f"{row['seconds']:.2f} s",
+                f"{row['ratio']:.2f}",
+            )
         console.print(shown)
         written["results"].append({"model": name, "description": model.description, "rows": rows})
         record.write(arguments.out / "compile_time.json", written)

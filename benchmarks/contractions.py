@@ -28,7 +28,9 @@ def as_traced(a, b, cotangent, weights):
 def flattened(a, b, cotangent, weights):
     x = activation(a, b)
     rows = BATCH * SEQUENCE
-    return jnp.einsum("mk,mn->kn", x.reshape(rows, WIDE), cotangent.reshape(rows, NARROW)), x @ weights
+    return jnp.einsum(
+        "mk,mn->kn", x.reshape(rows, WIDE), cotangent.reshape(rows, NARROW)
+    ), x @ weights
 
 
 def main() -> None:

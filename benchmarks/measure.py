@@ -56,7 +56,11 @@ class Row:
 
 
 def measure(
-    problem: Problem, contenders: Sequence[Contender], reference: Reference, limits: Limits, tell: Callable[[str, int, int], None]
+    problem: Problem,
+    contenders: Sequence[Contender],
+    reference: Reference,
+    limits: Limits,
+    tell: Callable[[str, int, int], None],
 ) -> list[Row]:
     """One row per contender, in their order. `tell(what, done, total)` is called as the work goes on."""
     rows = {contender.name: Row(contender.name) for contender in contenders}

@@ -29,7 +29,9 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
     from matplotlib import pyplot, ticker
 
     models = list(dict.fromkeys(result["model"] for result in results))
-    figure, panels = pyplot.subplots(1, len(models), figsize=(5.6 * len(models), 5.2), squeeze=False)
+    figure, panels = pyplot.subplots(
+        1, len(models), figsize=(5.6 * len(models), 5.2), squeeze=False
+    )
     shown: dict[str, Any] = {}
     for panel, model in zip(panels[0], models):
         runs = [result for result in results if result["model"] == model]
@@ -60,10 +62,22 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
         panel.set_ylim(bottom=0)
         panel.set_xlabel("memory beyond arguments and results (MiB)")
         panel.set_ylabel("time (plain training = 1)")
-        steps = " (hollow: {})".format(", ".join(str(run["steps"]) for run in runs if run["steps"] != longest)) if len(runs) > 1 else ""
+        steps = (
+            " (hollow: {})".format(
+                ", ".join(str(run["steps"]) for run in runs if run["steps"] != longest)
+            )
+            if len(runs) > 1
+            else ""
+        )
         panel.set_title(f"{model}, T = {longest}{steps}")
         panel.grid(alpha=0.3)
-    figure.legend(shown.values(), shown.keys(), loc="lower center", ncol=min(4, 2 * len(models)), frameon=False)
+    figure.legend(
+        shown.values(),
+        shown.keys(),
+        loc="lower center",
+        ncol=min(4, 2 * len(models)),
+        frameon=False,
+    )
     figure.tight_layout(rect=(0, 0.16 if len(models) == 1 else 0.1, 1, 1))
     path.parent.mkdir(parents=True, exist_ok=True)
     figure.savefig(path, dpi=150)
@@ -72,6 +86,16 @@ def draw(results: list[dict[str, Any]], path: Path) -> None:
 
 def _label(panel, row: dict[str, Any]) -> None:
     name = row["contender"].removeprefix("metagrad ")
-    inside = name[name.index("(") + 1 : -1] if "(" in name and not row["contender"].startswith("metagrad") else name
+    inside = (
+        name[name.index("(") + 1 : -1]
+        if "(" in name and not row["contender"].startswith("metagrad")
+        else name
+    )
     if inside != name or row["contender"].startswith("metagrad"):
-        panel.annotate(inside, (row["memory_bytes"] / 2**20, row["ratio"]), xytext=(4, 4), textcoords="offset points", fontsize=7)
+        panel.annotate(
+            inside,
+            (row["memory_bytes"] / 2**20, row["ratio"]),
+            xytext=(4, 4),
+            textcoords="offset points",
+            fontsize=7,
+        )

@@ -22,8 +22,13 @@ def provenance(command: str) -> dict[str, Any]:
         "command": command,
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
-        "device": {"platform": jax.default_backend(), "name": device_name(), "cores": len(os.sched_getaffinity(0))},
-        "versions": {"python": platform.python_version()} | {name: _version(name) for name in PACKAGES},
+        "device": {
+            "platform": jax.default_backend(),
+            "name": device_name(),
+            "cores": len(os.sched_getaffinity(0)),
+        },
+        "versions": {"python": platform.python_version()}
+        | {name: _version(name) for name in PACKAGES},
     }
 
 
@@ -36,7 +41,10 @@ def device_name() -> str:
         lines = Path("/proc/cpuinfo").read_text().splitlines()
     except OSError:
         return platform.processor() or platform.machine()
-    return next((line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")), platform.machine())
+    return next(
+        (line.split(":", 1)[1].strip() for line in lines if line.startswith("model name")),
+        platform.machine(),
+    )
 
 
 def write(path: Path, record: dict[str, Any]) -> None:

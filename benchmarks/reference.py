@@ -23,11 +23,16 @@ class Reference(NamedTuple):
 
     def error(self, gradient) -> float:
         """The largest deviation of any entry, relative to the largest entry of the reference."""
-        return float(np.max(np.abs(np.asarray(gradient, np.float64) - self.gradient)) / np.max(np.abs(self.gradient)))
+        return float(
+            np.max(np.abs(np.asarray(gradient, np.float64) - self.gradient))
+            / np.max(np.abs(self.gradient))
+        )
 
 
 def reference(model: Model, steps: int) -> Reference:
-    arguments = as_dtype((model.state0, model.meta, model.draw_batches(steps), model.held_out), np.float64)
+    arguments = as_dtype(
+        (model.state0, model.meta, model.draw_batches(steps), model.held_out), np.float64
+    )
     with jax.enable_x64(True):
         value, gradient = jax.jit(metagradient(model, model.make_step(jax), per_step))(*arguments)
         return Reference(float(value), np.asarray(gradient))

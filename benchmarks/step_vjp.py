@@ -47,7 +47,9 @@ def measure(name: str, seconds: float, most_rounds: int) -> dict:
     if difference > EQUAL:
         raise ValueError(f"{name}: the two step VJPs differ by {difference:.0e}")
     times = alternate(programs, operands, seconds, most_rounds)
-    memory = {who: program.memory_analysis().temp_size_in_bytes for who, program in programs.items()}
+    memory = {
+        who: program.memory_analysis().temp_size_in_bytes for who, program in programs.items()
+    }
     medians = {who: statistics.median(taken) for who, taken in times.items()}
     return {
         "model": name,
@@ -66,7 +68,9 @@ def measure(name: str, seconds: float, most_rounds: int) -> dict:
 def reference(model, operands):
     """`jax.vjp` of the step in f64, reverse over reverse, from the same numbers; it computes the inner gradient itself."""
     with jax.enable_x64(True):
-        program = jax.jit(lambda *args: step_vjp.vjp_of(lambda _: model.make_step(jax), step_vjp.Operands(*args)))
+        program = jax.jit(
+            lambda *args: step_vjp.vjp_of(lambda _: model.make_step(jax), step_vjp.Operands(*args))
+        )
         return jax.tree.map(np.asarray, program(*as_dtype(operands, np.float64)))
 
 
@@ -86,7 +90,9 @@ def alternate(programs, operands, seconds: float, most_rounds: int) -> dict[str,
     for program in programs.values():
         jax.block_until_ready(program(*operands))
     end = time.perf_counter() + seconds
-    while (count := len(times["metagrad"])) < 3 or (count < most_rounds and time.perf_counter() < end):
+    while (count := len(times["metagrad"])) < 3 or (
+        count < most_rounds and time.perf_counter() < end
+    ):
         for who in NAMES if count % 2 == 0 else NAMES[::-1]:
             start = time.perf_counter()
             jax.block_until_ready(programs[who](*operands))
@@ -95,11 +101,25 @@ def alternate(programs, operands, seconds: float, most_rounds: int) -> dict[str,
 
 
 def table(rows: list[dict]) -> Table:
-    made = Table(title="vector-Jacobian product of one step, its inner gradient given", title_justify="left")
-    for heading in ("model", "metagrad, ms", "by hand, ms", "time ratio", "metagrad, MiB", "by hand, MiB", "memory ratio", "error", "difference"):
+    made = Table(
+        title="vector-Jacobian product of one step, its inner gradient given", title_justify="left"
+    )
+    for heading in (
+        "model",
+        "metagrad, ms",
+        "by hand, ms",
+        "time ratio",
+        "metagrad, MiB",
+        "by hand, MiB",
+        "memory ratio",
+        "error",
+        "difference",
+    ):
         made.add_column(heading, justify="left" if heading == "model" else "right")
     for row in rows:
-        seconds, memory = ([row[what][who] for who in NAMES] for what in ("seconds", "memory_bytes"))
+        seconds, memory = (
+            [row[what][who] for who in NAMES] for what in ("seconds", "memory_bytes")
+        )
         made.add_row(
             row["model"],
             *(f"{value * 1e3:.2f}" for value in seconds),
@@ -113,15 +133,37 @@ def table(rows: list[dict]) -> Table:
 
 
 def main(argv: list[str] | None = None) -> int:
-    top = argparse.ArgumentParser(prog="python -m benchmarks.step_vjp", description=__doc__.split(": ", 1)[1].split("\n")[0])
-    top.add_argument("--models", type=words(model_name), default=tuple(MODELS), help=f"names between commas (default: {','.join(MODELS)})")
-    top.add_argument("--seconds", type=float, default=8, help="time for the rounds of one model (default: %(default)s)")
-    top.add_argument("--repeat", type=positive, default=500, help="most rounds (default: %(default)s)")
-    top.add_argument("--out", metavar="DIR", type=Path, default=RESULTS, help="folder for the JSON (default: results, beside this program)")
+    top = argparse.ArgumentParser(
+        prog="python -m benchmarks.step_vjp", description=__doc__.split(": ", 1)[1].split("\n")[0]
+    )
+    top.add_argument(
+        "--models",
+        type=words(model_name),
+        default=tuple(MODELS),
+        help=f"names between commas (default: {','.join(MODELS)})",
+    )
+    top.add_argument(
+        "--seconds",
+        type=float,
+        default=8,
+        help="time for the rounds of one model (default: %(default)s)",
+    )
+    top.add_argument(
+        "--repeat", type=positive, default=500, help="most rounds (default: %(default)s)"
+    )
+    top.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=RESULTS,
+        help="folder for the JSON (default: results, beside this program)",
+    )
     arguments = top.parse_args(argv)
     console = Console() if sys.stdout.isatty() else Console(width=120)
     path = arguments.out / "step_vjp.json"
-    written = record.provenance("python -m benchmarks.step_vjp " + shlex.join(sys.argv[1:] if argv is None else argv))
+    written = record.provenance(
+        "python -m benchmarks.step_vjp " + shlex.join(sys.argv[1:] if argv is None else argv)
+    )
     written["results"] = []
     for name in track(arguments.models, "step VJPs", console=console, transient=True):
         try:
@@ -132,7 +174,11 @@ def main(argv: list[str] | None = None) -> int:
         # After each model, so that a run that is stopped leaves what it has.
         record.write(path, written)
     console.print(table(written["results"]))
-    over = [row["model"] for row in written["results"] if max(row["time_ratio"], row["memory_ratio"]) > TARGET]
+    over = [
+        row["model"]
+        for row in written["results"]
+        if max(row["time_ratio"], row["memory_ratio"]) > TARGET
+    ]
     console.print(f"above {TARGET} in time or memory: {', '.join(over) or 'none'}")
     console.print(f"written: {path}")
     return 0

@@ -35,7 +35,11 @@ def folder() -> pathlib.Path | None:
     if os.environ.get("METAGRAD_CACHE", "1").strip().lower() in ("0", "off", "false", "no"):
         return None
     given = os.environ.get("METAGRAD_CACHE_DIR")
-    return (pathlib.Path(os.path.expanduser(given)) if given else platformdirs.user_cache_path("metagrad", appauthor=False)) / "enzyme"
+    return (
+        pathlib.Path(os.path.expanduser(given))
+        if given
+        else platformdirs.user_cache_path("metagrad", appauthor=False)
+    ) / "enzyme"
 
 
 def key(*parts: str) -> str:

@@ -27,9 +27,21 @@ def run(module: ir.Module) -> None:
 def _canonicalise(op: hlo.ConvolutionOp) -> None:
     numbers = hlo.ConvDimensionNumbers(op.dimension_numbers)
     given = [
-        [numbers.input_batch_dimension, *numbers.input_spatial_dimensions, numbers.input_feature_dimension],
-        [*numbers.kernel_spatial_dimensions, numbers.kernel_input_feature_dimension, numbers.kernel_output_feature_dimension],
-        [numbers.output_batch_dimension, *numbers.output_spatial_dimensions, numbers.output_feature_dimension],
+        [
+            numbers.input_batch_dimension,
+            *numbers.input_spatial_dimensions,
+            numbers.input_feature_dimension,
+        ],
+        [
+            *numbers.kernel_spatial_dimensions,
+            numbers.kernel_input_feature_dimension,
+            numbers.kernel_output_feature_dimension,
+        ],
+        [
+            numbers.output_batch_dimension,
+            *numbers.output_spatial_dimensions,
+            numbers.output_feature_dimension,
+        ],
     ]
     if all(dims == sorted(dims) for dims in given):
         return
@@ -38,18 +50,24 @@ def _canonicalise(op: hlo.ConvolutionOp) -> None:
     result = op.results[0]
     # given[2][i] is where dimension i of the canonical result goes.
     back = [given[2].index(i) for i in range(rank)]
-    canonical = ir.RankedTensorType.get([result.type.shape[dim] for dim in given[2]], result.type.element_type)
+    canonical = ir.RankedTensorType.get(
+        [result.type.shape[dim] for dim in given[2]], result.type.element_type
+    )
     attributes = {name: op.attributes[name] for name in op.attributes}
     attributes["dimension_numbers"] = hlo.ConvDimensionNumbers.get(
         0, rank - 1, spatial, rank - 2, rank - 1, list(range(rank - 2)), 0, rank - 1, spatial
     )
     with ir.InsertionPoint(op), op.location:
         operands = [_transpose(op.lhs, given[0]), _transpose(op.rhs, given[1])]
-        convolution = ir.Operation.create("stablehlo.convolution", results=[canonical], operands=operands, attributes=attributes)
+        convolution = ir.Operation.create(
+            "stablehlo.convolution", results=[canonical], operands=operands, attributes=attributes
+        )
         whole = _transpose(convolution.result, back)
     result.replace_all_uses_with(whole)
     op.operation.erase()
 
 
 def _transpose(value: ir.Value, order: list[int]) -> ir.Value:
-    return value if order == sorted(order) else hlo.transpose(value, ir.DenseI64ArrayAttr.get(order))
+    return (
+        value if order == sorted(order) else hlo.transpose(value, ir.DenseI64ArrayAttr.get(order))
+    )

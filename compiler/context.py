@@ -23,7 +23,9 @@ def parse(text: str) -> ir.Module:
         try:
             return ir.Module.parse(text)
         except ir.MLIRError as error:
-            raise ValueError(f"this is not an MLIR module that metagrad can read: {error}") from None
+            raise ValueError(
+                f"this is not an MLIR module that metagrad can read: {error}"
+            ) from None
 
 
 def text(module: ir.Module) -> str:

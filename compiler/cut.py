@@ -40,14 +40,18 @@ def run(module: ir.Module) -> None:
         inputs.append(reader)
 
     arguments = functions.types(functions.body(step).arguments)
-    templates = [(functions.types(site.results), dict(_attributes(site)), site.location) for site in sites]
+    templates = [
+        (functions.types(site.results), dict(_attributes(site)), site.location) for site in sites
+    ]
 
     def build_inner(operands: list[ir.Value]) -> list[ir.Value]:
         inner: list[ir.Value] = []
         for index, (results, attributes, location) in enumerate(templates):
             read = functions.call(inputs[index], [*operands, *inner])
             with location:
-                gradient = ir.Operation.create(GRAD, results=results, operands=read, attributes=attributes)
+                gradient = ir.Operation.create(
+                    GRAD, results=results, operands=read, attributes=attributes
+                )
             inner += [gradient.results[i] for i in kept[index]]
         return inner
 
@@ -100,5 +104,9 @@ def _feed(function, kept, carried, returns_operands_of: int | None = None) -> No
         for i, ty in zip(keep, incoming):
             site.results[i].replace_all_uses_with(block.add_argument(ty, site.location))
     # Read after the replacement: an operand may be an earlier gradient itself.
-    read = functions.returned(function) if returns_operands_of is None else sites[returns_operands_of].operands
+    read = (
+        functions.returned(function)
+        if returns_operands_of is None
+        else sites[returns_operands_of].operands
+    )
     functions.set_results(function, list(read))

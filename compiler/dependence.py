@@ -20,21 +20,34 @@ from metagrad.compiler import functions
 
 Dependence = list[frozenset[int]]
 
-_ENDS = {"enzyme.ignore_derivatives", *(f"stablehlo.{name}" for name in ("sign", "floor", "ceil", "round_nearest_even", "round_nearest_afz"))}
+_ENDS = {
+    "enzyme.ignore_derivatives",
+    *(
+        f"stablehlo.{name}"
+        for name in ("sign", "floor", "ceil", "round_nearest_even", "round_nearest_afz")
+    ),
+}
 
 
-def dependence(module: ir.Module, function: func.FuncOp, known: dict[str, Dependence] | None = None) -> Dependence:
+def dependence(
+    module: ir.Module, function: func.FuncOp, known: dict[str, Dependence] | None = None
+) -> Dependence:
     """For each result of `function`, the indices of the arguments that it depends on differentiably."""
     known = {} if known is None else known
     name = function.name.value
     if name not in known:
         arguments = list(functions.body(function).arguments)
         reach: dict[ir.Value, frozenset[int]] = {
-            argument: frozenset([index]) if carries_derivative(argument.type) else frozenset() for index, argument in enumerate(arguments)
+            argument: frozenset([index]) if carries_derivative(argument.type) else frozenset()
+            for index, argument in enumerate(arguments)
         }
         if "metagrad.vjp" in function.attributes:
             everything = _union(reach.values())
-            reach |= {value: everything for value in functions.returned(function) if value not in arguments and carries_derivative(value.type)}
+            reach |= {
+                value: everything
+                for value in functions.returned(function)
+                if value not in arguments and carries_derivative(value.type)
+            }
         else:
             for op in functions.body(function).operations:
                 _visit(module, op, reach, known)
@@ -60,7 +73,9 @@ def _visit(module: ir.Module, op: ir.OpView, reach: dict, known: dict[str, Depen
 
 def carries_derivative(ty: ir.Type) -> bool:
     """Whether a value of this type can depend on something differentiably: floating point and complex ones can."""
-    return functions.is_float(ty) or (isinstance(ty, ir.RankedTensorType) and isinstance(ty.element_type, ir.ComplexType))
+    return functions.is_float(ty) or (
+        isinstance(ty, ir.RankedTensorType) and isinstance(ty.element_type, ir.ComplexType)
+    )
 
 
 def _operands(op: ir.OpView) -> Iterable[ir.Value]:
@@ -75,7 +90,9 @@ def _union(sets: Iterable[frozenset[int]]) -> frozenset[int]:
     return frozenset().union(*sets)
 
 
-def active_state(step: Dependence, outer: Dependence, state: int, meta: int, batch: int, wrt: tuple[str, ...]) -> list[int]:
+def active_state(
+    step: Dependence, outer: Dependence, state: int, meta: int, batch: int, wrt: tuple[str, ...]
+) -> list[int]:
     """The state leaves that need a cotangent between steps: what `wrt` reaches, and what reaches the outer value. A fixed point.
 
     Args:

@@ -47,18 +47,29 @@ def run(module: ir.Module) -> None:
     _write_outer_vjp(module, outer, [i for i in active if i < arguments.state])
     _write_step_vjp(module, arguments, active)
     _expand_gradients(module)
-    functions.drop_unreachable(module, ["step", "inner", "update", "outer", "step_vjp", "outer_vjp", "prints", "outer_prints"])
+    functions.drop_unreachable(
+        module,
+        ["step", "inner", "update", "outer", "step_vjp", "outer_vjp", "prints", "outer_prints"],
+    )
 
 
 def _active_operands(module: ir.Module, arguments: Arguments, wrt: Sequence[str]) -> list[int]:
     """Operands of @step that get a cotangent: the active state leaves, and the float leaves of what `wrt` names."""
     step, outer = functions.find(module, "step"), functions.find(module, "outer")
     active = active_state(
-        _step_dependence(module), dependence(module, outer), arguments.state, arguments.meta, arguments.batch, wrt
+        _step_dependence(module),
+        dependence(module, outer),
+        arguments.state,
+        arguments.meta,
+        arguments.batch,
+        wrt,
     )
     active = _among(module.operation, "metagrad.between_steps", active)
     inputs = list(step.type.inputs)
-    groups = {"meta": (arguments.state, arguments.meta), "batches": (arguments.state + arguments.meta, arguments.batch)}
+    groups = {
+        "meta": (arguments.state, arguments.meta),
+        "batches": (arguments.state + arguments.meta, arguments.batch),
+    }
     for group, (first, size) in groups.items():
         if group in wrt:
             active += [i for i in range(first, first + size) if is_float(inputs[i])]
@@ -77,11 +88,15 @@ def _write_outer_vjp(module: ir.Module, outer: func.FuncOp, active: list[int]) -
         one = _constant(outer.type.results[0], 1)
         if own is not None:
             primals = functions.call(outer, operands)
-            cotangents = dict(zip(_floats(outer.type.inputs), functions.call(own, [*operands, one])))
+            cotangents = dict(
+                zip(_floats(outer.type.inputs), functions.call(own, [*operands, one]))
+            )
             return [*primals, *(cotangents[i] for i in active)]
         if not active:
             return functions.call(outer, operands)
-        primals, cotangents = autodiff(outer, operands, active, {0: one}, primals=range(len(outer.type.results)))
+        primals, cotangents = autodiff(
+            outer, operands, active, {0: one}, primals=range(len(outer.type.results))
+        )
         return [*primals, *cotangents]
 
     functions.add_function(module, "outer_vjp", list(outer.type.inputs), build)
@@ -107,13 +122,17 @@ def _write_step_vjp(module: ir.Module, arguments: Arguments, active: list[int]) 
         needed = set(active)
         # An inner result needs a cotangent if the state' reads it and something that we want reaches the gradient.
         inner_needed = [
-            [i for i in piece if carries_derivative(update.type.inputs[i])] if _reaches(module, index, needed, slices, known) else []
+            [i for i in piece if carries_derivative(update.type.inputs[i])]
+            if _reaches(module, index, needed, slices, known)
+            else []
             for index, piece in enumerate(slices)
         ]
         for site, piece in zip(sites, inner_needed):
             _refuse_complex(site, "returns", [update.type.inputs[i] for i in piece])
         wanted = needed | {i for piece in inner_needed for i in piece}
-        _accumulate(total, _vjp(module, update, primals, dict(zip(states, seeds)), wanted, through_update))
+        _accumulate(
+            total, _vjp(module, update, primals, dict(zip(states, seeds)), wanted, through_update)
+        )
         for index in reversed(range(len(sites))):
             cotangents = {i: total[i] for i in inner_needed[index] if i in total}
             if not cotangents:
@@ -122,14 +141,19 @@ def _write_step_vjp(module: ir.Module, arguments: Arguments, active: list[int]) 
             read_primals = primals[: len(reader.type.inputs)]
             read = functions.call(reader, read_primals)
             through = dependence(module, reader, known)
-            relevant = _among(sites[index], "active", [i for i, reached in enumerate(through) if reached & wanted])
+            relevant = _among(
+                sites[index], "active", [i for i, reached in enumerate(through) if reached & wanted]
+            )
             if not relevant:
                 continue
             _refuse_complex(sites[index], "takes", [reader.type.results[i] for i in relevant])
             kept = _kept(inner, sites[index])
             by_result = {kept[i - slices[index].start]: value for i, value in cotangents.items()}
             into = _gradient_vjp(module, sites[index], index, read, by_result, relevant)
-            _accumulate(total, _vjp(module, reader, read_primals, dict(zip(relevant, into)), wanted, through))
+            _accumulate(
+                total,
+                _vjp(module, reader, read_primals, dict(zip(relevant, into)), wanted, through),
+            )
         return [total.get(i) or _constant(update.type.inputs[i], 0) for i in active]
 
     functions.add_function(module, "step_vjp", [*update.type.inputs, *seed_types], build)
@@ -145,14 +169,17 @@ def _refuse_complex(site: ir.OpView, does: str, passed: Sequence[ir.Type]) -> No
             )
 
 
-def _reaches(module: ir.Module, index: int, needed: set[int], slices: list[range], known: dict) -> bool:
+def _reaches(
+    module: ir.Module, index: int, needed: set[int], slices: list[range], known: dict
+) -> bool:
     """Whether anything that needs a cotangent reaches gradient `index`, directly or through an earlier gradient."""
     through = dependence(module, functions.find(module, f"inputs_{index}"), known)
     reached = frozenset().union(*through)
     if reached & needed:
         return True
     return any(
-        reached & set(slices[earlier]) and _reaches(module, earlier, needed, slices, known) for earlier in range(index)
+        reached & set(slices[earlier]) and _reaches(module, earlier, needed, slices, known)
+        for earlier in range(index)
     )
 
 
@@ -196,7 +223,11 @@ def _vjp(
 def _passed_through(function: func.FuncOp) -> dict[int, int]:
     """Results that are one of the function's arguments, untouched: index of the result -> index of the argument."""
     position = {argument: i for i, argument in enumerate(functions.body(function).arguments)}
-    return {i: position[value] for i, value in enumerate(functions.returned(function)) if value in position}
+    return {
+        i: position[value]
+        for i, value in enumerate(functions.returned(function))
+        if value in position
+    }
 
 
 def _gradient_vjp(
@@ -213,7 +244,11 @@ def _gradient_vjp(
     outputs = len(loss.type.results)
     if "grad_vjp" in site.attributes:
         own = _by_jax(module, site.attributes["grad_vjp"])
-        dense = [cotangents.get(i) or _constant(r.type, 0) for i, r in enumerate(site.results) if is_float(r.type)]
+        dense = [
+            cotangents.get(i) or _constant(r.type, 0)
+            for i, r in enumerate(site.results)
+            if is_float(r.type)
+        ]
         made = dict(zip(_floats(loss.type.inputs), functions.call(own, [*operands, *dense])))
         return [made[i] for i in relevant]
     seeded = [i for i in range(outputs) if i == 0 or i in cotangents]
@@ -221,7 +256,9 @@ def _gradient_vjp(
     seeds = [_constant(loss.type.results[i], 1 if i == 0 else 0) for i in seeded]
     tangents = {wrt[i - outputs]: cotangent for i, cotangent in cotangents.items() if i >= outputs}
     count = len(loss.type.inputs)
-    tangents |= {count + seeded.index(i): cotangent for i, cotangent in cotangents.items() if i < outputs}
+    tangents |= {
+        count + seeded.index(i): cotangent for i, cotangent in cotangents.items() if i < outputs
+    }
     return fwddiff(loss_vjp, [*operands, *seeds], tangents)
 
 
@@ -233,7 +270,11 @@ def _loss_vjp(module, site, loss, seeded, relevant, name) -> func.FuncOp:
         if "vjp" in site.attributes:
             own = _by_jax(module, site.attributes["vjp"])
             given = dict(zip(seeded, seeds))
-            dense = [given.get(i) or _constant(ty, 0) for i, ty in enumerate(loss.type.results) if is_float(ty)]
+            dense = [
+                given.get(i) or _constant(ty, 0)
+                for i, ty in enumerate(loss.type.results)
+                if is_float(ty)
+            ]
             made = dict(zip(_floats(loss.type.inputs), functions.call(own, [*primals, *dense])))
             return [made[i] for i in relevant]
         return autodiff(loss, primals, relevant, dict(zip(seeded, seeds)))[1]
@@ -251,12 +292,18 @@ def _expand_gradients(module: ir.Module) -> None:
         outputs = len(loss.type.results)
         with ir.InsertionPoint(site), site.location:
             if "grad" in site.attributes:
-                results = functions.call(_by_jax(module, site.attributes["grad"]), list(site.operands))
+                results = functions.call(
+                    _by_jax(module, site.attributes["grad"]), list(site.operands)
+                )
             else:
                 read = [i for i in range(outputs) if any(True for _ in site.results[i].uses)]
                 order = sorted(wrt)
                 primals, cotangents = autodiff(
-                    loss, list(site.operands), order, {0: _constant(loss.type.results[0], 1)}, primals=read
+                    loss,
+                    list(site.operands),
+                    order,
+                    {0: _constant(loss.type.results[0], 1)},
+                    primals=read,
                 )
                 value = dict(zip(read, primals))
                 gradient = dict(zip(order, cotangents))
@@ -273,8 +320,13 @@ def _own(module: ir.Module, function: func.FuncOp, attribute: str) -> func.FuncO
         return None
     own = _by_jax(module, function.attributes[attribute])
     expected = [*function.type.inputs, *(ty for ty in function.type.results if is_float(ty))]
-    if list(own.type.inputs) != expected[: max(len(own.type.inputs), len(function.type.inputs) + 1)]:
-        raise ValueError(f"pass {NAME!r}: @{own.name.value} does not have the arguments of a VJP of @{function.name.value}")
+    if (
+        list(own.type.inputs)
+        != expected[: max(len(own.type.inputs), len(function.type.inputs) + 1)]
+    ):
+        raise ValueError(
+            f"pass {NAME!r}: @{own.name.value} does not have the arguments of a VJP of @{function.name.value}"
+        )
     return own
 
 
@@ -303,10 +355,14 @@ def _among(op, attribute: str, indices: list[int]) -> list[int]:
 
 
 def _constant(ty: ir.Type, value: float) -> ir.Value:
-    return hlo.constant(ir.DenseElementsAttr.get_splat(ty, ir.FloatAttr.get(ty.element_type, value)))
+    return hlo.constant(
+        ir.DenseElementsAttr.get_splat(ty, ir.FloatAttr.get(ty.element_type, value))
+    )
 
 
 def _record(module: ir.Module, name: str, indices: Sequence[int]) -> None:
     i64 = ir.IntegerType.get_signless(64, module.context)
     with module.context:
-        module.operation.attributes[name] = ir.ArrayAttr.get([ir.IntegerAttr.get(i64, i) for i in indices])
+        module.operation.attributes[name] = ir.ArrayAttr.get(
+            [ir.IntegerAttr.get(i64, i) for i in indices]
+        )

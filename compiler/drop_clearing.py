@@ -39,7 +39,10 @@ def _read_in_place(loop: hlo.WhileOp, index: int, known: dict[int, range]) -> No
     numbers = {body.arguments[i]: rows for i, rows in known.items()}
     at = row_number(written, numbers)
     readers = [user for user in users(argument) if user != written.operation]
-    if at is None or any(reader.name != "stablehlo.dynamic_slice" or row_number(reader.opview, numbers) != at for reader in readers):
+    if at is None or any(
+        reader.name != "stablehlo.dynamic_slice" or row_number(reader.opview, numbers) != at
+        for reader in readers
+    ):
         return
     for reader in readers:
         reader.operands[0] = loop.operands[index]

@@ -36,23 +36,33 @@ def autodiff(
     """
     arguments, results = list(function.type.inputs), list(function.type.results)
     returned = [
-        ("enzyme_active" if i in seeds else "enzyme_const") + ("" if i in primals else "noneed") for i in range(len(results))
+        ("enzyme_active" if i in seeds else "enzyme_const") + ("" if i in primals else "noneed")
+        for i in range(len(results))
     ]
-    outputs = [results[i] for i in range(len(results)) if i in primals] + [arguments[i] for i in active]
+    outputs = [results[i] for i in range(len(results)) if i in primals] + [
+        arguments[i] for i in active
+    ]
     op = ir.Operation.create(
         "enzyme.autodiff",
         results=outputs,
         operands=[*operands, *(seeds[i] for i in sorted(seeds))],
         attributes={
             "fn": ir.FlatSymbolRefAttr.get(function.name.value),
-            "activity": _activities(["enzyme_active" if i in set(active) else "enzyme_const" for i in range(len(arguments))]),
+            "activity": _activities(
+                [
+                    "enzyme_active" if i in set(active) else "enzyme_const"
+                    for i in range(len(arguments))
+                ]
+            ),
             "ret_activity": _activities(returned),
         },
     )
     return list(op.results)[: len(primals)], list(op.results)[len(primals) :]
 
 
-def fwddiff(function: func.FuncOp, operands: Sequence[ir.Value], tangents: dict[int, ir.Value]) -> list[ir.Value]:
+def fwddiff(
+    function: func.FuncOp, operands: Sequence[ir.Value], tangents: dict[int, ir.Value]
+) -> list[ir.Value]:
     """Forward mode: the tangents of all results of `function`, which must be floating point.
 
     Args:
@@ -67,7 +77,9 @@ def fwddiff(function: func.FuncOp, operands: Sequence[ir.Value], tangents: dict[
         operands=interleaved,
         attributes={
             "fn": ir.FlatSymbolRefAttr.get(function.name.value),
-            "activity": _activities(["enzyme_dup" if i in tangents else "enzyme_const" for i in range(len(operands))]),
+            "activity": _activities(
+                ["enzyme_dup" if i in tangents else "enzyme_const" for i in range(len(operands))]
+            ),
             "ret_activity": _activities(["enzyme_dupnoneed"] * len(function.type.results)),
         },
     )

@@ -30,7 +30,11 @@ _INLINE = "inline{default-pipeline=canonicalize max-iterations=4}"
 
 def _rewrite(pattern: str) -> list[str]:
     """One rewrite out of the many in Enzyme's `enzyme-hlo-opt`."""
-    return ["enzyme-hlo-generate-td{patterns=" + pattern + "}", "transform-interpreter", "enzyme-hlo-remove-transform"]
+    return [
+        "enzyme-hlo-generate-td{patterns=" + pattern + "}",
+        "transform-interpreter",
+        "enzyme-hlo-remove-transform",
+    ]
 
 
 # Loops need this one before they are differentiated.  `enzyme-hlo-opt` as a whole must not run there: it has rewrites that keep values and change
@@ -54,7 +58,16 @@ FIRST_ORDER = ",".join([*_BEFORE, *_DIFFERENTIATE, _READABLE])
 
 # Forward mode makes scatters with several operands, often the same zeros twice, and XLA's CPU compiler gets those wrong.
 SECOND_ORDER = ",".join(
-    [*_BEFORE, *_DIFFERENTIATE, *_rewrite("split_variadic_scatter_op"), _INLINE, "cse", "canonicalize", "symbol-dce", _READABLE]
+    [
+        *_BEFORE,
+        *_DIFFERENTIATE,
+        *_rewrite("split_variadic_scatter_op"),
+        _INLINE,
+        "cse",
+        "canonicalize",
+        "symbol-dce",
+        _READABLE,
+    ]
 )
 
 
@@ -107,13 +120,17 @@ def _read(answer: str, function: func.FuncOp) -> ir.Module:
     try:
         module = ir.Module.parse(answer)
     except (ir.MLIRError, ValueError) as error:
-        raise EnzymeError(f"Enzyme answered something that is not MLIR on @{name}: {error}") from None
+        raise EnzymeError(
+            f"Enzyme answered something that is not MLIR on @{name}: {error}"
+        ) from None
     _publish(module, name)
     made = functions.find(module, name)
     if made is None:
         raise EnzymeError(f"Enzyme answered with a module that has no function @{name}")
     if made.type != function.type:
-        raise EnzymeError(f"Enzyme answered with a function @{name} of type {made.type}, and it must be {function.type}")
+        raise EnzymeError(
+            f"Enzyme answered with a function @{name} of type {made.type}, and it must be {function.type}"
+        )
     return module
 
 
@@ -169,17 +186,24 @@ def _hide(op: ir.OpView) -> None:
             api_version=ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
         )
         # As text: jaxlib's parser and Enzyme's need not agree on how an activity prints.
-        hidden.attributes["mhlo.backend_config"] = ir.DictAttr.get({name: ir.StringAttr.get(str(attr)) for name, attr in said.items()})
+        hidden.attributes["mhlo.backend_config"] = ir.DictAttr.get(
+            {name: ir.StringAttr.get(str(attr)) for name, attr in said.items()}
+        )
     _exchange(op, hidden.results)
 
 
 def _show(op: hlo.CustomCallOp) -> None:
     said = op.attributes["mhlo.backend_config"]
-    attributes = {name: ir.Attribute.parse(said[name].value) for name in ("activity", "ret_activity")}
+    attributes = {
+        name: ir.Attribute.parse(said[name].value) for name in ("activity", "ret_activity")
+    }
     attributes["fn"] = op.attributes["called_computations"][0]
     with ir.InsertionPoint(op), op.location:
         shown = ir.Operation.create(
-            "enzyme.fwddiff", results=functions.types(op.results), operands=list(op.operands), attributes=attributes
+            "enzyme.fwddiff",
+            results=functions.types(op.results),
+            operands=list(op.operands),
+            attributes=attributes,
         )
     _exchange(op, shown.results)
 
@@ -191,15 +215,23 @@ def _exchange(op: ir.OpView, results) -> None:
 
 
 def _ops(module: ir.Module) -> list[ir.OpView]:
-    return [op for function in module.body.operations for op in functions.walk(functions.body(function))]
+    return [
+        op for function in module.body.operations for op in functions.walk(functions.body(function))
+    ]
 
 
 def _replace(module: ir.Module, function: func.FuncOp, made: ir.Module) -> None:
     """Puts the expanded function in the place of `function`."""
     name = function.name.value
-    others = [op.attributes["sym_name"].value for op in made.body.operations if op.attributes["sym_name"].value != name]
+    others = [
+        op.attributes["sym_name"].value
+        for op in made.body.operations
+        if op.attributes["sym_name"].value != name
+    ]
     if others:
-        raise EnzymeError(f"Enzyme's pipeline left functions beside @{name} that are not inlined: {', '.join(others)}")
+        raise EnzymeError(
+            f"Enzyme's pipeline left functions beside @{name} that are not inlined: {', '.join(others)}"
+        )
     new = functions.find(made, name)
     left = [op.operation.name for op in functions.walk(functions.body(new))]
     left = [op for op in left if op.startswith("enzyme") and op != held.IGNORE]

@@ -45,9 +45,17 @@ def _flatten(op: hlo.DotGeneralOp) -> None:
             results=[ir.RankedTensorType.get(free, op.result.type.element_type)],
             operands=operands,
             attributes={name: op.attributes[name] for name in op.attributes}
-            | {"dot_dimension_numbers": hlo.DotDimensionNumbers.get([], [], [left_dim], [right_dim])},
+            | {
+                "dot_dimension_numbers": hlo.DotDimensionNumbers.get(
+                    [], [], [left_dim], [right_dim]
+                )
+            },
         )
-        whole = product.result if product.result.type == op.result.type else hlo.reshape(op.result.type, product.result)
+        whole = (
+            product.result
+            if product.result.type == op.result.type
+            else hlo.reshape(op.result.type, product.result)
+        )
     op.result.replace_all_uses_with(whole)
     op.operation.erase()
 

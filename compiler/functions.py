@@ -50,14 +50,21 @@ class Arguments:
         groups = attributes["metagrad.arguments"]
         missing = [field.name for field in dataclasses.fields(cls) if field.name not in groups]
         if missing:
-            raise ValueError(f"the module's `metagrad.arguments` attribute does not say how many arguments are `{missing[0]}`: {groups}")
-        return cls(**{field.name: int(groups[field.name].value) for field in dataclasses.fields(cls)})
+            raise ValueError(
+                f"the module's `metagrad.arguments` attribute does not say how many arguments are `{missing[0]}`: {groups}"
+            )
+        return cls(
+            **{field.name: int(groups[field.name].value) for field in dataclasses.fields(cls)}
+        )
 
     def attach(self, module: ir.Module) -> None:
         i64 = ir.IntegerType.get_signless(64, module.context)
         with module.context:
             module.operation.attributes["metagrad.arguments"] = ir.DictAttr.get(
-                {name: ir.IntegerAttr.get(i64, size) for name, size in dataclasses.asdict(self).items()}
+                {
+                    name: ir.IntegerAttr.get(i64, size)
+                    for name, size in dataclasses.asdict(self).items()
+                }
             )
 
     @property
@@ -69,7 +76,9 @@ class Arguments:
 def wrt_of(module: ir.Module) -> tuple[str, ...]:
     """What the metagradient is taken with respect to: the module's `metagrad.wrt` attribute."""
     if "metagrad.wrt" not in module.operation.attributes:
-        raise ValueError('the module has no `metagrad.wrt` attribute; it needs one like ["meta"], of "meta", "state" and "batches"')
+        raise ValueError(
+            'the module has no `metagrad.wrt` attribute; it needs one like ["meta"], of "meta", "state" and "batches"'
+        )
     return tuple(attr.value for attr in module.operation.attributes["metagrad.wrt"])
 
 
@@ -127,7 +136,9 @@ def set_results(function: func.FuncOp, values: Sequence[ir.Value]) -> None:
 def retype(function: func.FuncOp) -> None:
     """Writes the function's type from its block arguments and its return; argument and result attributes go."""
     arguments = types(body(function).arguments)
-    function.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(arguments, types(returned(function))))
+    function.attributes["function_type"] = ir.TypeAttr.get(
+        ir.FunctionType.get(arguments, types(returned(function)))
+    )
     for stale in ("arg_attrs", "res_attrs"):
         if stale in function.attributes:
             del function.attributes[stale]
@@ -138,7 +149,9 @@ def drop_dead(block: ir.Block) -> None:
     for op in reversed(list(block.operations)[:-1]):
         if any(True for result in op.results for _ in result.uses):
             continue
-        effect = op.attributes["has_side_effect"].value if "has_side_effect" in op.attributes else False
+        effect = (
+            op.attributes["has_side_effect"].value if "has_side_effect" in op.attributes else False
+        )
         if not effect:
             op.operation.erase()
 
@@ -165,7 +178,9 @@ def add_function(
 def call(function: func.FuncOp, operands: Sequence[ir.Value]) -> list[ir.Value]:
     """`func.call` at the current insertion point."""
     results = list(function.type.results)
-    return list(func.CallOp(results, ir.FlatSymbolRefAttr.get(function.name.value), list(operands)).results)
+    return list(
+        func.CallOp(results, ir.FlatSymbolRefAttr.get(function.name.value), list(operands)).results
+    )
 
 
 def drop_unreachable(module: ir.Module, roots: Sequence[str]) -> None:
@@ -207,7 +222,9 @@ def rename(module: ir.Module, names: dict[str, str]) -> None:
     new_name = lambda name: names.get(name, name)
     for function in module.body.operations:
         if function.attributes["sym_name"].value in names:
-            function.attributes["sym_name"] = ir.StringAttr.get(new_name(function.attributes["sym_name"].value))
+            function.attributes["sym_name"] = ir.StringAttr.get(
+                new_name(function.attributes["sym_name"].value)
+            )
         for op in _with_symbols(function):
             for attribute in list(op.attributes):
                 mapped = _map_symbols(op.attributes[attribute], new_name)
@@ -217,7 +234,10 @@ def rename(module: ir.Module, names: dict[str, str]) -> None:
 
 def _with_symbols(function: func.FuncOp):
     """The function and the ops in it that can refer to others. A constant cannot, and jaxlib fails to read a complex one's value."""
-    return (function, *(op for op in walk(body(function)) if op.operation.name != "stablehlo.constant"))
+    return (
+        function,
+        *(op for op in walk(body(function)) if op.operation.name != "stablehlo.constant"),
+    )
 
 
 def _map_symbols(attribute: ir.Attribute, change: Callable[[str], str]) -> ir.Attribute:
@@ -226,7 +246,9 @@ def _map_symbols(attribute: ir.Attribute, change: Callable[[str], str]) -> ir.At
     if isinstance(attribute, ir.ArrayAttr):
         return ir.ArrayAttr.get([_map_symbols(element, change) for element in attribute])
     if isinstance(attribute, ir.DictAttr):
-        return ir.DictAttr.get({named.name: _map_symbols(named.attr, change) for named in attribute})
+        return ir.DictAttr.get(
+            {named.name: _map_symbols(named.attr, change) for named in attribute}
+        )
     return attribute
 
 

@@ -82,11 +82,17 @@ def _is_zero(op: ir.OpView) -> bool:
 
 def _is_anchor_of(value: ir.Value, other: ir.Value) -> bool:
     owner = value.owner
-    return not isinstance(owner, ir.Block) and _is_mark(owner.opview, ANCHORED) and owner.operands[0] == other
+    return (
+        not isinstance(owner, ir.Block)
+        and _is_mark(owner.opview, ANCHORED)
+        and owner.operands[0] == other
+    )
 
 
 def _is_mark(op: ir.OpView, *targets: str) -> bool:
-    return isinstance(op, hlo.CustomCallOp) and op.call_target_name.value in (targets or (HELD, ANCHORED))
+    return isinstance(op, hlo.CustomCallOp) and op.call_target_name.value in (
+        targets or (HELD, ANCHORED)
+    )
 
 
 def _functions(module: ir.Module) -> list[func.FuncOp]:
@@ -94,4 +100,6 @@ def _functions(module: ir.Module) -> list[func.FuncOp]:
 
 
 def _ops(module: ir.Module) -> list[ir.OpView]:
-    return [op for function in _functions(module) for op in functions.walk(functions.body(function))]
+    return [
+        op for function in _functions(module) for op in functions.walk(functions.body(function))
+    ]

@@ -23,14 +23,23 @@ def run(module: ir.Module) -> None:
         x = _of_inverse(op.operands[1])
         if x is not None:
             with ir.InsertionPoint(op), op.location:
-                half = hlo.constant(ir.DenseElementsAttr.get_splat(x.type, ir.FloatAttr.get(x.type.element_type, -0.5)))
-                replace(op, hlo.multiply(op.operands[0], hlo.multiply(half, hlo.divide(hlo.rsqrt(x), x))))
+                half = hlo.constant(
+                    ir.DenseElementsAttr.get_splat(
+                        x.type, ir.FloatAttr.get(x.type.element_type, -0.5)
+                    )
+                )
+                replace(
+                    op,
+                    hlo.multiply(op.operands[0], hlo.multiply(half, hlo.divide(hlo.rsqrt(x), x))),
+                )
 
 
 def _of_inverse(value: ir.Value) -> ir.Value | None:
     """%x of `-2 (x sqrt(x))`."""
     product = producer(value, "multiply")
-    for number, power in (product.operands, reversed(product.operands)) if product is not None else ():
+    for number, power in (
+        (product.operands, reversed(product.operands)) if product is not None else ()
+    ):
         power = producer(power, "multiply")
         if power is not None and splat(number) == -2:
             x, root = power.operands

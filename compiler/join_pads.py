@@ -38,12 +38,20 @@ def _join(op: ir.OpView, first: hlo.PadOp, second: hlo.PadOp) -> None:
     at = lambda number: ir.DenseI64ArrayAttr.get([number if i == dim else 0 for i in range(rank)])
     with ir.InsertionPoint(op), op.location:
         joined = hlo.concatenate([first.operands[0], second.operands[0]], dim)
-        replace(op, joined if (start, end) == (0, size) else hlo.pad(joined, first.operands[1], at(start), at(size - end), at(0)))
+        replace(
+            op,
+            joined
+            if (start, end) == (0, size)
+            else hlo.pad(joined, first.operands[1], at(start), at(size - end), at(0)),
+        )
 
 
 def _side(pad: hlo.PadOp) -> tuple[int, int, int] | None:
     """(dimension, first, end): where the operand lies in the one dimension that is padded, with zeros at its ends alone."""
-    low, high, interior = (list(pad.attributes[name]) for name in ("edge_padding_low", "edge_padding_high", "interior_padding"))
+    low, high, interior = (
+        list(pad.attributes[name])
+        for name in ("edge_padding_low", "edge_padding_high", "interior_padding")
+    )
     padded = [dim for dim in range(len(low)) if low[dim] or high[dim]]
     if len(padded) != 1 or any(interior) or min(*low, *high) < 0 or splat(pad.operands[1]) != 0:
         return None

@@ -70,12 +70,20 @@ def empty(rows: int, like: ir.Type) -> ir.Value:
 
 def zeros(ty: ir.Type) -> ir.Value:
     element = ty.element_type
-    zero = ir.FloatAttr.get(element, 0.0) if isinstance(element, ir.FloatType) else ir.IntegerAttr.get(element, 0)
-    scalar = hlo.constant(ir.DenseElementsAttr.get_splat(ir.RankedTensorType.get([], element), zero))
+    zero = (
+        ir.FloatAttr.get(element, 0.0)
+        if isinstance(element, ir.FloatType)
+        else ir.IntegerAttr.get(element, 0)
+    )
+    scalar = hlo.constant(
+        ir.DenseElementsAttr.get_splat(ir.RankedTensorType.get([], element), zero)
+    )
     return hlo.broadcast_in_dim(ty, scalar, ir.DenseI64ArrayAttr.get([])) if ty.shape else scalar
 
 
-def repeat(first: ir.Value, bound: ir.Value, carry: Carry, body: Callable[[ir.Value, Carry], Carry]) -> Carry:
+def repeat(
+    first: ir.Value, bound: ir.Value, carry: Carry, body: Callable[[ir.Value, Carry], Carry]
+) -> Carry:
     """`for i in range(first, bound): carry = body(i, carry)`."""
     names = list(carry)
     operands = [first, *(value for name in names for value in carry[name])]
@@ -96,7 +104,9 @@ def repeat(first: ir.Value, bound: ir.Value, carry: Carry, body: Callable[[ir.Va
     return _unflatten(names, carry, list(loop.results)[1:])
 
 
-def once_if(condition: ir.Value, carry: Carry, operands: Carry, body: Callable[[Carry, Carry], Carry]) -> Carry:
+def once_if(
+    condition: ir.Value, carry: Carry, operands: Carry, body: Callable[[Carry, Carry], Carry]
+) -> Carry:
     """`if condition: carry = body(carry, operands)`, in place.
 
     What the body reads from outside has to come as `operands`. XLA moves what does not change from one trip to the next in front of a loop, and in front
@@ -106,7 +116,9 @@ def once_if(condition: ir.Value, carry: Carry, operands: Carry, body: Callable[[
 
     def guarded(counter: ir.Value, inner: Carry) -> Carry:
         names = list(operands)
-        held = hlo.optimization_barrier([counter, *(value for name in names for value in operands[name])])
+        held = hlo.optimization_barrier(
+            [counter, *(value for name in names for value in operands[name])]
+        )
         held = [held] if isinstance(held, ir.Value) else list(held)
         return body(inner, _unflatten(names, operands, held[1:]))
 

@@ -11,7 +11,9 @@ from metagrad.compiler import functions
 def producer(value: ir.Value, name: str) -> ir.OpView | None:
     """The op that made `value`, if it is a `stablehlo.<name>`."""
     owner = value.owner
-    return None if isinstance(owner, ir.Block) or owner.name != f"stablehlo.{name}" else owner.opview
+    return (
+        None if isinstance(owner, ir.Block) or owner.name != f"stablehlo.{name}" else owner.opview
+    )
 
 
 def users(value: ir.Value) -> list[ir.Operation]:
@@ -28,7 +30,11 @@ def splat(value: ir.Value) -> float | None:
     if constant is None or not functions.is_float(value.type):
         return None
     attribute = constant.attributes["value"]
-    return attribute.get_splat_value().value if isinstance(attribute, ir.DenseElementsAttr) and attribute.is_splat else None
+    return (
+        attribute.get_splat_value().value
+        if isinstance(attribute, ir.DenseElementsAttr) and attribute.is_splat
+        else None
+    )
 
 
 def operations(module: ir.Module, name: str, mark: str | None = None) -> list[ir.OpView]:
@@ -53,8 +59,15 @@ def erase_unused(op: ir.Operation) -> None:
     waiting = {op: None}
     while waiting:
         op, _ = waiting.popitem()
-        if op.regions or not op.name.startswith("stablehlo.") or op.name == "stablehlo.custom_call" or any(users(result) for result in op.results):
+        if (
+            op.regions
+            or not op.name.startswith("stablehlo.")
+            or op.name == "stablehlo.custom_call"
+            or any(users(result) for result in op.results)
+        ):
             continue
-        sources = dict.fromkeys(operand.owner for operand in op.operands if not isinstance(operand.owner, ir.Block))
+        sources = dict.fromkeys(
+            operand.owner for operand in op.operands if not isinstance(operand.owner, ir.Block)
+        )
         op.erase()
         waiting |= sources

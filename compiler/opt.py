@@ -29,14 +29,18 @@ def parse_schedule(text: str):
     Raises:
       ValueError: the text is not a call of one of metagrad's schedules with literal arguments that fit it.
     """
-    known = {name: getattr(schedules, name) for name in ("LazyKary", "Binomial", "Periodic", "StoreAll")}
+    known = {
+        name: getattr(schedules, name) for name in ("LazyKary", "Binomial", "Periodic", "StoreAll")
+    }
     try:
         call = ast.parse(text, mode="eval").body
         arguments = [ast.literal_eval(value) for value in call.args]
         named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
         make = known[call.func.id]
     except (SyntaxError, AttributeError, KeyError, ValueError):
-        raise ValueError(f"{text!r} is no schedule; write one of {', '.join(known)} with its arguments, like LazyKary(k=4)") from None
+        raise ValueError(
+            f"{text!r} is no schedule; write one of {', '.join(known)} with its arguments, like LazyKary(k=4)"
+        ) from None
     try:
         return make(*arguments, **named)
     except TypeError as error:
@@ -56,7 +60,9 @@ def transform(module: ir.Module, passes: Sequence[str], schedule: str, steps: in
         if name == rematerialise.NAME:
             if steps is None:
                 raise ValueError("pass 'schedule' needs --steps=T, the number of training steps")
-            inner = any(op.type.results for op in module.body.operations if op.name.value == "inner")
+            inner = any(
+                op.type.results for op in module.body.operations if op.name.value == "inner"
+            )
             rematerialise.run(module, parse_schedule(schedule).plan(steps, gradients=inner))
         else:
             PASSES[name].run(module)
@@ -65,14 +71,29 @@ def transform(module: ir.Module, passes: Sequence[str], schedule: str, steps: in
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code: 0, or 1 with a message on the standard error."""
-    parser = argparse.ArgumentParser(prog="metagrad-opt", description="Runs metagrad's passes on an MLIR file and prints the result.")
+    parser = argparse.ArgumentParser(
+        prog="metagrad-opt",
+        description="Runs metagrad's passes on an MLIR file and prints the result.",
+    )
     parser.add_argument("file", help="the module, or - for the standard input")
     parser.add_argument(
-        "--pass", dest="passes", default="", metavar="NAME[,NAME]", help=f"the passes, in order: {', '.join(PASSES)}"
+        "--pass",
+        dest="passes",
+        default="",
+        metavar="NAME[,NAME]",
+        help=f"the passes, in order: {', '.join(PASSES)}",
     )
-    parser.add_argument("--schedule", default="LazyKary(k=4)", help="for pass 'schedule' (default: %(default)s)")
-    parser.add_argument("--steps", type=int, help="for pass 'schedule': the number of training steps")
-    parser.add_argument("--split-input-file", action="store_true", help=f"the file holds several modules, with lines {SPLIT!r} between them")
+    parser.add_argument(
+        "--schedule", default="LazyKary(k=4)", help="for pass 'schedule' (default: %(default)s)"
+    )
+    parser.add_argument(
+        "--steps", type=int, help="for pass 'schedule': the number of training steps"
+    )
+    parser.add_argument(
+        "--split-input-file",
+        action="store_true",
+        help=f"the file holds several modules, with lines {SPLIT!r} between them",
+    )
     given = parser.parse_args(argv)
     passes = [name for name in given.passes.split(",") if name]
     try:
@@ -81,7 +102,9 @@ def main(argv: Sequence[str] | None = None) -> int:
         print(f"metagrad-opt: {error}", file=sys.stderr)
         return 1
     failed = False
-    for number, text in enumerate(re.split(f"^{SPLIT}$", source, flags=re.MULTILINE) if given.split_input_file else [source]):
+    for number, text in enumerate(
+        re.split(f"^{SPLIT}$", source, flags=re.MULTILINE) if given.split_input_file else [source]
+    ):
         if number:
             print(SPLIT)
         try:

@@ -39,5 +39,16 @@ AFTER_SCHEDULE = (
     canonicalise_convolutions,
 )
 
-PASSES = {module.NAME: module for module in (scalar_slices, raise_gradients, verify, cut, differentiate, rematerialise, *AFTER_SCHEDULE)}
+PASSES = {
+    module.NAME: module
+    for module in (
+        scalar_slices,
+        raise_gradients,
+        verify,
+        cut,
+        differentiate,
+        rematerialise,
+        *AFTER_SCHEDULE,
+    )
+}
 """Every pass by its name on the command line."""

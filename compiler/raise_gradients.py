@@ -54,7 +54,9 @@ def run(module: ir.Module) -> None:
 
 def _raise_grad(op: hlo.CustomCallOp) -> None:
     if "mhlo.backend_config" not in op.attributes:
-        raise ValueError(f"pass {NAME!r}: the custom call @{GRAD} has no `mhlo.backend_config`, which names its loss")
+        raise ValueError(
+            f"pass {NAME!r}: the custom call @{GRAD} has no `mhlo.backend_config`, which names its loss"
+        )
     said = op.attributes["mhlo.backend_config"]
     _replace(op, GRAD, {name: said[name] for name in ATTRIBUTES if name in said})
 
@@ -62,7 +64,10 @@ def _raise_grad(op: hlo.CustomCallOp) -> None:
 def _replace(op: ir.OpView, name: str, attributes: dict[str, ir.Attribute]) -> None:
     with ir.InsertionPoint(op), op.location:
         raised = ir.Operation.create(
-            name, results=functions.types(op.results), operands=list(op.operands), attributes=attributes
+            name,
+            results=functions.types(op.results),
+            operands=list(op.operands),
+            attributes=attributes,
         )
     for old, new in zip(op.results, raised.results):
         old.replace_all_uses_with(new)

@@ -29,7 +29,19 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler import functions
 from metagrad.compiler.functions import Arguments, is_float
-from metagrad.compiler.loops import Carry, compare, empty, entry, index, once_if, repeat, row, set_row, table, zeros
+from metagrad.compiler.loops import (
+    Carry,
+    compare,
+    empty,
+    entry,
+    index,
+    once_if,
+    repeat,
+    row,
+    set_row,
+    table,
+    zeros,
+)
 from metagrad.runtime.plan import Plan
 
 NAME = "schedule"
@@ -47,17 +59,35 @@ class _Writer:
         self.arguments = Arguments.of(module)
         self.wrt = functions.wrt_of(module)
         self.inner, self.update, self.step_vjp, self.outer_vjp = (
-            functions.need(module, name, NAME) for name in ("inner", "update", "step_vjp", "outer_vjp")
+            functions.need(module, name, NAME)
+            for name in ("inner", "update", "step_vjp", "outer_vjp")
         )
         # The update as it is run needs nothing that only its differentiation needs.
-        own = self.update.attributes["metagrad.run"].value if "metagrad.run" in self.update.attributes else "update"
+        own = (
+            self.update.attributes["metagrad.run"].value
+            if "metagrad.run" in self.update.attributes
+            else "update"
+        )
         self.run_update = functions.need(module, own, NAME)
-        self.prints, self.outer_prints = functions.find(module, "prints"), functions.find(module, "outer_prints")
+        self.prints, self.outer_prints = (
+            functions.find(module, "prints"),
+            functions.find(module, "outer_prints"),
+        )
         if "metagrad.active" not in module.operation.attributes:
-            raise ValueError(f"pass {NAME!r}: the module has no `metagrad.active` attribute; pass 'differentiate' writes it")
+            raise ValueError(
+                f"pass {NAME!r}: the module has no `metagrad.active` attribute; pass 'differentiate' writes it"
+            )
         self.active = [int(attr.value) for attr in module.operation.attributes["metagrad.active"]]
-        self.active_meta = [i for i, ty in enumerate(self.types("meta")) if is_float(ty)] if "meta" in self.wrt else []
-        self.active_batch = [i for i, ty in enumerate(self.types("batch")) if is_float(ty)] if "batches" in self.wrt else []
+        self.active_meta = (
+            [i for i, ty in enumerate(self.types("meta")) if is_float(ty)]
+            if "meta" in self.wrt
+            else []
+        )
+        self.active_batch = (
+            [i for i, ty in enumerate(self.types("batch")) if is_float(ty)]
+            if "batches" in self.wrt
+            else []
+        )
 
     def types(self, group: str) -> list[ir.Type]:
         step = list(self.update.type.inputs)
@@ -67,7 +97,8 @@ class _Writer:
 
     def write(self) -> None:
         stacked = [
-            ir.RankedTensorType.get([self.plan.steps, *ty.shape], ty.element_type, ty.encoding) for ty in self.types("batch")
+            ir.RankedTensorType.get([self.plan.steps, *ty.shape], ty.element_type, ty.encoding)
+            for ty in self.types("batch")
         ]
         outer_arguments = list(self.outer_vjp.type.inputs)[self.arguments.state :]
         inputs = [*self.types("state"), *self.types("meta"), *stacked, *outer_arguments]
@@ -75,7 +106,9 @@ class _Writer:
 
     def build(self, operands: list[ir.Value]) -> list[ir.Value]:
         n, plan = self.arguments, self.plan
-        self.tables = {name: table(values) for name, values in tables(plan, gradients=self.has_inner).items()}
+        self.tables = {
+            name: table(values) for name, values in tables(plan, gradients=self.has_inner).items()
+        }
         state0 = operands[: n.state]
         self.meta = operands[n.state : n.state + n.meta]
         self.batches = operands[n.state + n.meta : n.step]
@@ -84,8 +117,12 @@ class _Writer:
         aux_types = list(self.update.type.results)[n.state :]
         carry: Carry = {
             "inner": [zeros(ty) for ty in self.inner.type.results],
-            "state_slots": [set_row(empty(plan.state_slots, leaf.type), index(0), leaf) for leaf in state0],
-            "gradient_slots": [empty(plan.gradient_slots, ty) for ty in self.inner.type.results] if plan.gradient_slots else [],
+            "state_slots": [
+                set_row(empty(plan.state_slots, leaf.type), index(0), leaf) for leaf in state0
+            ],
+            "gradient_slots": [empty(plan.gradient_slots, ty) for ty in self.inner.type.results]
+            if plan.gradient_slots
+            else [],
             "state_bar": [zeros(state0[i].type) for i in self.active],
             "meta_bar": [zeros(self.meta[i].type) for i in self.active_meta],
             "batch_bar": [zeros(self.batches[i].type) for i in self.active_batch],
@@ -113,38 +150,64 @@ class _Writer:
         running = {name: carry[name] for name in ("inner", "state_slots", "gradient_slots", "aux")}
         running["state"] = [row(slots, slot) for slots in carry["state_slots"]]
         running["t"] = [entry(self.tables["start"], r)]
-        first, bound = entry(self.tables["segment"], r), entry(self.tables["segment"], hlo.add(r, index(1)))
+        first, bound = (
+            entry(self.tables["segment"], r),
+            entry(self.tables["segment"], hlo.add(r, index(1))),
+        )
         running = repeat(first, bound, running, self.advance)
         state = running.pop("state")
         running.pop("t")
         carry = carry | running
-        carry = self.once_if(compare(r, "EQ", index(0)), carry, self.reach_the_end, ("state_bar", "outer", "final"), {"state": state})
+        carry = self.once_if(
+            compare(r, "EQ", index(0)),
+            carry,
+            self.reach_the_end,
+            ("state_bar", "outer", "final"),
+            {"state": state},
+        )
         return self.once_if(
             compare(r, "GT", index(0)),
             carry,
             self.reverse,
             ("state_bar", "meta_bar", "batch_bar"),
-            {"state": state, "inner": carry["inner"], "t": [hlo.subtract(index(self.plan.steps), r)]},
+            {
+                "state": state,
+                "inner": carry["inner"],
+                "t": [hlo.subtract(index(self.plan.steps), r)],
+            },
         )
 
     @staticmethod
-    def once_if(condition: ir.Value, carry: Carry, body, names: tuple[str, ...], operands: Carry) -> Carry:
+    def once_if(
+        condition: ir.Value, carry: Carry, body, names: tuple[str, ...], operands: Carry
+    ) -> Carry:
         """`loops.once_if` on the part of the carry that the body changes."""
         part = {name: carry[name] for name in names}
         return carry | once_if(condition, part, operands, body) if any(part.values()) else carry
 
     def advance(self, q: ir.Value, carry: Carry) -> Carry:
-        steps, save, keep, reuse, update = (entry(self.tables[f"run_{name}"], q) for name in ("steps", "save", "keep", "reuse", "update"))
+        steps, save, keep, reuse, update = (
+            entry(self.tables[f"run_{name}"], q)
+            for name in ("steps", "save", "keep", "reuse", "update")
+        )
 
         def one(i: ir.Value, carry: Carry) -> Carry:
             carry = self.take_gradient(i, keep, reuse, carry)
             return self.once_if(
-                compare(update, "EQ", index(1)), carry, self.apply, ("state", "aux", "t"), {"inner": carry["inner"], "reuse": [reuse]}
+                compare(update, "EQ", index(1)),
+                carry,
+                self.apply,
+                ("state", "aux", "t"),
+                {"inner": carry["inner"], "reuse": [reuse]},
             )
 
         carry = repeat(index(0), steps, carry, one)
         return self.once_if(
-            compare(save, "GE", index(0)), carry, _set_rows("state_slots"), ("state_slots",), {"at": [save], "rows": carry["state"]}
+            compare(save, "GE", index(0)),
+            carry,
+            _set_rows("state_slots"),
+            ("state_slots",),
+            {"at": [save], "rows": carry["state"]},
         )
 
     def take_gradient(self, i: ir.Value, keep: ir.Value, reuse: ir.Value, carry: Carry) -> Carry:
@@ -154,11 +217,21 @@ class _Writer:
         computed = {"state": carry["state"], "t": carry["t"]}
         if not self.plan.gradient_slots:
             return carry | self.compute_gradient({}, computed)
-        carry = self.once_if(compare(reuse, "LT", index(0)), carry, self.compute_gradient, ("inner",), computed)
+        carry = self.once_if(
+            compare(reuse, "LT", index(0)), carry, self.compute_gradient, ("inner",), computed
+        )
         loaded = {"at": [hlo.add(reuse, i)], "slots": carry["gradient_slots"]}
-        carry = self.once_if(compare(reuse, "GE", index(0)), carry, _load_rows("inner"), ("inner",), loaded)
+        carry = self.once_if(
+            compare(reuse, "GE", index(0)), carry, _load_rows("inner"), ("inner",), loaded
+        )
         kept = {"at": [hlo.add(keep, i)], "rows": carry["inner"]}
-        return self.once_if(compare(keep, "GE", index(0)), carry, _set_rows("gradient_slots"), ("gradient_slots",), kept)
+        return self.once_if(
+            compare(keep, "GE", index(0)),
+            carry,
+            _set_rows("gradient_slots"),
+            ("gradient_slots",),
+            kept,
+        )
 
     def compute_gradient(self, _: Carry, operands: Carry) -> Carry:
         batch = self.batch(operands["t"][0])
@@ -173,7 +246,9 @@ class _Writer:
             # A step that is made again from its kept gradient alone is not run.
             seen = {"state": carry["state"], "batch": self.batch(t)}
             once_if(compare(operands["reuse"][0], "LT", index(0)), {}, seen, self.print)
-        results = functions.call(self.run_update, [*carry["state"], *self.meta, *self.batch(t), *operands["inner"]])
+        results = functions.call(
+            self.run_update, [*carry["state"], *self.meta, *self.batch(t), *operands["inner"]]
+        )
         state, aux = results[: self.arguments.state], results[self.arguments.state :]
         return {
             "state": state,
@@ -201,20 +276,27 @@ class _Writer:
         return {
             "state_bar": state_bar,
             "meta_bar": [hlo.add(total, more) for total, more in zip(carry["meta_bar"], meta_bar)],
-            "batch_bar": [set_row(stack, t, leaf) for stack, leaf in zip(carry["batch_bar"], batch_bar)],
+            "batch_bar": [
+                set_row(stack, t, leaf) for stack, leaf in zip(carry["batch_bar"], batch_bar)
+            ],
         }
 
 
 def _set_rows(name: str):
     """A body that writes `rows` into row `at` of the carry's buffers."""
     return lambda carry, operands: {
-        name: [set_row(stack, operands["at"][0], leaf) for stack, leaf in zip(carry[name], operands["rows"])]
+        name: [
+            set_row(stack, operands["at"][0], leaf)
+            for stack, leaf in zip(carry[name], operands["rows"])
+        ]
     }
 
 
 def _load_rows(name: str):
     """A body that reads row `at` of the operands' buffers."""
-    return lambda _, operands: {name: [row(stack, operands["at"][0]) for stack in operands["slots"]]}
+    return lambda _, operands: {
+        name: [row(stack, operands["at"][0]) for stack in operands["slots"]]
+    }
 
 
 def tables(plan: Plan, *, gradients: bool) -> dict[str, np.ndarray]:
@@ -243,7 +325,13 @@ def tables(plan: Plan, *, gradients: bool) -> dict[str, np.ndarray]:
     segment = plan.segment
     if gradients:
         ends = segment[2:]
-        last = {"run_steps": 1, "run_save": -1, "run_keep": -1, "run_reuse": plan.gradient[1:], "run_update": 0}
+        last = {
+            "run_steps": 1,
+            "run_save": -1,
+            "run_keep": -1,
+            "run_reuse": plan.gradient[1:],
+            "run_update": 0,
+        }
         runs = {name: np.insert(values, ends, last[name]) for name, values in runs.items()}
         segment = segment + np.maximum(np.arange(segments + 1) - 1, 0)
     return {"load": plan.load, "start": reached - advanced, "segment": segment} | runs

@@ -19,8 +19,14 @@ def row_number(op: ir.OpView, counters: dict[ir.Value, range]) -> ir.Value | Non
     if name not in ("stablehlo.dynamic_slice", "stablehlo.dynamic_update_slice"):
         return None
     whole, *rest = op.operands
-    piece, start = (op.results[0], rest) if name == "stablehlo.dynamic_slice" else (rest[0], rest[1:])
-    if not start or list(piece.type.shape) != [1, *whole.type.shape[1:]] or any(integer(other) != 0 for other in start[1:]):
+    piece, start = (
+        (op.results[0], rest) if name == "stablehlo.dynamic_slice" else (rest[0], rest[1:])
+    )
+    if (
+        not start
+        or list(piece.type.shape) != [1, *whole.type.shape[1:]]
+        or any(integer(other) != 0 for other in start[1:])
+    ):
         return None
     number = unconverted(start[0])
     if number not in counters:
@@ -32,6 +38,8 @@ def row_number(op: ir.OpView, counters: dict[ir.Value, range]) -> ir.Value | Non
 
 def unconverted(value: ir.Value) -> ir.Value:
     """The integer that was converted to another width. (Row numbers fit into any.)"""
-    while (conversion := producer(value, "convert")) is not None and isinstance(conversion.operands[0].type.element_type, ir.IntegerType):
+    while (conversion := producer(value, "convert")) is not None and isinstance(
+        conversion.operands[0].type.element_type, ir.IntegerType
+    ):
         value = conversion.operands[0]
     return value

@@ -47,7 +47,9 @@ def run(module: ir.Module) -> None:
 
 
 def _blocks(block: ir.Block) -> list[ir.Block]:
-    inner = [nested for op in functions.walk(block) for region in op.regions for nested in region.blocks]
+    inner = [
+        nested for op in functions.walk(block) for region in op.regions for nested in region.blocks
+    ]
     return [block, *inner]
 
 
@@ -101,7 +103,11 @@ def _stacks(loop: hlo.WhileOp) -> dict[ir.Value, ir.Value]:
     found = {}
     for argument, result, returned in zip(body.arguments, loop.results, terminator(body).operands):
         written = producer(returned, "dynamic_update_slice")
-        if written is not None and written.operands[0] == argument and sum(1 for _ in argument.uses) == 1:
+        if (
+            written is not None
+            and written.operands[0] == argument
+            and sum(1 for _ in argument.uses) == 1
+        ):
             number = row_number(written, numbers)
             if number is not None and numbers[number] == range(result.type.shape[0]):
                 found[result] = written.operands[1]
@@ -115,23 +121,39 @@ class _Same:
       found: op of the second body -> value of the first.
     """
 
-    def __init__(self, forward: hlo.WhileOp, back: hlo.WhileOp, counter: int, stacks: dict[ir.Value, ir.Value]):
+    def __init__(
+        self,
+        forward: hlo.WhileOp,
+        back: hlo.WhileOp,
+        counter: int,
+        stacks: dict[ir.Value, ir.Value],
+    ):
         self.found: dict[ir.Operation, ir.Value] = {}
         first, second = (loop.regions[1].blocks[0] for loop in (forward, back))
         rows = counters(back)[counter]
         turns = {i for i, taken in counters(forward).items() if taken == range(len(taken))}
-        if not rows or not turns or not {min(rows), max(rows)} <= set(counters(forward)[min(turns)]):
+        if (
+            not rows
+            or not turns
+            or not {min(rows), max(rows)} <= set(counters(forward)[min(turns)])
+        ):
             return
         numbers = {second.arguments[counter]: rows}
         # A value is known by what stands for it: a value of the first body, or one from outside.
-        of_first = {argument: start for argument, start in unchanging(forward).items()} | {first.arguments[i]: first.arguments[min(turns)] for i in turns}
-        of_second = {argument: start for argument, start in unchanging(back).items()} | {second.arguments[counter]: first.arguments[min(turns)]}
+        of_first = {argument: start for argument, start in unchanging(forward).items()} | {
+            first.arguments[i]: first.arguments[min(turns)] for i in turns
+        }
+        of_second = {argument: start for argument, start in unchanging(back).items()} | {
+            second.arguments[counter]: first.arguments[min(turns)]
+        }
         inside = {argument for argument in second.arguments if argument not in of_second}
         self._table: dict = {}
         self._reshaped: dict[ir.Value, ir.Value] = {}
         for op in list(first.operations)[:-1]:
             if len(op.results) == 1:
-                of_first[op.results[0]] = self._value(op, [of_first.get(operand, operand) for operand in op.operands], op.results[0])
+                of_first[op.results[0]] = self._value(
+                    op, [of_first.get(operand, operand) for operand in op.operands], op.results[0]
+                )
         for op in list(second.operations)[:-1]:
             match = None
             if len(op.results) == 1 and not any(operand in inside for operand in op.operands):
@@ -146,7 +168,9 @@ class _Same:
                 of_second[op.results[0]] = match
                 self.found[op.operation] = match
 
-    def _value(self, op: ir.OpView, operands: list[ir.Value], new: ir.Value | None = None) -> ir.Value | None:
+    def _value(
+        self, op: ir.OpView, operands: list[ir.Value], new: ir.Value | None = None
+    ) -> ir.Value | None:
         """The value of the first body that is this op of these values; `new` if there is none yet."""
         if _is_reshape(op):
             source = self._reshaped.get(operands[0], operands[0])
@@ -169,7 +193,9 @@ def _is_reshape(op: ir.OpView) -> bool:
     """Whether the op only writes the shape anew, as a broadcast that adds dimensions of one does too."""
     if op.operation.name == "stablehlo.broadcast_in_dim":
         dims = list(op.broadcast_dimensions)
-        return dims == sorted(dims) and math.prod(op.operands[0].type.shape) == math.prod(op.results[0].type.shape)
+        return dims == sorted(dims) and math.prod(op.operands[0].type.shape) == math.prod(
+            op.results[0].type.shape
+        )
     return op.operation.name == "stablehlo.reshape"
 
 
@@ -193,7 +219,13 @@ def _region_key(region: ir.Region):
     for op in block.operations:
         if op.regions or any(operand not in places for operand in op.operands):
             return None
-        said.append((op.operation.name, str(op.attributes), tuple(places[operand] for operand in op.operands)))
+        said.append(
+            (
+                op.operation.name,
+                str(op.attributes),
+                tuple(places[operand] for operand in op.operands),
+            )
+        )
         places |= {result: len(places) + i for i, result in enumerate(op.results)}
     return tuple(said)
 
@@ -212,7 +244,9 @@ def _elements(value: ir.Value) -> int:
     return math.prod(value.type.shape)
 
 
-def _save_value(forward: hlo.WhileOp, back: hlo.WhileOp, counter: int, value: ir.Value, again: ir.Operation) -> hlo.WhileOp:
+def _save_value(
+    forward: hlo.WhileOp, back: hlo.WhileOp, counter: int, value: ir.Value, again: ir.Operation
+) -> hlo.WhileOp:
     """Makes `forward` write `value` into a row at every turn, and `back` read it there."""
     turn = min(i for i, taken in counters(forward).items() if taken == range(len(taken)))
     turns = len(counters(forward)[turn])
@@ -221,7 +255,9 @@ def _save_value(forward: hlo.WhileOp, back: hlo.WhileOp, counter: int, value: ir
         condition, body = (region.blocks[0] for region in forward.regions)
         end = terminator(body)
     with ir.InsertionPoint(end), end.location:
-        written = loops.set_row(body.arguments[len(body.arguments) - 1], _index(body.arguments[turn]), value)
+        written = loops.set_row(
+            body.arguments[len(body.arguments) - 1], _index(body.arguments[turn]), value
+        )
         hlo.return_([*end.operands, written])
     end.erase()
     block = back.regions[1].blocks[0]

@@ -30,11 +30,18 @@ def _is_sum_of_products(value: ir.Value) -> bool:
     if len(users(value)) != 1:
         return False
     total = producer(value, "add")
-    return all(map(_is_sum_of_products, total.operands)) if total is not None else _is_matrix_product(producer(value, "dot_general"))
+    return (
+        all(map(_is_sum_of_products, total.operands))
+        if total is not None
+        else _is_matrix_product(producer(value, "dot_general"))
+    )
 
 
 def _is_matrix_product(op: hlo.DotGeneralOp | None) -> bool:
-    return op is not None and len(op.lhs.type.shape) == len(op.rhs.type.shape) == len(op.result.type.shape) == 2
+    return (
+        op is not None
+        and len(op.lhs.type.shape) == len(op.rhs.type.shape) == len(op.result.type.shape) == 2
+    )
 
 
 def _transposed(value: ir.Value) -> ir.Value:
@@ -44,9 +51,13 @@ def _transposed(value: ir.Value) -> ir.Value:
     op = producer(value, "dot_general")
     numbers = hlo.DotDimensionNumbers(op.dot_dimension_numbers)
     attributes = {name: op.attributes[name] for name in op.attributes}
-    attributes["dot_dimension_numbers"] = hlo.DotDimensionNumbers.get([], [], list(numbers.rhs_contracting_dimensions), list(numbers.lhs_contracting_dimensions))
+    attributes["dot_dimension_numbers"] = hlo.DotDimensionNumbers.get(
+        [], [], list(numbers.rhs_contracting_dimensions), list(numbers.lhs_contracting_dimensions)
+    )
     if "precision_config" in attributes:
-        attributes["precision_config"] = ir.ArrayAttr.get(list(attributes["precision_config"])[::-1])
+        attributes["precision_config"] = ir.ArrayAttr.get(
+            list(attributes["precision_config"])[::-1]
+        )
     shape = list(value.type.shape)[::-1]
     made = ir.Operation.create(
         "stablehlo.dot_general",

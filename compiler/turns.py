@@ -21,8 +21,15 @@ def counters(loop: hlo.WhileOp) -> dict[int, range]:
         return {}
     condition = loop.regions[0].blocks[0]
     test, _ = endings(loop, index)
-    first, step, bound = integer(loop.operands[index]), _step(loop, index), integer(test.operands[1])
-    if str(test.attributes["comparison_direction"]) != "#stablehlo<comparison_direction LT>" or test.operands[0] != condition.arguments[index]:
+    first, step, bound = (
+        integer(loop.operands[index]),
+        _step(loop, index),
+        integer(test.operands[1]),
+    )
+    if (
+        str(test.attributes["comparison_direction"]) != "#stablehlo<comparison_direction LT>"
+        or test.operands[0] != condition.arguments[index]
+    ):
         return {}
     if first is None or bound is None or step is None or step <= 0:
         return {}
@@ -39,13 +46,21 @@ def unchanging(loop: hlo.WhileOp) -> dict[ir.Value, ir.Value]:
     """What the body sees of values that it only hands on -> where they come from."""
     body = loop.regions[1].blocks[0]
     returned = terminator(body).operands
-    return {argument: start for argument, start, following in zip(body.arguments, loop.operands, returned) if following == argument}
+    return {
+        argument: start
+        for argument, start, following in zip(body.arguments, loop.operands, returned)
+        if following == argument
+    }
 
 
 def integer(value: ir.Value) -> int | None:
     """The number that a scalar integer constant is."""
     constant = producer(value, "constant")
-    if constant is None or value.type.shape or not isinstance(value.type.element_type, ir.IntegerType):
+    if (
+        constant is None
+        or value.type.shape
+        or not isinstance(value.type.element_type, ir.IntegerType)
+    ):
         return None
     return int(constant.attributes["value"][0])
 

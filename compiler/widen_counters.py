@@ -48,8 +48,13 @@ def _widen(loop: hlo.WhileOp, index: int) -> None:
             for number, operand in enumerate(ending.operands):
                 if operand != counter:
                     ending.operands[number] = _wide(operand)
-    for widened, stays in ((following.results[0], [(terminator(body), index)]), (loop.results[index], [])):
-        others = [use for use in widened.uses if (use.owner.operation, use.operand_number) not in stays]
+    for widened, stays in (
+        (following.results[0], [(terminator(body), index)]),
+        (loop.results[index], []),
+    ):
+        others = [
+            use for use in widened.uses if (use.owner.operation, use.operand_number) not in stays
+        ]
         widened.set_type(_scalar(64))
         with ir.InsertionPoint.after(widened.owner), loop.location:
             _narrow(widened, others)
@@ -57,7 +62,9 @@ def _widen(loop: hlo.WhileOp, index: int) -> None:
 
 def _wide(value: ir.Value) -> ir.Value:
     if not isinstance(value.owner, ir.Block) and value.owner.name == "stablehlo.constant":
-        number = ir.IntegerAttr.get(_scalar(64).element_type, int(value.owner.attributes["value"][0]))
+        number = ir.IntegerAttr.get(
+            _scalar(64).element_type, int(value.owner.attributes["value"][0])
+        )
         return hlo.constant(ir.DenseElementsAttr.get_splat(_scalar(64), number))
     return hlo.convert(_scalar(64), value)
 

@@ -76,7 +76,13 @@ class EnzymeWorker:
         with self._lock:
             self._ensure_started(function)
             self._calls += 1
-            request = {"call": self._calls, "function": function, "module": module, "pipeline": pipeline, "timeout": timeout}
+            request = {
+                "call": self._calls,
+                "function": function,
+                "module": module,
+                "pipeline": pipeline,
+                "timeout": timeout,
+            }
             late = threading.Event()
             timer = threading.Timer(timeout, self._end_late, (self._process, late))
             timer.daemon = True
@@ -87,7 +93,11 @@ class EnzymeWorker:
                 worked, answer = self._answer()
             except (OSError, EOFError, ValueError) as error:
                 message = self._epitaph(function, error)
-                raise EnzymeError(f"Enzyme took longer than {timeout:g} s on @{function}" if late.is_set() else message) from None
+                raise EnzymeError(
+                    f"Enzyme took longer than {timeout:g} s on @{function}"
+                    if late.is_set()
+                    else message
+                ) from None
             except BaseException:
                 # A Ctrl-C while waiting: the answer would come to the next call, which asked for something else.
                 self._stop()
@@ -138,7 +148,9 @@ class EnzymeWorker:
             )
         except OSError as error:
             self._stop()
-            raise EnzymeError(f"Enzyme's process for @{function} cannot be started: {error}") from None
+            raise EnzymeError(
+                f"Enzyme's process for @{function} cannot be started: {error}"
+            ) from None
         finally:
             theirs.close()
 
@@ -150,9 +162,13 @@ class EnzymeWorker:
         except subprocess.TimeoutExpired:
             code = None
         self._said.seek(0)
-        said = [line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()]
+        said = [
+            line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()
+        ]
         self._stop()
-        reason = next((line for line in said if "ERROR" in line), said[-1] if said else "it said nothing")
+        reason = next(
+            (line for line in said if "ERROR" in line), said[-1] if said else "it said nothing"
+        )
         if code is None:
             return f"Enzyme's process answered nonsense on @{function} ({str(error) or 'it closed the pipe'}) and was stopped; it said: {reason}"
         if code == NO_LIBRARY:
@@ -216,7 +232,11 @@ def identity() -> str:
     path = library()
     try:
         package = importlib.metadata.distribution("enzyme-ad")
-        digests = [file.hash.value for file in package.files or () if file.name == os.path.basename(path) and file.hash]
+        digests = [
+            file.hash.value
+            for file in package.files or ()
+            if file.name == os.path.basename(path) and file.hash
+        ]
         return f"enzyme-ad {package.version} {digests}"
     except importlib.metadata.PackageNotFoundError:
         stat = os.stat(path)
@@ -225,7 +245,9 @@ def identity() -> str:
 
 def _load(path: str):
     loader = importlib.machinery.ExtensionFileLoader("enzyme_call", path)
-    module = importlib.util.module_from_spec(importlib.util.spec_from_file_location("enzyme_call", path, loader=loader))
+    module = importlib.util.module_from_spec(
+        importlib.util.spec_from_file_location("enzyme_call", path, loader=loader)
+    )
     loader.exec_module(module)
     return module
 
@@ -256,13 +278,22 @@ def _answer_one(connection: multiprocessing.connection.Connection, enzyme) -> bo
     # If the parent dies meanwhile nobody else stops a pass that hangs.
     signal.alarm(math.ceil(request["timeout"]) + 10)
     try:
-        worked, text = True, enzyme.run_pass_pipeline([request["function"]], request["module"], request["pipeline"])[1]
+        worked, text = (
+            True,
+            enzyme.run_pass_pipeline([request["function"]], request["module"], request["pipeline"])[
+                1
+            ],
+        )
     except MemoryError:
         raise
-    except Exception as error:  # whatever the library raises is an answer, not the end of the worker
+    except (
+        Exception
+    ) as error:  # whatever the library raises is an answer, not the end of the worker
         worked, text = False, f"{type(error).__name__}: {error}"
     signal.alarm(0)
-    connection.send_bytes(json.dumps({"call": request["call"], "worked": worked, "text": text}).encode())
+    connection.send_bytes(
+        json.dumps({"call": request["call"], "worked": worked, "text": text}).encode()
+    )
     return True
 
 

@@ -68,4 +68,8 @@ def _without_zero(op: ir.OpView, known: list[bool]) -> ir.Value | None:
 
 
 def _constant(ty: ir.Type) -> ir.Value:
-    return hlo.constant(ir.DenseElementsAttr.get_splat(ty, ir.FloatAttr.get(ir.RankedTensorType(ty).element_type, 0.0)))
+    return hlo.constant(
+        ir.DenseElementsAttr.get_splat(
+            ty, ir.FloatAttr.get(ir.RankedTensorType(ty).element_type, 0.0)
+        )
+    )

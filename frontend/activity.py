@@ -51,23 +51,40 @@ class Activity:
         """The results with a cotangent, by index, of a piece of the step: "update", "inputs_0", ... or "outer"."""
         if piece == "outer":
             return [0]
-        flags = self.new_state if piece == "update" else self.losses[int(piece.removeprefix("inputs_"))]
+        flags = (
+            self.new_state if piece == "update" else self.losses[int(piece.removeprefix("inputs_"))]
+        )
         return [i for i, flag in enumerate(flags) if flag]
 
     def between_steps(self) -> list[int]:
         """The leaves of the state whose cotangent goes from step to step, by index."""
-        return [i for i, (wanted, has) in enumerate(zip(self.state, self.new_state)) if wanted and has]
+        return [
+            i for i, (wanted, has) in enumerate(zip(self.state, self.new_state)) if wanted and has
+        ]
 
 
-def find(step: core.ClosedJaxpr, outer: core.ClosedJaxpr, found: Sequence[Site], groups: Arguments, wrt: Sequence[str]) -> Activity:
+def find(
+    step: core.ClosedJaxpr,
+    outer: core.ClosedJaxpr,
+    found: Sequence[Site],
+    groups: Arguments,
+    wrt: Sequence[str],
+) -> Activity:
     """The activity of a step whose gradients are marked, in a run that ends in the first result of `outer`."""
     state, data = _wanted(step, groups, wrt)
     new_state = _reaching_outer(step.jaxpr, outer.jaxpr, groups.state)
-    losses, gradients = _of_gradients(step, list(found), [*state, *data], [*new_state, *(False for _ in step.out_avals[groups.state :])])
+    losses, gradients = _of_gradients(
+        step,
+        list(found),
+        [*state, *data],
+        [*new_state, *(False for _ in step.out_avals[groups.state :])],
+    )
     return Activity(tuple(state), tuple(data), tuple(new_state), tuple(losses), tuple(gradients))
 
 
-def _wanted(step: core.ClosedJaxpr, groups: Arguments, wrt: Sequence[str]) -> tuple[list[bool], list[bool]]:
+def _wanted(
+    step: core.ClosedJaxpr, groups: Arguments, wrt: Sequence[str]
+) -> tuple[list[bool], list[bool]]:
     """The operands of the step that `wrt` reaches: (state, data). A fixed point over the step."""
     sizes = {"state": groups.state, "meta": groups.meta, "batches": groups.batch}
     flags = [name in wrt for name, size in sizes.items() for _ in range(size)]
@@ -92,7 +109,9 @@ def _reaching_outer(step: core.Jaxpr, outer: core.Jaxpr, count: int) -> list[boo
         reached = grown
 
 
-def _of_gradients(step, found: list[Site], operands: list[bool], results: list[bool]) -> tuple[list[tuple[bool, ...]], list[tuple[int, ...]]]:
+def _of_gradients(
+    step, found: list[Site], operands: list[bool], results: list[bool]
+) -> tuple[list[tuple[bool, ...]], list[tuple[int, ...]]]:
     """(operands of the losses, results of the gradients), last gradient first: what is called on an earlier gradient gives that one its cotangents."""
     update = update_of(step, found)
     of_inner = reaching_inputs(update.jaxpr, results)[len(operands) :]
@@ -101,7 +120,9 @@ def _of_gradients(step, found: list[Site], operands: list[bool], results: list[b
         first = sum(len(each.kept) for each in found[: site.index])
         seeded = tuple(i for k, i in enumerate(site.kept) if of_inner[first + k])
         outputs = len(site.loss.out_avals)
-        reached = reaching_inputs(site.loss.jaxpr, [i == 0 or i in site.kept for i in range(outputs)])
+        reached = reaching_inputs(
+            site.loss.jaxpr, [i == 0 or i in site.kept for i in range(outputs)]
+        )
         reader = inputs_of(step, found, site.index)
         wanted = capabilities.active_results(reader, _with_gradients(operands, reader))
         active = [a and b for a, b in zip(wanted, reached)]

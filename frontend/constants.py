@@ -22,7 +22,9 @@ _CALLS = {primitives.jit_p}
 
 def hold(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
     """The same function, equations without a read derivative replaced by `exact_lowerings.values.value` of them."""
-    rewritten = jax.make_jaxpr(lambda *args: _evaluate(closed, [True] * len(closed.out_avals), args))(*closed.in_avals)
+    rewritten = jax.make_jaxpr(
+        lambda *args: _evaluate(closed, [True] * len(closed.out_avals), args)
+    )(*closed.in_avals)
     return rewritten
 
 
@@ -51,7 +53,10 @@ def _stops(jaxpr: core.Jaxpr, wanted_results: list[bool]) -> bool:
     wanted = reaching(jaxpr, wanted_results)
     return any(
         (not any(var in wanted for var in eqn.outvars) and _carries(eqn))
-        or (eqn.primitive in _CALLS and _stops(eqn.params["jaxpr"].jaxpr, [var in wanted for var in eqn.outvars]))
+        or (
+            eqn.primitive in _CALLS
+            and _stops(eqn.params["jaxpr"].jaxpr, [var in wanted for var in eqn.outvars])
+        )
         for eqn in jaxpr.eqns
     )
 

@@ -23,7 +23,11 @@ class TrainStep:
 
     def __get__(self, instance: Any, owner: type | None = None) -> TrainStep:
         """Of a decorated method, the step of one object. As without the decorator, a function binds `self` and a `functools.partial` does not."""
-        return self if instance is None or not hasattr(self._step, "__get__") else TrainStep(self._step.__get__(instance, owner), self._has_aux, self._ad)
+        return (
+            self
+            if instance is None or not hasattr(self._step, "__get__")
+            else TrainStep(self._step.__get__(instance, owner), self._has_aux, self._ad)
+        )
 
     def metagradient(
         self,
@@ -58,7 +62,9 @@ class TrainStep:
         if not callable(outer):
             raise TypeError(f"outer must be a function of the final state, not {outer!r}")
         if runtime not in ("auto", "fused"):
-            raise ValueError(f'runtime={runtime!r}: this version has "fused" (and "auto", which chooses it)')
+            raise ValueError(
+                f'runtime={runtime!r}: this version has "fused" (and "auto", which chooses it)'
+            )
         return Metagradient(
             self._step,
             outer,

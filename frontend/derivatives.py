@@ -31,7 +31,15 @@ from jax.extend.core import primitives
 
 from metagrad.frontend import capabilities
 from metagrad.frontend.capabilities import is_float
-from metagrad.frontend.inner_gradient import expanded, floats, grad_p, has_true_gradient, product, product_p, pull
+from metagrad.frontend.inner_gradient import (
+    expanded,
+    floats,
+    grad_p,
+    has_true_gradient,
+    product,
+    product_p,
+    pull,
+)
 from metagrad.frontend.sites import Site
 
 MODES = ("auto", "enzyme", "jax")
@@ -70,7 +78,9 @@ class Decision:
         return "\n".join([f"{self.function}: {who}", *(f"    {reason}" for reason in self.why)])
 
 
-def decide_first_order(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool], ad: str) -> Decision:
+def decide_first_order(
+    label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool], ad: str
+) -> Decision:
     """For a function that is differentiated once, in reverse: the optimiser's update, the outer function.
 
     Raises:
@@ -98,7 +108,9 @@ def decide_gradient(site: Site, active: Sequence[bool], seeded: Sequence[int], a
     reasons = _reasons([*reverse, *(item for item in forward if item not in reverse)])
     if by_jax == "jax-mixed" and not _recomputations(site.loss.jaxpr):
         pullback = loss_vjp(site, active, seeded)
-        if not capabilities.unproven(pullback, "forward", [*moving, *(True for _ in pullback.in_avals[len(moving) :])]):
+        if not capabilities.unproven(
+            pullback, "forward", [*moving, *(True for _ in pullback.in_avals[len(moving) :])]
+        ):
             by_jax = "jax-reverse"
     return _not_enzyme(Decision(site.label, by_jax, reasons), ad)
 
@@ -111,7 +123,11 @@ def nested_gradients(jaxpr: core.Jaxpr) -> list[Decision]:
             rule = "nested-mixed" if has_true_gradient(eqn.params["jaxpr"].jaxpr) else "nested-jax"
             found.append(Decision(eqn.params["label"], rule, ("not at the top level of the step",)))
         else:
-            found += [decision for inner in core.jaxprs_in_params(eqn.params) for decision in nested_gradients(inner)]
+            found += [
+                decision
+                for inner in core.jaxprs_in_params(eqn.params)
+                for decision in nested_gradients(inner)
+            ]
     return list(dict.fromkeys(found))
 
 
@@ -120,12 +136,18 @@ def _moving(site: Site, active: Sequence[bool]) -> list[bool]:
     return [flag or i in site.wrt for i, flag in enumerate(active)]
 
 
-def _unless_recomputed(decision: Decision, jaxpr: core.ClosedJaxpr, by_jax: str, ad: str) -> Decision:
+def _unless_recomputed(
+    decision: Decision, jaxpr: core.ClosedJaxpr, by_jax: str, ad: str
+) -> Decision:
     """JAX's, where the user asked for recomputation."""
     lines = _recomputations(jaxpr.jaxpr)
     if not lines:
         return decision
-    honoured = "jax.checkpoint is not honoured, as ad='enzyme' was asked for" if ad == "enzyme" else "jax.checkpoint: JAX computes again what Enzyme would keep"
+    honoured = (
+        "jax.checkpoint is not honoured, as ad='enzyme' was asked for"
+        if ad == "enzyme"
+        else "jax.checkpoint: JAX computes again what Enzyme would keep"
+    )
     why = tuple(f"{honoured} ({line})" if line else honoured for line in lines)
     return dataclasses.replace(decision, rule=decision.rule if ad == "enzyme" else by_jax, why=why)
 
@@ -143,7 +165,11 @@ def _recomputations(jaxpr: core.Jaxpr) -> list[str]:
 
 def _reasons(missing) -> tuple[str, ...]:
     def reason(name, line, why):
-        what = "an inner gradient in a loop, a branch or another function" if name in (grad_p.name, product_p.name) else f"{name}: {why}"
+        what = (
+            "an inner gradient in a loop, a branch or another function"
+            if name in (grad_p.name, product_p.name)
+            else f"{name}: {why}"
+        )
         return f"{what} ({line})" if line else what
 
     return tuple(dict.fromkeys(reason(*item) for item in missing))
@@ -162,7 +188,9 @@ def _not_enzyme(decision: Decision, ad: str) -> Decision:
 # --- What JAX makes ----------------------------------------------------------------------------------------------
 
 
-def vjp(jaxpr: core.ClosedJaxpr, active: Sequence[bool], seeded: Sequence[int], label: str) -> core.ClosedJaxpr:
+def vjp(
+    jaxpr: core.ClosedJaxpr, active: Sequence[bool], seeded: Sequence[int], label: str
+) -> core.ClosedJaxpr:
     """(operands, cotangents of the float results) -> cotangents of the float operands, zero where they are not active.
 
     Args:
@@ -179,13 +207,22 @@ def vjp(jaxpr: core.ClosedJaxpr, active: Sequence[bool], seeded: Sequence[int], 
 
 def loss_vjp(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> core.ClosedJaxpr:
     """The backward pass of a loss, for Enzyme's forward mode. `seeded` are the results of the gradient that have a cotangent, by index."""
-    return _traced(site.label, site.loss, _moving(site, active), site.loss.out_avals, [0, *seeded], functools.partial(pull, site.loss))
+    return _traced(
+        site.label,
+        site.loss,
+        _moving(site, active),
+        site.loss.out_avals,
+        [0, *seeded],
+        functools.partial(pull, site.loss),
+    )
 
 
 def gradient(site: Site) -> core.ClosedJaxpr:
     """operands -> (value, aux, gradients)."""
     with _named(site.label, site.loss, [i in site.wrt for i in range(len(site.loss.in_avals))]):
-        return jax.make_jaxpr(lambda *args: expanded(*args, jaxpr=site.loss, wrt=site.wrt))(*site.loss.in_avals)
+        return jax.make_jaxpr(lambda *args: expanded(*args, jaxpr=site.loss, wrt=site.wrt))(
+            *site.loss.in_avals
+        )
 
 
 def gradient_vjp(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> core.ClosedJaxpr:
@@ -194,15 +231,33 @@ def gradient_vjp(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> c
     Args:
       seeded: the results that have a cotangent, by index. What is given for another is not used.
     """
-    return _traced(site.label, site.loss, active, site.results, seeded, functools.partial(pull, gradient(site)))
+    return _traced(
+        site.label, site.loss, active, site.results, seeded, functools.partial(pull, gradient(site))
+    )
 
 
-def gradient_vjp_mixed(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> core.ClosedJaxpr:
+def gradient_vjp_mixed(
+    site: Site, active: Sequence[bool], seeded: Sequence[int]
+) -> core.ClosedJaxpr:
     """The same by forward over reverse."""
-    return _traced(site.label, site.loss, active, site.results, seeded, functools.partial(product, site.loss, site.wrt))
+    return _traced(
+        site.label,
+        site.loss,
+        active,
+        site.results,
+        seeded,
+        functools.partial(product, site.loss, site.wrt),
+    )
 
 
-def _traced(label: str, function: core.ClosedJaxpr, active: Sequence[bool], results: Sequence, seeded: Sequence[int], pull_back) -> core.ClosedJaxpr:
+def _traced(
+    label: str,
+    function: core.ClosedJaxpr,
+    active: Sequence[bool],
+    results: Sequence,
+    seeded: Sequence[int],
+    pull_back,
+) -> core.ClosedJaxpr:
     """(operands of the function, cotangents of the float results) -> cotangents of the float operands, of which `pull_back` makes the active ones.
 
     Only the cotangents of the results `seeded` are passed on: the others have none, whatever number stands in their place.
@@ -214,8 +269,14 @@ def _traced(label: str, function: core.ClosedJaxpr, active: Sequence[bool], resu
 
     def run(*args):
         cotangents = {i: cotangent for i, cotangent in zip(of_floats, args[count:]) if i in seeded}
-        made = dict(zip(where, pull_back(args[:count], cotangents, where) if where and cotangents else ()))
-        return [made[i] if i in made else jnp.zeros(aval.shape, aval.dtype) for i, aval in enumerate(operands) if is_float(aval)]
+        made = dict(
+            zip(where, pull_back(args[:count], cotangents, where) if where and cotangents else ())
+        )
+        return [
+            made[i] if i in made else jnp.zeros(aval.shape, aval.dtype)
+            for i, aval in enumerate(operands)
+            if is_float(aval)
+        ]
 
     with _named(label, function, active):
         return jax.make_jaxpr(run)(*operands, *(results[i] for i in of_floats))
@@ -227,6 +288,12 @@ def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
     try:
         yield
     except (TypeError, ValueError, NotImplementedError) as error:
-        suspects = [item for item in capabilities.unproven(jaxpr, "reverse", active) if item.primitive in _WITHOUT_REVERSE and _WITHOUT_REVERSE[item.primitive] in str(error)]
+        suspects = [
+            item
+            for item in capabilities.unproven(jaxpr, "reverse", active)
+            if item.primitive in _WITHOUT_REVERSE and _WITHOUT_REVERSE[item.primitive] in str(error)
+        ]
         places = "".join(f"\n  {item.primitive} ({item.source})" for item in suspects)
-        raise NotImplementedError(f"JAX cannot differentiate {label}, and the metagradient needs its derivative:\n  {error}{places}") from error
+        raise NotImplementedError(
+            f"JAX cannot differentiate {label}, and the metagradient needs its derivative:\n  {error}{places}"
+        ) from error

@@ -100,11 +100,16 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
     leaves, tree = jax.tree.flatten((args, kwargs))
     # The argument of each leaf: a position or a keyword.
     owner = [
-        path[1].idx if path[0].idx == 0 else path[1].key for path, _ in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]
+        path[1].idx if path[0].idx == 0 else path[1].key
+        for path, _ in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]
     ]
     differentiated = {i: None for i, arg in enumerate(owner) if arg in chosen_set}
     # The others stay what they are, as in JAX: a flag, a number of layers or a NumPy mask may decide what the loss computes.
-    traced = [i for i, leaf in enumerate(leaves) if i in differentiated or isinstance(leaf, jax.Array) or hasattr(leaf, "__jax_array__")]
+    traced = [
+        i
+        for i, leaf in enumerate(leaves)
+        if i in differentiated or isinstance(leaf, jax.Array) or hasattr(leaf, "__jax_array__")
+    ]
     if any(not _can_differentiate(leaves[i], allow_int) for i in differentiated):
         return by_jax(*args, **kwargs)
     aux_tree, aux_others, is_scalar = None, [], True
@@ -128,7 +133,9 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         return [leaves[i] for i in traced if owner[i] == argument]
 
     try:
-        jaxpr = jax.make_jaxpr(flat)(*map(of, range(len(args))), **{name: of(name) for name in kwargs})
+        jaxpr = jax.make_jaxpr(flat)(
+            *map(of, range(len(args))), **{name: of(name) for name in kwargs}
+        )
     except jax.errors.JAXTypeError:
         # Of a traced value that must be known. JAX's own would speak of the step around the loss.
         raise
@@ -143,7 +150,10 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
     prints.check_effects(jaxpr, f"the loss {_label(fun)}")
     if not is_scalar or value.shape or not jax.numpy.issubdtype(value.dtype, np.floating):
         return by_jax(*args, **kwargs)
-    if any(jax.numpy.issubdtype(aval.dtype, np.complexfloating) for aval in (*jaxpr.in_avals, *jaxpr.out_avals, *map(core.typeof, jaxpr.consts))):
+    if any(
+        jax.numpy.issubdtype(aval.dtype, np.complexfloating)
+        for aval in (*jaxpr.in_avals, *jaxpr.out_avals, *map(core.typeof, jaxpr.consts))
+    ):
         # The compiler's rules for an inner gradient are for real operands and results.
         return by_jax(*args, **kwargs)
     if prints.prints(jaxpr):
@@ -151,7 +161,9 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         jaxpr = prints.silence(jaxpr)
     consts = list(jaxpr.consts)
     wrt = tuple(
-        len(consts) + traced.index(i) for i in differentiated if jax.numpy.issubdtype(_dtype(leaves[i]), np.inexact)
+        len(consts) + traced.index(i)
+        for i in differentiated
+        if jax.numpy.issubdtype(_dtype(leaves[i]), np.inexact)
     )
     # Values that the loss closes over become operands, so that derivatives flow to them.
     closed = core.ClosedJaxpr(pe.convert_constvars_jaxpr(jaxpr.jaxpr), ())
@@ -160,11 +172,15 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
     outputs = len(jaxpr.out_avals)
     gradients = dict(zip(wrt, results[outputs:]))
     per_leaf = {
-        i: gradients.get(len(consts) + traced.index(i), np.zeros(np.shape(leaves[i]), jax.dtypes.float0)) for i in differentiated
+        i: gradients.get(
+            len(consts) + traced.index(i), np.zeros(np.shape(leaves[i]), jax.dtypes.float0)
+        )
+        for i in differentiated
     }
     per_argument = tuple(
         jax.tree.unflatten(
-            jax.tree.structure(args[i]), [per_leaf[j] for j in differentiated if owner[j] == i % len(args)]
+            jax.tree.structure(args[i]),
+            [per_leaf[j] for j in differentiated if owner[j] == i % len(args)],
         )
         for i in chosen
     )
@@ -172,7 +188,12 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
     value = results[0]
     if has_aux:
         arrays = iter(results[1:outputs])
-        value = (value, jax.tree.unflatten(aux_tree, [next(arrays) if leaf is _ARRAY else leaf for leaf in aux_others]))
+        value = (
+            value,
+            jax.tree.unflatten(
+                aux_tree, [next(arrays) if leaf is _ARRAY else leaf for leaf in aux_others]
+            ),
+        )
     return value, derivative
 
 
@@ -181,7 +202,9 @@ _ARRAY = object()
 
 
 def _is_array(leaf: Any) -> bool:
-    return isinstance(leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)) or hasattr(leaf, "__jax_array__")
+    return isinstance(
+        leaf, (jax.Array, np.ndarray, np.generic, bool, int, float, complex)
+    ) or hasattr(leaf, "__jax_array__")
 
 
 def _dtype(leaf: Any):
@@ -192,7 +215,9 @@ def _can_differentiate(leaf: Any, allow_int: bool) -> bool:
     if not _is_array(leaf):
         return False
     dtype = _dtype(leaf)
-    return jax.numpy.issubdtype(dtype, np.floating) or (allow_int and not jax.numpy.issubdtype(dtype, np.inexact))
+    return jax.numpy.issubdtype(dtype, np.floating) or (
+        allow_int and not jax.numpy.issubdtype(dtype, np.inexact)
+    )
 
 
 def _label(fun: Callable) -> str:

@@ -52,7 +52,12 @@ def expanded(*operands, jaxpr: core.ClosedJaxpr, wrt: tuple[int, ...], label: st
     return [value, *aux, *pullback(jnp.ones_like(value))]
 
 
-def pull(jaxpr: core.ClosedJaxpr, operands: Sequence, cotangents: dict[int, jax.Array], active: Sequence[int]) -> list:
+def pull(
+    jaxpr: core.ClosedJaxpr,
+    operands: Sequence,
+    cotangents: dict[int, jax.Array],
+    active: Sequence[int],
+) -> list:
     """Cotangents of the operands `active`, by JAX's reverse mode.
 
     Args:
@@ -67,7 +72,13 @@ def pull(jaxpr: core.ClosedJaxpr, operands: Sequence, cotangents: dict[int, jax.
     return list(pullback(list(cotangents.values())))
 
 
-def product(jaxpr: core.ClosedJaxpr, wrt: Sequence[int], operands: Sequence, cotangents: dict[int, jax.Array], active: Sequence[int]) -> list:
+def product(
+    jaxpr: core.ClosedJaxpr,
+    wrt: Sequence[int],
+    operands: Sequence,
+    cotangents: dict[int, jax.Array],
+    active: Sequence[int],
+) -> list:
     """Cotangents of the operands `active` from those of (value, aux, gradients): forward over reverse.
 
     With the loss's pullback P(operands, seeds) the gradient is P at the seeds (1, 0, ...). Its Jacobian is symmetric, so the cotangents are the tangents
@@ -79,7 +90,10 @@ def product(jaxpr: core.ClosedJaxpr, wrt: Sequence[int], operands: Sequence, cot
     outputs = len(jaxpr.out_avals)
     moving = [j for j in range(len(wrt)) if outputs + j in cotangents]
     steered = [i for i in cotangents if i < outputs]
-    seeds = {i: jnp.full(jaxpr.out_avals[i].shape, 1 if i == 0 else 0, jaxpr.out_avals[i].dtype) for i in {0, *steered}}
+    seeds = {
+        i: jnp.full(jaxpr.out_avals[i].shape, 1 if i == 0 else 0, jaxpr.out_avals[i].dtype)
+        for i in {0, *steered}
+    }
 
     def pullback(parameters, moved_seeds):
         filled = _filled(operands, [wrt[j] for j in moving], parameters)
@@ -143,8 +157,19 @@ def _jvp(primals, tangents, **params):
         return _moved(functools.partial(expanded, **params), primals, tangents)
     results = grad_p.bind(*primals, **params)
     moving = tuple(i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero))
-    moved = iter(product_p.bind(*primals, *(tangents[i] for i in moving), moving=moving, jaxpr=params["jaxpr"], wrt=params["wrt"]))
-    return results, [next(moved) if is_float(core.typeof(r)) else ad.Zero(core.typeof(r).to_tangent_aval()) for r in results]
+    moved = iter(
+        product_p.bind(
+            *primals,
+            *(tangents[i] for i in moving),
+            moving=moving,
+            jaxpr=params["jaxpr"],
+            wrt=params["wrt"],
+        )
+    )
+    return results, [
+        next(moved) if is_float(core.typeof(r)) else ad.Zero(core.typeof(r).to_tangent_aval())
+        for r in results
+    ]
 
 
 def _moved(function, primals, tangents):

@@ -62,7 +62,9 @@ class Tree:
     def rebuild(self, arrays: list) -> Any:
         """A pytree from one value per array leaf, whatever the values are."""
         arrays, constants = iter(arrays), iter(self.constants)
-        return jax.tree.unflatten(self.structure, [next(arrays) if keep else next(constants) for keep in self.is_array])
+        return jax.tree.unflatten(
+            self.structure, [next(arrays) if keep else next(constants) for keep in self.is_array]
+        )
 
 
 def tree_of(name: str, tree: Any) -> Tree:
@@ -87,7 +89,11 @@ def describe(path: str, value: Any) -> Leaf | None:
     """What a leaf is as an array, or None for one that is no array."""
     if isinstance(value, (str, bytes)) or callable(value) and not hasattr(value, "dtype"):
         return None
-    if not hasattr(value, "dtype") and not isinstance(value, (bool, int, float, complex)) and not hasattr(value, "__jax_array__"):
+    if (
+        not hasattr(value, "dtype")
+        and not isinstance(value, (bool, int, float, complex))
+        and not hasattr(value, "__jax_array__")
+    ):
         return None
     if isinstance(value, jax.ShapeDtypeStruct):
         aval = value
@@ -95,7 +101,9 @@ def describe(path: str, value: Any) -> Leaf | None:
         typed = jax.typeof(value)
         aval = jax.ShapeDtypeStruct(typed.shape, typed.dtype, weak_type=typed.weak_type)
     if jnp.issubdtype(aval.dtype, np.complexfloating):
-        raise TypeError(f"{path} is {aval.dtype.name}; metagrad differentiates real leaves only. Hold real and imaginary parts apart.")
+        raise TypeError(
+            f"{path} is {aval.dtype.name}; metagrad differentiates real leaves only. Hold real and imaginary parts apart."
+        )
     return Leaf(path, aval, stored_aval(aval))
 
 

@@ -15,7 +15,16 @@ import numpy as np
 from metagrad.compiler import pipeline
 from metagrad.compiler.functions import Arguments
 from metagrad.compiler.worker import EnzymeError
-from metagrad.frontend import activity, constants, derivatives, lowering, nan_warning, nans, sites, tracing
+from metagrad.frontend import (
+    activity,
+    constants,
+    derivatives,
+    lowering,
+    nan_warning,
+    nans,
+    sites,
+    tracing,
+)
 from metagrad.frontend.derivatives import Decision
 from metagrad.frontend.leaves import Leaf, Tree, describe, float0, shaped, tree_of
 from metagrad.runtime import host_calls
@@ -39,19 +48,37 @@ class Signature:
 
     @property
     def inputs(self) -> list[jax.ShapeDtypeStruct]:
-        return [leaf.stored for tree in (self.state, self.meta, self.batches, self.outer) for leaf in tree.leaves]
+        return [
+            leaf.stored
+            for tree in (self.state, self.meta, self.batches, self.outer)
+            for leaf in tree.leaves
+        ]
 
     def flatten(self, state0, meta, batches, outer_args) -> list:
-        pairs = ((self.state, state0), (self.meta, meta), (self.batches, batches), (self.outer, outer_args))
+        pairs = (
+            (self.state, state0),
+            (self.meta, meta),
+            (self.batches, batches),
+            (self.outer, outer_args),
+        )
         return [array for tree, value in pairs for array in tree.flatten(value)]
 
     def gradient_leaves(self):
         """(group, leaf) for each float leaf of the gradient, in the order of the program's results."""
         trees = {"state": self.state, "meta": self.meta, "batches": self.batches}
-        return [(name, leaf) for name, tree in trees.items() if name in self.wrt for leaf in tree.leaves if leaf.is_float]
+        return [
+            (name, leaf)
+            for name, tree in trees.items()
+            if name in self.wrt
+            for leaf in tree.leaves
+            if leaf.is_float
+        ]
 
     def outputs(self, value: jax.ShapeDtypeStruct, steps: int) -> list[jax.ShapeDtypeStruct]:
-        stacked = [jax.ShapeDtypeStruct((steps, *leaf.stored.shape), leaf.stored.dtype) for leaf in self.aux.leaves]
+        stacked = [
+            jax.ShapeDtypeStruct((steps, *leaf.stored.shape), leaf.stored.dtype)
+            for leaf in self.aux.leaves
+        ]
         return [
             value,
             *(leaf.stored for leaf in self.outer_aux.leaves),
@@ -71,10 +98,14 @@ class Signature:
         trees = {"state": self.state, "meta": self.meta, "batches": self.batches}
         for name, tree in trees.items():
             if name in self.wrt:
-                gradients[name] = tree.rebuild([next(results) if leaf.is_float else float0(leaf) for leaf in tree.leaves])
+                gradients[name] = tree.rebuild(
+                    [next(results) if leaf.is_float else float0(leaf) for leaf in tree.leaves]
+                )
         state = self.state.unflatten(take(len(self.state.leaves)))
         aux = take(len(self.aux.leaves))
-        grad = gradients[self.wrt[0]] if self.single else tuple(gradients[name] for name in self.wrt)
+        grad = (
+            gradients[self.wrt[0]] if self.single else tuple(gradients[name] for name in self.wrt)
+        )
         if self.has_aux:
             value = value, self.outer_aux.unflatten(outer_aux)
         if self.step_has_aux:
@@ -85,9 +116,23 @@ class Signature:
 class Lowered:
     """A metagradient lowered for given shapes. Made by `Metagradient.lower`."""
 
-    def __init__(self, signature: Signature, plan: Plan, decisions: list[Decision], texts, program, diagnose, check_nans: bool | None):
+    def __init__(
+        self,
+        signature: Signature,
+        plan: Plan,
+        decisions: list[Decision],
+        texts,
+        program,
+        diagnose,
+        check_nans: bool | None,
+    ):
         self._signature, self._plan, self._decisions = signature, plan, decisions
-        self._texts, self._program, self._diagnose, self._check_nans = texts, program, diagnose, check_nans
+        self._texts, self._program, self._diagnose, self._check_nans = (
+            texts,
+            program,
+            diagnose,
+            check_nans,
+        )
         self._compiled: Compiled | None = None
 
     @property
@@ -123,7 +168,14 @@ class Lowered:
         """Compiles with XLA, once."""
         if self._compiled is None:
             compiled = jax.jit(self._checked).lower(*self._signature.inputs).compile()
-            self._compiled = Compiled(self._signature, self._program, compiled, self._plan, self._diagnose, self._check_nans)
+            self._compiled = Compiled(
+                self._signature,
+                self._program,
+                compiled,
+                self._plan,
+                self._diagnose,
+                self._check_nans,
+            )
         return self._compiled
 
     def _checked(self, *inputs):
@@ -133,13 +185,17 @@ class Lowered:
             return results, True
         value, first = results[:1], 1 + len(self._signature.outer_aux.leaves)
         last = first + len(self._signature.gradient_leaves())
-        return results, nan_warning.is_fine([*value, *results[first:last]], results[last : last + len(self._signature.state.leaves)])
+        return results, nan_warning.is_fine(
+            [*value, *results[first:last]], results[last : last + len(self._signature.state.leaves)]
+        )
 
 
 class Compiled:
     """A compiled metagradient: call it with arguments of the shapes that it was lowered for."""
 
-    def __init__(self, signature: Signature, program, compiled, plan: Plan, diagnose, check_nans: bool | None):
+    def __init__(
+        self, signature: Signature, program, compiled, plan: Plan, diagnose, check_nans: bool | None
+    ):
         self._signature, self._program, self._xla = signature, program, compiled
         self._diagnose, self._check_nans = diagnose, check_nans
         self.plan = plan
@@ -167,21 +223,29 @@ class Compiled:
         except NotImplementedError as error:
             if "Batching rule" not in str(error):
                 raise
-            raise NotImplementedError("a metagradient cannot be put under jax.vmap. jax.lax.map takes one after the other, in one program.") from None
+            raise NotImplementedError(
+                "a metagradient cannot be put under jax.vmap. jax.lax.map takes one after the other, in one program."
+            ) from None
 
     def _check(self, given) -> None:
         signature = self._signature
-        for tree, value in zip((signature.state, signature.meta, signature.batches, signature.outer), given):
+        for tree, value in zip(
+            (signature.state, signature.meta, signature.batches, signature.outer), given
+        ):
             if jax.tree.structure(value) != tree.structure:
                 raise TypeError(
                     f"{tree.name} has the structure {jax.tree.structure(value)}, and this program was compiled for {tree.structure}"
                 )
             leaves, constants = iter(tree.leaves), iter(tree.constants)
-            for (path, given), is_array in zip(jax.tree_util.tree_flatten_with_path(value)[0], tree.is_array):
+            for (path, given), is_array in zip(
+                jax.tree_util.tree_flatten_with_path(value)[0], tree.is_array
+            ):
                 if is_array:
                     _check_array(next(leaves), given)
                 elif (constant := next(constants)) is not given and not _equal(constant, given):
-                    raise TypeError(f"{tree.name}{jax.tree_util.keystr(path)} is {given!r}, and this program was compiled for {constant!r}")
+                    raise TypeError(
+                        f"{tree.name}{jax.tree_util.keystr(path)} is {given!r}, and this program was compiled for {constant!r}"
+                    )
 
     def memory_analysis(self):
         """XLA's memory analysis: bytes of arguments, outputs, temporaries and code."""
@@ -199,13 +263,21 @@ class Compiled:
 def _check_array(leaf: Leaf, given: Any) -> None:
     described = describe(leaf.path, given)
     if described is None:
-        raise TypeError(f"{leaf.path} is {given!r}, and this program was compiled for {shaped(leaf.aval)}")
+        raise TypeError(
+            f"{leaf.path} is {given!r}, and this program was compiled for {shaped(leaf.aval)}"
+        )
     shape, dtype = described.aval.shape, described.aval.dtype
     if shape != leaf.aval.shape:
-        raise TypeError(f"{leaf.path} has shape {shape}, and this program was compiled for {leaf.aval.shape}")
+        raise TypeError(
+            f"{leaf.path} has shape {shape}, and this program was compiled for {leaf.aval.shape}"
+        )
     # A Python scalar takes the dtype that the program has, if that is of its kind or above.
-    if dtype != leaf.aval.dtype and not (getattr(described.aval, "weak_type", False) and _rank(dtype) <= _rank(leaf.aval.dtype)):
-        raise TypeError(f"{leaf.path} is {dtype}, and this program was compiled for {leaf.aval.dtype}")
+    if dtype != leaf.aval.dtype and not (
+        getattr(described.aval, "weak_type", False) and _rank(dtype) <= _rank(leaf.aval.dtype)
+    ):
+        raise TypeError(
+            f"{leaf.path} is {dtype}, and this program was compiled for {leaf.aval.dtype}"
+        )
 
 
 def _rank(dtype) -> int:
@@ -215,7 +287,9 @@ def _rank(dtype) -> int:
 
 
 def _equal(constant: Any, given: Any) -> bool:
-    return type(constant) is type(given) and not hasattr(constant, "dtype") and bool(constant == given)
+    return (
+        type(constant) is type(given) and not hasattr(constant, "dtype") and bool(constant == given)
+    )
 
 
 def lower(
@@ -234,8 +308,12 @@ def lower(
     """Traces, decides who differentiates what, runs the passes and wraps the result. See `Metagradient.lower`."""
     state0, meta, batches, outer_args = arguments
     batches_tree, batch_tree, steps = tracing.batches_tree(batches)
-    traced = tracing.trace_step(step, tree_of("state", state0), tree_of("meta", meta), batch_tree, step_has_aux)
-    traced_outer = tracing.trace_outer(outer, traced.state, tree_of("outer_args", outer_args), has_aux)
+    traced = tracing.trace_step(
+        step, tree_of("state", state0), tree_of("meta", meta), batch_tree, step_has_aux
+    )
+    traced_outer = tracing.trace_outer(
+        outer, traced.state, tree_of("outer_args", outer_args), has_aux
+    )
     signature = Signature(
         state=traced.state,
         meta=tree_of("meta", meta),
@@ -252,20 +330,41 @@ def lower(
     marked, found = sites.mark(traced.jaxpr)
     plan = schedule.plan(steps, gradients=bool(found))
     plan.validate()
-    names = getattr(step, "__name__", "step"), getattr(outer, "__name__", "outer").replace("<lambda>", "outer (a lambda)")
-    groups = Arguments(len(traced.state.leaves), len(signature.meta.leaves), len(batch_tree.leaves), len(signature.outer.leaves))
+    names = (
+        getattr(step, "__name__", "step"),
+        getattr(outer, "__name__", "outer").replace("<lambda>", "outer (a lambda)"),
+    )
+    groups = Arguments(
+        len(traced.state.leaves),
+        len(signature.meta.leaves),
+        len(batch_tree.leaves),
+        len(signature.outer.leaves),
+    )
     active = activity.find(marked, traced_outer.jaxpr, found, groups, wrt)
 
     def printed(which) -> dict:
-        traces = {name: what.prints() for name, what in (("prints", traced), ("outer_prints", traced_outer)) if which(what)}
+        traces = {
+            name: what.prints()
+            for name, what in (("prints", traced), ("outer_prints", traced_outer))
+            if which(what)
+        }
         return {name: trace for name, trace in traces.items() if trace is not None}
 
     def attempt(ad: str):
         decisions, pieces, of_site = _divide(marked, found, traced_outer.jaxpr, names, active, ad)
-        made = lowering.lower(pieces | printed(lambda traced: traced.printing), found, of_site, active, groups, wrt)
+        made = lowering.lower(
+            pieces | printed(lambda traced: traced.printing), found, of_site, active, groups, wrt
+        )
         if made.muted and (more := printed(lambda traced: not traced.printing)):
             # A backward rule prints, which shows only when JAX has made the backward pass.
-            made = lowering.lower(pieces | printed(lambda traced: traced.printing) | more, found, of_site, active, groups, wrt)
+            made = lowering.lower(
+                pieces | printed(lambda traced: traced.printing) | more,
+                found,
+                of_site,
+                active,
+                groups,
+                wrt,
+            )
         return decisions, pipeline.run(made.module, plan), made
 
     try:
@@ -273,9 +372,20 @@ def lower(
     except EnzymeError as error:
         if ad != "auto":
             raise
-        meant = {"inner": "the gradient of " + " and of ".join(site.label for site in found), "step_vjp": f"the VJP of {names[0]}", "outer_vjp": names[1]}
-        which = f" (@{error.function} is {meant[error.function]})" if f"@{error.function}" in str(error) else ""
-        warnings.warn(f"{error}{which}. JAX differentiates this step instead; lowered.explain() says so.", stacklevel=_users_level())
+        meant = {
+            "inner": "the gradient of " + " and of ".join(site.label for site in found),
+            "step_vjp": f"the VJP of {names[0]}",
+            "outer_vjp": names[1],
+        }
+        which = (
+            f" (@{error.function} is {meant[error.function]})"
+            if f"@{error.function}" in str(error)
+            else ""
+        )
+        warnings.warn(
+            f"{error}{which}. JAX differentiates this step instead; lowered.explain() says so.",
+            stacklevel=_users_level(),
+        )
         decisions, texts, made = attempt("jax")
         decisions = [dataclasses.replace(decision, why=(str(error),)) for decision in decisions]
     value = traced_outer.jaxpr.out_avals[0]
@@ -285,8 +395,15 @@ def lower(
     if check_nans:
         diagnose = nans.diagnosis(step, outer, step_has_aux, has_aux, wrt, single)
     elif check_nans is None:
-        trees = {"state": signature.state, "meta": signature.meta, "batches": signature.batches, "outer_args": signature.outer}
-        diagnose = nan_warning.warning(traced.jaxpr, traced_outer.jaxpr, trees, active, wrt, single, has_aux)
+        trees = {
+            "state": signature.state,
+            "meta": signature.meta,
+            "batches": signature.batches,
+            "outer_args": signature.outer,
+        }
+        diagnose = nan_warning.warning(
+            traced.jaxpr, traced_outer.jaxpr, trees, active, wrt, single, has_aux
+        )
     return Lowered(signature, plan, decisions, texts, program, diagnose, check_nans)
 
 
@@ -301,14 +418,24 @@ def _users_level() -> int:
 def _divide(marked, found, outer, names, active, ad):
     """Decides for each function, and has JAX make the derivatives that are its part."""
     step_name, outer_name = names
-    pieces, decisions, of_site = {"step": constants.hold(marked), "outer": constants.hold(outer)}, [], []
+    pieces, decisions, of_site = (
+        {"step": constants.hold(marked), "outer": constants.hold(outer)},
+        [],
+        [],
+    )
     update = sites.update_of(marked, found)
     pieces["update_run"] = lowering.as_run(update)
     nested = derivatives.nested_gradients(update.jaxpr)
     if not found and not nested:
-        decisions.append(Decision(f"the inner gradient of {step_name}", "expanded", ("no metagrad.grad in the step",)))
+        decisions.append(
+            Decision(
+                f"the inner gradient of {step_name}", "expanded", ("no metagrad.grad in the step",)
+            )
+        )
     for site in found:
-        decision = derivatives.decide_gradient(site, active.losses[site.index], active.gradients[site.index], ad)
+        decision = derivatives.decide_gradient(
+            site, active.losses[site.index], active.gradients[site.index], ad
+        )
         decisions.append(decision)
         of_site.append(_made_by_jax(site, active, decision.rule))
     decisions += nested
@@ -316,13 +443,17 @@ def _divide(marked, found, outer, names, active, ad):
     parts |= {f"inputs_{site.index}": sites.inputs_of(marked, found, site.index) for site in found}
     parts |= {"outer": sites.first_results(outer, 1)}
     for name, jaxpr in parts.items():
-        label = {"update": f"the update of {step_name}", "outer": outer_name}.get(name, f"the inputs of {step_name}'s gradient {name[7:]}")
+        label = {"update": f"the update of {step_name}", "outer": outer_name}.get(
+            name, f"the inputs of {step_name}'s gradient {name[7:]}"
+        )
         flags = active.of_outer(jaxpr) if name == "outer" else active.of_update(jaxpr)
         decision = derivatives.decide_first_order(label, jaxpr, flags, ad)
         if not name.startswith("inputs") or decision.rule != "enzyme":
             decisions.append(decision)
         if decision.rule != "enzyme":
-            pieces[f"{name}_vjp"] = lowering.as_run(derivatives.vjp(jaxpr, flags, active.of_results(name), label))
+            pieces[f"{name}_vjp"] = lowering.as_run(
+                derivatives.vjp(jaxpr, flags, active.of_results(name), label)
+            )
     return decisions, pieces, of_site
 
 
@@ -342,7 +473,10 @@ def _check_float_leaves(signature: Signature) -> None:
     trees = {"state": signature.state, "meta": signature.meta, "batches": signature.batches}
     for name in signature.wrt:
         if not any(leaf.is_float for leaf in trees[name].leaves):
-            found = ", ".join(f"{leaf.path} {shaped(leaf.aval)}" for leaf in trees[name].leaves) or "no arrays at all"
+            found = (
+                ", ".join(f"{leaf.path} {shaped(leaf.aval)}" for leaf in trees[name].leaves)
+                or "no arrays at all"
+            )
             raise TypeError(
                 f'wrt names "{name}", which has no floating-point leaf to differentiate with respect to: it has {found}. '
                 "Hold what you want the gradient of as floating-point arrays."

@@ -74,7 +74,9 @@ def lower(
             "kept": _indices(found[index].kept),
             "active": _indices(i for i, flag in enumerate(active.losses[index]) if flag),
         }
-        results = [ty for aval in ctx.avals_out for ty in mlir.aval_to_ir_types(ctx.module_context, aval)]
+        results = [
+            ty for aval in ctx.avals_out for ty in mlir.aval_to_ir_types(ctx.module_context, aval)
+        ]
         return _custom_call(raise_gradients.GRAD, results, operands, said, list(names.values()))
 
     muted: list[str] = []
@@ -82,11 +84,15 @@ def lower(
     names = list(pieces)
 
     def program(*groups):
-        return [_jitted(f"metagrad_{name}", pieces[name])(*group) for name, group in zip(names, groups)]
+        return [
+            _jitted(f"metagrad_{name}", pieces[name])(*group) for name, group in zip(names, groups)
+        ]
 
     traced = jax.jit(program, keep_unused=True).trace(*(pieces[name].in_avals for name in names))
     try:
-        lowered = traced.lower(_private_parameters=mlir.LoweringParameters(override_lowering_rules=rules))
+        lowered = traced.lower(
+            _private_parameters=mlir.LoweringParameters(override_lowering_rules=rules)
+        )
     except TypeError as error:
         if "No constant handler" not in str(error) or "Tracer" not in str(error):
             raise
@@ -116,7 +122,9 @@ def _as_run_shapes(*avals, jaxpr):
 
 def _lower_as_run(ctx: mlir.LoweringRuleContext, *operands, jaxpr: core.ClosedJaxpr):
     """Lowers by JAX's own rules, no derivative carried along: what runs is bit for bit what the user wrote."""
-    ctx = ctx.replace(module_context=values.without_overrides(ctx.module_context, keep=prints.MUTED))
+    ctx = ctx.replace(
+        module_context=values.without_overrides(ctx.module_context, keep=prints.MUTED)
+    )
     return mlir.lower_fun(jaxpr_as_fun(jaxpr))(ctx, *operands)
 
 
@@ -137,14 +145,18 @@ def _jitted(name: str, jaxpr: core.ClosedJaxpr):
 def _lower_function(ctx: mlir.LoweringRuleContext, name: str, jaxpr: core.ClosedJaxpr) -> str:
     consts = core.jaxpr_const_args(jaxpr.jaxpr)
     if consts:
-        raise NotImplementedError("metagrad needs jax_use_simplified_jaxpr_constants to be off, which is JAX's default")
+        raise NotImplementedError(
+            "metagrad needs jax_use_simplified_jaxpr_constants to be off, which is JAX's default"
+        )
     lowered = mlir.lower_jaxpr_to_fun(
         ctx.module_context, name, jaxpr, [], num_const_args=0, in_avals=jaxpr.in_avals
     )
     return lowered.name.value
 
 
-def _custom_call(target: str, results, operands, said: dict[str, ir.Attribute], called: Sequence[str]):
+def _custom_call(
+    target: str, results, operands, said: dict[str, ir.Attribute], called: Sequence[str]
+):
     call = hlo.CustomCallOp(
         list(results),
         list(operands),
@@ -170,14 +182,19 @@ def _drop_placements(module: ir.Module) -> None:
                 del inner.attributes["sdy.sharding"]
         for group in ("arg_attrs", "res_attrs"):
             if group in op.attributes:
-                kept = [{item.name: item.attr for item in each if item.name != "sdy.sharding"} for each in op.attributes[group]]
+                kept = [
+                    {item.name: item.attr for item in each if item.name != "sdy.sharding"}
+                    for each in op.attributes[group]
+                ]
                 op.attributes[group] = ir.ArrayAttr.get([ir.DictAttr.get(each) for each in kept])
 
 
 def _name(module: ir.Module, names: Sequence[str]) -> None:
     """Gives our functions their names, takes @main away, and moves user functions that are in the way aside."""
     main = functions.find(module, "main")
-    called = [op.callee.value for op in functions.body(main).operations if isinstance(op, func.CallOp)]
+    called = [
+        op.callee.value for op in functions.body(main).operations if isinstance(op, func.CallOp)
+    ]
     main.operation.erase()
     ours = dict(zip(called, names))
     for op in module.body.operations:
@@ -187,19 +204,27 @@ def _name(module: ir.Module, names: Sequence[str]) -> None:
     taken = set(ours.values()) | {"update", "inner", "metagradient"}
     renamed = dict(ours)
     for op in module.body.operations:
-        if op.name.value not in ours and (op.name.value in taken or op.name.value.startswith("inputs_")):
+        if op.name.value not in ours and (
+            op.name.value in taken or op.name.value.startswith("inputs_")
+        ):
             renamed[op.name.value] = f"user_{op.name.value}"
     functions.rename(module, renamed)
 
 
 def _indices(numbers: Iterable[int]) -> ir.ArrayAttr:
-    return ir.ArrayAttr.get([ir.IntegerAttr.get(ir.IntegerType.get_signless(64), i) for i in numbers])
+    return ir.ArrayAttr.get(
+        [ir.IntegerAttr.get(ir.IntegerType.get_signless(64), i) for i in numbers]
+    )
 
 
-def _announce(module: ir.Module, pieces, active: Activity, arguments: Arguments, wrt: Sequence[str]) -> None:
+def _announce(
+    module: ir.Module, pieces, active: Activity, arguments: Arguments, wrt: Sequence[str]
+) -> None:
     """Writes on the module and its functions what the passes need to know."""
     arguments.attach(module)
-    module.operation.attributes["metagrad.wrt"] = ir.ArrayAttr.get([ir.StringAttr.get(name) for name in wrt])
+    module.operation.attributes["metagrad.wrt"] = ir.ArrayAttr.get(
+        [ir.StringAttr.get(name) for name in wrt]
+    )
     module.operation.attributes["metagrad.between_steps"] = _indices(active.between_steps())
     module.operation.attributes["sym_name"] = ir.StringAttr.get("metagrad")
     step, outer = functions.find(module, "step"), functions.find(module, "outer")

@@ -59,7 +59,9 @@ class Metagradient:
         self._step, self._outer = step, outer
         self._step_has_aux, self._has_aux = step_has_aux, has_aux
         self._wrt, self._single = _check_wrt(wrt)
-        self._schedule = schedules.as_schedule(schedule) if schedule is not None else schedules.Binomial(24)
+        self._schedule = (
+            schedules.as_schedule(schedule) if schedule is not None else schedules.Binomial(24)
+        )
         self._ad = ad
         self._check_nans = check_nans
         self._compiled: dict[Any, stages.Compiled] = {}
@@ -90,7 +92,9 @@ class Metagradient:
             check_nans=self._check_nans,
         )
 
-    def __call__(self, state0: Any, meta: Any, batches: Any, *outer_args: Any) -> Result | ResultWithAux:
+    def __call__(
+        self, state0: Any, meta: Any, batches: Any, *outer_args: Any
+    ) -> Result | ResultWithAux:
         """Runs training from `state0` and returns value, gradient and final state (and aux).
 
         Args:
@@ -117,13 +121,17 @@ def _check_wrt(wrt: Any) -> tuple[tuple[str, ...], bool]:
     single = isinstance(wrt, str)
     names = (wrt,) if single else tuple(wrt) if isinstance(wrt, (tuple, list)) else None
     if not names:
-        raise ValueError(f'wrt={wrt!r} names nothing to differentiate; choose from "meta", "state", "batches", or a tuple of them')
+        raise ValueError(
+            f'wrt={wrt!r} names nothing to differentiate; choose from "meta", "state", "batches", or a tuple of them'
+        )
     unknown = [name for name in names if name not in WRT]
     if unknown:
         raise ValueError(f'wrt={wrt!r}: {unknown[0]!r} is none of "meta", "state", "batches"')
     twice = [name for name in names if names.count(name) > 1]
     if twice:
-        raise ValueError(f"wrt={wrt!r} names {twice[0]!r} twice; name each once, the gradient has one entry for each")
+        raise ValueError(
+            f"wrt={wrt!r} names {twice[0]!r} twice; name each once, the gradient has one entry for each"
+        )
     return names, single
 
 

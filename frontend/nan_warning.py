@@ -25,11 +25,21 @@ from metagrad.frontend.roots import Root, Watched
 
 def is_fine(value_and_gradients: Sequence[jax.Array], state: Sequence[jax.Array]) -> jax.Array:
     """Whether value and gradients are finite and the state has no NaN, as one boolean. A state may well hold an infinity (the best loss so far)."""
-    bad = [~jnp.isfinite(array).all() for array in value_and_gradients if is_float(array)] + [jnp.isnan(array).any() for array in state if is_float(array)]
+    bad = [~jnp.isfinite(array).all() for array in value_and_gradients if is_float(array)] + [
+        jnp.isnan(array).any() for array in state if is_float(array)
+    ]
     return ~jnp.stack(bad).any()
 
 
-def warning(step: core.ClosedJaxpr, outer: core.ClosedJaxpr, trees: dict[str, Tree], active: Activity, wrt: tuple[str, ...], single: bool, has_aux: bool) -> Callable:
+def warning(
+    step: core.ClosedJaxpr,
+    outer: core.ClosedJaxpr,
+    trees: dict[str, Tree],
+    active: Activity,
+    wrt: tuple[str, ...],
+    single: bool,
+    has_aux: bool,
+) -> Callable:
     """A function of (result, arguments) that gives the text of the warning.
 
     Args:
@@ -37,12 +47,21 @@ def warning(step: core.ClosedJaxpr, outer: core.ClosedJaxpr, trees: dict[str, Tr
       trees: the state, meta, batches and outer_args.
       active: which leaves carry a derivative.
     """
-    names = [leaf.path if flag else None for leaf, flag in zip(_leaves(trees, "state", "meta", "batches"), (*active.state, *active.data), strict=True)]
+    names = [
+        leaf.path if flag else None
+        for leaf, flag in zip(
+            _leaves(trees, "state", "meta", "batches"), (*active.state, *active.data), strict=True
+        )
+    ]
 
     def text(result: Any, arguments: tuple) -> str:
         gradients = {wrt[0]: result.grad} if single else dict(zip(wrt, result.grad))
         bad = _not_finite("value", result.value[0] if has_aux else result.value)
-        bad += [f"the gradient of {path}" for name, tree in gradients.items() for path in _not_finite(name, tree)]
+        bad += [
+            f"the gradient of {path}"
+            for name, tree in gradients.items()
+            for path in _not_finite(name, tree)
+        ]
         where = f"a NaN or infinity in {listed(bad)}" if bad else "a NaN in the final state"
         leaves = len(active.state)
         in_step = Watched(step, names, leaves)
@@ -58,7 +77,11 @@ def warning(step: core.ClosedJaxpr, outer: core.ClosedJaxpr, trees: dict[str, Tr
 
 def _origin(in_step: Watched, in_outer: Watched, trees: dict[str, Tree], arguments: tuple) -> str:
     arrays = {name: _arrays(tree, value) for (name, tree), value in zip(trees.items(), arguments)}
-    if bad := [leaf.path for leaf, array in zip(_leaves(trees, *trees), sum(arrays.values(), [])) if is_float(array) and jnp.isnan(array).any()]:
+    if bad := [
+        leaf.path
+        for leaf, array in zip(_leaves(trees, *trees), sum(arrays.values(), []))
+        if is_float(array) and jnp.isnan(array).any()
+    ]:
         return f"It was in the arguments: {listed(bad)}."
     state = trees["state"]
 
@@ -108,7 +131,10 @@ def _remedy(root: Root) -> str:
 
 
 def _arrays(tree: Tree, value: Any) -> list:
-    return [array if leaf.is_key else jnp.asarray(array, leaf.aval.dtype) for leaf, array in zip(tree.leaves, tree.arrays(value))]
+    return [
+        array if leaf.is_key else jnp.asarray(array, leaf.aval.dtype)
+        for leaf, array in zip(tree.leaves, tree.arrays(value))
+    ]
 
 
 def _leaves(trees: dict[str, Tree], *names: str) -> list[Leaf]:
@@ -121,4 +147,8 @@ def _finite(array: jax.Array) -> jax.Array:
 
 def _not_finite(name: str, tree: Any) -> list[str]:
     leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
-    return [name + jax.tree_util.keystr(path) for path, leaf in leaves if is_float(leaf) and not _finite(leaf)]
+    return [
+        name + jax.tree_util.keystr(path)
+        for path, leaf in leaves
+        if is_float(leaf) and not _finite(leaf)
+    ]

@@ -18,16 +18,29 @@ from metagrad.frontend.capabilities import is_float
 from metagrad.frontend.leaves import tree_of
 
 
-def diagnosis(step: Callable, outer: Callable, step_has_aux: bool, has_aux: bool, wrt: tuple[str, ...], single: bool) -> Callable:
+def diagnosis(
+    step: Callable,
+    outer: Callable,
+    step_has_aux: bool,
+    has_aux: bool,
+    wrt: tuple[str, ...],
+    single: bool,
+) -> Callable:
     """A function of (result, arguments) that raises FloatingPointError if value, gradient or final state have a NaN."""
 
     def diagnose(result: Any, arguments: tuple) -> None:
         gradients = {wrt[0]: result.grad} if single else dict(zip(wrt, result.grad))
         bad = _nan_leaves("value", result.value[0] if has_aux else result.value)
-        bad += [f"the gradient of {path}" for name, tree in gradients.items() for path in _nan_leaves(name, tree)]
+        bad += [
+            f"the gradient of {path}"
+            for name, tree in gradients.items()
+            for path in _nan_leaves(name, tree)
+        ]
         bad += [f"the final {path}" for path in _nan_leaves("state", result.state)]
         if bad:
-            raise FloatingPointError(f"the metagradient has a NaN in {listed(bad)}. {_origin(step, outer, step_has_aux, has_aux, arguments)}")
+            raise FloatingPointError(
+                f"the metagradient has a NaN in {listed(bad)}. {_origin(step, outer, step_has_aux, has_aux, arguments)}"
+            )
 
     return diagnose
 
@@ -35,7 +48,15 @@ def diagnosis(step: Callable, outer: Callable, step_has_aux: bool, has_aux: bool
 def _origin(step, outer, step_has_aux: bool, has_aux: bool, arguments: tuple) -> str:
     state, meta, batches, outer_args = arguments
     # Leaves that are no arrays stay outside of JAX, as in the compiled program.
-    trees = {name: tree_of(name, tree) for name, tree in (("state", state), ("meta", meta), ("batches", batches), ("outer_args", outer_args))}
+    trees = {
+        name: tree_of(name, tree)
+        for name, tree in (
+            ("state", state),
+            ("meta", meta),
+            ("batches", batches),
+            ("outer_args", outer_args),
+        )
+    }
 
     @jax.jit
     @prints.without
@@ -55,7 +76,11 @@ def _origin(step, outer, step_has_aux: bool, has_aux: bool, arguments: tuple) ->
         return state_bar, meta_bar, batch_bar
 
     def nans(name: str, tree: str, leaves: list) -> list[str]:
-        return [leaf.path.replace(tree, name, 1) for leaf, array in zip(trees[tree].leaves, leaves) if _has_nan(array)]
+        return [
+            leaf.path.replace(tree, name, 1)
+            for leaf, array in zip(trees[tree].leaves, leaves)
+            if _has_nan(array)
+        ]
 
     arrays = {name: tree.arrays(value) for (name, tree), value in zip(trees.items(), arguments)}
     if bad := [path for name in trees for path in nans(name, name, arrays[name])]:
@@ -74,7 +99,11 @@ def _origin(step, outer, step_has_aux: bool, has_aux: bool, arguments: tuple) ->
         return f"Training has no NaN; the outer function's gradient has the first, in the cotangent of {listed(bad)}. {_ROOT}"
     for t in reversed(range(len(states) - 1)):
         state_bar, meta_bar, batch_bar = reverse(states[t], arrays["meta"], batch(t), bar)
-        bad = nans("state", "state", state_bar) + nans("meta", "meta", meta_bar) + nans("batch", "batches", batch_bar)
+        bad = (
+            nans("state", "state", state_bar)
+            + nans("meta", "meta", meta_bar)
+            + nans("batch", "batches", batch_bar)
+        )
         if bad:
             return f"Training has no NaN; going backward it first appeared in the VJP of step {t}, in the cotangent of {listed(bad)}. {_ROOT}"
         bar = state_bar
@@ -90,11 +119,23 @@ _ROOT = (
 def _pull(function: Callable, operands: tuple, bar: Any) -> Any:
     """Cotangents of lists of operands. A result that is no float takes a float0 zero, whatever `bar` holds for it."""
     results, pullback = jax.vjp(function, *operands)
-    return pullback(jax.tree.map(lambda result, bar: bar if is_float(result) else np.zeros(result.shape, jax.dtypes.float0), results, bar))
+    return pullback(
+        jax.tree.map(
+            lambda result, bar: (
+                bar if is_float(result) else np.zeros(result.shape, jax.dtypes.float0)
+            ),
+            results,
+            bar,
+        )
+    )
 
 
 def _nan_leaves(name: str, tree: Any) -> list[str]:
-    return [name + jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if _has_nan(leaf)]
+    return [
+        name + jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+        if _has_nan(leaf)
+    ]
 
 
 def _has_nan(leaf: Any) -> bool:

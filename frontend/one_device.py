@@ -38,21 +38,37 @@ def tracing(what: str) -> Iterator[None]:
     except NameError as error:
         if "axis name" not in str(error):
             raise
-        users = [frame for frame in traceback.extract_tb(error.__traceback__) if source_info_util.is_user_filename(frame.filename)]
+        users = [
+            frame
+            for frame in traceback.extract_tb(error.__traceback__)
+            if source_info_util.is_user_filename(frame.filename)
+        ]
         where = f" at {users[-1].filename}:{users[-1].lineno} ({users[-1].name})" if users else ""
-        raise NotImplementedError(f"{what} has a collective over an axis that is not bound in it{where}: {error} {_INSTEAD}") from None
+        raise NotImplementedError(
+            f"{what} has a collective over an axis that is not bound in it{where}: {error} {_INSTEAD}"
+        ) from None
 
 
 def _asking(jaxpr: core.Jaxpr, outside: set) -> Iterator[tuple[core.JaxprEqn, str]]:
     """The equations that concern several devices, and in which way. `outside` are the names of axes that the step does not bind."""
     for eqn in jaxpr.eqns:
-        inside = [found for inner in core.jaxprs_in_params(eqn.params) for found in _asking(inner, outside)]
-        devices = max(map(_devices, jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_placement)), default=1)
+        inside = [
+            found
+            for inner in core.jaxprs_in_params(eqn.params)
+            for found in _asking(inner, outside)
+        ]
+        devices = max(
+            map(_devices, jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_placement)),
+            default=1,
+        )
         if devices > 1:
             yield eqn, f"{eqn.primitive.name} on {devices} devices"
         elif inside:
             yield from inside
-        elif any(isinstance(effect, core.NamedAxisEffect) and effect.name in outside for effect in eqn.effects):
+        elif any(
+            isinstance(effect, core.NamedAxisEffect) and effect.name in outside
+            for effect in eqn.effects
+        ):
             yield eqn, eqn.primitive.name
 
 
@@ -60,7 +76,15 @@ def _place(eqn: core.JaxprEqn) -> str:
     """The user's line; of something inside, where the equation itself is not the user's."""
     if where := source_info_util.summarize(eqn.source_info):
         return f" at {where}"
-    return next((place for inner in core.jaxprs_in_params(eqn.params) for each in inner.eqns if (place := _place(each))), "")
+    return next(
+        (
+            place
+            for inner in core.jaxprs_in_params(eqn.params)
+            for each in inner.eqns
+            if (place := _place(each))
+        ),
+        "",
+    )
 
 
 def _is_placement(value) -> bool:

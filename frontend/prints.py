@@ -48,7 +48,12 @@ def check_effects(jaxpr: core.ClosedJaxpr, what: str) -> None:
     """
     found = list(_other_effects(jaxpr.jaxpr))
     line = lambda eqn: f"{eqn.primitive.name} at {source_info_util.summarize(eqn.source_info)}"
-    if references := [line(eqn) for eqn in found if eqn.primitive.name == "new_ref" or any(isinstance(effect, RefEffect) for effect in eqn.effects)]:
+    if references := [
+        line(eqn)
+        for eqn in found
+        if eqn.primitive.name == "new_ref"
+        or any(isinstance(effect, RefEffect) for effect in eqn.effects)
+    ]:
         raise NotImplementedError(
             f"{what} uses a mutable reference (jax.new_ref): {'; '.join(dict.fromkeys(references))}. metagrad does not differentiate through references; "
             "pass the values on, as a lax.scan does its carry."
@@ -60,7 +65,11 @@ def check_effects(jaxpr: core.ClosedJaxpr, what: str) -> None:
 def _other_effects(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     """The innermost equations with effects that are not unordered prints."""
     for eqn in jaxpr.eqns:
-        if not eqn.effects or eqn.primitive is heard_p or (eqn.primitive is debug_print_p and not eqn.params["ordered"]):
+        if (
+            not eqn.effects
+            or eqn.primitive is heard_p
+            or (eqn.primitive is debug_print_p and not eqn.params["ordered"])
+        ):
             continue
         inside = [inner for inner in core.jaxprs_in_params(eqn.params) if inner.effects]
         if not inside:
@@ -83,7 +92,9 @@ def without(function: Callable) -> Callable:
     @functools.wraps(function)
     def silent(*args):
         jaxpr, results = jax.make_jaxpr(function, return_shape=True)(*args)
-        return jax.tree.unflatten(jax.tree.structure(results), jaxpr_as_fun(silence(jaxpr))(*jax.tree.leaves(args)))
+        return jax.tree.unflatten(
+            jax.tree.structure(results), jaxpr_as_fun(silence(jaxpr))(*jax.tree.leaves(args))
+        )
 
     return silent
 
@@ -94,7 +105,12 @@ def _without(jaxpr: core.Jaxpr) -> core.Jaxpr:
         if eqn.primitive in (debug_print_p, heard_p):
             continue
         if debug_effect in eqn.effects:
-            params = {name: jax.tree.map(_without_inside, value, is_leaf=_is_jaxpr) if _holds_jaxpr(value) else value for name, value in eqn.params.items()}
+            params = {
+                name: jax.tree.map(_without_inside, value, is_leaf=_is_jaxpr)
+                if _holds_jaxpr(value)
+                else value
+                for name, value in eqn.params.items()
+            }
             eqn = eqn.replace(params=params, effects=eqn.effects - {debug_effect})
         eqns.append(eqn)
     return jaxpr.replace(eqns=eqns, effects=jaxpr.effects - {debug_effect})
@@ -157,8 +173,13 @@ def mute(heard: list[str]) -> tuple:
         return []
 
     def refuse(ctx, *_, **__):
-        where = source_info_util.summarize(source_info_util.SourceInfo(ctx.traceback, ctx.name_stack))
-        raise _refusal("a backward rule in the training step or the outer function", [f"{ctx.primitive.name} at {where}"])
+        where = source_info_util.summarize(
+            source_info_util.SourceInfo(ctx.traceback, ctx.name_stack)
+        )
+        raise _refusal(
+            "a backward rule in the training step or the outer function",
+            [f"{ctx.primitive.name} at {where}"],
+        )
 
     return (debug_print_p, lower_print), (debug_callback_p, refuse), (io_callback_p, refuse)
 

@@ -13,7 +13,11 @@ from metagrad.frontend.exact_lowerings.values import is_complex, is_float
 ENDS = {primitives.stop_gradient_p, *WITHOUT_DERIVATIVE}
 """Primitives through which no derivative passes."""
 
-CALLS = {primitives.jit_p: "jaxpr", primitives.closed_call_p: "call_jaxpr", primitives.remat_p: "jaxpr"}
+CALLS = {
+    primitives.jit_p: "jaxpr",
+    primitives.closed_call_p: "call_jaxpr",
+    primitives.remat_p: "jaxpr",
+}
 """Primitives that call a function, and the parameter that holds it."""
 
 
@@ -50,7 +54,11 @@ def _operands(eqn: core.JaxprEqn, results: list[bool]) -> list[bool]:
 
 
 def _scan_operands(eqn: core.JaxprEqn, results: list[bool]) -> list[bool]:
-    body, constants, carried = eqn.params["jaxpr"].jaxpr, eqn.params["num_consts"], eqn.params["num_carry"]
+    body, constants, carried = (
+        eqn.params["jaxpr"].jaxpr,
+        eqn.params["num_consts"],
+        eqn.params["num_carry"],
+    )
     carry, stacked = results[:carried], results[carried:]
     while True:
         inputs = reaching_inputs(body, [*carry, *stacked])
@@ -61,4 +69,8 @@ def _scan_operands(eqn: core.JaxprEqn, results: list[bool]) -> list[bool]:
 
 
 def _differentiable(atoms, flags) -> set[core.Var]:
-    return {atom for atom, flag in zip(atoms, flags) if flag and isinstance(atom, core.Var) and (is_float(atom.aval) or is_complex(atom.aval))}
+    return {
+        atom
+        for atom, flag in zip(atoms, flags)
+        if flag and isinstance(atom, core.Var) and (is_float(atom.aval) or is_complex(atom.aval))
+    }

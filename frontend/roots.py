@@ -65,26 +65,42 @@ class Watched:
     def __call__(self, *operands):
         """(results, counts)."""
         self.roots, counts = [], []
-        results, _ = self._evaluate(self._function, operands, self._names, self._wanted, counts, self.roots, None)
+        results, _ = self._evaluate(
+            self._function, operands, self._names, self._wanted, counts, self.roots, None
+        )
         return results, jnp.stack(counts) if counts else jnp.zeros(0, jnp.int32)
 
     def _evaluate(self, closed, operands, names, wanted, counts, roots, caller):
         jaxpr = closed.jaxpr
         live = reaching(jaxpr, wanted)
-        env = dict(zip(jaxpr.constvars, zip(closed.consts, [frozenset()] * len(closed.consts)))) | dict(zip(jaxpr.invars, zip(operands, names)))
+        env = dict(
+            zip(jaxpr.constvars, zip(closed.consts, [frozenset()] * len(closed.consts)))
+        ) | dict(zip(jaxpr.invars, zip(operands, names)))
         read = lambda atom: (atom.val, frozenset()) if isinstance(atom, core.Literal) else env[atom]
         for eqn in jaxpr.eqns:
             values, origins = zip(*map(read, eqn.invars)) if eqn.invars else ((), ())
             place, of_eqn = _place(eqn) or caller, [var in live for var in eqn.outvars]
             with sites.where(eqn):
                 if eqn.primitive in CALLS:
-                    results, of_results = self._evaluate(_called(eqn), values, origins, of_eqn, counts, roots, place)
+                    results, of_results = self._evaluate(
+                        _called(eqn), values, origins, of_eqn, counts, roots, place
+                    )
                 elif eqn.primitive is P.cond_p:
-                    results, of_results = self._branches(eqn, values, origins, of_eqn, counts, roots, place)
+                    results, of_results = self._branches(
+                        eqn, values, origins, of_eqn, counts, roots, place
+                    )
                 else:
                     if eqn.primitive in ROOTS and origins[0] and of_eqn[0]:
                         function, line = place or ("the step", "")
-                        roots.append(Root(eqn.primitive.name, function, line, tuple(sorted(origins[0])), values[0].size))
+                        roots.append(
+                            Root(
+                                eqn.primitive.name,
+                                function,
+                                line,
+                                tuple(sorted(origins[0])),
+                                values[0].size,
+                            )
+                        )
                         counts.append(_singular(eqn, values))
                     results, of_results = sites.bind(eqn, values), _origins(eqn, origins)
             env.update(zip(eqn.outvars, zip(results, of_results)))
@@ -103,11 +119,19 @@ class Watched:
 
         def padded(which, *xs):
             counted = []
-            results, _ = self._evaluate(branches[which], xs, origins[1:], wanted, counted, [], place)
+            results, _ = self._evaluate(
+                branches[which], xs, origins[1:], wanted, counted, [], place
+            )
             none = jnp.zeros((), jnp.int32)
-            return results, [count for i, found in enumerate(own) for count in (counted if i == which else [none] * len(found))]
+            return results, [
+                count
+                for i, found in enumerate(own)
+                for count in (counted if i == which else [none] * len(found))
+            ]
 
-        results, counted = jax.lax.switch(index, [functools.partial(padded, i) for i in range(len(branches))], *operands)
+        results, counted = jax.lax.switch(
+            index, [functools.partial(padded, i) for i in range(len(branches))], *operands
+        )
         roots += [root for found in own for root in found]
         counts += counted
         return results, [frozenset().union(*origin) for origin in zip(*of_results)]
@@ -133,8 +157,13 @@ def _origins(eqn, origins) -> list[frozenset[str]]:
     each = [everything] * len(eqn.outvars)
     if eqn.primitive is grad_p:
         wrt = eqn.params["wrt"]
-        each[len(each) - len(wrt) :] = [frozenset(f"the gradient in {name}" for name in origins[i]) or everything for i in wrt]
-    return [origin if capabilities.is_float(var.aval) else frozenset() for origin, var in zip(each, eqn.outvars)]
+        each[len(each) - len(wrt) :] = [
+            frozenset(f"the gradient in {name}" for name in origins[i]) or everything for i in wrt
+        ]
+    return [
+        origin if capabilities.is_float(var.aval) else frozenset()
+        for origin, var in zip(each, eqn.outvars)
+    ]
 
 
 def _singular(eqn, values):
@@ -160,6 +189,12 @@ def _place(eqn) -> tuple[str, str] | None:
         return None
     inner = frames[0]
     file = os.sep.join(inner.file_name.split(os.sep)[-3:])
-    makers = [frame.function_name.split(".<locals>")[0] for frame in frames if ".<locals>.update" in frame.function_name]
-    function = makers[0] if makers else inner.function_name.split(".")[-1].replace("<lambda>", "a lambda")
+    makers = [
+        frame.function_name.split(".<locals>")[0]
+        for frame in frames
+        if ".<locals>.update" in frame.function_name
+    ]
+    function = (
+        makers[0] if makers else inner.function_name.split(".")[-1].replace("<lambda>", "a lambda")
+    )
     return function, f"{file}:{inner.start_line}"

@@ -87,7 +87,9 @@ def mark(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
     for eqn in jaxpr.eqns:
         if eqn.primitive is site_p:
             kept = tuple(i for i, var in enumerate(eqn.outvars) if var in read)
-            sites.append(Site(len(sites), eqn.params["jaxpr"], eqn.params["wrt"], eqn.params["label"], kept))
+            sites.append(
+                Site(len(sites), eqn.params["jaxpr"], eqn.params["wrt"], eqn.params["label"], kept)
+            )
             eqn.params["index"] = len(sites) - 1
     return marked, sites
 
@@ -138,7 +140,10 @@ def _without_gradients(step, sites, count) -> core.ClosedJaxpr:
 def where(eqn):
     """Keeps the user's source line, for errors and for MLIR locations."""
     name_stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
-    with source_info_util.user_context(eqn.source_info.traceback, name_stack=name_stack), eqn.ctx.manager:
+    with (
+        source_info_util.user_context(eqn.source_info.traceback, name_stack=name_stack),
+        eqn.ctx.manager,
+    ):
         yield
 
 
@@ -155,6 +160,7 @@ def _called(eqn) -> core.ClosedJaxpr:
 def _holds_gradient(closed: core.ClosedJaxpr) -> bool:
     """Whether a gradient is reachable through calls alone."""
     return any(
-        eqn.primitive is grad_p or (eqn.primitive.name in _INLINED and _holds_gradient(_called(eqn)))
+        eqn.primitive is grad_p
+        or (eqn.primitive.name in _INLINED and _holds_gradient(_called(eqn)))
         for eqn in closed.jaxpr.eqns
     )

@@ -82,7 +82,9 @@ def _trace_step(step, state, meta, batch, has_aux, compiling=True):
         return described["state"].arrays(new_state) + described["aux"].arrays(aux)
 
     with TRACING(compiling), one_device.tracing(STEP):
-        jaxpr = jax.make_jaxpr(flat)(*([leaf.aval for leaf in tree.leaves] for tree in (state, meta, batch)))
+        jaxpr = jax.make_jaxpr(flat)(
+            *([leaf.aval for leaf in tree.leaves] for tree in (state, meta, batch))
+        )
     return jaxpr, described["state"], described["aux"]
 
 
@@ -97,7 +99,9 @@ def _settle(state: Tree, out: Tree) -> Tree:
             leaves.append(dataclasses.replace(leaf, aval=aval, stored=aval))
         else:
             leaves.append(leaf)
-    return state if tuple(leaves) == state.leaves else dataclasses.replace(state, leaves=tuple(leaves))
+    return (
+        state if tuple(leaves) == state.leaves else dataclasses.replace(state, leaves=tuple(leaves))
+    )
 
 
 def _check_state(state: Tree, out: Tree) -> None:
@@ -105,48 +109,75 @@ def _check_state(state: Tree, out: Tree) -> None:
         raise TypeError(_structure_message(state, out))
     old, new = _by_path(state), _by_path(out)
     swapped = [
-        f"  {path}: {_leaf(old[path])} came in, {_leaf(new[path])} went out" for path in old if isinstance(old[path], Leaf) != isinstance(new[path], Leaf)
+        f"  {path}: {_leaf(old[path])} came in, {_leaf(new[path])} went out"
+        for path in old
+        if isinstance(old[path], Leaf) != isinstance(new[path], Leaf)
     ]
     if swapped:
         raise TypeError(
-            "the step must return arrays where the state has arrays, and the same constants where it has others:\n" + "\n".join(swapped) + "\n"
+            "the step must return arrays where the state has arrays, and the same constants where it has others:\n"
+            + "\n".join(swapped)
+            + "\n"
             "Hold what the step computes as an array."
         )
     replaced = [
         f"  {path}: {old[path]!r} came in, {new[path]!r} went out"
         for path in old
-        if not isinstance(old[path], Leaf) and not (old[path] is new[path] or old[path] == new[path])
+        if not isinstance(old[path], Leaf)
+        and not (old[path] is new[path] or old[path] == new[path])
     ]
     if replaced:
         raise TypeError(
-            "the step changed leaves of the state that are no arrays:\n" + "\n".join(replaced) + "\n"
+            "the step changed leaves of the state that are no arrays:\n"
+            + "\n".join(replaced)
+            + "\n"
             "Such leaves are constants of the compilation; hold what changes as an array."
         )
-    changed = [(leaf, new) for leaf, new in zip(state.leaves, out.leaves) if (leaf.aval.shape, leaf.aval.dtype) != (new.aval.shape, new.aval.dtype)]
+    changed = [
+        (leaf, new)
+        for leaf, new in zip(state.leaves, out.leaves)
+        if (leaf.aval.shape, leaf.aval.dtype) != (new.aval.shape, new.aval.dtype)
+    ]
     if changed:
-        listed = "\n".join(f"  {leaf.path}: {shaped(leaf.aval)} came in, {shaped(new.aval)} went out" for leaf, new in changed)
+        listed = "\n".join(
+            f"  {leaf.path}: {shaped(leaf.aval)} came in, {shaped(new.aval)} went out"
+            for leaf, new in changed
+        )
         hints = []
         if any(leaf.is_key or new.is_key for leaf, new in changed):
             hints.append("A key stays a key of its kind, as jax.random.split and fold_in give it.")
         others = [(leaf.aval, new.aval) for leaf, new in changed if not (leaf.is_key or new.is_key)]
         if any(old.shape != new.shape for old, new in others):
-            hints.append("Return the new leaf in the shape of the old one; what grows from step to step belongs in the aux output (has_aux=True), which is stacked.")
+            hints.append(
+                "Return the new leaf in the shape of the old one; what grows from step to step belongs in the aux output (has_aux=True), which is stacked."
+            )
         if any(old.dtype != new.dtype for old, new in others):
-            hints.append("Cast the new leaf back (new.astype(old.dtype)), or give the initial state the dtype that the step computes in.")
-        raise TypeError(f"the step must not change the shape or dtype of a leaf of the state:\n{listed}\n" + "\n".join(hints))
+            hints.append(
+                "Cast the new leaf back (new.astype(old.dtype)), or give the initial state the dtype that the step computes in."
+            )
+        raise TypeError(
+            f"the step must not change the shape or dtype of a leaf of the state:\n{listed}\n"
+            + "\n".join(hints)
+        )
 
 
 def _structure_message(state: Tree, out: Tree) -> str:
     """Which subtree differs and how; and if the state seems to have come with something else beside it, has_aux."""
     children = jax.tree_util.treedef_children(out.structure)
-    if out.structure.node_data() is not None and out.structure.node_data()[0] is tuple and children and children[0] == state.structure:
+    if (
+        out.structure.node_data() is not None
+        and out.structure.node_data()[0] is tuple
+        and children
+        and children[0] == state.structure
+    ):
         return (
             f"the step must return a state with the structure of its argument `state`; it returned a tuple of {len(children)}, of which the first is such a state. "
             "If the rest is auxiliary, decorate the step with @metagrad.compile(has_aux=True) and return (new_state, aux)."
         )
     old, new = state.rebuild(list(state.leaves)), out.rebuild(list(out.leaves))
     differences = "\n".join(
-        f"  state{jax.tree_util.keystr(path)}: {was} came in, {now} went out ({why})" for path, was, now, why in tree_util.equality_errors(old, new)
+        f"  state{jax.tree_util.keystr(path)}: {was} came in, {now} went out ({why})"
+        for path, was, now, why in tree_util.equality_errors(old, new)
     ).replace(str(Leaf), "an array")
     return (
         f"the step must return a state with the structure of its argument `state`, but it differs:\n{differences}\n"
@@ -157,7 +188,10 @@ def _structure_message(state: Tree, out: Tree) -> str:
 def _by_path(tree: Tree) -> dict[str, Any]:
     """Path of each leaf -> its description, or the constant that it is."""
     filled = tree.rebuild(list(tree.leaves))
-    return {tree.name + jax.tree_util.keystr(path): leaf for path, leaf in jax.tree_util.tree_flatten_with_path(filled)[0]}
+    return {
+        tree.name + jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(filled)[0]
+    }
 
 
 def _leaf(leaf: Any) -> str:
@@ -187,7 +221,9 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
     def flat(final, *given):
         result = outer(state.rebuild(final), *arguments.rebuild(jax.tree.leaves(given)))
         if has_aux and not (isinstance(result, tuple) and len(result) == 2):
-            raise ValueError(f"metagradient(has_aux=True): `{name}` must return (value, aux); it returned {_kind(result)}")
+            raise ValueError(
+                f"metagradient(has_aux=True): `{name}` must return (value, aux); it returned {_kind(result)}"
+            )
         value, aux = result if has_aux else (result, ())
         leaf = describe(f"what the outer function `{name}` returns", value)
         if leaf is None or leaf.aval.shape or not leaf.is_float:
@@ -207,7 +243,12 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
             return jax.make_jaxpr(flat)(final, *given)
 
     jaxpr = trace(True)
-    return TracedOuter(_silent(jaxpr, what), prints.prints(jaxpr), lambda: _prints(trace(False), what), described["aux"])
+    return TracedOuter(
+        _silent(jaxpr, what),
+        prints.prints(jaxpr),
+        lambda: _prints(trace(False), what),
+        described["aux"],
+    )
 
 
 def batches_tree(batches: Any) -> tuple[Tree, Tree, int]:
@@ -224,11 +265,15 @@ def batches_tree(batches: Any) -> tuple[Tree, Tree, int]:
         )
     scalars = [leaf.path for leaf in tree.leaves if not leaf.aval.shape]
     if scalars:
-        raise ValueError(f"every leaf of batches needs a leading axis of length T, and {', '.join(scalars)} is a scalar")
+        raise ValueError(
+            f"every leaf of batches needs a leading axis of length T, and {', '.join(scalars)} is a scalar"
+        )
     lengths = {leaf.path: leaf.aval.shape[0] for leaf in tree.leaves}
     if len(set(lengths.values())) > 1:
         listed = "\n".join(f"  {path}: {length}" for path, length in lengths.items())
-        raise ValueError(f"the leaves of batches must have equal leading axes (one entry for each training step), but they are\n{listed}")
+        raise ValueError(
+            f"the leaves of batches must have equal leading axes (one entry for each training step), but they are\n{listed}"
+        )
     steps = next(iter(lengths.values()))
     if steps == 0:
         raise ValueError(
@@ -264,4 +309,6 @@ def _kind(value: Any) -> str:
         return "None"
     if describe("", value) is not None:
         return shaped(describe("", value).aval)
-    return f"a {type(value).__name__}" + (f" of length {len(value)}" if isinstance(value, tuple) else "")
+    return f"a {type(value).__name__}" + (
+        f" of length {len(value)}" if isinstance(value, tuple) else ""
+    )

@@ -1,4 +1,5 @@
 """`python -m metagrad`: hands over to the command line in metagrad/cli.py."""
+
 from metagrad.cli import main
 
 if __name__ == "__main__":

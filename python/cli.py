@@ -3,6 +3,7 @@
 What a subcommand needs is imported when it is known, so that `--help` works without the extras. A mistake in the arguments ends with
 status 2, as argparse has it; a demo that cannot run here, for want of an extra, with status 1.
 """
+
 import argparse
 import sys
 from pathlib import Path
@@ -12,6 +13,7 @@ QUICK_STEPS, QUICK_ROUNDS = 40, 2
 
 def count(least):
     """An argparse type: an integer that is at least `least`."""
+
     def parse(text):
         try:
             number = int(text)
@@ -20,24 +22,50 @@ def count(least):
         if number < least:
             raise argparse.ArgumentTypeError(f"must be at least {least}, not {number}")
         return number
+
     return parse
 
 
 def parser():
-    top = argparse.ArgumentParser(prog="python -m metagrad", description="Exact gradients of whole training runs.")
+    top = argparse.ArgumentParser(
+        prog="python -m metagrad", description="Exact gradients of whole training runs."
+    )
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     demo = commands.add_parser(
-        "demo", help="find wrong labels and learn a learning-rate schedule on handwritten digits",
+        "demo",
+        help="find wrong labels and learn a learning-rate schedule on handwritten digits",
         description="Trains a classifier on scikit-learn's handwritten digits, takes the metagradient of its validation loss through "
-                    "the whole run, finds planted label errors with it and learns a learning-rate schedule. Needs the extra "
-                    "`pip install metagrad[demo]`.")
-    demo.add_argument("--out", metavar="DIR", type=Path, default=Path("metagrad-demo"),
-                      help="folder for the IR of every stage, the plots and the numbers (default: %(default)s)")
-    demo.add_argument("--steps", metavar="N", type=count(2), help="Adam steps of the training run (default: 300)")
-    demo.add_argument("--rounds", metavar="N", type=count(1), help="rounds of metagradient descent on the schedule (default: 10)")
-    demo.add_argument("--seed", metavar="N", type=count(0), default=0, help="fixes the split, the noise and the run (default: 0)")
-    demo.add_argument("--quick", action="store_true",
-                      help=f"a shortened run: {QUICK_STEPS} steps, {QUICK_ROUNDS} rounds, unless said otherwise")
+        "the whole run, finds planted label errors with it and learns a learning-rate schedule. Needs the extra "
+        "`pip install metagrad[demo]`.",
+    )
+    demo.add_argument(
+        "--out",
+        metavar="DIR",
+        type=Path,
+        default=Path("metagrad-demo"),
+        help="folder for the IR of every stage, the plots and the numbers (default: %(default)s)",
+    )
+    demo.add_argument(
+        "--steps", metavar="N", type=count(2), help="Adam steps of the training run (default: 300)"
+    )
+    demo.add_argument(
+        "--rounds",
+        metavar="N",
+        type=count(1),
+        help="rounds of metagradient descent on the schedule (default: 10)",
+    )
+    demo.add_argument(
+        "--seed",
+        metavar="N",
+        type=count(0),
+        default=0,
+        help="fixes the split, the noise and the run (default: 0)",
+    )
+    demo.add_argument(
+        "--quick",
+        action="store_true",
+        help=f"a shortened run: {QUICK_STEPS} steps, {QUICK_ROUNDS} rounds, unless said otherwise",
+    )
     demo.set_defaults(run=run_demo, parser=demo)
     return top
 
@@ -52,6 +80,7 @@ def writable(folder):
 
 def run_demo(arguments):
     from metagrad.demo.requirements import MissingExtra, require_extra
+
     try:
         require_extra()
     except MissingExtra as error:
@@ -62,10 +91,13 @@ def run_demo(arguments):
         writable(arguments.out)
     except OSError as error:
         reason = error.strerror or type(error).__name__
-        arguments.parser.error(f"argument --out: cannot write to the folder {str(arguments.out)!r} ({reason}); name one that you may write to")
+        arguments.parser.error(
+            f"argument --out: cannot write to the folder {str(arguments.out)!r} ({reason}); name one that you may write to"
+        )
 
     from metagrad.demo.job import run
     from metagrad.demo.problem import Settings
+
     steps = arguments.steps or (QUICK_STEPS if arguments.quick else Settings.steps)
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else Settings.rounds)
     run(Settings(out=arguments.out, steps=steps, rounds=rounds, seed=arguments.seed))
@@ -83,4 +115,4 @@ def main(argv=None):
         return arguments.run(arguments)
     except KeyboardInterrupt:
         print("\ninterrupted", file=sys.stderr)
-        return 130   # as a shell reports SIGINT
+        return 130  # as a shell reports SIGINT

@@ -17,7 +17,9 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 
 
 def exported(
-    module: ir.Module, inputs: Sequence[jax.ShapeDtypeStruct], outputs: Sequence[jax.ShapeDtypeStruct]
+    module: ir.Module,
+    inputs: Sequence[jax.ShapeDtypeStruct],
+    outputs: Sequence[jax.ShapeDtypeStruct],
 ) -> export.Exported:
     """Wraps a module whose public function @main maps `inputs` to `outputs` (flat lists of arrays).
 
@@ -35,7 +37,9 @@ def exported(
 def serialized(module: ir.Module) -> bytes:
     """The module as an `Exported` holds it."""
     with module.context:
-        target = hlo.get_version_from_compatibility_requirement(hlo.StablehloCompatibilityRequirement.WEEK_4)
+        target = hlo.get_version_from_compatibility_requirement(
+            hlo.StablehloCompatibilityRequirement.WEEK_4
+        )
         return _jax.mlir.serialize_portable_artifact(module, target, False)
 
 

@@ -24,7 +24,10 @@ _TARGET = re.compile(r"xla_ffi(_partitioned)?_python_(cpu|gpu)_callback")
 
 
 def program(
-    module: ir.Module, inputs: Sequence[jax.ShapeDtypeStruct], outputs: Sequence[jax.ShapeDtypeStruct], callbacks: Sequence[Callable]
+    module: ir.Module,
+    inputs: Sequence[jax.ShapeDtypeStruct],
+    outputs: Sequence[jax.ShapeDtypeStruct],
+    callbacks: Sequence[Callable],
 ) -> export.Exported | HostCalling:
     """`executable.exported`, with the host functions that the module calls, if it calls any.
 
@@ -36,7 +39,9 @@ def program(
         return made
     with module.context:
         if not any(_calls(module)):
-            raise NotImplementedError(f"calls of the host (jax.debug.print, jax.pure_callback) are for CPUs and GPUs, not for {', '.join(made.platforms)}")
+            raise NotImplementedError(
+                f"calls of the host (jax.debug.print, jax.pure_callback) are for CPUs and GPUs, not for {', '.join(made.platforms)}"
+            )
     return HostCalling(made, tuple(callbacks))
 
 
@@ -91,7 +96,9 @@ def _shifted(program: export.Exported, first: int) -> export.Exported:
         module = ir.Module.parse(str(program.mlir_module()))
         for op in _calls(module):
             said = op.attributes["mhlo.backend_config"]
-            moved = {named.name: named.attr for named in said} | {"index": ir.IntegerAttr.get(said["index"].type, said["index"].value + first)}
+            moved = {named.name: named.attr for named in said} | {
+                "index": ir.IntegerAttr.get(said["index"].type, said["index"].value + first)
+            }
             op.attributes["mhlo.backend_config"] = ir.DictAttr.get(moved)
         return dataclasses.replace(program, mlir_module_serialized=serialized(module))
 
@@ -100,7 +107,9 @@ def _calls(module: ir.Module) -> list[ir.Operation]:
     found: list[ir.OpView] = []
 
     def visit(op: ir.Operation) -> ir.WalkResult:
-        if op.name == "stablehlo.custom_call" and _TARGET.fullmatch(op.attributes["call_target_name"].value):
+        if op.name == "stablehlo.custom_call" and _TARGET.fullmatch(
+            op.attributes["call_target_name"].value
+        ):
             found.append(op)
         return ir.WalkResult.ADVANCE
 

@@ -78,7 +78,9 @@ class Plan:
         runs = len(self.run_steps)
         lengths = {"load": self.steps + 1, "segment": self.steps + 2, "gradient": self.steps + 1}
         for name in _TABLES:
-            object.__setattr__(self, name, _table(name, getattr(self, name), lengths.get(name, runs)))
+            object.__setattr__(
+                self, name, _table(name, getattr(self, name), lengths.get(name, runs))
+            )
 
     # Counts, in steps of training.
 
@@ -132,7 +134,9 @@ class Plan:
           ValueError: a VJP would not see exactly s_t and G_t, or a slot is read before it is written, holds another step than the one needed,
             or lies outside the budget. The message names the segment, the run, and what the slot holds.
         """
-        from metagrad.runtime.simulate import simulate  # here, since a plan is data and can be read without the native module
+        from metagrad.runtime.simulate import (
+            simulate,
+        )  # here, since a plan is data and can be read without the native module
 
         simulate(self)
 
@@ -141,7 +145,9 @@ class Plan:
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Plan):
             return NotImplemented
-        return self._scalars == other._scalars and all(np.array_equal(getattr(self, n), getattr(other, n)) for n in _TABLES)
+        return self._scalars == other._scalars and all(
+            np.array_equal(getattr(self, n), getattr(other, n)) for n in _TABLES
+        )
 
     def __hash__(self) -> int:
         return hash((*self._scalars, self.runs, self.advances, self.updates, self.saves))
@@ -153,9 +159,15 @@ class Plan:
     def jsonable(self) -> dict[str, Any]:
         """The plan as a dict that `json.dumps` takes; tables are little-endian int32, zlib, base64."""
         tables = {
-            name: base64.b64encode(zlib.compress(getattr(self, name).astype("<i4").tobytes())).decode("ascii") for name in _TABLES
+            name: base64.b64encode(
+                zlib.compress(getattr(self, name).astype("<i4").tobytes())
+            ).decode("ascii")
+            for name in _TABLES
         }
-        scalars = {name: getattr(self, name) for name in ("steps", "state_slots", "gradient_slots", "schedule")}
+        scalars = {
+            name: getattr(self, name)
+            for name in ("steps", "state_slots", "gradient_slots", "schedule")
+        }
         return {"format": _FORMAT, **scalars, **tables}
 
     @classmethod
@@ -169,8 +181,15 @@ class Plan:
             found = stored.get("format") if isinstance(stored, dict) else type(stored).__name__
             raise ValueError(f"not a stored plan of format {_FORMAT}: found {found!r}")
         try:
-            tables = {name: np.frombuffer(zlib.decompress(base64.b64decode(stored[name])), "<i4") for name in _TABLES}
-            return cls(*(stored[name] for name in ("steps", "state_slots", "gradient_slots")), **tables, schedule=stored["schedule"])
+            tables = {
+                name: np.frombuffer(zlib.decompress(base64.b64decode(stored[name])), "<i4")
+                for name in _TABLES
+            }
+            return cls(
+                *(stored[name] for name in ("steps", "state_slots", "gradient_slots")),
+                **tables,
+                schedule=stored["schedule"],
+            )
         except (KeyError, zlib.error, ValueError) as error:
             raise ValueError(f"the stored plan is damaged: {error!r}") from error
 
@@ -191,12 +210,20 @@ class Plan:
 def _table(name: str, values, length: int) -> np.ndarray:
     given = np.asarray(values)
     if given.ndim != 1 or given.shape[0] != length:
-        raise ValueError(f"Plan.{name} must be one-dimensional of length {length}, got shape {given.shape}")
+        raise ValueError(
+            f"Plan.{name} must be one-dimensional of length {length}, got shape {given.shape}"
+        )
     if given.size and not np.issubdtype(given.dtype, np.integer):
         raise TypeError(f"Plan.{name} must hold integers, got dtype {given.dtype}")
     limits = np.iinfo(np.int32)
-    if given.dtype != np.int32 and given.size and (given.min() < limits.min or given.max() > limits.max):
-        raise ValueError(f"Plan.{name} does not fit in int32: it holds {given.min()} .. {given.max()}")
+    if (
+        given.dtype != np.int32
+        and given.size
+        and (given.min() < limits.min or given.max() > limits.max)
+    ):
+        raise ValueError(
+            f"Plan.{name} does not fit in int32: it holds {given.min()} .. {given.max()}"
+        )
     # A read-only view: the caller's own array stays as it was.
     table = np.ascontiguousarray(given, np.int32).view()
     table.flags.writeable = False

@@ -43,7 +43,10 @@ def picture(plan: Plan, columns: int = _COLUMNS, walks: int = _WALKS) -> list[st
         if any(plan.run_reuse[q] < 0 for q in runs):
             if len(rows) == 2 * walks or plan.steps - r < first:
                 break
-            rows += [("train" if r == 0 else "replay", _row(plan, first)), ("VJP", _row(plan, first))]
+            rows += [
+                ("train" if r == 0 else "replay", _row(plan, first)),
+                ("VJP", _row(plan, first)),
+            ]
             _mark(rows[-2][1], t - first, "o")
         for q in runs:
             end = t + int(plan.run_steps[q])
@@ -60,7 +63,11 @@ def picture(plan: Plan, columns: int = _COLUMNS, walks: int = _WALKS) -> list[st
         r = plan.steps + 1
     ahead = "…" if first else ""
     lines = [f"  states  {first} .. {plan.steps}"]
-    lines += [f"  {name:<8}{ahead}{''.join(row)}" for name, row in rows if name == "train" or set(row) != {"·"}]
+    lines += [
+        f"  {name:<8}{ahead}{''.join(row)}"
+        for name, row in rows
+        if name == "train" or set(row) != {"·"}
+    ]
     if r <= plan.steps:
         lines.append(f"  and so on for {_count(plan.steps + 1 - r, 'more VJP')}")
     return [*lines, f"  {_LEGEND}"]

@@ -43,5 +43,7 @@ def simulate(plan: Plan) -> Simulation:
             plan.gradient,
         )
     except ValueError as error:
-        raise ValueError(f"the plan{' of ' + plan.schedule if plan.schedule else ''} is wrong: {error}") from None
+        raise ValueError(
+            f"the plan{' of ' + plan.schedule if plan.schedule else ''} is wrong: {error}"
+        ) from None
     return Simulation(*peak)

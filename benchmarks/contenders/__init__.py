@@ -4,7 +4,15 @@ from __future__ import annotations
 
 import math
 
-from benchmarks.contenders import checkpointed, equinox_loop, metagrad_schedules, mixflow, plain, replay, unrolled
+from benchmarks.contenders import (
+    checkpointed,
+    equinox_loop,
+    metagrad_schedules,
+    mixflow,
+    plain,
+    replay,
+    unrolled,
+)
 from benchmarks.contenders.contender import Contender
 
 PLAIN = plain.FUSED.name

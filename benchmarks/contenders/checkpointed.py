@@ -14,7 +14,9 @@ per_step = functools.partial(jax.checkpoint, prevent_cse=False)
 
 
 def build(problem: Problem) -> Built:
-    return compile_program(metagradient(problem.model, problem.model.make_step(jax), per_step), problem)
+    return compile_program(
+        metagradient(problem.model, problem.model.make_step(jax), per_step), problem
+    )
 
 
 CHECKPOINTED = Contender("checkpoint", build)

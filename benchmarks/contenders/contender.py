@@ -68,7 +68,10 @@ class Unavailable(Exception):
 
 
 def tree_bytes(tree: Any) -> int:
-    return sum(np.prod(leaf.shape, dtype=np.int64).item() * np.dtype(leaf.dtype).itemsize for leaf in jax.tree.leaves(tree))
+    return sum(
+        np.prod(leaf.shape, dtype=np.int64).item() * np.dtype(leaf.dtype).itemsize
+        for leaf in jax.tree.leaves(tree)
+    )
 
 
 def compile_program(program: Callable, problem: Problem, **details: Any) -> Built:
@@ -76,7 +79,9 @@ def compile_program(program: Callable, problem: Problem, **details: Any) -> Buil
     start = time.perf_counter()
     compiled = jax.jit(program).lower(*problem.arguments).compile()
     seconds = time.perf_counter() - start
-    return Built(compiled, Memory(compiled.memory_analysis().temp_size_in_bytes, "xla"), seconds, details)
+    return Built(
+        compiled, Memory(compiled.memory_analysis().temp_size_in_bytes, "xla"), seconds, details
+    )
 
 
 def place(model: Model, steps: int) -> Problem:

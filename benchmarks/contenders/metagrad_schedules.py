@@ -5,7 +5,14 @@ from __future__ import annotations
 import time
 from collections.abc import Callable
 
-from benchmarks.contenders.contender import Built, Contender, Memory, Problem, Unavailable, tree_bytes
+from benchmarks.contenders.contender import (
+    Built,
+    Contender,
+    Memory,
+    Problem,
+    Unavailable,
+    tree_bytes,
+)
 
 
 def contender(name: str, make_schedule: Callable) -> Contender:
@@ -36,7 +43,9 @@ def contender(name: str, make_schedule: Callable) -> Contender:
             "gradients_on_the_spot": plan.gradients_on_the_spot,
             "explain": lowered.explain(),
         }
-        return Built(run, Memory(compiled.memory_analysis().temp_size_in_bytes, "xla"), seconds, details)
+        return Built(
+            run, Memory(compiled.memory_analysis().temp_size_in_bytes, "xla"), seconds, details
+        )
 
     return Contender(f"metagrad {name}", build)
 

@@ -25,12 +25,16 @@ INNER_GRADIENT = "inner gradient"
 
 def grad(loss: Callable) -> Callable:
     """`jax.grad(loss)` in its first argument."""
-    return _second(_differentiable(lambda *arguments: ((), jax.grad(loss)(*arguments)), _product(loss)))
+    return _second(
+        _differentiable(lambda *arguments: ((), jax.grad(loss)(*arguments)), _product(loss))
+    )
 
 
 def value_and_grad(loss: Callable, has_aux: bool = False) -> Callable:
     """`jax.value_and_grad(loss, has_aux=has_aux)` in its first argument."""
-    return _differentiable(jax.value_and_grad(loss, has_aux=has_aux), _product_and_outputs(loss, has_aux))
+    return _differentiable(
+        jax.value_and_grad(loss, has_aux=has_aux), _product_and_outputs(loss, has_aux)
+    )
 
 
 class Given:
@@ -48,7 +52,9 @@ class Given:
         return _second(_differentiable(lambda *_: ((), self._gradient), _product(loss)))
 
     def value_and_grad(self, loss: Callable, has_aux: bool = False) -> Callable:
-        return _differentiable(lambda *_: (self._outputs, self._gradient), _product_and_outputs(loss, has_aux))
+        return _differentiable(
+            lambda *_: (self._outputs, self._gradient), _product_and_outputs(loss, has_aux)
+        )
 
 
 def _differentiable(compute: Callable, product: Callable) -> Callable:
@@ -79,7 +85,9 @@ def _product(loss: Callable) -> Callable:
     """(cotangent of params, of the others) from that of the gradient."""
 
     def product(params, others, batch, _, tangent):
-        gradients = lambda params: jax.grad(lambda params, others: loss(params, *others, batch), (0, 1))(params, others)
+        gradients = lambda params: jax.grad(
+            lambda params, others: loss(params, *others, batch), (0, 1)
+        )(params, others)
         return jax.jvp(gradients, (params,), (tangent,))[1]
 
     return product
@@ -90,7 +98,9 @@ def _product_and_outputs(loss: Callable, has_aux: bool) -> Callable:
 
     def product(params, others, batch, outputs_bar, tangent):
         def gradients(params, seed):
-            return jax.vjp(lambda params, others: loss(params, *others, batch), params, others)[1](seed)
+            return jax.vjp(lambda params, others: loss(params, *others, batch), params, others)[1](
+                seed
+            )
 
         value_bar, aux_bar = outputs_bar if has_aux else (outputs_bar, ())
         ones, zeros = jnp.ones_like(value_bar), jax.tree.map(jnp.zeros_like, aux_bar)

@@ -14,12 +14,16 @@ from benchmarks.contenders.contender import Built, Contender, Problem, compile_p
 from benchmarks.contenders.unrolled import metagradient
 
 per_step = functools.partial(
-    jax.checkpoint, prevent_cse=False, policy=jax.checkpoint_policies.save_only_these_names(mixed_mode.INNER_GRADIENT)
+    jax.checkpoint,
+    prevent_cse=False,
+    policy=jax.checkpoint_policies.save_only_these_names(mixed_mode.INNER_GRADIENT),
 )
 
 
 def build(problem: Problem) -> Built:
-    return compile_program(metagradient(problem.model, problem.model.make_step(mixed_mode), per_step), problem)
+    return compile_program(
+        metagradient(problem.model, problem.model.make_step(mixed_mode), per_step), problem
+    )
 
 
 MIXFLOW = Contender("mixflow", build)

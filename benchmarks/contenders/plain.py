@@ -17,7 +17,9 @@ def build_fused(problem: Problem) -> Built:
     step = problem.model.make_step(jax)
 
     def program(state, meta, batches, held_out):
-        state, _ = jax.lax.scan(lambda state, batch: (step(state, meta, batch), None), state, batches)
+        state, _ = jax.lax.scan(
+            lambda state, batch: (step(state, meta, batch), None), state, batches
+        )
         return problem.model.outer(state, held_out), None
 
     return compile_program(program, problem)
@@ -27,7 +29,11 @@ def build_loop(problem: Problem) -> Built:
     step = problem.model.make_step(jax)
 
     def step_at(state, meta, batches, t):
-        return step(state, meta, jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, t, keepdims=False), batches))
+        return step(
+            state,
+            meta,
+            jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, t, keepdims=False), batches),
+        )
 
     start = time.perf_counter()
     arguments = problem.state0, problem.meta, problem.batches, np.int32(0)
@@ -35,7 +41,9 @@ def build_loop(problem: Problem) -> Built:
     advance_in_place = jax.jit(step_at, donate_argnums=0).lower(*arguments).compile()
     outer = jax.jit(problem.model.outer).lower(problem.state0, problem.held_out).compile()
     seconds = time.perf_counter() - start
-    temporaries = max(p.memory_analysis().temp_size_in_bytes for p in (advance, advance_in_place, outer))
+    temporaries = max(
+        p.memory_analysis().temp_size_in_bytes for p in (advance, advance_in_place, outer)
+    )
 
     def run(state, meta, batches, held_out):
         for t in range(problem.steps):

@@ -16,7 +16,14 @@ import jax.numpy as jnp
 import numpy as np
 
 from benchmarks.contenders import mixed_mode
-from benchmarks.contenders.contender import Built, Contender, Memory, Problem, Unavailable, tree_bytes
+from benchmarks.contenders.contender import (
+    Built,
+    Contender,
+    Memory,
+    Problem,
+    Unavailable,
+    tree_bytes,
+)
 from benchmarks.models.model import Autodiff
 
 
@@ -36,17 +43,25 @@ def contender(name: str, k: int, autodiff: Autodiff) -> Contender:
         step = model.make_step(autodiff)
 
         def step_at(state, meta, batches, t):
-            return step(state, meta, jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, t, keepdims=False), batches))
+            return step(
+                state,
+                meta,
+                jax.tree.map(lambda x: jax.lax.dynamic_index_in_dim(x, t, keepdims=False), batches),
+            )
 
         def outer_vjp(state, held_out):
             floats, rest = eqx.partition(state, eqx.is_inexact_array)
-            return jax.value_and_grad(lambda floats: model.outer(eqx.combine(floats, rest), held_out))(floats)
+            return jax.value_and_grad(
+                lambda floats: model.outer(eqx.combine(floats, rest), held_out)
+            )(floats)
 
         def step_vjp(state, meta, batches, t, state_bar, meta_bar):
             floats, rest = eqx.partition(state, eqx.is_inexact_array)
 
             def floats_at(floats, meta):
-                return eqx.filter(step_at(eqx.combine(floats, rest), meta, batches, t), eqx.is_inexact_array)
+                return eqx.filter(
+                    step_at(eqx.combine(floats, rest), meta, batches, t), eqx.is_inexact_array
+                )
 
             _, pull_back = jax.vjp(floats_at, floats, meta)
             state_bar, contribution = pull_back(state_bar)
@@ -54,11 +69,15 @@ def contender(name: str, k: int, autodiff: Autodiff) -> Contender:
 
         start = time.perf_counter()
         here = problem.state0, problem.meta, problem.batches, np.int32(0)
-        state_bar = jax.eval_shape(lambda state: eqx.filter(state, eqx.is_inexact_array), problem.state0)
+        state_bar = jax.eval_shape(
+            lambda state: eqx.filter(state, eqx.is_inexact_array), problem.state0
+        )
         advance = jax.jit(step_at).lower(*here).compile()
         advance_in_place = jax.jit(step_at, donate_argnums=0).lower(*here).compile()
         outer_vjp = jax.jit(outer_vjp).lower(problem.state0, problem.held_out).compile()
-        step_vjp = jax.jit(step_vjp, donate_argnums=(4, 5)).lower(*here, state_bar, problem.meta).compile()
+        step_vjp = (
+            jax.jit(step_vjp, donate_argnums=(4, 5)).lower(*here, state_bar, problem.meta).compile()
+        )
         zeros = jax.jit(lambda: jax.tree.map(jnp.zeros_like, problem.meta)).lower().compile()
         seconds = time.perf_counter() - start
 
@@ -76,21 +95,39 @@ def contender(name: str, k: int, autodiff: Autodiff) -> Contender:
                             state = advance_in_place(state, meta, batches, np.int32(t))
                     start = bounds[-2]
                 if state_bar is None:
-                    value, state_bar = outer_vjp(advance(state, meta, batches, np.int32(start)), held_out)
-                state_bar, meta_bar = step_vjp(state, meta, batches, np.int32(start), state_bar, meta_bar)
+                    value, state_bar = outer_vjp(
+                        advance(state, meta, batches, np.int32(start)), held_out
+                    )
+                state_bar, meta_bar = step_vjp(
+                    state, meta, batches, np.int32(start), state_bar, meta_bar
+                )
             return value, meta_bar
 
         slots, advances = count(steps, k)
         state_bytes = problem.state_bytes
         temporaries = {
-            "step": max(program.memory_analysis().temp_size_in_bytes for program in (advance, advance_in_place)),
+            "step": max(
+                program.memory_analysis().temp_size_in_bytes
+                for program in (advance, advance_in_place)
+            ),
             "outer VJP": outer_vjp.memory_analysis().temp_size_in_bytes,
             "step VJP": step_vjp.memory_analysis().temp_size_in_bytes,
         }
         # s_0 is the caller's, and so no more counted than the arguments of an XLA program; one state is under way to the next one while a step runs.
         bytes_held = (slots - 1) * state_bytes + tree_bytes(state_bar)
-        memory = Memory(bytes_held + max(state_bytes + temporaries["step"], temporaries["outer VJP"], temporaries["step VJP"]), "counted")
-        return Built(run, memory, seconds, {"state_slots": slots, "advances": advances, "temporaries": temporaries})
+        memory = Memory(
+            bytes_held
+            + max(
+                state_bytes + temporaries["step"], temporaries["outer VJP"], temporaries["step VJP"]
+            ),
+            "counted",
+        )
+        return Built(
+            run,
+            memory,
+            seconds,
+            {"state_slots": slots, "advances": advances, "temporaries": temporaries},
+        )
 
     return Contender(f"{name}({k})", build)
 

@@ -59,7 +59,11 @@ def operands(model: Model, problem: Problem) -> Operands:
         before, batch = state, jax.tree.map(lambda x: x[t], problem.batches)
         state, inner = step(before, problem.meta, batch)
     rng = np.random.default_rng(2)
-    seeds = [jnp.asarray(rng.standard_normal(x.shape, np.float32)) for x in jax.tree.leaves(state) if is_float(x)]
+    seeds = [
+        jnp.asarray(rng.standard_normal(x.shape, np.float32))
+        for x in jax.tree.leaves(state)
+        if is_float(x)
+    ]
     return Operands(before, problem.meta, batch, inner, seeds)
 
 
@@ -74,10 +78,16 @@ def vjp_of(make_step: Callable[[Any], Callable], operands: Operands):
 
     def of_floats(floats, meta):
         floats = iter(floats)
-        state = jax.tree.unflatten(structure, [next(floats) if is_float(leaf) else leaf for leaf in leaves])
-        return [leaf for leaf in jax.tree.leaves(step(state, meta, operands.batch)) if is_float(leaf)]
+        state = jax.tree.unflatten(
+            structure, [next(floats) if is_float(leaf) else leaf for leaf in leaves]
+        )
+        return [
+            leaf for leaf in jax.tree.leaves(step(state, meta, operands.batch)) if is_float(leaf)
+        ]
 
-    return jax.vjp(of_floats, [leaf for leaf in leaves if is_float(leaf)], operands.meta)[1](operands.seeds)
+    return jax.vjp(of_floats, [leaf for leaf in leaves if is_float(leaf)], operands.meta)[1](
+        operands.seeds
+    )
 
 
 def by_hand(model: Model, example: Operands):
@@ -103,7 +113,9 @@ def by_metagrad(problem: Problem, example: Operands):
     active = context.parse(lowered.ir("differentiated")).operation.attributes["metagrad.active"]
     floats = [i for i, leaf in enumerate(jax.tree.leaves(example.state)) if is_float(leaf)]
     if [attribute.value for attribute in active] != floats:
-        raise ValueError(f"@step_vjp of {problem.model.name} takes cotangents of the leaves {active} of the state, not of {floats}")
+        raise ValueError(
+            f"@step_vjp of {problem.model.name} takes cotangents of the leaves {active} of the state, not of {floats}"
+        )
     module = context.parse(lowered.ir("stablehlo"))
     with module.context, ir.Location.unknown():
         functions.drop_unreachable(module, ["step_vjp"])
@@ -113,11 +125,17 @@ def by_metagrad(problem: Problem, example: Operands):
 
     flat = lambda args: [*jax.tree.leaves(args[:3]), *_read(args[3]), *args[4]]
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-    program = exported(module, [shape(x) for x in flat(example)], [shape(x) for x in (*example.seeds, *jax.tree.leaves(example.meta))])
+    program = exported(
+        module,
+        [shape(x) for x in flat(example)],
+        [shape(x) for x in (*example.seeds, *jax.tree.leaves(example.meta))],
+    )
 
     def run(*args):
         results = program.call(*flat(args))
-        return list(results[: len(example.seeds)]), jax.tree.unflatten(jax.tree.structure(example.meta), results[len(example.seeds) :])
+        return list(results[: len(example.seeds)]), jax.tree.unflatten(
+            jax.tree.structure(example.meta), results[len(example.seeds) :]
+        )
 
     return jax.jit(run).lower(*example)
 

@@ -16,7 +16,9 @@ def metagradient(model: Model, step, checkpoint=lambda step: step):
         state, _ = jax.lax.scan(body, state, batches)
         return model.outer(state, held_out)
 
-    return lambda state0, meta, batches, held_out: jax.value_and_grad(final_loss)(meta, state0, batches, held_out)
+    return lambda state0, meta, batches, held_out: jax.value_and_grad(final_loss)(
+        meta, state0, batches, held_out
+    )
 
 
 def build(problem: Problem) -> Built:

@@ -4,7 +4,10 @@ from __future__ import annotations
 
 from benchmarks.models import clip, convnet, gpt, lstm, mlp, resnet9, unet, vit
 
-MODELS = {file.__name__.rpartition(".")[2]: file.model for file in (mlp, convnet, gpt, resnet9, vit, lstm, unet, clip)}
+MODELS = {
+    file.__name__.rpartition(".")[2]: file.model
+    for file in (mlp, convnet, gpt, resnet9, vit, lstm, unet, clip)
+}
 
 # Those of which whole runs are benchmarked by default; of the others, one step is (benchmarks/step_vjp.py).
 RUNS = "mlp", "convnet", "gpt"

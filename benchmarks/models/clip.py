@@ -53,7 +53,8 @@ def model() -> Model:
         }
 
     params = {
-        "image": new_tower((SIDE // PATCH) ** 2) | {"patch": draw.matrix(PATCH * PATCH * COLOURS, WIDTH)},
+        "image": new_tower((SIDE // PATCH) ** 2)
+        | {"patch": draw.matrix(PATCH * PATCH * COLOURS, WIDTH)},
         "text": new_tower(TOKENS) | {"embedding": draw.normal(VOCABULARY, WIDTH)},
         "temperature": np.float32(np.log(1 / 0.07)),
     }
@@ -62,8 +63,14 @@ def model() -> Model:
     def pairs(images, labels):
         """Each class has a caption; a fifth of its tokens are drawn anew for each example."""
         tokens = captions[labels]
-        return images, np.where(draw.rng.random(tokens.shape) < 0.2, draw.rng.integers(0, VOCABULARY, tokens.shape), tokens).astype(np.int32)
+        return images, np.where(
+            draw.rng.random(tokens.shape) < 0.2,
+            draw.rng.integers(0, VOCABULARY, tokens.shape),
+            tokens,
+        ).astype(np.int32)
 
-    training, held_out = (pairs(*pictures) for pictures in draw.pictures(CLASSES, SIDE, COLOURS, EXAMPLES, BATCH))
+    training, held_out = (
+        pairs(*pictures) for pictures in draw.pictures(CLASSES, SIDE, COLOURS, EXAMPLES, BATCH)
+    )
     description = f"two towers, {LAYERS} layers of width {WIDTH}, {HEADS} heads each, {SIDE}x{SIDE}x{COLOURS} and {TOKENS} tokens, batch {BATCH}"
     return weighted_run("clip", description, params, losses, training, held_out, BATCH)

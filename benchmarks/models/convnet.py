@@ -31,10 +31,14 @@ def model() -> Model:
     widths = (COLOURS, *CHANNELS)
     features = (SIDE // 2 ** len(CHANNELS)) ** 2 * CHANNELS[-1]
     params = {
-        "convolutions": [{"kernel": draw.kernel(a, b), **draw.unit(b)} for a, b in zip(widths[:-1], widths[1:])],
+        "convolutions": [
+            {"kernel": draw.kernel(a, b), **draw.unit(b)} for a, b in zip(widths[:-1], widths[1:])
+        ],
         "dense": {"w": draw.matrix(features, CLASSES), "b": np.zeros(CLASSES, np.float32)},
     }
     statistics = [draw.statistics(channels) for channels in CHANNELS]
     description = f"convolutions {CHANNELS[0]} and {CHANNELS[1]}, batch normalisation, {SIDE}x{SIDE}x{COLOURS}, batch {BATCH}"
     pictures = draw.pictures(CLASSES, SIDE, COLOURS, EXAMPLES, 4 * BATCH)
-    return weighted_run_with_statistics("convnet", description, params, statistics, logits, *pictures, BATCH)
+    return weighted_run_with_statistics(
+        "convnet", description, params, statistics, logits, *pictures, BATCH
+    )

@@ -18,7 +18,9 @@ class Draw:
         return self.normal(fan_in, fan_out) / np.float32(np.sqrt(fan_in))
 
     def kernel(self, fan_in, fan_out, size=3):
-        return self.normal(size, size, fan_in, fan_out) * np.float32(np.sqrt(2 / (size * size * fan_in)))
+        return self.normal(size, size, fan_in, fan_out) * np.float32(
+            np.sqrt(2 / (size * size * fan_in))
+        )
 
     @staticmethod
     def unit(width):
@@ -61,7 +63,9 @@ class Draw:
             for position in range(tokens):
                 draws = self.rng.random((count, 1))
                 # A row's cumulated sum may end a rounding error below one.
-                text[:, position + 1] = np.minimum((transitions[text[:, position]] < draws).sum(-1), vocabulary - 1)
+                text[:, position + 1] = np.minimum(
+                    (transitions[text[:, position]] < draws).sum(-1), vocabulary - 1
+                )
             return text
 
         return [write(count) for count in counts]

@@ -26,7 +26,12 @@ def logits(params, tokens):
 
 def losses(params, tokens):
     """[batch]; cross entropy of each next token, averaged over a sequence."""
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(params, tokens[:, :-1]), tokens[:, 1:]), -1)
+    return jnp.mean(
+        optax.softmax_cross_entropy_with_integer_labels(
+            logits(params, tokens[:, :-1]), tokens[:, 1:]
+        ),
+        -1,
+    )
 
 
 def model() -> Model:
@@ -38,4 +43,11 @@ def model() -> Model:
         "last": draw.unit(WIDTH),
     }
     description = f"GPT, {LAYERS} layers of width {WIDTH}, {HEADS} heads, vocabulary {VOCABULARY}, {BATCH} x {TOKENS} tokens"
-    return weighted_run("gpt", description, params, losses, *draw.text(VOCABULARY, TOKENS, EXAMPLES, 2 * BATCH), BATCH)
+    return weighted_run(
+        "gpt",
+        description,
+        params,
+        losses,
+        *draw.text(VOCABULARY, TOKENS, EXAMPLES, 2 * BATCH),
+        BATCH,
+    )

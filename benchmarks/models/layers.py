@@ -11,7 +11,9 @@ MOMENTUM = 0.9
 
 def convolve(x, kernel, stride=1):
     """NHWC by HWIO, padded to the input's size over the stride."""
-    return jax.lax.conv_general_dilated(x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    return jax.lax.conv_general_dilated(
+        x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+    )
 
 
 def normalise(x, mean, variance, layer):

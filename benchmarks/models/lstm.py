@@ -35,7 +35,12 @@ def logits(params, tokens):
 
 def losses(params, tokens):
     """[batch]; cross entropy of each next token, averaged over a sequence."""
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits(params, tokens[:, :-1]), tokens[:, 1:]), -1)
+    return jnp.mean(
+        optax.softmax_cross_entropy_with_integer_labels(
+            logits(params, tokens[:, :-1]), tokens[:, 1:]
+        ),
+        -1,
+    )
 
 
 def model() -> Model:
@@ -48,4 +53,11 @@ def model() -> Model:
         "head": {"w": draw.matrix(WIDTH, VOCABULARY), "b": np.zeros(VOCABULARY, np.float32)},
     }
     description = f"LSTM of width {WIDTH}, vocabulary {VOCABULARY}, {BATCH} x {TOKENS} tokens"
-    return weighted_run("lstm", description, params, losses, *draw.text(VOCABULARY, TOKENS, EXAMPLES, 4 * BATCH), BATCH)
+    return weighted_run(
+        "lstm",
+        description,
+        params,
+        losses,
+        *draw.text(VOCABULARY, TOKENS, EXAMPLES, 4 * BATCH),
+        BATCH,
+    )

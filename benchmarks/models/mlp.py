@@ -29,12 +29,19 @@ def losses(params, inputs):
 
 def model() -> Model:
     draw = Draw()
-    params = [{"w": draw.matrix(a, b), "b": np.zeros(b, np.float32)} for a, b in zip(WIDTHS[:-1], WIDTHS[1:])]
+    params = [
+        {"w": draw.matrix(a, b), "b": np.zeros(b, np.float32)}
+        for a, b in zip(WIDTHS[:-1], WIDTHS[1:])
+    ]
     # Labels of a linear teacher, blurred, so that there is something to learn and examples that mislead.
     teacher = draw.matrix(WIDTHS[0], WIDTHS[-1])
-    label = lambda x: np.argmax(x @ teacher + 0.3 * draw.normal(len(x), WIDTHS[-1]), -1).astype(np.int32)
+    label = lambda x: np.argmax(x @ teacher + 0.3 * draw.normal(len(x), WIDTHS[-1]), -1).astype(
+        np.int32
+    )
     x = draw.normal(EXAMPLES, WIDTHS[0])
     labels = label(x)
     unseen = draw.normal(BATCH, WIDTHS[0])
     description = "MLP " + "-".join(map(str, WIDTHS)) + f", tanh, batch {BATCH}"
-    return weighted_run("mlp", description, params, losses, (x, labels), (unseen, label(unseen)), BATCH)
+    return weighted_run(
+        "mlp", description, params, losses, (x, labels), (unseen, label(unseen)), BATCH
+    )

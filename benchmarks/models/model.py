@@ -53,4 +53,11 @@ class Model:
 
 def as_dtype(tree: Any, dtype: Any) -> Any:
     """The tree as NumPy arrays, with every float leaf in `dtype`. Rounds nothing on the way from f32 to f64: the reference starts from the same numbers."""
-    return jax.tree.map(lambda x: np.asarray(x, dtype) if np.issubdtype(np.asarray(x).dtype, np.floating) else np.asarray(x), tree)
+    return jax.tree.map(
+        lambda x: (
+            np.asarray(x, dtype)
+            if np.issubdtype(np.asarray(x).dtype, np.floating)
+            else np.asarray(x)
+        ),
+        tree,
+    )

@@ -36,7 +36,9 @@ def logits(params, statistics, x, training):
     for i, (layer, before) in enumerate(zip(params["convolutions"], statistics)):
         if i in BRANCH_STARTS:
             beside = x
-        x, after = batch_norm(convolve(x, layer["kernel"], CONVOLUTIONS[i][2]), layer, before, training)
+        x, after = batch_norm(
+            convolve(x, layer["kernel"], CONVOLUTIONS[i][2]), layer, before, training
+        )
         running.append(after)
         x = jax.nn.relu(x)
         if i in BRANCH_ENDS:
@@ -53,4 +55,6 @@ def model() -> Model:
     statistics = [draw.statistics(b) for _, b, _ in CONVOLUTIONS]
     description = f"ResNet-9, strided, widths {'-'.join(map(str, WIDTHS))}, batch normalisation, {SIDE}x{SIDE}x{COLOURS}, batch {BATCH}"
     pictures = draw.pictures(CLASSES, SIDE, COLOURS, EXAMPLES, 4 * BATCH)
-    return weighted_run_with_statistics("resnet9", description, params, statistics, logits, *pictures, BATCH)
+    return weighted_run_with_statistics(
+        "resnet9", description, params, statistics, logits, *pictures, BATCH
+    )

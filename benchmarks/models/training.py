@@ -13,7 +13,15 @@ import optax
 from benchmarks.models.model import OPTIMISER, Autodiff, Model
 
 
-def weighted_run(name: str, description: str, params: Any, losses: Callable, examples: Any, held_out: Any, batch: int) -> Model:
+def weighted_run(
+    name: str,
+    description: str,
+    params: Any,
+    losses: Callable,
+    examples: Any,
+    held_out: Any,
+    batch: int,
+) -> Model:
     """A model whose state is (params, optimiser's state).
 
     Args:
@@ -39,11 +47,27 @@ def weighted_run(name: str, description: str, params: Any, losses: Callable, exa
     def outer(state, held_out):
         return jnp.mean(losses(state[0], held_out))
 
-    return _model(name, description, (params, OPTIMISER.init(params)), examples, held_out, batch, make_step, outer)
+    return _model(
+        name,
+        description,
+        (params, OPTIMISER.init(params)),
+        examples,
+        held_out,
+        batch,
+        make_step,
+        outer,
+    )
 
 
 def weighted_run_with_statistics(
-    name: str, description: str, params: Any, statistics: Any, logits: Callable, examples: Any, held_out: Any, batch: int
+    name: str,
+    description: str,
+    params: Any,
+    statistics: Any,
+    logits: Callable,
+    examples: Any,
+    held_out: Any,
+    batch: int,
 ) -> Model:
     """A classifier with batch normalisation: its state is (params, running statistics, optimiser's state).
 
@@ -63,7 +87,9 @@ def weighted_run_with_statistics(
     def make_step(autodiff: Autodiff):
         def step(state, weights, batch):
             params, statistics, optimiser = state
-            (_, statistics), gradient = autodiff.value_and_grad(loss, has_aux=True)(params, statistics, weights, batch)
+            (_, statistics), gradient = autodiff.value_and_grad(loss, has_aux=True)(
+                params, statistics, weights, batch
+            )
             updates, optimiser = OPTIMISER.update(gradient, optimiser, params)
             return optax.apply_updates(params, updates), statistics, optimiser
 

@@ -34,7 +34,9 @@ def logits(params, x):
         x = max_pool(x)
     x = double_convolution(x, params["bottom"])
     for stage, beside in zip(params["up"], reversed(passed)):
-        x = jax.lax.conv_transpose(x, stage["kernel"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC"))
+        x = jax.lax.conv_transpose(
+            x, stage["kernel"], (2, 2), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
+        )
         x = double_convolution(jnp.concatenate([beside, x], -1), stage["layers"])
     return (x @ params["head"]["w"] + params["head"]["b"])[..., 0]
 
@@ -47,21 +49,34 @@ def losses(params, inputs):
 
 def model() -> Model:
     draw = Draw()
-    pair = lambda a, b: [{"kernel": draw.kernel(a, b), **draw.unit(b)}, {"kernel": draw.kernel(b, b), **draw.unit(b)}]
+    pair = lambda a, b: [
+        {"kernel": draw.kernel(a, b), **draw.unit(b)},
+        {"kernel": draw.kernel(b, b), **draw.unit(b)},
+    ]
     *above, bottom = WIDTHS
     params = {
         "down": [pair(a, b) for a, b in zip((1, *above), above)],
         "bottom": pair(above[-1], bottom),
-        "up": [{"kernel": draw.kernel(2 * b, b, size=2), "layers": pair(2 * b, b)} for b in reversed(above)],
+        "up": [
+            {"kernel": draw.kernel(2 * b, b, size=2), "layers": pair(2 * b, b)}
+            for b in reversed(above)
+        ],
         "head": {"w": draw.matrix(WIDTHS[0], 1), "b": np.zeros(1, np.float32)},
     }
 
     def discs(count):
         """A bright disc on noise, and where it is."""
-        centre, radius = draw.rng.uniform(8, SIDE - 8, (count, 2, 1, 1)), draw.rng.uniform(3, 8, (count, 1, 1))
+        centre, radius = (
+            draw.rng.uniform(8, SIDE - 8, (count, 2, 1, 1)),
+            draw.rng.uniform(3, 8, (count, 1, 1)),
+        )
         rows, columns = np.mgrid[:SIDE, :SIDE]
-        masks = ((rows - centre[:, 0]) ** 2 + (columns - centre[:, 1]) ** 2 < radius**2).astype(np.float32)
+        masks = ((rows - centre[:, 0]) ** 2 + (columns - centre[:, 1]) ** 2 < radius**2).astype(
+            np.float32
+        )
         return (masks + draw.normal(count, SIDE, SIDE))[..., None], masks
 
     description = f"U-Net, widths {'-'.join(map(str, WIDTHS))}, group normalisation, {SIDE}x{SIDE}x1, batch {BATCH}"
-    return weighted_run("unet", description, params, losses, discs(EXAMPLES), discs(4 * BATCH), BATCH)
+    return weighted_run(
+        "unet", description, params, losses, discs(EXAMPLES), discs(4 * BATCH), BATCH
+    )

@@ -43,4 +43,11 @@ def model() -> Model:
         "head": {"w": draw.matrix(WIDTH, CLASSES), "b": np.zeros(CLASSES, np.float32)},
     }
     description = f"ViT, {LAYERS} layers of width {WIDTH}, {HEADS} heads, {SIDE}x{SIDE}x{COLOURS} in patches of {PATCH}x{PATCH}, batch {BATCH}"
-    return weighted_run("vit", description, params, losses, *draw.pictures(CLASSES, SIDE, COLOURS, EXAMPLES, 4 * BATCH), BATCH)
+    return weighted_run(
+        "vit",
+        description,
+        params,
+        losses,
+        *draw.pictures(CLASSES, SIDE, COLOURS, EXAMPLES, 4 * BATCH),
+        BATCH,
+    )

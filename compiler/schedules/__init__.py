@@ -7,4 +7,11 @@ from metagrad.compiler.schedules.lazy_kary import LazyKary
 from metagrad.compiler.schedules.periodic import Periodic
 from metagrad.compiler.schedules.store_all import StoreAll
 
-__all__ = ["Binomial", "LazyKary", "Periodic", "StoreAll", "as_schedule", "from_checkpoint_schedules"]
+__all__ = [
+    "Binomial",
+    "LazyKary",
+    "Periodic",
+    "StoreAll",
+    "as_schedule",
+    "from_checkpoint_schedules",
+]

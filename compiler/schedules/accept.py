@@ -24,7 +24,9 @@ def as_schedule(schedule) -> Schedule:
     if is_checkpoint_schedule(schedule):
         return from_checkpoint_schedules(schedule)
     if isinstance(schedule, type):
-        raise TypeError(f"schedule is the class {schedule.__name__}; pass an instance, as in schedule={schedule.__name__}(...)")
+        raise TypeError(
+            f"schedule is the class {schedule.__name__}; pass an instance, as in schedule={schedule.__name__}(...)"
+        )
     if isinstance(schedule, Schedule):
         return schedule
     raise TypeError(

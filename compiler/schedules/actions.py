@@ -26,7 +26,11 @@ from metagrad.runtime.plan import Plan
 
 def is_checkpoint_schedule(schedule) -> bool:
     """Whether an object is a schedule of the `checkpoint_schedules` package, which need not be installed."""
-    return any(c.__name__ == "CheckpointSchedule" and c.__module__.partition(".")[0] == "checkpoint_schedules" for c in type(schedule).__mro__)
+    return any(
+        c.__name__ == "CheckpointSchedule"
+        and c.__module__.partition(".")[0] == "checkpoint_schedules"
+        for c in type(schedule).__mro__
+    )
 
 
 def from_checkpoint_schedules(schedule, keep_gradients: bool = True) -> ActionSchedule:
@@ -42,9 +46,13 @@ def from_checkpoint_schedules(schedule, keep_gradients: bool = True) -> ActionSc
       ValueError: it has been iterated over already.
     """
     if not is_checkpoint_schedule(schedule):
-        raise TypeError(f"expected a schedule object of the checkpoint_schedules package, got {schedule!r}")
+        raise TypeError(
+            f"expected a schedule object of the checkpoint_schedules package, got {schedule!r}"
+        )
     if hasattr(schedule, "iter"):
-        raise ValueError(f"this {type(schedule).__name__} has been iterated over already; pass a new one")
+        raise ValueError(
+            f"this {type(schedule).__name__} has been iterated over already; pass a new one"
+        )
     return ActionSchedule(copy.deepcopy(schedule), keep_gradients)
 
 
@@ -64,9 +72,14 @@ class ActionSchedule:
         steps = check_steps(steps)
         made_for = self.schedule.max_n
         if made_for is not None and made_for != steps:
-            raise ValueError(f"{self} was made for max_n={made_for} steps, but the training run has {steps}")
+            raise ValueError(
+                f"{self} was made for max_n={made_for} steps, but the training run has {steps}"
+            )
         walk = _Walk(str(self), copy.deepcopy(self.schedule), steps)
-        plan = Plan(**tables(steps, walk.segments(), keep=self.keep_gradients and gradients), schedule=str(self))
+        plan = Plan(
+            **tables(steps, walk.segments(), keep=self.keep_gradients and gradients),
+            schedule=str(self),
+        )
         plan.validate()  # the actions come from elsewhere
         return plan
 
@@ -115,7 +128,9 @@ class _Walk:
                 case _:
                     raise self.cannot(action, "is not an action that a plan knows")
         if self.reversed > 0:
-            raise ValueError(f"{self.name} ends before the steps {self.reversed - 1} .. 0 have been reversed")
+            raise ValueError(
+                f"{self.name} ends before the steps {self.reversed - 1} .. 0 have been reversed"
+            )
         return found
 
     def forward(self, action, work) -> None:
@@ -164,13 +179,17 @@ class _Walk:
             self.stored[action.to_storage, action.n] = checkpoint
             return
         if not self.trained or self.runs:
-            raise self.cannot(action, "leaves a run that has not ended in a VJP; a plan loads one state per VJP")
+            raise self.cannot(
+                action, "leaves a run that has not ended in a VJP; a plan loads one state per VJP"
+            )
         self.adjoint |= checkpoint.adjoint
         self.start, self.at = checkpoint.state, action.n if checkpoint.state else None
 
     def end_of_training(self) -> Segment:
         if self.at != self.steps:
-            raise ValueError(f"{self.name} ends the training run at s_{self.at}, but it has {self.steps} steps")
+            raise ValueError(
+                f"{self.name} ends the training run at s_{self.at}, but it has {self.steps} steps"
+            )
         segment = Segment(self.start, self.runs, None)
         self.runs, self.at, self.trained = [], None, True
         return segment
@@ -180,14 +199,20 @@ class _Walk:
             raise self.cannot(action, "comes before EndForward")
         for t in range(action.n1 - 1, action.n0 - 1, -1):
             if t != self.reversed - 1:
-                raise self.cannot(action, f"takes the VJP at step {t}, but the next one is at step {self.reversed - 1}")
+                raise self.cannot(
+                    action,
+                    f"takes the VJP at step {t}, but the next one is at step {self.reversed - 1}",
+                )
             if t not in self.adjoint:
                 raise self.cannot(action, f"finds no data for the VJP at step {t} in WORK")
             state, gradient = self.adjoint[t]
             if self.runs:
                 # The last run is the step t itself. It is left out: the VJP takes the state before it, and computes its gradient.
                 if self.runs[-1].keep is not gradient:
-                    raise self.cannot(action, f"takes the VJP at step {t}, but the run stands at s_{self.at}; a plan's runs end where the VJP is taken")
+                    raise self.cannot(
+                        action,
+                        f"takes the VJP at step {t}, but the run stands at s_{self.at}; a plan's runs end where the VJP is taken",
+                    )
                 yield Segment(self.start, self.runs[:-1], None)
             else:
                 yield Segment(state, [], gradient)

@@ -20,7 +20,9 @@ def check(schedule, **least: int) -> None:
     for field in dataclasses.fields(schedule):
         value = getattr(schedule, field.name)
         if field.name in least:
-            object.__setattr__(schedule, field.name, integer(f"{name}({field.name}=...)", value, least[field.name]))
+            object.__setattr__(
+                schedule, field.name, integer(f"{name}({field.name}=...)", value, least[field.name])
+            )
         elif not isinstance(value, bool):
             raise TypeError(f"{name}({field.name}=...) must be True or False, got {value!r}")
 
@@ -40,7 +42,9 @@ def integer(what: str, value, least: int) -> int:
 def check_steps(steps) -> int:
     steps = integer("the number of training steps", steps, 1)
     if steps > MOST_STEPS:
-        raise ValueError(f"a plan's tables are int32: at most {MOST_STEPS:,} training steps, got {steps:,}")
+        raise ValueError(
+            f"a plan's tables are int32: at most {MOST_STEPS:,} training steps, got {steps:,}"
+        )
     return steps
 
 
@@ -50,7 +54,9 @@ def leaf_options(schedule, *, gradients: bool) -> tuple[bool, int]:
     Raises:
       ValueError: states are to be rebuilt from gradients that are not kept.
     """
-    if not gradients:  # the step has no inner gradient: there is nothing to keep, and nothing to rebuild from
+    if (
+        not gradients
+    ):  # the step has no inner gradient: there is nothing to keep, and nothing to rebuild from
         return False, 1
     if schedule.rebuild > 1 and not schedule.keep_gradients:
         raise ValueError(

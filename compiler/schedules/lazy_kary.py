@@ -42,7 +42,9 @@ class LazyKary:
         steps = check_steps(steps)
         keep, rebuild = leaf_options(self, gradients=gradients)
         # A k or rebuild beyond T is as good as T.
-        fields = _native.plan_lazy_kary(steps, min(self.k, max(steps, 2)), min(rebuild, steps), keep)
+        fields = _native.plan_lazy_kary(
+            steps, min(self.k, max(steps, 2)), min(rebuild, steps), keep
+        )
         return Plan(**fields, schedule=str(self))
 
     def __repr__(self) -> str:

@@ -1,17 +1,35 @@
 """Which JAX programs Enzyme differentiates exactly as JAX does: the table, the check of a function against it, and how it is lowered then.
 
-    table.py        what is proven of each primitive
-    true_rules.py   the custom rules that are true derivatives
-    check.py        `unproven`: a function against the table
-    lowering.py     `overrides`: the lowering rules that the table asks for
+table.py        what is proven of each primitive
+true_rules.py   the custom rules that are true derivatives
+check.py        `unproven`: a function against the table
+lowering.py     `overrides`: the lowering rules that the table asks for
 """
 
-from metagrad.frontend.capabilities.check import CALLS, CUSTOM_RULE, Unproven, active_results, unproven
+from metagrad.frontend.capabilities.check import (
+    CALLS,
+    CUSTOM_RULE,
+    Unproven,
+    active_results,
+    unproven,
+)
 from metagrad.frontend.capabilities.lowering import overrides
 from metagrad.frontend.capabilities.table import BOTH, CAPABILITIES, WITHOUT_DERIVATIVE, Capability
 from metagrad.frontend.capabilities.true_rules import TRUE_RULES, true_rule
 from metagrad.frontend.exact_lowerings.values import is_float
 
 __all__ = [
-    "BOTH", "CALLS", "CAPABILITIES", "CUSTOM_RULE", "TRUE_RULES", "WITHOUT_DERIVATIVE", "Capability", "Unproven", "active_results", "is_float", "overrides", "true_rule", "unproven",
+    "BOTH",
+    "CALLS",
+    "CAPABILITIES",
+    "CUSTOM_RULE",
+    "TRUE_RULES",
+    "WITHOUT_DERIVATIVE",
+    "Capability",
+    "Unproven",
+    "active_results",
+    "is_float",
+    "overrides",
+    "true_rule",
+    "unproven",
 ]

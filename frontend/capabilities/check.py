@@ -95,7 +95,9 @@ def _equation(eqn, inputs, walk):
     avals = [v.aval for v in eqn.invars]
 
     def unknown(why):
-        walk.found[Unproven(primitive.name, source_info_util.summarize(eqn.source_info), why)] = None
+        walk.found[Unproven(primitive.name, source_info_util.summarize(eqn.source_info), why)] = (
+            None
+        )
         return every
 
     if not any(inputs) or primitive is P.stop_gradient_p or primitive in WITHOUT_DERIVATIVE:
@@ -110,14 +112,20 @@ def _equation(eqn, inputs, walk):
         function = true_rule(eqn.params)
         if function is None or eqn.params["symbolic_zeros"]:
             return unknown(CUSTOM_RULE)
-        return every if TRUE_RULES[function] or not (why := _in_the_rule(eqn, inputs, walk)) else unknown(why)
+        return (
+            every
+            if TRUE_RULES[function] or not (why := _in_the_rule(eqn, inputs, walk))
+            else unknown(why)
+        )
     if primitive is P.custom_vjp_call_p:
         return unknown(CUSTOM_RULE)
     capability = CAPABILITIES.get(primitive)
     if capability is None:
         return unknown(NOT_ENZYME.get(primitive, "no evidence that Enzyme's derivative is JAX's"))
     if walk.mode not in capability.modes:
-        return unknown(f"{' and '.join(capability.modes) or 'no'} mode is proven, {walk.mode} mode is not")
+        return unknown(
+            f"{' and '.join(capability.modes) or 'no'} mode is proven, {walk.mode} mode is not"
+        )
     if capability.when and (why := capability.when(eqn.params, avals, inputs)):
         return unknown(why)
     if any(inputs[i] for i in capability.constant):
@@ -164,7 +172,11 @@ def _settled(body, consts, carry, xs, walk):
 
 def _scan(eqn, inputs, walk, unknown):
     constants, carried = eqn.params["num_consts"], eqn.params["num_carry"]
-    consts, carry, xs = inputs[:constants], inputs[constants : constants + carried], inputs[constants + carried :]
+    consts, carry, xs = (
+        inputs[:constants],
+        inputs[constants : constants + carried],
+        inputs[constants + carried :],
+    )
     body = eqn.params["jaxpr"].jaxpr
     # Equations are judged once the carry has settled.
     return _walk(body, consts + _settled(body, consts, carry, xs, walk) + xs, walk)
@@ -175,7 +187,9 @@ def _while(eqn, inputs, walk, unknown):
     consts, carry = inputs[tested : tested + constants], inputs[tested + constants :]
     active = _settled(eqn.params["body_jaxpr"].jaxpr, consts, carry, [], walk)
     if any(active):
-        unknown("a while_loop whose result is differentiated; JAX has no reverse mode for it either. Say it as a scan or a fori_loop with a fixed number of turns")
+        unknown(
+            "a while_loop whose result is differentiated; JAX has no reverse mode for it either. Say it as a scan or a fori_loop with a fixed number of turns"
+        )
     return active
 
 

@@ -8,7 +8,12 @@ from jax.extend.core import primitives as P
 from metagrad.frontend.capabilities.table import CAPABILITIES
 from metagrad.frontend.capabilities.true_rules import CustomRule
 from metagrad.frontend.exact_lowerings.jaxs_rules import ByRule
-from metagrad.frontend.exact_lowerings.values import is_complex, is_float, jax_lowering, lower_stop_gradient
+from metagrad.frontend.exact_lowerings.values import (
+    is_complex,
+    is_float,
+    jax_lowering,
+    lower_stop_gradient,
+)
 
 
 def overrides() -> tuple:
@@ -17,11 +22,19 @@ def overrides() -> tuple:
     Some leave custom calls that the compiler raises (compiler/raise_gradients.py).
     """
     rules = [(p, _lowering(p, c)) for p, c in CAPABILITIES.items() if c.lowering or c.by_rule]
-    return (*rules, (P.custom_jvp_call_p, CustomRule(P.custom_jvp_call_p)), (P.stop_gradient_p, lower_stop_gradient))
+    return (
+        *rules,
+        (P.custom_jvp_call_p, CustomRule(P.custom_jvp_call_p)),
+        (P.stop_gradient_p, lower_stop_gradient),
+    )
 
 
 def _lowering(primitive, capability):
-    otherwise = partial(_rule, primitive, capability) if capability.lowering else partial(jax_lowering, primitive)
+    otherwise = (
+        partial(_rule, primitive, capability)
+        if capability.lowering
+        else partial(jax_lowering, primitive)
+    )
     if not capability.by_rule:
         return otherwise
     when = capability.by_rule if callable(capability.by_rule) else None
@@ -33,4 +46,6 @@ def _rule(primitive, capability, ctx, *operands, **params):
         return jax_lowering(primitive, ctx, *operands, **params)
     if capability.is_rule:
         return capability.lowering(ctx, *operands, **params)
-    return mlir.lower_fun(capability.lowering, multiple_results=primitive.multiple_results)(ctx, *operands, **params)
+    return mlir.lower_fun(capability.lowering, multiple_results=primitive.multiple_results)(
+        ctx, *operands, **params
+    )

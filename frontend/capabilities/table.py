@@ -28,7 +28,17 @@ from jax._src.random.core import random_gamma_p
 from jax.extend import core
 from jax.extend.core import primitives as P
 
-from metagrad.frontend.exact_lowerings import activations, choices, contractions, indexing, orderings, prefixes, singular, values, windows
+from metagrad.frontend.exact_lowerings import (
+    activations,
+    choices,
+    contractions,
+    indexing,
+    orderings,
+    prefixes,
+    singular,
+    values,
+    windows,
+)
 
 BOTH = ("reverse", "forward")
 
@@ -89,73 +99,150 @@ def axes_of_the_array(params, in_avals, active):
 
 # Linear in each operand, or elementwise and smooth: Enzyme's rule is JAX's.
 PLAIN = [
-    P.add_p, P.sub_p, P.mul_p, P.neg_p, P.square_p, P.abs_p, P.exp_p, P.exp2_p, P.expm1_p,
-    P.sin_p, P.cos_p, P.sinh_p, P.cosh_p, P.asinh_p, P.atan_p, P.atan2_p, P.tanh_p, P.erf_p, P.erfc_p,
-    P.erf_inv_p, P.asin_p, P.acos_p, P.rem_p, P.convert_element_type_p,
-    P.copy_p, ad_util.add_any_p, P.broadcast_in_dim_p, P.reshape_p, P.transpose_p, P.squeeze_p,
-    P.concatenate_p, lax_internal.stack_p, lax_internal.unstack_p, lax_internal.tile_p, P.rev_p, P.slice_p, lax_internal.split_p,
-    P.dynamic_slice_p, P.dynamic_update_slice_p,
+    P.add_p,
+    P.sub_p,
+    P.mul_p,
+    P.neg_p,
+    P.square_p,
+    P.abs_p,
+    P.exp_p,
+    P.exp2_p,
+    P.expm1_p,
+    P.sin_p,
+    P.cos_p,
+    P.sinh_p,
+    P.cosh_p,
+    P.asinh_p,
+    P.atan_p,
+    P.atan2_p,
+    P.tanh_p,
+    P.erf_p,
+    P.erfc_p,
+    P.erf_inv_p,
+    P.asin_p,
+    P.acos_p,
+    P.rem_p,
+    P.convert_element_type_p,
+    P.copy_p,
+    ad_util.add_any_p,
+    P.broadcast_in_dim_p,
+    P.reshape_p,
+    P.transpose_p,
+    P.squeeze_p,
+    P.concatenate_p,
+    lax_internal.stack_p,
+    lax_internal.unstack_p,
+    lax_internal.tile_p,
+    P.rev_p,
+    P.slice_p,
+    lax_internal.split_p,
+    P.dynamic_slice_p,
+    P.dynamic_update_slice_p,
     P.reduce_sum_p,
 ]
 
 # No derivative passes, not even a zero that could meet an infinity.
 STEPS = [P.sign_p, P.floor_p, P.ceil_p, P.round_p, P.bitcast_convert_type_p, P.argmax_p, P.argmin_p]
-WITHOUT_DERIVATIVE = [*STEPS, P.is_finite_p, P.eq_p, P.ne_p, P.lt_p, P.le_p, P.gt_p, P.ge_p, P.eq_to_p, P.lt_to_p, P.le_to_p]
+WITHOUT_DERIVATIVE = [
+    *STEPS,
+    P.is_finite_p,
+    P.eq_p,
+    P.ne_p,
+    P.lt_p,
+    P.le_p,
+    P.gt_p,
+    P.ge_p,
+    P.eq_to_p,
+    P.lt_to_p,
+    P.le_to_p,
+]
 
 # JAX's rule beside the value.
 BY_RULE = [
-    P.sqrt_p, P.cbrt_p, P.pow_p, P.tan_p, P.acosh_p, P.atanh_p, P.lgamma_p, P.digamma_p, P.igamma_p, P.igammac_p,
-    P.bessel_i0e_p, P.bessel_i1e_p, P.scatter_min_p, P.scatter_max_p, P.eigh_p, P.svd_p,
+    P.sqrt_p,
+    P.cbrt_p,
+    P.pow_p,
+    P.tan_p,
+    P.acosh_p,
+    P.atanh_p,
+    P.lgamma_p,
+    P.digamma_p,
+    P.igamma_p,
+    P.igammac_p,
+    P.bessel_i0e_p,
+    P.bessel_i1e_p,
+    P.scatter_min_p,
+    P.scatter_max_p,
+    P.eigh_p,
+    P.svd_p,
 ]
 
 NOT_ENZYME = dict.fromkeys(
     [P.cholesky_p, P.lu_p, P.qr_p, P.eig_p, P.triangular_solve_p, P.tridiagonal_solve_p],
-    "computed by LAPACK, of which Enzyme has no derivative") | {P.fft_p: "complex numbers", P.linear_solve_p: "its derivative is another solve, which JAX sets up"}
+    "computed by LAPACK, of which Enzyme has no derivative",
+) | {
+    P.fft_p: "complex numbers",
+    P.linear_solve_p: "its derivative is another solve, which JAX sets up",
+}
 
 AT_INFINITY = "second order is NaN where an operand is infinite and JAX has 0"
 
-CAPABILITIES: dict[core.Primitive, Capability] = {p: Capability() for p in PLAIN} | {p: Capability(by_rule=True) for p in BY_RULE} | {
-    p: Capability(modes=(), lowering=values.without_derivative(p)) for p in STEPS
-} | {
-    P.polygamma_p: Capability(by_rule=True, constant=(0,)),
-    random_gamma_p: Capability(modes=("reverse",), by_rule=True),
-    P.igamma_grad_a_p: Capability(modes=(), by_rule=True, constant=(0, 1)),
-    P.regularized_incomplete_beta_p: Capability(by_rule=True, constant=(0, 1)),
-    P.div_p: Capability(note=AT_INFINITY + "; a number where the square of the denominator overflows, in which JAX has NaN"),
-    P.log_p: Capability(note=AT_INFINITY),
-    P.log1p_p: Capability(note=AT_INFINITY),
-    P.rsqrt_p: Capability(note=AT_INFINITY),
-    P.integer_pow_p: Capability(by_rule=singular.the_exponent_is_below_minus_one, note=AT_INFINITY + "; exponent -1"),
-    P.dot_general_p: Capability(lowering=contractions.dot_general),
-    P.conv_general_dilated_p: Capability(lowering=contractions.conv),
-    P.pad_p: Capability(lowering=prefixes.pad, when=constant_padding),
-    P.gather_p: Capability(lowering=indexing.gather),
-    P.scatter_add_p: Capability(lowering=indexing.scatter(P.scatter_add_p)),
-    P.scatter_mul_p: Capability(lowering=indexing.scatter_mul, when=distinct_factors),
-    slicing.scatter_sub_p: Capability(lowering=indexing.scatter_sub),
-    P.scatter_p: Capability(lowering=indexing.scatter(P.scatter_p), by_rule=indexing.targets_may_repeat),
-    # The order that it asks for means nothing to a derivative.
-    lax_internal.optimization_barrier_p: Capability(lowering=lambda *xs: xs),
-    name_p: Capability(lowering=lambda x, name: x),
-    psum_p: Capability(lowering=prefixes.psum, when=axes_of_the_array),
-    P.select_n_p: Capability(lowering=choices.select_n),
-    P.max_p: Capability(lowering=choices.larger_or_smaller(P.max_p)),
-    P.min_p: Capability(lowering=choices.larger_or_smaller(P.min_p)),
-    P.clamp_p: Capability(lowering=choices.clamp),
-    P.reduce_max_p: Capability(lowering=choices.extreme(P.reduce_max_p)),
-    P.reduce_min_p: Capability(lowering=choices.extreme(P.reduce_min_p)),
-    P.logistic_p: Capability(lowering=singular.logistic, is_rule=True),
-    P.sort_p: Capability(lowering=orderings.sort),
-    P.top_k_p: Capability(lowering=orderings.top_k),
-    P.cumsum_p: Capability(lowering=prefixes.prefix(jax.lax.add)),
-    P.cumprod_p: Capability(lowering=prefixes.prefix(jax.lax.mul)),
-    P.cummax_p: Capability(lowering=prefixes.prefix(jax.lax.max)),
-    P.cumlogsumexp_p: Capability(lowering=prefixes.prefix(activations.logaddexp)),
-    P.cummin_p: Capability(lowering=prefixes.prefix(jax.lax.min)),
-    P.reduce_prod_p: Capability(lowering=prefixes.product),
-    P.reduce_window_sum_p: Capability(lowering=windows.window_sum),
-    P.reduce_window_max_p: Capability(lowering=windows.window_extreme(jax.lax.ge, float("-inf")), when=undilated_window),
-    P.reduce_window_min_p: Capability(lowering=windows.window_extreme(jax.lax.le, float("inf")), when=undilated_window),
-    windowed_reductions.select_and_gather_add_p: Capability(lowering=windows.gather_chosen),
-    windowed_reductions.select_and_scatter_add_p: Capability(lowering=windows.scatter_chosen),
-}
+CAPABILITIES: dict[core.Primitive, Capability] = (
+    {p: Capability() for p in PLAIN}
+    | {p: Capability(by_rule=True) for p in BY_RULE}
+    | {p: Capability(modes=(), lowering=values.without_derivative(p)) for p in STEPS}
+    | {
+        P.polygamma_p: Capability(by_rule=True, constant=(0,)),
+        random_gamma_p: Capability(modes=("reverse",), by_rule=True),
+        P.igamma_grad_a_p: Capability(modes=(), by_rule=True, constant=(0, 1)),
+        P.regularized_incomplete_beta_p: Capability(by_rule=True, constant=(0, 1)),
+        P.div_p: Capability(
+            note=AT_INFINITY
+            + "; a number where the square of the denominator overflows, in which JAX has NaN"
+        ),
+        P.log_p: Capability(note=AT_INFINITY),
+        P.log1p_p: Capability(note=AT_INFINITY),
+        P.rsqrt_p: Capability(note=AT_INFINITY),
+        P.integer_pow_p: Capability(
+            by_rule=singular.the_exponent_is_below_minus_one, note=AT_INFINITY + "; exponent -1"
+        ),
+        P.dot_general_p: Capability(lowering=contractions.dot_general),
+        P.conv_general_dilated_p: Capability(lowering=contractions.conv),
+        P.pad_p: Capability(lowering=prefixes.pad, when=constant_padding),
+        P.gather_p: Capability(lowering=indexing.gather),
+        P.scatter_add_p: Capability(lowering=indexing.scatter(P.scatter_add_p)),
+        P.scatter_mul_p: Capability(lowering=indexing.scatter_mul, when=distinct_factors),
+        slicing.scatter_sub_p: Capability(lowering=indexing.scatter_sub),
+        P.scatter_p: Capability(
+            lowering=indexing.scatter(P.scatter_p), by_rule=indexing.targets_may_repeat
+        ),
+        # The order that it asks for means nothing to a derivative.
+        lax_internal.optimization_barrier_p: Capability(lowering=lambda *xs: xs),
+        name_p: Capability(lowering=lambda x, name: x),
+        psum_p: Capability(lowering=prefixes.psum, when=axes_of_the_array),
+        P.select_n_p: Capability(lowering=choices.select_n),
+        P.max_p: Capability(lowering=choices.larger_or_smaller(P.max_p)),
+        P.min_p: Capability(lowering=choices.larger_or_smaller(P.min_p)),
+        P.clamp_p: Capability(lowering=choices.clamp),
+        P.reduce_max_p: Capability(lowering=choices.extreme(P.reduce_max_p)),
+        P.reduce_min_p: Capability(lowering=choices.extreme(P.reduce_min_p)),
+        P.logistic_p: Capability(lowering=singular.logistic, is_rule=True),
+        P.sort_p: Capability(lowering=orderings.sort),
+        P.top_k_p: Capability(lowering=orderings.top_k),
+        P.cumsum_p: Capability(lowering=prefixes.prefix(jax.lax.add)),
+        P.cumprod_p: Capability(lowering=prefixes.prefix(jax.lax.mul)),
+        P.cummax_p: Capability(lowering=prefixes.prefix(jax.lax.max)),
+        P.cumlogsumexp_p: Capability(lowering=prefixes.prefix(activations.logaddexp)),
+        P.cummin_p: Capability(lowering=prefixes.prefix(jax.lax.min)),
+        P.reduce_prod_p: Capability(lowering=prefixes.product),
+        P.reduce_window_sum_p: Capability(lowering=windows.window_sum),
+        P.reduce_window_max_p: Capability(
+            lowering=windows.window_extreme(jax.lax.ge, float("-inf")), when=undilated_window
+        ),
+        P.reduce_window_min_p: Capability(
+            lowering=windows.window_extreme(jax.lax.le, float("inf")), when=undilated_window
+        ),
+        windowed_reductions.select_and_gather_add_p: Capability(lowering=windows.gather_chosen),
+        windowed_reductions.select_and_scatter_add_p: Capability(lowering=windows.scatter_chosen),
+    }
+)

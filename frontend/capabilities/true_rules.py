@@ -59,7 +59,9 @@ def true_rule(params: dict) -> jax.custom_jvp | None:
     """The function above whose `custom_jvp_call` has these parameters, if there is one."""
     said = params["call_jaxpr"].jaxpr.debug_info.func_src_info
     for function in TRUE_RULES:
-        if said == fun_sourceinfo(function.fun) and _leads_to(params["jvp_jaxpr_fun"], function.jvp):
+        if said == fun_sourceinfo(function.fun) and _leads_to(
+            params["jvp_jaxpr_fun"], function.jvp
+        ):
             return function
     return None
 
@@ -86,7 +88,9 @@ def _leads_to(rule, wanted) -> bool:
         elif isinstance(layer, tuple | list):
             queue += layer
         elif isinstance(layer, types.FunctionType) and layer.__module__.startswith("jax."):
-            queue += [cell.cell_contents for cell in layer.__closure__ or () if cell != types.CellType()]
+            queue += [
+                cell.cell_contents for cell in layer.__closure__ or () if cell != types.CellType()
+            ]
     return False
 
 

@@ -13,7 +13,9 @@ from .values import plain
 
 def types(params, avals) -> set:
     """The float types that meet in a contraction."""
-    return {jnp.dtype(a.dtype) for a in avals} | {jnp.dtype(params["preferred_element_type"] or avals[0].dtype)}
+    return {jnp.dtype(a.dtype) for a in avals} | {
+        jnp.dtype(params["preferred_element_type"] or avals[0].dtype)
+    }
 
 
 def of_one_type(primitive):
@@ -26,7 +28,9 @@ def of_one_type(primitive):
         result = jnp.dtype(params["preferred_element_type"] or jnp.promote_types(x.dtype, y.dtype))
         widest = jnp.result_type(*found)
         wide = (lax.convert_element_type(a, widest) for a in (x, y))
-        return lax.convert_element_type(plain(primitive, *wide, **params | {"preferred_element_type": widest}), result)
+        return lax.convert_element_type(
+            plain(primitive, *wide, **params | {"preferred_element_type": widest}), result
+        )
 
     return contraction
 

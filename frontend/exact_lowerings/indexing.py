@@ -12,10 +12,23 @@ from .values import attach, plain, value
 def gather(x, indices, *, dimension_numbers, slice_sizes, mode, **parameters):
     """With mode "clip" the indices are clipped by an op: Enzyme's scatter of the cotangents would drop those outside."""
     if mode == lax.GatherScatterMode.CLIP:
-        bounds = index_bounds(x, [slice_sizes[d] for d in dimension_numbers.start_index_map], dimension_numbers.start_index_map, indices)
+        bounds = index_bounds(
+            x,
+            [slice_sizes[d] for d in dimension_numbers.start_index_map],
+            dimension_numbers.start_index_map,
+            indices,
+        )
         indices = lax.clamp(indices.dtype.type(0), indices, bounds)
         mode = lax.GatherScatterMode.PROMISE_IN_BOUNDS
-    return plain(primitives.gather_p, x, indices, dimension_numbers=dimension_numbers, slice_sizes=slice_sizes, mode=mode, **parameters)
+    return plain(
+        primitives.gather_p,
+        x,
+        indices,
+        dimension_numbers=dimension_numbers,
+        slice_sizes=slice_sizes,
+        mode=mode,
+        **parameters,
+    )
 
 
 def scatter(primitive):
@@ -24,7 +37,10 @@ def scatter(primitive):
     def scattered(x, indices, updates, *, dimension_numbers, mode, **parameters):
         if mode == lax.GatherScatterMode.FILL_OR_DROP:
             window = iter(dimension_numbers.update_window_dims)
-            single = {*dimension_numbers.inserted_window_dims, *dimension_numbers.operand_batching_dims}
+            single = {
+                *dimension_numbers.inserted_window_dims,
+                *dimension_numbers.operand_batching_dims,
+            }
             sizes = [1 if d in single else updates.shape[next(window)] for d in range(x.ndim)]
             axes = dimension_numbers.scatter_dims_to_operand_dims
             bounds = index_bounds(x, [sizes[d] for d in axes], axes, indices)
@@ -32,22 +48,35 @@ def scatter(primitive):
             rows = [d for d in range(updates.ndim) if d not in dimension_numbers.update_window_dims]
             inside = lax.broadcast_in_dim(inside, updates.shape, rows)
             updates = lax.select(inside, updates, lax.full_like(updates, 0))
-        return plain(primitive, x, indices, updates, dimension_numbers=dimension_numbers, mode=mode, **parameters)
+        return plain(
+            primitive,
+            x,
+            indices,
+            updates,
+            dimension_numbers=dimension_numbers,
+            mode=mode,
+            **parameters,
+        )
 
     return scattered
 
 
-def scatter_sub(x, indices, updates, *, dimension_numbers, update_jaxpr, update_consts, **parameters):
+def scatter_sub(
+    x, indices, updates, *, dimension_numbers, update_jaxpr, update_consts, **parameters
+):
     return lax.scatter_add(x, indices, -updates, dimension_numbers, **parameters)
 
 
-def scatter_mul(x, indices, updates, *, dimension_numbers, update_jaxpr, update_consts, **parameters):
+def scatter_mul(
+    x, indices, updates, *, dimension_numbers, update_jaxpr, update_consts, **parameters
+):
     """x times a factor; JAX has a derivative in the updates where no two of them meet, and there the factor is the update."""
     given = dict(dimension_numbers=dimension_numbers, **parameters)
     whole = dict(given, update_jaxpr=update_jaxpr, update_consts=update_consts)
     factor = attach(
         value(primitives.scatter_mul_p, lax.full_like(x, 1), indices, updates, **whole),
-        lax.scatter_add(lax.full_like(x, 0), indices, updates, **given))
+        lax.scatter_add(lax.full_like(x, 0), indices, updates, **given),
+    )
     return attach(value(primitives.scatter_mul_p, x, indices, updates, **whole), x * factor)
 
 

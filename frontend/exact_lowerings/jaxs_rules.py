@@ -20,7 +20,18 @@ from jax._src import core
 from jax._src.interpreters import mlir
 from jax.extend.core import Primitive
 
-from .values import attach, held, is_float, jax_lowering, lower_jaxpr, moving, once, value, with_rules, without_overrides
+from .values import (
+    attach,
+    held,
+    is_float,
+    jax_lowering,
+    lower_jaxpr,
+    moving,
+    once,
+    value,
+    with_rules,
+    without_overrides,
+)
 
 ORDERS = 2
 
@@ -56,7 +67,14 @@ class ByRule:
             if jaxpr is None:
                 return values
             movement = [moving(x) for x, moves_too in zip(xs, moves) if moves_too]
-            derivatives = iter(function_p.bind(*(once(x) if is_float(x) else x for x in xs), *movement, jaxpr=jaxpr, constant=False))
+            derivatives = iter(
+                function_p.bind(
+                    *(once(x) if is_float(x) else x for x in xs),
+                    *movement,
+                    jaxpr=jaxpr,
+                    constant=False,
+                )
+            )
             return [attach(v, next(derivatives)) if is_float(v) else v for v in values]
 
         return mlir.lower_fun(carrying)(ctx, *operands)
@@ -71,7 +89,9 @@ def movable(avals, constant: Sequence[int] = ()) -> list[bool]:
     return [is_float(a) and i not in constant for i, a in enumerate(avals)]
 
 
-def tangent(primitive: Primitive, params: dict, avals, moves: Sequence[bool]) -> core.ClosedJaxpr | None:
+def tangent(
+    primitive: Primitive, params: dict, avals, moves: Sequence[bool]
+) -> core.ClosedJaxpr | None:
     """(operands, tangents of those that move) -> tangents of the float results, by JAX's rule; None where JAX has none."""
     said, weak = tuple(sorted(params.items())), tuple(a.weak_type for a in avals)
     try:
@@ -93,7 +113,9 @@ def _traced(primitive, said, avals, weak, moves):
             out = primitive.bind(*filled, **primitive.get_bind_params(params))
             return [y for y in (out if primitive.multiple_results else [out]) if is_float(y)]
 
-        return jax.jvp(of_moving, [x for x, moves_too in zip(xs, moves) if moves_too], list(tangents))[1]
+        return jax.jvp(
+            of_moving, [x for x, moves_too in zip(xs, moves) if moves_too], list(tangents)
+        )[1]
 
     try:
         return jax.make_jaxpr(run)(*avals, *(a for a, moves_too in zip(avals, moves) if moves_too))
@@ -125,7 +147,10 @@ def _lower(ctx, *operands, jaxpr, constant):
         context = without_overrides(context)
     elif rules is not None:
         (order,) = {rule.order - 1 for _, rule in rules if isinstance(rule, ByRule)}
-        rules = tuple((p, dataclasses.replace(r, order=order) if isinstance(r, ByRule) else r) for p, r in rules)
+        rules = tuple(
+            (p, dataclasses.replace(r, order=order) if isinstance(r, ByRule) else r)
+            for p, r in rules
+        )
         context = with_rules(context, rules, f"metagrad at order {order}")
     return lower_jaxpr(ctx.replace(module_context=context), jaxpr, *operands)
 

@@ -11,8 +11,17 @@ from .values import value
 def sort(*operands, dimension, is_stable, num_keys):
     positions = lax.broadcasted_iota(np.int32, operands[0].shape, dimension)
     *ordered, places = value(
-        primitives.sort_p, *operands, positions, dimension=dimension, is_stable=is_stable, num_keys=num_keys)
-    return [along(x, places, dimension) if jnp.issubdtype(x.dtype, jnp.floating) else y for x, y in zip(operands, ordered)]
+        primitives.sort_p,
+        *operands,
+        positions,
+        dimension=dimension,
+        is_stable=is_stable,
+        num_keys=num_keys,
+    )
+    return [
+        along(x, places, dimension) if jnp.issubdtype(x.dtype, jnp.floating) else y
+        for x, y in zip(operands, ordered)
+    ]
 
 
 def top_k(x, *, k, axis):
@@ -24,6 +33,12 @@ def along(x, places, axis):
     """x at `places` along one axis, all other axes in step."""
     others = tuple(i for i in range(x.ndim) if i != axis)
     numbers = lax.GatherDimensionNumbers(
-        offset_dims=(), collapsed_slice_dims=(axis,), start_index_map=(axis,),
-        operand_batching_dims=others, start_indices_batching_dims=others)
-    return lax.gather(x, lax.expand_dims(places, (x.ndim,)), numbers, (1,) * x.ndim, mode="promise_in_bounds")
+        offset_dims=(),
+        collapsed_slice_dims=(axis,),
+        start_index_map=(axis,),
+        operand_batching_dims=others,
+        start_indices_batching_dims=others,
+    )
+    return lax.gather(
+        x, lax.expand_dims(places, (x.ndim,)), numbers, (1,) * x.ndim, mode="promise_in_bounds"
+    )

@@ -31,7 +31,11 @@ def pad(x, empty, *, padding_config):
 
 def leaves_some(x, padding_config):
     """Whether negative padding leaves an element along each axis."""
-    return all(max(-low, 0) + max(-high, 0) < n + (n - 1) * inner for n, (low, high, inner) in zip(x.shape, padding_config) if low < 0 or high < 0)
+    return all(
+        max(-low, 0) + max(-high, 0) < n + (n - 1) * inner
+        for n, (low, high, inner) in zip(x.shape, padding_config)
+        if low < 0 or high < 0
+    )
 
 
 def prefix(combine):

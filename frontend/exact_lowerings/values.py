@@ -40,7 +40,9 @@ def jax_lowering(of, ctx, *operands, **parameters):
         out = of.bind(*xs, **of.get_bind_params(parameters))
         return out if of.multiple_results else [out]
 
-    return mlir.lower_fun(apply)(ctx.replace(module_context=without_overrides(ctx.module_context)), *operands)
+    return mlir.lower_fun(apply)(
+        ctx.replace(module_context=without_overrides(ctx.module_context)), *operands
+    )
 
 
 def without_overrides(context, keep=()):
@@ -63,7 +65,9 @@ def with_rules(context, rules, name):
     """The module's context with other overrides; `name` is that of its caches."""
     own = dataclasses.replace(context.lowering_parameters, override_lowering_rules=rules)
     caches = context.cached_primitive_lowerings.setdefault(name, ({}, {}))
-    return context.replace(lowering_parameters=own, lowering_cache=caches[0], cached_primitive_lowerings=caches[1])
+    return context.replace(
+        lowering_parameters=own, lowering_cache=caches[0], cached_primitive_lowerings=caches[1]
+    )
 
 
 def lower_jaxpr(ctx, jaxpr, *operands):
@@ -72,13 +76,22 @@ def lower_jaxpr(ctx, jaxpr, *operands):
     `mlir.lower_fun` would trace it once more, and a custom function would be taken apart before its rule is looked up.
     """
     results, _ = mlir.jaxpr_subcomp(
-        ctx.module_context, jaxpr.jaxpr, ctx.name_stack, mlir.TokenSet(), mlir.ir_consts(jaxpr.consts, [v.aval for v in jaxpr.jaxpr.constvars]), *operands,
-        dim_var_values=ctx.dim_var_values, const_lowering=ctx.const_lowering, outer_traceback=xla_client.Traceback())
+        ctx.module_context,
+        jaxpr.jaxpr,
+        ctx.name_stack,
+        mlir.TokenSet(),
+        mlir.ir_consts(jaxpr.consts, [v.aval for v in jaxpr.jaxpr.constvars]),
+        *operands,
+        dim_var_values=ctx.dim_var_values,
+        const_lowering=ctx.const_lowering,
+        outer_traceback=xla_client.Traceback(),
+    )
     return results
 
 
 mlir.register_lowering(
-    plain_p, lambda ctx, *xs, of, parameters: jax_lowering(of, ctx, *xs, **dict(parameters)))
+    plain_p, lambda ctx, *xs, of, parameters: jax_lowering(of, ctx, *xs, **dict(parameters))
+)
 
 
 def plain(of, *operands, **parameters):
@@ -148,4 +161,9 @@ def is_complex(x) -> bool:
 def same_shape(*xs):
     """JAX's elementwise primitives take scalars and axes of size 1 beside arrays; `select` does not."""
     shape = np.broadcast_shapes(*(x.shape for x in xs))
-    return [x if x.shape == shape else lax.broadcast_in_dim(x, shape, range(len(shape) - x.ndim, len(shape))) for x in xs]
+    return [
+        x
+        if x.shape == shape
+        else lax.broadcast_in_dim(x, shape, range(len(shape) - x.ndim, len(shape)))
+        for x in xs
+    ]

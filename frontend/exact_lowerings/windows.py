@@ -27,7 +27,9 @@ def window_extreme(comes_first, empty):
 
     def pooling(x, **window):
         # An undefined number stays, as in the value of a maximum.
-        (best,), _ = _reduced([(x, empty)], _first(lambda a, b: comes_first(a, b) | (a != a)), **window)
+        (best,), _ = _reduced(
+            [(x, empty)], _first(lambda a, b: comes_first(a, b) | (a != a)), **window
+        )
         return best
 
     return pooling
@@ -35,7 +37,9 @@ def window_extreme(comes_first, empty):
 
 def gather_chosen(tangents, x, *, select_prim, **window):
     """`select_and_gather_add`: of each window of the tangents, that at the place that x chooses."""
-    (_, chosen), _ = _reduced([(held(x), _worst(select_prim)), (tangents, 0)], _first(select_prim.bind), **window)
+    (_, chosen), _ = _reduced(
+        [(held(x), _worst(select_prim)), (tangents, 0)], _first(select_prim.bind), **window
+    )
     return chosen
 
 
@@ -44,13 +48,26 @@ def scatter_chosen(source, x, *, select_prim, window_dimensions, window_strides,
     if not source.size:
         return lax.full(x.shape, 0, source.dtype)
     window = dict(
-        window_dimensions=window_dimensions, window_strides=window_strides, padding=padding,
-        base_dilation=(1,) * x.ndim, window_dilation=(1,) * x.ndim)
+        window_dimensions=window_dimensions,
+        window_strides=window_strides,
+        padding=padding,
+        base_dilation=(1,) * x.ndim,
+        window_dilation=(1,) * x.ndim,
+    )
     places = lax.broadcast_in_dim(lax.iota(np.int32, x.size), (x.size,), (0,)).reshape(x.shape)
-    (_, place), _ = _reduced([(held(x), _worst(select_prim)), (places, 0)], _first(select_prim.bind), **window)
-    numbers = lax.ScatterDimensionNumbers(update_window_dims=(), inserted_window_dims=(0,), scatter_dims_to_operand_dims=(0,))
+    (_, place), _ = _reduced(
+        [(held(x), _worst(select_prim)), (places, 0)], _first(select_prim.bind), **window
+    )
+    numbers = lax.ScatterDimensionNumbers(
+        update_window_dims=(), inserted_window_dims=(0,), scatter_dims_to_operand_dims=(0,)
+    )
     flat = lax.scatter_add(
-        lax.full((x.size,), 0, source.dtype), place.reshape(-1, 1), source.reshape(-1), numbers, mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS)
+        lax.full((x.size,), 0, source.dtype),
+        place.reshape(-1, 1),
+        source.reshape(-1),
+        numbers,
+        mode=lax.GatherScatterMode.PROMISE_IN_BOUNDS,
+    )
     return flat.reshape(x.shape)
 
 
@@ -76,7 +93,16 @@ def _first(stays):
     return choose
 
 
-def _reduced(components, combine, *, window_dimensions, window_strides, padding, base_dilation, window_dilation):
+def _reduced(
+    components,
+    combine,
+    *,
+    window_dimensions,
+    window_strides,
+    padding,
+    base_dilation,
+    window_dilation,
+):
     """Reduces windows of several arrays at once.
 
     Args:
@@ -88,16 +114,30 @@ def _reduced(components, combine, *, window_dimensions, window_strides, padding,
     """
     arrays = [_padded(x, empty, padding, base_dilation) for x, empty in components]
     real = np.zeros(arrays[0].shape, bool)
-    real[tuple(slice(lo, n - hi, d) for n, (lo, hi), d in zip(real.shape, padding, base_dilation))] = True
+    real[
+        tuple(slice(lo, n - hi, d) for n, (lo, hi), d in zip(real.shape, padding, base_dilation))
+    ] = True
     if math.prod(window_dimensions) <= LARGEST_UNROLLED:
         return _unrolled(arrays, real, combine, window_dimensions, window_strides, window_dilation)
     for axis in reversed(range(real.ndim)):
-        arrays, real = _doubled(arrays, real, combine, axis, window_dimensions[axis], window_strides[axis], window_dilation[axis])
+        arrays, real = _doubled(
+            arrays,
+            real,
+            combine,
+            axis,
+            window_dimensions[axis],
+            window_strides[axis],
+            window_dilation[axis],
+        )
     return arrays, real
 
 
 def _padded(x, empty, padding, base_dilation):
-    return lax.pad(x, lax.full((), empty, x.dtype), [(lo, hi, d - 1) for (lo, hi), d in zip(padding, base_dilation)])
+    return lax.pad(
+        x,
+        lax.full((), empty, x.dtype),
+        [(lo, hi, d - 1) for (lo, hi), d in zip(padding, base_dilation)],
+    )
 
 
 def _unrolled(arrays, real, combine, sizes, strides, dilation):
@@ -125,7 +165,9 @@ def _doubled(arrays, real, combine, axis, size, stride, dilation):
 
     def part_of(start, count, by=1):
         bounds = dict(start_index=start, limit_index=start + count, stride=by, axis=axis)
-        cut = tuple(slice(start, start + count, by) if i == axis else slice(None) for i in range(real.ndim))
+        cut = tuple(
+            slice(start, start + count, by) if i == axis else slice(None) for i in range(real.ndim)
+        )
         return [lax.slice_in_dim(a, **bounds) for a in arrays], real[cut]
 
     while True:
@@ -137,6 +179,9 @@ def _doubled(arrays, real, combine, axis, size, stride, dilation):
         if done == size:
             return total, total_real
         count = real.shape[axis] - length * dilation
-        (left, left_real), (right, right_real) = part_of(0, count), part_of(length * dilation, count)
+        (left, left_real), (right, right_real) = (
+            part_of(0, count),
+            part_of(length * dilation, count),
+        )
         arrays, real = combine(left, right, left_real, right_real), left_real | right_real
         length *= 2

@@ -5,6 +5,7 @@
 3. No derivatives at all: the slope of the loss along the metagradient, by a central difference of plain training runs in float64. It should
    be the metagradient's norm.
 """
+
 from typing import Any, NamedTuple
 
 import jax
@@ -18,13 +19,14 @@ DIFFERENCE = 1e-4
 
 
 class Metagradients(NamedTuple):
-    weight: Any     # [n]: of a weight per training example
-    log_rate: Any   # [T]: of the logarithm of each step's learning rate
-    initial: Any    # of the initial parameters: the tree of the parameters
+    weight: Any  # [n]: of a weight per training example
+    log_rate: Any  # [T]: of the logarithm of each step's learning rate
+    initial: Any  # of the initial parameters: the tree of the parameters
 
 
 def final_loss(params, meta, state, batches, validation):
     """Validation loss of the run that starts from `params`, unrolled."""
+
     def step(state, batch):
         return training.adam_step(jax.grad, state, meta, batch), None
 
@@ -35,7 +37,9 @@ def final_loss(params, meta, state, batches, validation):
 @jax.jit
 def unrolled(state, meta, batches, validation):
     """JAX's gradient of the unrolled run. Returns (validation loss, Metagradients)."""
-    value, (initial, meta) = jax.value_and_grad(final_loss, (0, 1))(state.params, meta, state, batches, validation)
+    value, (initial, meta) = jax.value_and_grad(final_loss, (0, 1))(
+        state.params, meta, state, batches, validation
+    )
     return value, Metagradients(meta["weight"], meta["log_rate"], initial)
 
 
@@ -49,15 +53,19 @@ def norm(tree):
 
 def errors(found, expected):
     """The relative error of each metagradient, ||found - expected|| / ||expected||: a dict of three numbers."""
-    return {name: float(np.linalg.norm(flat(ours) - flat(theirs)) / np.linalg.norm(flat(theirs)))
-            for name, ours, theirs in zip(Metagradients._fields, found, expected)}
+    return {
+        name: float(np.linalg.norm(flat(ours) - flat(theirs)) / np.linalg.norm(flat(theirs)))
+        for name, ours, theirs in zip(Metagradients._fields, found, expected)
+    }
 
 
 def double(tree):
     """The tree on the host, with float leaves in float64."""
+
     def leaf(array):
         array = np.asarray(array)
         return array.astype(np.float64) if array.dtype == np.float32 else array
+
     return jax.tree.map(leaf, tree)
 
 
@@ -80,7 +88,9 @@ def slopes(found, state, meta, batches, validation):
             size = DIFFERENCE / length
 
             def at(distance):
-                moved = jax.tree.map(lambda leaf, along: leaf + distance / length * along, point, gradient)
+                moved = jax.tree.map(
+                    lambda leaf, along: leaf + distance / length * along, point, gradient
+                )
                 if name == "initial":
                     return float(loss(moved, meta, state, batches, validation))
                 return float(loss(state.params, meta | {name: moved}, state, batches, validation))

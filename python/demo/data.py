@@ -3,6 +3,7 @@
 Three parts that share no image: 1,000 to train on, 400 to validate (the loss that metagradients are taken of) and the other 397 to test,
 which nothing in the demo is chosen by. Pixels are scaled to [0, 1].
 """
+
 from typing import NamedTuple
 
 import numpy as np
@@ -12,8 +13,8 @@ TRAIN, VALIDATION = 1000, 400
 
 
 class Examples(NamedTuple):
-    image: np.ndarray   # float32 [n, 64], in [0, 1]
-    label: np.ndarray   # int32 [n]
+    image: np.ndarray  # float32 [n, 64], in [0, 1]
+    label: np.ndarray  # int32 [n]
 
 
 class Digits(NamedTuple):
@@ -41,5 +42,9 @@ def batches(examples, steps, size, seed):
     random = np.random.default_rng([seed, 1])
     many = len(examples.label)
     epochs = -(-steps * size // many)
-    example = np.concatenate([random.permutation(many) for _ in range(epochs)])[:steps * size].reshape(steps, size).astype(np.int32)
+    example = (
+        np.concatenate([random.permutation(many) for _ in range(epochs)])[: steps * size]
+        .reshape(steps, size)
+        .astype(np.int32)
+    )
     return {"image": examples.image[example], "label": examples.label[example], "example": example}

@@ -2,6 +2,7 @@
 
 Nothing is chosen by the test part of the data; it is only reported.
 """
+
 import json
 import time
 from dataclasses import asdict
@@ -9,7 +10,14 @@ from dataclasses import asdict
 import jax
 
 from metagrad.demo import report
-from metagrad.demo.chapters import comparing, compiling, drawing, initial_parameters, learning_rate, wrong_labels
+from metagrad.demo.chapters import (
+    comparing,
+    compiling,
+    drawing,
+    initial_parameters,
+    learning_rate,
+    wrong_labels,
+)
 from metagrad.demo.problem import problem
 
 

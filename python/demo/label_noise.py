@@ -4,6 +4,7 @@ The noise is systematic, as a careless annotator's would be: half or so of the 3
 A network learns such an error as if it were the truth, so the loss of an example on its own label, the usual way to find label noise, says
 little about it. What an example does to the loss on clean validation data says more: that is its metagradient.
 """
+
 import numpy as np
 
 FRACTION = 0.1

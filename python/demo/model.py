@@ -3,6 +3,7 @@
 tanh rather than relu: validation loss is then a smooth function of the metaparameters, which is what metagradient descent
 needs (Engstrom et al. 2025, "metasmoothness").
 """
+
 import jax
 import jax.numpy as jnp
 
@@ -13,8 +14,12 @@ PIXELS, HIDDEN = 64, 64
 
 def initial(key):
     """Parameters with kernels of variance 1/fan-in and zero biases, float32."""
+
     def dense(key, inputs, outputs):
-        return {"kernel": jax.random.normal(key, (inputs, outputs), jnp.float32) / inputs**0.5, "bias": jnp.zeros(outputs, jnp.float32)}
+        return {
+            "kernel": jax.random.normal(key, (inputs, outputs), jnp.float32) / inputs**0.5,
+            "bias": jnp.zeros(outputs, jnp.float32),
+        }
 
     hidden, output = jax.random.split(key)
     return {"hidden": dense(hidden, PIXELS, HIDDEN), "output": dense(output, HIDDEN, CLASSES)}

@@ -1,4 +1,5 @@
 """The training problem of the demo: its settings, and everything that a training run starts from."""
+
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,6 +16,7 @@ USUAL_STEPS, USUAL_RATE = 300, 1e-3
 @dataclass(frozen=True)
 class Settings:
     """What the command line can say. `out` is a folder that exists and can be written to."""
+
     out: Path
     steps: int = USUAL_STEPS
     rounds: int = 10
@@ -29,20 +31,21 @@ class Settings:
 
 class TrainingRun(NamedTuple):
     """A plain training run, measured."""
-    params: Any             # at the end
+
+    params: Any  # at the end
     meta: dict
     validation: np.ndarray  # loss after each step, [T]
-    test: np.ndarray        # the same, on the test part
-    accuracy: float         # on the test part, at the end
+    test: np.ndarray  # the same, on the test part
+    accuracy: float  # on the test part, at the end
 
 
 @dataclass(frozen=True)
 class Problem:
-    digits: data.Digits     # wrong labels are planted in the training part, and only there
-    truth: np.ndarray       # the training labels before that, int32 [n]
-    wrong: np.ndarray       # where they were planted, bool [n]
-    state: training.State   # s_0
-    meta: dict              # {"weight": ones [n], "log_rate": the constant start [T]}
+    digits: data.Digits  # wrong labels are planted in the training part, and only there
+    truth: np.ndarray  # the training labels before that, int32 [n]
+    wrong: np.ndarray  # where they were planted, bool [n]
+    state: training.State  # s_0
+    meta: dict  # {"weight": ones [n], "log_rate": the constant start [T]}
     batches: dict
 
     @property
@@ -55,7 +58,9 @@ class Problem:
 
     def train(self, meta):
         """Trains with `meta`, without metagradients."""
-        state, validation, test = training.train(self.state, meta, self.batches, self.validation, self.test)
+        state, validation, test = training.train(
+            self.state, meta, self.batches, self.validation, self.test
+        )
         accuracy = float(model.accuracy(state.params, *self.test))
         return TrainingRun(state.params, meta, np.asarray(validation), np.asarray(test), accuracy)
 
@@ -63,7 +68,16 @@ class Problem:
 def problem(settings):
     digits = data.load(settings.seed)
     noisy, wrong = label_noise.plant(digits.train, settings.seed)
-    meta = {"weight": np.ones(len(wrong), np.float32), "log_rate": np.full(settings.steps, np.log(settings.rate), np.float32)}
+    meta = {
+        "weight": np.ones(len(wrong), np.float32),
+        "log_rate": np.full(settings.steps, np.log(settings.rate), np.float32),
+    }
     batches = data.batches(noisy, settings.steps, settings.batch, settings.seed)
     state = training.initial(jax.random.key(settings.seed))
-    return Problem(digits._replace(train=noisy), digits.train.label, wrong, state, *jax.tree.map(jnp.asarray, (meta, batches)))
+    return Problem(
+        digits._replace(train=noisy),
+        digits.train.label,
+        wrong,
+        state,
+        *jax.tree.map(jnp.asarray, (meta, batches)),
+    )

@@ -7,6 +7,7 @@ steps is rough: neighbouring steps do much the same work, on other batches. So t
 
 and Adam descends on theta with the gradient K^T d(loss)/d(log_rate). One round costs one metagradient of the whole run.
 """
+
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -14,13 +15,13 @@ import optax
 
 # In units of log rate per round: a rate changes by at most about exp(0.4), one half, in a round. Short memories, as there are few rounds.
 META_OPTIMISER = optax.adam(0.4, b1=0.7, b2=0.9)
-SMOOTH = 1 / 40   # width of the average, as a fraction of the run
+SMOOTH = 1 / 40  # width of the average, as a fraction of the run
 
 
 class Round(NamedTuple):
-    log_rate: np.ndarray   # [T], what this round trained with
+    log_rate: np.ndarray  # [T], what this round trained with
     validation_loss: float
-    state: Any             # where its training run ended
+    state: Any  # where its training run ended
 
 
 def gaussian_average(steps):
@@ -45,5 +46,7 @@ def descend(metagradient, start, rounds):
         if not (np.isfinite(value) and np.all(np.isfinite(gradient))):
             return
         yield Round(log_rate, float(value), state)
-        change, memory = META_OPTIMISER.update((average.T @ np.asarray(gradient)).astype(np.float32), memory)
+        change, memory = META_OPTIMISER.update(
+            (average.T @ np.asarray(gradient)).astype(np.float32), memory
+        )
         theta = theta + np.asarray(change)

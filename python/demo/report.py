@@ -3,13 +3,21 @@
 On a terminal, work in progress is a spinner or a bar with the time that has passed, and vanishes when it is done. Elsewhere (a pipe, a log)
 nothing moves: a piece of work is one line that is completed by its time.
 """
+
 import time
 from contextlib import contextmanager
 
 from rich import box
 from rich.console import Console
 from rich.padding import Padding
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    SpinnerColumn,
+    TextColumn,
+    TimeElapsedColumn,
+)
 from rich.table import Table
 
 WIDTH_OF_A_LOG = 110
@@ -40,7 +48,13 @@ def working(out, what):
     """Shows that `what` is going on, then how long it took. Yields a Stopwatch whose `seconds` are set when the work is done."""
     watch, start = Stopwatch(), time.perf_counter()
     if out.is_terminal:
-        with Progress(SpinnerColumn(), TextColumn("{task.description}"), TimeElapsedColumn(), console=out, transient=True) as progress:
+        with Progress(
+            SpinnerColumn(),
+            TextColumn("{task.description}"),
+            TimeElapsedColumn(),
+            console=out,
+            transient=True,
+        ) as progress:
             progress.add_task(what)
             yield watch
             watch.seconds = time.perf_counter() - start
@@ -60,7 +74,13 @@ def working(out, what):
 @contextmanager
 def rounds(out, what, total):
     """A bar over `total` rounds. Yields a function that ends a round and prints its line."""
-    columns = SpinnerColumn(), TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn()
+    columns = (
+        SpinnerColumn(),
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+    )
     with Progress(*columns, console=out, transient=True, disable=not out.is_terminal) as progress:
         task = progress.add_task(what, total=total)
 

@@ -1,4 +1,5 @@
 """Says which packages of the extra `metagrad[demo]` are missing, before anything tries to import them."""
+
 from importlib.util import find_spec
 
 # import name -> name on PyPI
@@ -14,4 +15,6 @@ def require_extra(extra=EXTRA):
     missing = [name for module, name in extra.items() if find_spec(module) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
-        raise MissingExtra(f"{' and '.join(missing)} {verb} not installed; the demo needs it: pip install metagrad[demo]")
+        raise MissingExtra(
+            f"{' and '.join(missing)} {verb} not installed; the demo needs it: pip install metagrad[demo]"
+        )

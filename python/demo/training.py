@@ -2,6 +2,7 @@
 
 Metaparameters: {"weight": one per training example [n], "log_rate": the logarithm of the learning rate of each step [T]}.
 """
+
 from typing import Any, NamedTuple
 
 import jax
@@ -19,7 +20,7 @@ ADAM = optax.scale_by_adam(eps_root=1e-8)
 
 class State(NamedTuple):
     params: Any
-    adam: optax.ScaleByAdamState   # its step counter is the integer leaf of the state
+    adam: optax.ScaleByAdamState  # its step counter is the integer leaf of the state
 
 
 def initial(key):
@@ -28,14 +29,18 @@ def initial(key):
 
 
 def training_loss(params, meta, batch):
-    return jnp.mean(meta["weight"][batch["example"]] * model.losses(params, batch["image"], batch["label"]))
+    return jnp.mean(
+        meta["weight"][batch["example"]] * model.losses(params, batch["image"], batch["label"])
+    )
 
 
 def adam_step(grad, state, meta, batch):
     """One step with inner gradients by `grad`: `metagrad.grad`, or `jax.grad` for the reference that the demo is checked against."""
     direction, adam = ADAM.update(grad(training_loss)(state.params, meta, batch), state.adam)
     rate = jnp.exp(meta["log_rate"][state.adam.count])
-    return State(jax.tree.map(lambda param, along: param - rate * along, state.params, direction), adam)
+    return State(
+        jax.tree.map(lambda param, along: param - rate * along, state.params, direction), adam
+    )
 
 
 @metagrad.compile
@@ -51,6 +56,7 @@ def validation_loss(state, image, label):
 @jax.jit
 def train(state, meta, batches, validation, test):
     """Plain training, no metagradient. Returns the final state and the validation and test loss after each step, [T] each."""
+
     def step(state, batch):
         state = adam_step(jax.grad, state, meta, batch)
         return state, (validation_loss(state, *validation), validation_loss(state, *test))

@@ -21,7 +21,9 @@ def main(arguments):
     chosen = {name: CASES[name] for name in (arguments or CASES) if name != "--page"}
     found = {name: result for name, result in known.items() if name in CASES} | measure(chosen)
     versions = f"jax {jax.__version__} and enzyme-ad {version('enzyme-ad')}"
-    MEASURED.write_text(json.dumps({"versions": versions, "cases": dict(sorted(found.items()))}, indent=0) + "\n")
+    MEASURED.write_text(
+        json.dumps({"versions": versions, "cases": dict(sorted(found.items()))}, indent=0) + "\n"
+    )
     PAGE.write_text(page.page(found, CASES, versions))
 
 

@@ -22,7 +22,10 @@ import os
 import sys
 
 # The comparison is of derivatives, not of speed: compile fast.
-os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false")
+os.environ.setdefault(
+    "XLA_FLAGS",
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
+)
 
 import jax
 import jax.numpy as jnp
@@ -48,9 +51,14 @@ def activities(names):
 def differentiate(mode, fn, operands, results, active, returned):
     """Builds `enzyme.autodiff` or `enzyme.fwddiff` of the function named `fn`."""
     return ir.Operation.create(
-        f"enzyme.{mode}", results=results, operands=operands,
-        attributes={"fn": ir.FlatSymbolRefAttr.get(fn), "activity": activities(active),
-                    "ret_activity": activities(returned)},
+        f"enzyme.{mode}",
+        results=results,
+        operands=operands,
+        attributes={
+            "fn": ir.FlatSymbolRefAttr.get(fn),
+            "activity": activities(active),
+            "ret_activity": activities(returned),
+        },
     ).results
 
 
@@ -60,11 +68,16 @@ class Job:
     def __init__(self, case, dtype, over):
         self.case, self.fn, self.over = case, case.fn, over
         rng = np.random.default_rng(len(case.name))
-        self.x = [jnp.asarray(a, dtype) if np.asarray(a).dtype == np.float64 else jnp.asarray(a) for a in case.inputs]
+        self.x = [
+            jnp.asarray(a, dtype) if np.asarray(a).dtype == np.float64 else jnp.asarray(a)
+            for a in case.inputs
+        ]
         self.active = [is_float(a) for a in self.x]
 
         def draw(a):
-            return jnp.asarray(rng.uniform(0.5, 1.5, a.shape) * rng.choice([-1, 1], a.shape), a.dtype)
+            return jnp.asarray(
+                rng.uniform(0.5, 1.5, a.shape) * rng.choice([-1, 1], a.shape), a.dtype
+            )
 
         y = jax.eval_shape(self.outputs, *self.x)
         self.dx = [draw(a) for a in self.x if is_float(a)]
@@ -79,7 +92,12 @@ class Job:
 
     def split(self, flat):
         sizes = np.cumsum([len(self.x), len(self.dx), len(self.c)])
-        return flat[: sizes[0]], flat[sizes[0] : sizes[1]], flat[sizes[1] : sizes[2]], flat[sizes[2] :]
+        return (
+            flat[: sizes[0]],
+            flat[sizes[0] : sizes[1]],
+            flat[sizes[1] : sizes[2]],
+            flat[sizes[2] :],
+        )
 
     def jax_answers(self, *flat):
         x, dx, c, dc = self.split(flat)
@@ -109,7 +127,9 @@ class Job:
     def lower_into(self, module, name, overrides):
         """Adds `@name` (the case) and `@name_reverse` (its vjp) to the module."""
         traced = jax.jit(self.outputs, keep_unused=True).trace(*self.x)
-        lowered = traced.lower(_private_parameters=mlir.LoweringParameters(override_lowering_rules=overrides)).compiler_ir("stablehlo")
+        lowered = traced.lower(
+            _private_parameters=mlir.LoweringParameters(override_lowering_rules=overrides)
+        ).compiler_ir("stablehlo")
         with lowered.context, ir.Location.unknown():
             scalar_slices.run(lowered)
         source = ir.Module.parse(lowered.operation.get_asm(enable_debug_info=True))
@@ -126,10 +146,20 @@ class Job:
         self.name, self.types, self.results = name, list(kind.inputs), list(kind.results)
         gradients = [t for t, a in zip(self.types, self.active) if a]
         with ir.InsertionPoint(module.body):
-            reverse = func.FuncOp(f"{name}_reverse", (self.types + self.results, self.results + gradients), visibility="private")
+            reverse = func.FuncOp(
+                f"{name}_reverse",
+                (self.types + self.results, self.results + gradients),
+                visibility="private",
+            )
         with ir.InsertionPoint(reverse.add_entry_block()):
-            outs = differentiate("autodiff", name, list(reverse.arguments), self.results + gradients,
-                                 ["active" if a else "const" for a in self.active], ["active"] * len(self.results))
+            outs = differentiate(
+                "autodiff",
+                name,
+                list(reverse.arguments),
+                self.results + gradients,
+                ["active" if a else "const" for a in self.active],
+                ["active"] * len(self.results),
+            )
             func.ReturnOp(list(outs))
         self.reverse_results = self.results + gradients
 
@@ -172,9 +202,17 @@ class Job:
         """Hidden from the first run of the Enzyme pass, so that `held` can be renewed between the two orders."""
         said = {"mode": mode, "returned": returned}
         return stablehlo.CustomCallOp(
-            results, operands, "metagrad.second_order", api_version=ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
-            called_computations=ir.ArrayAttr.get([ir.FlatSymbolRefAttr.get(f"{self.name}_reverse")]),
-            backend_config=ir.DictAttr.get({"activity": ir.ArrayAttr.get([ir.StringAttr.get(a) for a in active])} | {k: ir.StringAttr.get(v) for k, v in said.items()}),
+            results,
+            operands,
+            "metagrad.second_order",
+            api_version=ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
+            called_computations=ir.ArrayAttr.get(
+                [ir.FlatSymbolRefAttr.get(f"{self.name}_reverse")]
+            ),
+            backend_config=ir.DictAttr.get(
+                {"activity": ir.ArrayAttr.get([ir.StringAttr.get(a) for a in active])}
+                | {k: ir.StringAttr.get(v) for k, v in said.items()}
+            ),
         ).results
 
 
@@ -194,7 +232,9 @@ def enzyme_module(jobs, overrides):
                 for part in job.call_in([next(arguments) for _ in job.flat]):
                     results += part
             func.ReturnOp(results)
-        main.attributes["function_type"] = ir.TypeAttr.get(ir.FunctionType.get(types, [r.type for r in results]))
+        main.attributes["function_type"] = ir.TypeAttr.get(
+            ir.FunctionType.get(types, [r.type for r in results])
+        )
         raise_gradients.run(module)
         return module.operation.get_asm(enable_debug_info=True)
 
@@ -203,7 +243,10 @@ def custom_calls(module, target):
     found = []
 
     def visit(op):
-        if op.name == "stablehlo.custom_call" and ir.StringAttr(op.attributes["call_target_name"]).value == target:
+        if (
+            op.name == "stablehlo.custom_call"
+            and ir.StringAttr(op.attributes["call_target_name"]).value == target
+        ):
             found.append(op)
         return ir.WalkResult.ADVANCE
 
@@ -212,7 +255,11 @@ def custom_calls(module, target):
 
 
 def results_of(module, name):
-    (function,) = (op for op in module.body.operations if ir.StringAttr(op.attributes["sym_name"]).value == name)
+    (function,) = (
+        op
+        for op in module.body.operations
+        if ir.StringAttr(op.attributes["sym_name"]).value == name
+    )
     return len(ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value).results)
 
 
@@ -237,7 +284,14 @@ def between_orders(text):
             active = [ir.StringAttr(a).value for a in ir.ArrayAttr(said["activity"])]
             mode, returned = (ir.StringAttr(said[name]).value for name in ("mode", "returned"))
             with ir.InsertionPoint(op), op.location:
-                results = differentiate(mode, fn, list(op.operands), [r.type for r in op.results], active, [returned] * results_of(module, fn))
+                results = differentiate(
+                    mode,
+                    fn,
+                    list(op.operands),
+                    [r.type for r in op.results],
+                    active,
+                    [returned] * results_of(module, fn),
+                )
             for old, new in zip(op.results, results):
                 old.replace_all_uses_with(new)
             op.erase()
@@ -251,7 +305,9 @@ def run_module(text, arguments):
         held.erase(module)
         restore_main(module)
         client = jax.devices()[0].client
-        loaded = client.compile_and_load(str(module), client.local_devices()[:1], xla_client.CompileOptions())
+        loaded = client.compile_and_load(
+            str(module), client.local_devices()[:1], xla_client.CompileOptions()
+        )
     return [np.asarray(a) for a in loaded.execute(arguments)]
 
 
@@ -266,18 +322,29 @@ def differences(got, want, tolerance, floor, operands=None, cotangent=None):
     finite = np.isfinite(want) & np.isfinite(got)
     scale = np.maximum(np.abs(want), floor)
     with np.errstate(all="ignore"):
-        same = np.where(finite, np.abs(got - want) <= tolerance * scale, (got == want) | (np.isnan(got) & np.isnan(want)))
+        same = np.where(
+            finite,
+            np.abs(got - want) <= tolerance * scale,
+            (got == want) | (np.isnan(got) & np.isnan(want)),
+        )
     neither = ~np.isfinite(want) & ~np.isfinite(got)
     beyond = np.zeros(got.shape, bool)
     if operands is not None:
         ordinary = np.all([np.isfinite(x) for x in operands], axis=0)
         beyond = ~ordinary & np.isnan(got)
         same |= ~ordinary & ~np.isfinite(cotangent)
-    kinds = {"differs": ~same & ~neither & ~beyond, "inf against nan": ~same & neither, "nan at infinity": ~same & ~neither & beyond}
+    kinds = {
+        "differs": ~same & ~neither & ~beyond,
+        "inf against nan": ~same & neither,
+        "nan at infinity": ~same & ~neither & beyond,
+    }
     return {kind: np.argwhere(where) for kind, where in kinds.items() if where.any()}, got, want
 
 
-PARTS = {"forward": ("reverse", "forward", "forward, constant cotangent"), "reverse": ("reverse", "reverse over reverse", "")}
+PARTS = {
+    "forward": ("reverse", "forward", "forward, constant cotangent"),
+    "reverse": ("reverse", "reverse over reverse", ""),
+}
 # Relative to the number, and to no less than the second entry: what cancels keeps the rounding error of its parts.
 TOLERANCE = {"float64": (1e-12, 1e-2), "float32": (1e-5, 1.0), "bfloat16": (4e-2, 1.0)}
 
@@ -289,7 +356,9 @@ def compare(pairs, all_cases, overrides, over="forward"):
     _, text = enzyme_call.run_pass_pipeline(["main"], between_orders(text), SECOND_ORDER)
     sizes = np.cumsum([0] + [len(j.flat) for j in jobs])
     flat = [a for j in jobs for a in j.flat]
-    want = jax.jit(lambda *f: [j.jax_answers(*f[a:b]) for j, a, b in zip(jobs, sizes, sizes[1:])])(*flat)
+    want = jax.jit(lambda *f: [j.jax_answers(*f[a:b]) for j, a, b in zip(jobs, sizes, sizes[1:])])(
+        *flat
+    )
     got = iter(run_module(text, flat))
     report = []
     for job, (name, dtype), parts in zip(jobs, pairs, want):
@@ -298,14 +367,21 @@ def compare(pairs, all_cases, overrides, over="forward"):
             for i, answer in enumerate(answers):
                 value = next(got)
                 elementwise = (job.x, job.c[0]) if job.case.elementwise else ()
-                kinds, g, w = differences(value, answer, tolerance * job.case.loosen, floor, *elementwise)
+                kinds, g, w = differences(
+                    value, answer, tolerance * job.case.loosen, floor, *elementwise
+                )
                 # The value of the function itself must not move by a bit.
                 what = f"value {i}" if part == "reverse" and i < len(job.c) else f"{part} {i}"
                 if what.startswith("value"):
-                    moved = np.argwhere(~((g == w) & (np.signbit(g) == np.signbit(w)) | (np.isnan(g) & np.isnan(w))))
+                    moved = np.argwhere(
+                        ~((g == w) & (np.signbit(g) == np.signbit(w)) | (np.isnan(g) & np.isnan(w)))
+                    )
                     kinds = {"differs": moved} if len(moved) and not job.case.rounded else kinds
                 for kind, places in kinds.items():
-                    first = [(tuple(map(int, p)), float(g[tuple(p)]), float(w[tuple(p)])) for p in places[:3]]
+                    first = [
+                        (tuple(map(int, p)), float(g[tuple(p)]), float(w[tuple(p)]))
+                        for p in places[:3]
+                    ]
                     found.append({"what": what, "kind": kind, "count": len(places), "first": first})
         report.append({"case": name, "dtype": dtype, "differences": found})
     return report
@@ -317,7 +393,16 @@ def main():
     from metagrad.frontend.capabilities import overrides
 
     pairs = json.load(sys.stdin)
-    print(json.dumps(compare(pairs, CASES, overrides(), "reverse" if "--reverse-over-reverse" in sys.argv else "forward")))
+    print(
+        json.dumps(
+            compare(
+                pairs,
+                CASES,
+                overrides(),
+                "reverse" if "--reverse-over-reverse" in sys.argv else "forward",
+            )
+        )
+    )
 
 
 if __name__ == "__main__":

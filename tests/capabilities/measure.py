@@ -17,26 +17,48 @@ VERDICTS = (EXACT, NAN, DIFFERS, FAILS)
 
 def compare(pairs, *options):
     """Runs the (case, dtype) pairs in one process; if Enzyme takes it down, each half in one, to name the case."""
-    done = subprocess.run([sys.executable, PROGRAM, *options], input=json.dumps(pairs), capture_output=True, text=True, cwd=HERE)
+    done = subprocess.run(
+        [sys.executable, PROGRAM, *options],
+        input=json.dumps(pairs),
+        capture_output=True,
+        text=True,
+        cwd=HERE,
+    )
     if done.returncode == 0:
         return json.loads(done.stdout)
     if len(pairs) > 1:
         half = len(pairs) // 2
         return compare(pairs[:half], *options) + compare(pairs[half:], *options)
-    (name, dtype), = pairs
+    ((name, dtype),) = pairs
     last = done.stderr.strip().splitlines()[-5:]
-    return [{"case": name, "dtype": dtype, "differences": [{"kind": FAILS, "what": "reverse", "first": last}]}]
+    return [
+        {
+            "case": name,
+            "dtype": dtype,
+            "differences": [{"kind": FAILS, "what": "reverse", "first": last}],
+        }
+    ]
 
 
 def verdict(differences) -> str:
     kinds = {d["kind"] for d in differences}
-    return FAILS if FAILS in kinds else DIFFERS if "differs" in kinds else NAN if "nan at infinity" in kinds else EXACT
+    return (
+        FAILS
+        if FAILS in kinds
+        else DIFFERS
+        if "differs" in kinds
+        else NAN
+        if "nan at infinity" in kinds
+        else EXACT
+    )
 
 
 def verdicts(result, orders) -> dict[str, str]:
     """Of one comparison, in reverse mode and, if it has two orders, in forward over reverse."""
     first = [d for d in result["differences"] if not d["what"].startswith("forward")]
-    second = [d for d in result["differences"] if d["what"].startswith("forward") or d["kind"] == FAILS]
+    second = [
+        d for d in result["differences"] if d["what"].startswith("forward") or d["kind"] == FAILS
+    ]
     return {REVERSE: verdict(first)} | ({FORWARD: verdict(second)} if orders == 2 else {})
 
 
@@ -53,8 +75,19 @@ def measure(cases, together=24) -> dict:
         for options in ((), ("--reverse-over-reverse",)):
             asked = [name for name in names if not options or cases[name].orders == 2]
             for start in range(0, len(asked), together):
-                for result in compare([(name, dtype) for name in asked[start : start + together]], *options):
+                for result in compare(
+                    [(name, dtype) for name in asked[start : start + together]], *options
+                ):
                     found.setdefault(result["case"], {}).setdefault(dtype, {}).update(
-                        {REVERSE_AGAIN: verdict(result["differences"])} if options else verdicts(result, cases[result["case"]].orders))
-                print(dtype, *options, f"{min(start + together, len(asked))} of {len(asked)}", file=sys.stderr, flush=True)
+                        {REVERSE_AGAIN: verdict(result["differences"])}
+                        if options
+                        else verdicts(result, cases[result["case"]].orders)
+                    )
+                print(
+                    dtype,
+                    *options,
+                    f"{min(start + together, len(asked))} of {len(asked)}",
+                    file=sys.stderr,
+                    flush=True,
+                )
     return found

@@ -6,7 +6,13 @@ import jax
 from declined import DECLINED
 from measure import FORWARD, REVERSE, REVERSE_AGAIN, VERDICTS
 
-from metagrad.frontend.capabilities import CAPABILITIES, CUSTOM_RULE, TRUE_RULES, WITHOUT_DERIVATIVE, unproven
+from metagrad.frontend.capabilities import (
+    CAPABILITIES,
+    CUSTOM_RULE,
+    TRUE_RULES,
+    WITHOUT_DERIVATIVE,
+    unproven,
+)
 
 MODES = (REVERSE, FORWARD, REVERSE_AGAIN)
 
@@ -36,7 +42,9 @@ DECLINED_HEAD = """## What JAX does
 
 
 def worst(measured, names, mode) -> str:
-    seen = [of_dtype[mode] for name in names for of_dtype in measured[name].values() if mode in of_dtype]
+    seen = [
+        of_dtype[mode] for name in names for of_dtype in measured[name].values() if mode in of_dtype
+    ]
     return max(seen, key=VERDICTS.index) if seen else "-"
 
 
@@ -47,7 +55,11 @@ def lowered_as(primitive) -> str:
     if primitive in WITHOUT_DERIVATIVE:
         return "value"
     if capability.by_rule:
-        return "JAX's rule" if capability.by_rule is True else f"JAX's rule if {capability.by_rule.__name__.replace('_', ' ')}, else {itself_or_module(capability)}"
+        return (
+            "JAX's rule"
+            if capability.by_rule is True
+            else f"JAX's rule if {capability.by_rule.__name__.replace('_', ' ')}, else {itself_or_module(capability)}"
+        )
     return itself_or_module(capability)
 
 
@@ -62,7 +74,9 @@ def conditions(primitive) -> str:
     capability = CAPABILITIES[primitive]
     said = [capability.note] if capability.note else []
     if capability.constant:
-        said.append(f"not in operand {' or '.join(str(i) for i in capability.constant)}, where JAX has none")
+        said.append(
+            f"not in operand {' or '.join(str(i) for i in capability.constant)}, where JAX has none"
+        )
     return "; ".join(said)
 
 
@@ -70,10 +84,13 @@ def rows(measured, entries) -> str:
     """Entries (name, lowered as, its cases, remark); those that agree in all share a row."""
     groups: dict = {}
     for name, lowering, cases, remark in entries:
-        groups.setdefault((lowering, *(worst(measured, cases, m) for m in MODES), remark), []).append(f"`{name}`")
+        groups.setdefault(
+            (lowering, *(worst(measured, cases, m) for m in MODES), remark), []
+        ).append(f"`{name}`")
     head = f"| | lowered as | {' | '.join(MODES)} | |\n|---|---|---|---|---|---|\n"
     return head + "".join(
-        f"| {', '.join(sorted(names))} | {lowering} | {' | '.join(found)} | {remark} |\n" for (lowering, *found, remark), names in sorted(groups.items(), key=lambda g: (g[0], g[1]))
+        f"| {', '.join(sorted(names))} | {lowering} | {' | '.join(found)} | {remark} |\n"
+        for (lowering, *found, remark), names in sorted(groups.items(), key=lambda g: (g[0], g[1]))
     )
 
 
@@ -83,24 +100,46 @@ def page(measured, cases, versions) -> str:
     for name, case in cases.items():
         for proven in case.proves:
             proving.setdefault(proven, []).append(name)
-    primitives = [(n, lowered_as(p), proving[n], conditions(p)) for n, p in by_name.items() if n in proving]
-    calls = [(n, "itself", proving[n], "") for n in ("stop_gradient", "jit", "remat", "cond", "scan", "while") if n in proving]
-    functions = [(name, "its primitives", [name], "") for kind in ("activations", "special", "models") for name in proving[kind]]
-    rules = ", ".join(sorted(f"`{f.fun.__name__}`" + (" (by hand)" if lowering else "") for f, lowering in TRUE_RULES.items()))
+    primitives = [
+        (n, lowered_as(p), proving[n], conditions(p)) for n, p in by_name.items() if n in proving
+    ]
+    calls = [
+        (n, "itself", proving[n], "")
+        for n in ("stop_gradient", "jit", "remat", "cond", "scan", "while")
+        if n in proving
+    ]
+    functions = [
+        (name, "its primitives", [name], "")
+        for kind in ("activations", "special", "models")
+        for name in proving[kind]
+    ]
+    rules = ", ".join(
+        sorted(
+            f"`{f.fun.__name__}`" + (" (by hand)" if lowering else "")
+            for f, lowering in TRUE_RULES.items()
+        )
+    )
     refused = "".join(f"| {name} | {reason(*entry)} |\n" for name, entry in DECLINED.items())
-    return "\n".join([
-        HEAD.format(cases=len(cases), versions=versions),
-        "## Primitives\n", rows(measured, primitives),
-        "## Control flow and calls\n", rows(measured, calls),
-        "## Functions and parts of models\n", rows(measured, functions),
-        f"Custom rules of JAX's own that are known to be true derivatives: {rules}.\n",
-        DECLINED_HEAD + refused,
-    ])
+    return "\n".join(
+        [
+            HEAD.format(cases=len(cases), versions=versions),
+            "## Primitives\n",
+            rows(measured, primitives),
+            "## Control flow and calls\n",
+            rows(measured, calls),
+            "## Functions and parts of models\n",
+            rows(measured, functions),
+            f"Custom rules of JAX's own that are known to be true derivatives: {rules}.\n",
+            DECLINED_HEAD + refused,
+        ]
+    )
 
 
 def reason(function, *inputs) -> str:
     """What `unproven` says of a function, in reverse mode or else in forward mode."""
     jaxpr = jax.make_jaxpr(function)(*inputs)
     found = unproven(jaxpr, "reverse") or unproven(jaxpr, "forward")
-    said = dict.fromkeys(u.why if u.why == CUSTOM_RULE else f"{u.primitive}: {u.why}" for u in found)
+    said = dict.fromkeys(
+        u.why if u.why == CUSTOM_RULE else f"{u.primitive}: {u.why}" for u in found
+    )
     return "; ".join(said).replace("|", "\\|")

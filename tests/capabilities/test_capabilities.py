@@ -21,8 +21,32 @@ from measure import DIFFERS, FAILS, MEASURED, VERDICTS, compare, has_edges, verd
 PAGE = Path(__file__).parents[2] / "docs" / "capabilities.md"
 
 # In bfloat16 sums round to anything up to a few percent; these cases are short enough to be compared.
-SHORT = [n for n in CASES if n in {"matmul", "batched matmul", "softmax", "relu", "max 0", "reduce_max", "sqrt", "silu", "sort", "scan", "take plain fill",
-                                   "conv strided", "pool max 2x2", "where 0", "clip", "pad", "cumsum 0", "mul", "add"}]
+SHORT = [
+    n
+    for n in CASES
+    if n
+    in {
+        "matmul",
+        "batched matmul",
+        "softmax",
+        "relu",
+        "max 0",
+        "reduce_max",
+        "sqrt",
+        "silu",
+        "sort",
+        "scan",
+        "take plain fill",
+        "conv strided",
+        "pool max 2x2",
+        "where 0",
+        "clip",
+        "pad",
+        "cumsum 0",
+        "mul",
+        "add",
+    }
+]
 
 
 def chunks(names, n, dtype):
@@ -31,44 +55,68 @@ def chunks(names, n, dtype):
 
 # What the dtype changes is where things overflow: float32 is compared where edges are.
 EDGED = [n for n, c in CASES.items() if has_edges(c)]
-CHUNKS = [*chunks(list(CASES), 8, "float64"), *chunks(EDGED, 4, "float32"), *chunks(SHORT, 1, "bfloat16")]
+CHUNKS = [
+    *chunks(list(CASES), 8, "float64"),
+    *chunks(EDGED, 4, "float32"),
+    *chunks(SHORT, 1, "bfloat16"),
+]
 
 
-@pytest.mark.parametrize("pairs", CHUNKS, ids=lambda pairs: f"{pairs[0][1]}-{pairs[0][0].replace(' ', '_')}")
+@pytest.mark.parametrize(
+    "pairs", CHUNKS, ids=lambda pairs: f"{pairs[0][1]}-{pairs[0][0].replace(' ', '_')}"
+)
 def test_enzyme_gives_what_jax_gives(pairs):
     results = compare(pairs)
     wrong = [
         f"{r['case']} ({r['dtype']}), {d['what']}: (index, Enzyme, JAX) = {d['first']}"
-        for r in results for d in r["differences"] if d["kind"] in (DIFFERS, FAILS)
+        for r in results
+        for d in r["differences"]
+        if d["kind"] in (DIFFERS, FAILS)
     ]
     assert not wrong, "\n".join(wrong)
     stale = [r["case"] for r in results if not agrees(r)]
-    assert not stale, f"docs/capabilities.md says otherwise of {stale}: run python -m tests.capabilities"
+    assert not stale, (
+        f"docs/capabilities.md says otherwise of {stale}: run python -m tests.capabilities"
+    )
 
 
 def agrees(result) -> bool:
     """Whether it came out no worse than the page's source has it; bfloat16 is not on the page."""
     if result["dtype"] == "bfloat16":
         return True
-    shown = json.loads(MEASURED.read_text())["cases"].get(result["case"], {}).get(result["dtype"], {})
+    shown = (
+        json.loads(MEASURED.read_text())["cases"].get(result["case"], {}).get(result["dtype"], {})
+    )
     found = verdicts(result, CASES[result["case"]].orders)
-    return all(mode in shown and VERDICTS.index(now) <= VERDICTS.index(shown[mode]) for mode, now in found.items())
+    return all(
+        mode in shown and VERDICTS.index(now) <= VERDICTS.index(shown[mode])
+        for mode, now in found.items()
+    )
 
 
 def test_the_page_is_what_the_table_and_the_cases_make_of_it():
     measured = json.loads(MEASURED.read_text())
     assert set(measured["cases"]) == set(CASES)
-    assert PAGE.read_text() == page.page(measured["cases"], CASES, measured["versions"]), "run python -m tests.capabilities --page"
+    assert PAGE.read_text() == page.page(measured["cases"], CASES, measured["versions"]), (
+        "run python -m tests.capabilities --page"
+    )
 
 
 def traced(case):
-    return jax.make_jaxpr(case.fn)(*(np.asarray(a, np.float32) if np.asarray(a).dtype == np.float64 else a for a in case.inputs))
+    return jax.make_jaxpr(case.fn)(
+        *(
+            np.asarray(a, np.float32) if np.asarray(a).dtype == np.float64 else a
+            for a in case.inputs
+        )
+    )
 
 
 def equations_in(jaxpr):
     for eqn in jaxpr.eqns:
         yield eqn
-        for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")):
+        for value in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")
+        ):
             inner = getattr(value, "jaxpr", value)
             if hasattr(inner, "eqns"):
                 yield from equations_in(inner)
@@ -77,7 +125,9 @@ def equations_in(jaxpr):
 def test_every_entry_of_the_table_has_a_case():
     shown = {"reverse": set(), "forward": set()}
     for case in CASES.values():
-        present = {e.primitive for e in equations_in(traced(case).jaxpr) if e.primitive.name in case.proves}
+        present = {
+            e.primitive for e in equations_in(traced(case).jaxpr) if e.primitive.name in case.proves
+        }
         shown["reverse"] |= present
         if case.orders == 2:
             shown["forward"] |= present
@@ -96,16 +146,24 @@ def test_the_table_admits_the_case(name):
 def test_no_lowering_goes_through_a_custom_rule():
     """The rule would be gone: JAX takes a custom function apart when it traces what stands in a lowering."""
     lowerings = {p: c.lowering for p, c in CAPABILITIES.items() if c.lowering and not c.is_rule}
-    equations = [e for case in CASES.values() for e in equations_in(traced(case).jaxpr) if e.primitive in lowerings]
+    equations = [
+        e
+        for case in CASES.values()
+        for e in equations_in(traced(case).jaxpr)
+        if e.primitive in lowerings
+    ]
     through = set()
     for eqn in {(e.primitive, str(e.params)): e for e in equations}.values():
-        inside = jax.make_jaxpr(lambda *xs, e=eqn: lowerings[e.primitive](*xs, **e.params))(*(v.aval for v in eqn.invars))
+        inside = jax.make_jaxpr(lambda *xs, e=eqn: lowerings[e.primitive](*xs, **e.params))(
+            *(v.aval for v in eqn.invars)
+        )
         if any("custom" in e.primitive.name for e in equations_in(inside.jaxpr)):
             through.add(eqn.primitive.name)
     assert through == set()
 
 
 # --- What the table must not admit -------------------------------------------------------------------------------
+
 
 @pytest.mark.parametrize("name", DECLINED)
 def test_the_table_declines(name):
@@ -117,7 +175,11 @@ def test_refusal_names_the_users_line():
         return clipped(x)  # this line
 
     (found,) = unproven(jax.make_jaxpr(fn)(X), "reverse")
-    line = next(i for i, text in enumerate(Path(__file__).read_text().splitlines(), 1) if text.endswith("# this line"))
+    line = next(
+        i
+        for i, text in enumerate(Path(__file__).read_text().splitlines(), 1)
+        if text.endswith("# this line")
+    )
     assert f"{Path(__file__).name}:{line}" in found.source
 
 
@@ -126,7 +188,9 @@ ADMITTED = {
     "of a constant": lambda x: x * clipped(jnp.arange(3.0)),
     "of integers": lambda x: x * clipped(jnp.argmax(x).astype(jnp.float32)),
     "random bits": lambda x: x * jax.random.normal(jax.random.key(0), x.shape),
-    "an inactive turn": lambda x: jax.lax.scan(lambda c, t: (c, clipped(c) * t), jnp.ones(()), x)[1],
+    "an inactive turn": lambda x: jax.lax.scan(lambda c, t: (c, clipped(c) * t), jnp.ones(()), x)[
+        1
+    ],
 }
 
 
@@ -138,7 +202,9 @@ def test_what_no_derivative_reaches_needs_no_proof(name):
 def test_active_inputs_can_be_named():
     jaxpr = jax.make_jaxpr(lambda x, y: x * clipped(y))(X, X)
     assert unproven(jaxpr, "reverse", active=[True, False]) == []
-    assert [u.primitive for u in unproven(jaxpr, "reverse", active=[True, True])] == ["custom_vjp_call"]
+    assert [u.primitive for u in unproven(jaxpr, "reverse", active=[True, True])] == [
+        "custom_vjp_call"
+    ]
 
 
 def test_mode_is_checked():
@@ -149,4 +215,7 @@ def test_mode_is_checked():
 def test_overrides_are_for_primitives_of_the_table_and_custom_rules():
     names = [p.name for p, _ in overrides()]
     assert len(names) == len(set(names))
-    assert set(names) <= {p.name for p in itertools.chain(CAPABILITIES, CALLS)} | {"custom_jvp_call", "stop_gradient"}
+    assert set(names) <= {p.name for p in itertools.chain(CAPABILITIES, CALLS)} | {
+        "custom_jvp_call",
+        "stop_gradient",
+    }

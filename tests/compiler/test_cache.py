@@ -33,7 +33,9 @@ def test_what_was_stored_comes_back(cached):
     assert cache.load(KEY) == TEXT and cache.load(OTHER) == "other"
     cache.store(KEY, "new")
     assert cache.load(KEY) == "new"
-    assert sorted(file.name for file in cached.iterdir()) == sorted([KEY, OTHER]), "nothing else is left in the folder"
+    assert sorted(file.name for file in cached.iterdir()) == sorted([KEY, OTHER]), (
+        "nothing else is left in the folder"
+    )
 
 
 # --- Where --------------------------------------------------------------------------------------------------------
@@ -50,7 +52,9 @@ def test_switched_off(cached, monkeypatch, said):
 
 def test_the_platforms_folder(cached, monkeypatch):
     for given in (None, ""):
-        monkeypatch.delenv("METAGRAD_CACHE_DIR") if given is None else monkeypatch.setenv("METAGRAD_CACHE_DIR", given)
+        monkeypatch.delenv("METAGRAD_CACHE_DIR") if given is None else monkeypatch.setenv(
+            "METAGRAD_CACHE_DIR", given
+        )
         assert cache.folder().parent == platformdirs.user_cache_path("metagrad", appauthor=False)
 
 
@@ -94,7 +98,11 @@ def test_the_entry_of_another_key(cached):
     assert cache.load(KEY) is None
 
 
-@pytest.mark.parametrize("make", [os.mkdir, lambda path: os.symlink(path, path), lambda path: os.symlink("/dev/null", path)], ids=["folder", "loop", "device"])
+@pytest.mark.parametrize(
+    "make",
+    [os.mkdir, lambda path: os.symlink(path, path), lambda path: os.symlink("/dev/null", path)],
+    ids=["folder", "loop", "device"],
+)
 def test_what_is_no_file(cached, make):
     cached.mkdir(parents=True)
     make(cached / KEY)
@@ -112,7 +120,9 @@ def test_a_file_that_may_not_be_read(cached):
 
 # --- A folder that cannot be written ------------------------------------------------------------------------------
 
-NOT_WRITTEN = r"metagrad's cache in .* cannot be written \(.+\).*METAGRAD_CACHE_DIR.*METAGRAD_CACHE=0"
+NOT_WRITTEN = (
+    r"metagrad's cache in .* cannot be written \(.+\).*METAGRAD_CACHE_DIR.*METAGRAD_CACHE=0"
+)
 
 
 def test_no_folder(cached):
@@ -158,7 +168,11 @@ def test_the_oldest_go_first(cached, monkeypatch):
         os.utime(cached / key, (age, age))
     (cached / "notes.txt").write_text("not ours" * 1000)
     assert cache.load(keys[0]) == TEXT, "used now: it is the youngest"
-    size = (cached / KEY).stat().st_size if (cached / KEY).exists() else (cached / keys[0]).stat().st_size
+    size = (
+        (cached / KEY).stat().st_size
+        if (cached / KEY).exists()
+        else (cached / keys[0]).stat().st_size
+    )
     monkeypatch.setattr(cache, "LIMIT", 3 * size)
     cache.store(KEY, TEXT)
     assert {file.name for file in cached.iterdir()} == {keys[0], keys[3], KEY, "notes.txt"}
@@ -217,7 +231,9 @@ def run():
 def asked(monkeypatch):
     """The functions that Enzyme was asked to work on."""
     run, names = WORKER.run, []
-    monkeypatch.setattr(WORKER, "run", lambda name, *arguments: (names.append(name), run(name, *arguments))[1])
+    monkeypatch.setattr(
+        WORKER, "run", lambda name, *arguments: (names.append(name), run(name, *arguments))[1]
+    )
     return names
 
 
@@ -235,7 +251,9 @@ def test_the_second_compilation_needs_no_enzyme(cached, run, asked):
 def test_another_schedule_is_the_same_to_enzyme(cached, run, asked):
     metagradient, arguments = run
     metagradient.lower(*arguments)
-    metagrad.compile(metagradient._step).metagradient(metagradient._outer, schedule=metagrad.StoreAll()).lower(*arguments)
+    metagrad.compile(metagradient._step).metagradient(
+        metagradient._outer, schedule=metagrad.StoreAll()
+    ).lower(*arguments)
     assert asked == ALL
 
 
@@ -254,7 +272,9 @@ def test_damaged_entries_are_compiled_again(cached, run, asked, content):
     assert len(entries) == len(ALL)
     for entry in entries:
         # Without a content: one whose digest fits, and that nobody should have stored.
-        entry.write_bytes(content) if content is not None else cache.store(entry.name, "what is this")
+        entry.write_bytes(content) if content is not None else cache.store(
+            entry.name, "what is this"
+        )
     assert metagradient.lower(*arguments).ir("stablehlo") == first.ir("stablehlo")
     assert asked == 2 * ALL
     metagradient.lower(*arguments)
@@ -301,8 +321,13 @@ def test_another_process(cached, tmp_path):
             "from metagrad.compiler.worker import WORKER\n"
             "print(WORKER._process is not None, lowered.compile()(*arguments).grad)\n"
         )
-        environment = os.environ | {"PYTHONHASHSEED": seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))}
-        done = subprocess.run([sys.executable, file], env=environment, capture_output=True, text=True, timeout=120)
+        environment = os.environ | {
+            "PYTHONHASHSEED": seed,
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
+        }
+        done = subprocess.run(
+            [sys.executable, file], env=environment, capture_output=True, text=True, timeout=120
+        )
         assert done.returncode == 0, done.stderr
         answers.append(done.stdout.split())
     (first, *gradient), (second, *same) = answers

@@ -12,7 +12,14 @@ from metagrad.compiler.dependence import active_state, dependence
 ALL = ("meta", "state", "batches")
 
 
-def of(body: str, *, types="tensor<3xf32>, tensor<3xf32>, tensor<3xf32>", results: str, others: str = "", attributes: str = ""):
+def of(
+    body: str,
+    *,
+    types="tensor<3xf32>, tensor<3xf32>, tensor<3xf32>",
+    results: str,
+    others: str = "",
+    attributes: str = "",
+):
     """The dependence of a function of %a, %b, %c, one set of argument indices for each result."""
     arguments = ", ".join(f"%{name}: {ty}" for name, ty in zip("abc", types.split(", ")))
     values, result_types = zip(*(result.split(": ") for result in results.split(", ")))
@@ -62,7 +69,9 @@ def test_ignore_derivatives_ends_a_dependence():
     assert of(body, results="%s: tensor<3xf32>, %x: tensor<3xf32>") == [set(), {1}]
 
 
-@pytest.mark.parametrize("jump", ["sign", "floor", "ceil", "round_nearest_even", "round_nearest_afz"])
+@pytest.mark.parametrize(
+    "jump", ["sign", "floor", "ceil", "round_nearest_even", "round_nearest_afz"]
+)
 def test_what_is_constant_but_for_jumps_ends_a_dependence(jump):
     body = f"""%s = stablehlo.{jump} %a : tensor<3xf32>
               %x = stablehlo.multiply %s, %b : tensor<3xf32>"""
@@ -96,7 +105,11 @@ def test_a_loop_is_taken_whole():
                 %x1 = stablehlo.multiply %x, %c : tensor<3xf32>
                 stablehlo.return %j, %x1, %y : tensor<i64>, tensor<3xf32>, tensor<3xf32>
               }"""
-    assert of(body, results="%r#1: tensor<3xf32>, %r#2: tensor<3xf32>, %r#0: tensor<i64>") == [{0, 1, 2}, {0, 1, 2}, set()]
+    assert of(body, results="%r#1: tensor<3xf32>, %r#2: tensor<3xf32>, %r#0: tensor<i64>") == [
+        {0, 1, 2},
+        {0, 1, 2},
+        set(),
+    ]
 
 
 def test_a_conditional_is_taken_whole():
@@ -105,7 +118,9 @@ def test_a_conditional_is_taken_whole():
               }, {
                 stablehlo.return %c : tensor<3xf32>
               }) : (tensor<i1>) -> tensor<3xf32>"""
-    assert of(body, types="tensor<i1>, tensor<3xf32>, tensor<3xf32>", results="%x: tensor<3xf32>") == [{1, 2}]
+    assert of(
+        body, types="tensor<i1>, tensor<3xf32>, tensor<3xf32>", results="%x: tensor<3xf32>"
+    ) == [{1, 2}]
 
 
 def test_a_gradient_depends_on_all_that_its_loss_reads():
@@ -118,21 +133,36 @@ def test_what_jax_differentiates_is_taken_whole():
     body = """%i = stablehlo.convert %a : (tensor<3xf32>) -> tensor<3xi32>
               %x = stablehlo.convert %i : (tensor<3xi32>) -> tensor<3xf32>"""
     results = "%x: tensor<3xf32>, %c: tensor<3xf32>, %i: tensor<3xi32>"
-    assert of(body, results=results, attributes="attributes {metagrad.vjp = @made_by_jax}") == [{0, 1, 2}, {2}, set()]
+    assert of(body, results=results, attributes="attributes {metagrad.vjp = @made_by_jax}") == [
+        {0, 1, 2},
+        {2},
+        set(),
+    ]
 
 
 def active(step, outer, *, state, meta=1, batch=0, wrt=("meta",)):
-    return active_state([frozenset(reached) for reached in step], [frozenset(outer)], state, meta, batch, wrt)
+    return active_state(
+        [frozenset(reached) for reached in step], [frozenset(outer)], state, meta, batch, wrt
+    )
 
 
 @pytest.mark.parametrize(
     "step, outer, expected",
     [
         pytest.param([{0, 2}, set()], {0}, [0], id="weights and a counter"),
-        pytest.param([{0, 1, 2}, {1}], {0, 1}, [0], id="a frozen leaf that the loss and the outer function read"),
+        pytest.param(
+            [{0, 1, 2}, {1}],
+            {0, 1},
+            [0],
+            id="a frozen leaf that the loss and the outer function read",
+        ),
         pytest.param([{0, 2}, {0, 1}], {0}, [0], id="an average of the weights that nothing reads"),
-        pytest.param([{0, 1, 2}, {0, 1, 2}], {0}, [0, 1], id="momentum, read by the weights of the next step"),
-        pytest.param([{0, 1}, {2}], {0}, [0, 1], id="the metaparameter reaches the weights a step later"),
+        pytest.param(
+            [{0, 1, 2}, {0, 1, 2}], {0}, [0, 1], id="momentum, read by the weights of the next step"
+        ),
+        pytest.param(
+            [{0, 1}, {2}], {0}, [0, 1], id="the metaparameter reaches the weights a step later"
+        ),
         pytest.param([{0}, {1}], {0, 1}, [], id="the metaparameter reaches nothing"),
         pytest.param([{0, 2}, {1, 2}], set(), [], id="the outer value depends on nothing"),
         pytest.param([{1}, {0, 2}], {0}, [0, 1], id="leaves that exchange places"),
@@ -171,7 +201,11 @@ def cases(draw):
     of_all = st.frozensets(st.integers(0, state + meta + batch - 1), max_size=3)
     step = draw(st.lists(of_all, min_size=state, max_size=state))
     outer = draw(st.frozensets(st.integers(0, state - 1)))
-    wrt = draw(st.sampled_from([subset for size in (1, 2, 3) for subset in itertools.combinations(ALL, size)]))
+    wrt = draw(
+        st.sampled_from(
+            [subset for size in (1, 2, 3) for subset in itertools.combinations(ALL, size)]
+        )
+    )
     return step, outer, state, meta, batch, wrt
 
 
@@ -179,7 +213,11 @@ def cases(draw):
 def test_active_state_is_what_lies_on_a_path(case):
     """Against its meaning: the leaves through which a path leads from what `wrt` names, in any number of steps, to the outer value."""
     step, outer, state, meta, batch, wrt = case
-    groups = {"state": range(state), "meta": range(state, state + meta), "batches": range(state + meta, state + meta + batch)}
+    groups = {
+        "state": range(state),
+        "meta": range(state, state + meta),
+        "batches": range(state + meta, state + meta + batch),
+    }
     sources = {i for name in wrt for i in groups[name]}
 
     # Unrolled for as many steps as a path without repetition can have: the leaves that depend on a source, ..

@@ -80,7 +80,9 @@ def nested(w, z, x):
 
 def nested_with_both_counters(w, z, x):
     def outer(i, h):
-        return lax.fori_loop(0, WIDTH, lambda j, h: jnp.tanh(w[i, j] * h) + z * h * (i + 0.5 * j) / 10, h)
+        return lax.fori_loop(
+            0, WIDTH, lambda j, h: jnp.tanh(w[i, j] * h) + z * h * (i + 0.5 * j) / 10, h
+        )
 
     return lax.fori_loop(0, LAYERS, outer, x)
 
@@ -119,13 +121,17 @@ def conditions_in_a_loop(w, z, x):
 
 def stopped_by_a_condition(w, z, x):
     """A loop without a counter. No derivative goes through it, so Enzyme has to leave it as it is."""
-    small = lax.while_loop(lambda v: jnp.sum(v**2) > 0.01, lambda v: v / 2, lax.stop_gradient(w[1] @ x))
+    small = lax.while_loop(
+        lambda v: jnp.sum(v**2) > 0.01, lambda v: v / 2, lax.stop_gradient(w[1] @ x)
+    )
     return jnp.tanh(w[0] @ x) * z + small
 
 
 def turns_from_the_data(w, z, x):
     """The number of turns is known when it runs only; no derivative goes through either."""
-    scale = lax.fori_loop(0, jnp.sum(x > 0.5), lambda i, v: v * (1 + 0.1 * i), jnp.ones((), x.dtype))
+    scale = lax.fori_loop(
+        0, jnp.sum(x > 0.5), lambda i, v: v * (1 + 0.1 * i), jnp.ones((), x.dtype)
+    )
     return jnp.tanh(w[0] @ x) * z * scale
 
 
@@ -174,7 +180,9 @@ def run(model, dtype):
     def whole_run(w, z):
         return outer(lax.scan(lambda w, x: (step(w, z, x), None), w, batches)[0])
 
-    lowered = step.metagradient(outer, wrt=("meta", "state"), schedule=metagrad.LazyKary(2)).lower(w0, z, batches)
+    lowered = step.metagradient(outer, wrt=("meta", "state"), schedule=metagrad.LazyKary(2)).lower(
+        w0, z, batches
+    )
     got = lowered.compile()(w0, z, batches).grad
     want = jax.jit(jax.grad(whole_run, (1, 0)))(w0, z)
     return got, want, lowered
@@ -208,7 +216,11 @@ def test_loops_in_the_update_and_the_outer_function(dtype):
         return w - 0.1 * g
 
     def outer(w, held_out):
-        return lax.scan(lambda total, x: (total + jnp.sum(jnp.sin(w @ x)), None), jnp.zeros((), w.dtype), held_out)[0]
+        return lax.scan(
+            lambda total, x: (total + jnp.sum(jnp.sin(w @ x)), None),
+            jnp.zeros((), w.dtype),
+            held_out,
+        )[0]
 
     with jax.enable_x64(dtype == "float64"):
         random = np.random.default_rng(0)
@@ -219,7 +231,12 @@ def test_loops_in_the_update_and_the_outer_function(dtype):
         def whole_run(z):
             return outer(lax.scan(lambda w, x: (step(w, z, x), None), w0, batches)[0], held_out)
 
-        lowered = step.metagradient(outer, wrt="meta", schedule=metagrad.LazyKary(2)).lower(w0, z, batches, held_out)
-        got, want = lowered.compile()(w0, z, batches, held_out).grad, jax.jit(jax.grad(whole_run))(z)
+        lowered = step.metagradient(outer, wrt="meta", schedule=metagrad.LazyKary(2)).lower(
+            w0, z, batches, held_out
+        )
+        got, want = (
+            lowered.compile()(w0, z, batches, held_out).grad,
+            jax.jit(jax.grad(whole_run))(z),
+        )
     assert np.linalg.norm(got - want) / np.linalg.norm(want) < TOLERANCE[dtype], lowered.explain()
     assert lowered.explain().count(": Enzyme") == 3, lowered.explain()

@@ -24,23 +24,32 @@ from metagrad.compiler import opt
 
 FILES = sorted((pathlib.Path(__file__).parent / "passes").glob("*.mlir"))
 
-RUN = re.compile(r"// RUN: (?P<fails>not )?metagrad-opt (?P<arguments>.*?)(?P<errors> 2>&1)? \| filecheck (?P<checks>.*)")
+RUN = re.compile(
+    r"// RUN: (?P<fails>not )?metagrad-opt (?P<arguments>.*?)(?P<errors> 2>&1)? \| filecheck (?P<checks>.*)"
+)
 
 
 def commands():
     for file in FILES:
         lines = [line for line in file.read_text().splitlines() if line.startswith("// RUN:")]
         for number, line in enumerate(lines):
-            yield pytest.param(file, line, id=file.stem if len(lines) == 1 else f"{file.stem}-{number}")
+            yield pytest.param(
+                file, line, id=file.stem if len(lines) == 1 else f"{file.stem}-{number}"
+            )
 
 
 @pytest.mark.parametrize("file, line", list(commands()))
 def test_pass(file, line, capsys):
     said = RUN.fullmatch(line)
     assert said, f"this is no RUN line: {line}"
-    arguments, checks = (shlex.split(said[part].replace("%s", str(file))) for part in ("arguments", "checks"))
+    arguments, checks = (
+        shlex.split(said[part].replace("%s", str(file))) for part in ("arguments", "checks")
+    )
     out = io.StringIO()
-    with contextlib.redirect_stdout(out), contextlib.redirect_stderr(out) if said["errors"] else contextlib.nullcontext():
+    with (
+        contextlib.redirect_stdout(out),
+        contextlib.redirect_stderr(out) if said["errors"] else contextlib.nullcontext(),
+    ):
         code = opt.main(arguments)
     assert bool(code) == bool(said["fails"]), out.getvalue() + capsys.readouterr().err
     options = parse_argv_options(["filecheck", *checks])
@@ -49,7 +58,12 @@ def test_pass(file, line, capsys):
 
 
 def test_every_pass_has_a_file():
-    used = {name for file in FILES for passes in re.findall(r"--pass=(\S+)", file.read_text()) for name in passes.split(",")}
+    used = {
+        name
+        for file in FILES
+        for passes in re.findall(r"--pass=(\S+)", file.read_text())
+        for name in passes.split(",")
+    }
     assert set(opt.PASSES) <= used
 
 
@@ -61,6 +75,8 @@ def test_command_line():
     assert done.returncode == 0, done.stderr
     assert "func.func private @update" in done.stdout
 
-    done = subprocess.run([*command[:-1], "--pass=mend"], input=file.read_text(), capture_output=True, text=True)
+    done = subprocess.run(
+        [*command[:-1], "--pass=mend"], input=file.read_text(), capture_output=True, text=True
+    )
     assert (done.returncode, done.stdout) == (1, "")
     assert done.stderr.startswith("metagrad-opt: there is no pass 'mend'")

@@ -41,12 +41,22 @@ module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch 
 """
 
 TYPES = ": (tensor<3xf32>, tensor<3xf32>, tensor<3xf32>) -> (tensor<f32>, tensor<3xf32>)"
-WITH_GRADIENT = STEP.replace("GRADIENT", f'"metagrad.grad"(%w, %z, %b) {{loss = @loss, wrt = [0]}} {TYPES}').replace("ATTRIBUTES", "")
-WITHOUT_GRADIENT = STEP.replace("GRADIENT", f"func.call @value_and_move(%w, %z, %b) {TYPES}").replace("ATTRIBUTES", "")
-UPDATE_OF_ITS_OWN = WITH_GRADIENT.replace("tensor<f32>)  {", "tensor<f32>) attributes {metagrad.update_run = @update_as_run} {", 1)
+WITH_GRADIENT = STEP.replace(
+    "GRADIENT", f'"metagrad.grad"(%w, %z, %b) {{loss = @loss, wrt = [0]}} {TYPES}'
+).replace("ATTRIBUTES", "")
+WITHOUT_GRADIENT = STEP.replace(
+    "GRADIENT", f"func.call @value_and_move(%w, %z, %b) {TYPES}"
+).replace("ATTRIBUTES", "")
+UPDATE_OF_ITS_OWN = WITH_GRADIENT.replace(
+    "tensor<f32>)  {", "tensor<f32>) attributes {metagrad.update_run = @update_as_run} {", 1
+)
 
 KEEPING = [LazyKary(2), LazyKary(4), LazyKary(3, rebuild=2), Binomial(3), Periodic(4), StoreAll()]
-NOT_KEEPING = [LazyKary(2, keep_gradients=False), Binomial(2, keep_gradients=False), StoreAll(keep_gradients=False)]
+NOT_KEEPING = [
+    LazyKary(2, keep_gradients=False),
+    Binomial(2, keep_gradients=False),
+    StoreAll(keep_gradients=False),
+]
 STEPS = [2, 9, 64, 3000]
 
 
@@ -74,7 +84,12 @@ def shape(module: ir.Module) -> str:
 @pytest.mark.parametrize("schedule", KEEPING + NOT_KEEPING, ids=str)
 def test_one_copy_of_each_piece(schedule):
     for steps in STEPS:
-        assert calls(scheduled(WITH_GRADIENT, schedule, steps)) == {"inner": 1, "update": 1, "outer_vjp": 1, "step_vjp": 1}
+        assert calls(scheduled(WITH_GRADIENT, schedule, steps)) == {
+            "inner": 1,
+            "update": 1,
+            "outer_vjp": 1,
+            "step_vjp": 1,
+        }
 
 
 def test_one_copy_of_the_update_as_it_is_run():
@@ -98,16 +113,22 @@ def test_only_the_numbers_change(family):
     for schedule in family:
         for steps in STEPS:
             if schedule.plan(steps, gradients=True).gradient_slots or family is NOT_KEEPING:
-                assert shape(scheduled(WITH_GRADIENT, schedule, steps)) == first, f"{schedule}, {steps} steps"
+                assert shape(scheduled(WITH_GRADIENT, schedule, steps)) == first, (
+                    f"{schedule}, {steps} steps"
+                )
 
 
 def test_buffers_are_as_large_as_the_plan_says():
     plan = LazyKary(5).plan(20, gradients=True)
     module = scheduled(WITH_GRADIENT, LazyKary(5), 20)
     function = functions.find(module, "metagradient")
-    loops = [op for op in functions.body(function).operations if op.operation.name == "stablehlo.while"]
+    loops = [
+        op for op in functions.body(function).operations if op.operation.name == "stablehlo.while"
+    ]
     assert len(loops) == 1
-    assert len({plan.state_slots, plan.gradient_slots, 3, 20}) == 4  # so that a type says which buffer it is
+    assert (
+        len({plan.state_slots, plan.gradient_slots, 3, 20}) == 4
+    )  # so that a type says which buffer it is
     carried = collections.Counter(map(str, functions.types(loops[0].operands)))
     assert carried[f"tensor<{plan.state_slots}x3xf32>"] == 1
     assert carried[f"tensor<{plan.state_slots}xi32>"] == 1
@@ -137,7 +158,9 @@ def test_tables(schedule, steps):
     assert len(tables["segment"]) == steps + 2 and tables["segment"][-1] == len(tables["run_steps"])
     for r in range(steps + 1):
         runs = range(tables["segment"][r], tables["segment"][r + 1])
-        reached = tables["start"][r] + sum(tables["run_steps"][q] * tables["run_update"][q] for q in runs)
+        reached = tables["start"][r] + sum(
+            tables["run_steps"][q] * tables["run_update"][q] for q in runs
+        )
         assert reached == (steps if r == 0 else steps - r)
         updates = [tables["run_update"][q] for q in runs]
         if r == 0:

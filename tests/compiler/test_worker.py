@@ -100,7 +100,9 @@ def test_a_module_that_it_refuses(worker):
     with pytest.raises(EnzymeError, match="^Enzyme refused @inner: .+"):
         worker.run("inner", SINE, "no-such-pass")
     works(worker)
-    assert pid(worker) == first, "an error that the library reports is no reason for another process"
+    assert pid(worker) == first, (
+        "an error that the library reports is no reason for another process"
+    )
 
 
 def test_killed_between_calls(worker):
@@ -129,7 +131,9 @@ def test_killed_during_a_call(worker):
     os.kill(first, signal.SIGSTOP)  # so that the call is surely under way when the process dies
     killer = threading.Timer(0.3, os.kill, (first, signal.SIGKILL))
     killer.start()
-    with pytest.raises(EnzymeError, match=r"^Enzyme's library ended its process on @inner \(signal SIGKILL\): .+"):
+    with pytest.raises(
+        EnzymeError, match=r"^Enzyme's library ended its process on @inner \(signal SIGKILL\): .+"
+    ):
         worker.run("inner", SINE, PIPELINE)
     killer.join()
     works(worker)
@@ -139,7 +143,10 @@ def test_killed_during_a_call(worker):
 def test_the_library_aborts(worker):
     """The message has the signal and the line of what the library said that tells why."""
     first = pid(worker)
-    with pytest.raises(EnzymeError, match=r"^Enzyme's library ended its process on @inner \(signal SIGABRT\): LLVM ERROR: Failed to infer result type"):
+    with pytest.raises(
+        EnzymeError,
+        match=r"^Enzyme's library ended its process on @inner \(signal SIGABRT\): LLVM ERROR: Failed to infer result type",
+    ):
         worker.run("inner", ABORTS, PIPELINE)
     works(worker)
     assert pid(worker) != first and gone(first)
@@ -150,13 +157,18 @@ def test_out_of_memory(worker):
     first = pid(worker)
     used = int(pathlib.Path(f"/proc/{first}/statm").read_text().split()[0]) * resource.getpagesize()
     resource.prlimit(first, resource.RLIMIT_AS, (used + 2**20, used + 2**20))
-    with pytest.raises(EnzymeError, match=r"^Enzyme's library ended its process on @inner \(.+\): .*(out of memory|Resource temporarily unavailable)"):
+    with pytest.raises(
+        EnzymeError,
+        match=r"^Enzyme's library ended its process on @inner \(.+\): .*(out of memory|Resource temporarily unavailable)",
+    ):
         worker.run("inner", SINE + "// " + "x" * 2**26, PIPELINE)
     works(worker)
     assert pid(worker) != first and gone(first)
 
 
-@pytest.mark.parametrize("module", [SINE, SINE + "// " + "x" * 2**21], ids=["small", "larger than a pipe"])
+@pytest.mark.parametrize(
+    "module", [SINE, SINE + "// " + "x" * 2**21], ids=["small", "larger than a pipe"]
+)
 def test_time_limit(worker, module):
     first = pid(worker)
     os.kill(first, signal.SIGSTOP)
@@ -207,13 +219,17 @@ def test_calls_from_several_threads(worker):
         thread.start()
     for thread in threads:
         thread.join()
-    assert {name: f"stablehlo.{name}" in answers[name] for name in names} == dict.fromkeys(names, True)
+    assert {name: f"stablehlo.{name}" in answers[name] for name in names} == dict.fromkeys(
+        names, True
+    )
 
 
 def alone(script: str) -> subprocess.CompletedProcess:
     """Runs a script that has `WORKER`, in a process without JAX, which starts slowly and has threads."""
     script = f"import os, runpy, signal\nWORKER = runpy.run_path({inspect.getfile(EnzymeWorker)!r})['WORKER']\n{textwrap.dedent(script)}"
-    return subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, timeout=60)
+    return subprocess.run(
+        [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
+    )
 
 
 def test_a_forked_process_has_a_worker_of_its_own():
@@ -285,6 +301,8 @@ def test_command_line_reports_an_abort(tmp_path, capsys):
     file.write_text(ABORTS)
     assert opt.main([str(file), "--pass=expand"]) == 1
     said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith("metagrad-opt: Enzyme's library ended its process on @inner (signal SIGABRT)")
+    assert said.out == "" and said.err.startswith(
+        "metagrad-opt: Enzyme's library ended its process on @inner (signal SIGABRT)"
+    )
     assert opt.main([str(file), "--pass=widen-counters,counters-first,expand"]) == 0
     assert "enzyme." not in capsys.readouterr().out

@@ -30,7 +30,8 @@ def child(tmp_path, monkeypatch):
             "import json, multiprocessing.connection, os, sys, time\n"
             "pipe = multiprocessing.connection.Connection(int(sys.argv[1]))\n"
             "request = json.loads(pipe.recv_bytes())\n"
-            "answer = lambda **said: pipe.send_bytes(json.dumps(said).encode())\n" + textwrap.dedent(script)
+            "answer = lambda **said: pipe.send_bytes(json.dumps(said).encode())\n"
+            + textwrap.dedent(script)
         )
         monkeypatch.setattr(worker, "__file__", str(file))
         return made
@@ -56,26 +57,38 @@ NONSENSE = {
 @pytest.mark.parametrize("name", NONSENSE)
 def test_nonsense_on_the_pipe(name, child):
     """Found out at once, not at the time limit; and the process is stopped."""
-    asked = child(f"print('I mean well', file=sys.stderr, flush=True)\n{NONSENSE[name]}\ntime.sleep(600)")
+    asked = child(
+        f"print('I mean well', file=sys.stderr, flush=True)\n{NONSENSE[name]}\ntime.sleep(600)"
+    )
     start = time.monotonic()
-    with pytest.raises(EnzymeError, match=r"^Enzyme's process answered nonsense on @f \(.+\) and was stopped; it said: I mean well$"):
+    with pytest.raises(
+        EnzymeError,
+        match=r"^Enzyme's process answered nonsense on @f \(.+\) and was stopped; it said: I mean well$",
+    ):
         asked.run("f", MODULE, "canonicalize")
     assert time.monotonic() - start < 60
     assert asked._process is None
 
 
 def test_a_closed_pipe(child):
-    with pytest.raises(EnzymeError, match=r"^Enzyme's process answered nonsense on @f \(it closed the pipe\)"):
+    with pytest.raises(
+        EnzymeError, match=r"^Enzyme's process answered nonsense on @f \(it closed the pipe\)"
+    ):
         child("pipe.close()\ntime.sleep(600)").run("f", MODULE, "canonicalize")
 
 
 def test_half_a_message(child):
     with pytest.raises(EnzymeError, match="^Enzyme took longer than 1 s on @f$"):
-        child("os.write(pipe.fileno(), bytes([0, 0, 1, 0]) + b'{')\ntime.sleep(600)").run("f", MODULE, "canonicalize", timeout=1)
+        child("os.write(pipe.fileno(), bytes([0, 0, 1, 0]) + b'{')\ntime.sleep(600)").run(
+            "f", MODULE, "canonicalize", timeout=1
+        )
 
 
 def test_an_end_without_an_answer(child):
-    with pytest.raises(EnzymeError, match=r"^Enzyme's library ended its process on @f \(exit code 3\): no more paper$"):
+    with pytest.raises(
+        EnzymeError,
+        match=r"^Enzyme's library ended its process on @f \(exit code 3\): no more paper$",
+    ):
         child("print('no more paper')\nsys.exit(3)").run("f", MODULE, "canonicalize")
 
 
@@ -120,14 +133,18 @@ def fresh(monkeypatch):
 
 def test_enzyme_is_not_installed(fresh, monkeypatch):
     monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(EnzymeError, match=r"^Enzyme is not installed. Install it \(pip install enzyme-ad.*ad='jax'"):
+    with pytest.raises(
+        EnzymeError, match=r"^Enzyme is not installed. Install it \(pip install enzyme-ad.*ad='jax'"
+    ):
         fresh.run("f", MODULE, "canonicalize")
 
 
 def test_a_library_that_cannot_be_loaded(fresh, monkeypatch, tmp_path):
     (tmp_path / "enzyme_call.so").write_bytes(b"\x7fELF, but no more")
     monkeypatch.setattr(worker, "library", lambda: str(tmp_path / "enzyme_call.so"))
-    with pytest.raises(EnzymeError, match=r"^Enzyme's library cannot be loaded for @f: ERROR: .+\. Install it anew"):
+    with pytest.raises(
+        EnzymeError, match=r"^Enzyme's library cannot be loaded for @f: ERROR: .+\. Install it anew"
+    ):
         fresh.run("f", MODULE, "canonicalize")
 
 
@@ -150,13 +167,33 @@ ARGUMENTS = jnp.ones(2), jnp.asarray(0.5), jnp.ones((3, 2))
 METAGRADIENT = step.metagradient(jnp.sum)
 
 ANSWERS = {
-    "no MLIR": (lambda name, answer: "Segmentation fault", "answered something that is not MLIR on @inner"),
+    "no MLIR": (
+        lambda name, answer: "Segmentation fault",
+        "answered something that is not MLIR on @inner",
+    ),
     "nothing": (lambda name, answer: "", "answered with a module that has no function @inner"),
-    "cut short": (lambda name, answer: answer[: len(answer) // 2], "answered something that is not MLIR on @inner"),
-    "invalid": (lambda name, answer: answer.replace("stablehlo.multiply", "stablehlo.compare"), "answered something that is not MLIR on @inner"),
-    "another function": (lambda name, answer: answer.replace(f"@{name}", "@other"), "answered with a module that has no function @inner"),
-    "another type": (lambda name, answer: f"func.func public @{name}(%x: tensor<f64>) -> tensor<f64> {{ return %x : tensor<f64> }}", "of type (tensor<f64>)"),
-    "no result": (lambda name, answer: f"func.func public @{name}() {{ return }}", "of type () -> ()"),
+    "cut short": (
+        lambda name, answer: answer[: len(answer) // 2],
+        "answered something that is not MLIR on @inner",
+    ),
+    "invalid": (
+        lambda name, answer: answer.replace("stablehlo.multiply", "stablehlo.compare"),
+        "answered something that is not MLIR on @inner",
+    ),
+    "another function": (
+        lambda name, answer: answer.replace(f"@{name}", "@other"),
+        "answered with a module that has no function @inner",
+    ),
+    "another type": (
+        lambda name, answer: (
+            f"func.func public @{name}(%x: tensor<f64>) -> tensor<f64> {{ return %x : tensor<f64> }}"
+        ),
+        "of type (tensor<f64>)",
+    ),
+    "no result": (
+        lambda name, answer: f"func.func public @{name}() {{ return }}",
+        "of type () -> ()",
+    ),
 }
 
 
@@ -164,7 +201,9 @@ ANSWERS = {
 def test_answers_that_are_no_derivative(name, cached, monkeypatch):
     change, says = ANSWERS[name]
     run = WORKER.run
-    monkeypatch.setattr(WORKER, "run", lambda function, *arguments: change(function, run(function, *arguments)))
+    monkeypatch.setattr(
+        WORKER, "run", lambda function, *arguments: change(function, run(function, *arguments))
+    )
     with pytest.warns(UserWarning) as warned:
         lowered = METAGRADIENT.lower(*ARGUMENTS)
     message = str(warned[0].message)
@@ -175,12 +214,22 @@ def test_answers_that_are_no_derivative(name, cached, monkeypatch):
     monkeypatch.setattr(WORKER, "run", run)
     again = METAGRADIENT.lower(*ARGUMENTS)
     assert {decision.rule for decision in again.decisions} == {"enzyme"}
-    np.testing.assert_allclose(lowered.compile()(*ARGUMENTS).grad, again.compile()(*ARGUMENTS).grad, rtol=1e-5)
+    np.testing.assert_allclose(
+        lowered.compile()(*ARGUMENTS).grad, again.compile()(*ARGUMENTS).grad, rtol=1e-5
+    )
 
 
 HALF_DONE = {
-    "an op of Enzyme's": ("", '"enzyme.left"() : () -> ()', "enzyme.left is left in @inner after Enzyme's pipeline"),
-    "a function": ("func.func private @rest() { return }", "func.call @rest() : () -> ()", "left functions beside @inner that are not inlined: rest"),
+    "an op of Enzyme's": (
+        "",
+        '"enzyme.left"() : () -> ()',
+        "enzyme.left is left in @inner after Enzyme's pipeline",
+    ),
+    "a function": (
+        "func.func private @rest() { return }",
+        "func.call @rest() : () -> ()",
+        "left functions beside @inner that are not inlined: rest",
+    ),
 }
 
 
@@ -193,7 +242,9 @@ def test_answers_that_are_half_done(name, cached, monkeypatch):
         answer = run(function, module, pipeline)
         if pipeline == FIRST_ORDER:
             return answer
-        return answer.replace("module {\n", f"module {{\n{beside}\n").replace("    return ", f"    {within}\n    return ")
+        return answer.replace("module {\n", f"module {{\n{beside}\n").replace(
+            "    return ", f"    {within}\n    return "
+        )
 
     monkeypatch.setattr(WORKER, "run", leave)
     with pytest.warns(UserWarning, match=says):

@@ -1,4 +1,5 @@
 """The demo, shortened: run as a user runs it, in a process of its own, with its output in a pipe. One run serves all tests of its results."""
+
 import json
 import os
 import subprocess
@@ -22,14 +23,29 @@ PLOTS = "plan.png", "label_noise.png", "loss.png", "learning_rate.png"
 
 
 def python(*arguments, **options):
-    return subprocess.run([sys.executable, *arguments], capture_output=True, text=True, encoding="utf-8", timeout=300, **options)
+    return subprocess.run(
+        [sys.executable, *arguments],
+        capture_output=True,
+        text=True,
+        encoding="utf-8",
+        timeout=300,
+        **options,
+    )
 
 
 @pytest.fixture(scope="module")
 def demo(tmp_path_factory):
     """(folder, what was printed, results.json) of a shortened run."""
     folder = tmp_path_factory.mktemp("demo") / "made" / "by the demo"
-    done = python("-m", "metagrad", "demo", "--quick", "--out", str(folder), env=os.environ | {"PYTHONIOENCODING": "utf-8"})
+    done = python(
+        "-m",
+        "metagrad",
+        "demo",
+        "--quick",
+        "--out",
+        str(folder),
+        env=os.environ | {"PYTHONIOENCODING": "utf-8"},
+    )
     assert done.returncode == 0, done.stdout + done.stderr
     return folder, done.stdout, json.loads((folder / "results.json").read_text())
 
@@ -57,7 +73,9 @@ def test_metagradients_agree_with_jax(demo):
         assert error < 1e-4, name
     for name, slope in results["comparing"]["slope"].items():
         assert slope == pytest.approx(results["comparing"]["norm"][name], rel=1e-3), name
-    assert results["comparing"]["validation_loss"] == pytest.approx(results["comparing"]["jax_validation_loss"], rel=1e-5)
+    assert results["comparing"]["validation_loss"] == pytest.approx(
+        results["comparing"]["jax_validation_loss"], rel=1e-5
+    )
 
 
 def test_agreement_is_printed(demo):
@@ -93,13 +111,16 @@ def test_a_pipe_gets_plain_text(demo):
     assert printed.rstrip().endswith(str(folder))
 
 
-@pytest.mark.parametrize("arguments, message", [
-    (["dmeo"], "invalid choice: 'dmeo'"),
-    ([], "COMMAND"),
-    (["demo", "--steps", "many"], "'many' is not a whole number"),
-    (["demo", "--steps", "1"], "must be at least 2"),
-    (["demo", "--rounds", "0"], "must be at least 1"),
-])
+@pytest.mark.parametrize(
+    "arguments, message",
+    [
+        (["dmeo"], "invalid choice: 'dmeo'"),
+        ([], "COMMAND"),
+        (["demo", "--steps", "many"], "'many' is not a whole number"),
+        (["demo", "--steps", "1"], "must be at least 2"),
+        (["demo", "--rounds", "0"], "must be at least 1"),
+    ],
+)
 def test_mistakes_in_the_arguments(capsys, arguments, message):
     with pytest.raises(SystemExit) as status:
         cli.main(arguments)
@@ -113,11 +134,15 @@ def test_a_folder_that_cannot_be_written(capsys, tmp_path):
         cli.main(["demo", "--out", str(tmp_path / "file" / "folder")])
     assert status.value.code == 2
     said = capsys.readouterr().err
-    assert "--out" in said and str(tmp_path / "file" / "folder") in said and "Not a directory" in said
+    assert (
+        "--out" in said and str(tmp_path / "file" / "folder") in said and "Not a directory" in said
+    )
 
 
 def test_a_missing_extra_says_what_to_install(capsys, monkeypatch, tmp_path):
-    with pytest.raises(MissingExtra, match=r"not-on-this-machine is not installed.*pip install metagrad\[demo\]"):
+    with pytest.raises(
+        MissingExtra, match=r"not-on-this-machine is not installed.*pip install metagrad\[demo\]"
+    ):
         require_extra({"no_such_module_anywhere": "not-on-this-machine"})
     monkeypatch.setitem(EXTRA, "no_such_module_anywhere", "not-on-this-machine")
     assert cli.main(["demo", "--out", str(tmp_path)]) == 1
@@ -125,7 +150,10 @@ def test_a_missing_extra_says_what_to_install(capsys, monkeypatch, tmp_path):
 
 
 def test_importing_metagrad_leaves_the_extra_alone():
-    done = python("-c", "import sys, metagrad, metagrad.cli, metagrad.demo; print(*{'sklearn', 'matplotlib'} & set(sys.modules))")
+    done = python(
+        "-c",
+        "import sys, metagrad, metagrad.cli, metagrad.demo; print(*{'sklearn', 'matplotlib'} & set(sys.modules))",
+    )
     assert done.returncode == 0, done.stderr
     assert not done.stdout.split()
 
@@ -139,7 +167,10 @@ def test_parts_of_the_data_share_no_image():
 
 def test_noise_and_batches_follow_the_seed():
     digits = data.load(seed=3)
-    (noisy, wrong), (again, where) = label_noise.plant(digits.train, 3), label_noise.plant(digits.train, 3)
+    (noisy, wrong), (again, where) = (
+        label_noise.plant(digits.train, 3),
+        label_noise.plant(digits.train, 3),
+    )
     np.testing.assert_array_equal(noisy.label, again.label)
     np.testing.assert_array_equal(wrong, where)
     assert wrong.sum() == 100 and np.array_equal(wrong, noisy.label != digits.train.label)
@@ -153,13 +184,27 @@ def test_noise_and_batches_follow_the_seed():
 
 def test_descent_stops_where_training_diverges():
     losses = iter([2.0, 1.0, float("nan"), 0.5])
-    rounds = list(rate_descent.descend(lambda rate: (next(losses), np.ones(12, np.float32), None), np.zeros(12), rounds=3))
+    rounds = list(
+        rate_descent.descend(
+            lambda rate: (next(losses), np.ones(12, np.float32), None), np.zeros(12), rounds=3
+        )
+    )
     assert [one.validation_loss for one in rounds] == [2.0, 1.0]
     assert np.all(rounds[1].log_rate < rounds[0].log_rate)
 
 
-@pytest.mark.parametrize("schedule", [
-    metagrad.LazyKary(k=2), metagrad.LazyKary(k=4), metagrad.Binomial(5), metagrad.Binomial(5, rebuild=2), metagrad.Periodic(4), metagrad.StoreAll()], ids=str)
+@pytest.mark.parametrize(
+    "schedule",
+    [
+        metagrad.LazyKary(k=2),
+        metagrad.LazyKary(k=4),
+        metagrad.Binomial(5),
+        metagrad.Binomial(5, rebuild=2),
+        metagrad.Periodic(4),
+        metagrad.StoreAll(),
+    ],
+    ids=str,
+)
 @pytest.mark.parametrize("steps", [1, 16, 37])
 def test_timeline_agrees_with_the_plan(schedule, steps):
     plan = schedule.plan(steps, gradients=True)

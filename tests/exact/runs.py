@@ -31,7 +31,10 @@ def params(dtype=None, seed=1):
 
 def meta(dtype=None):
     dtype = dtype or jnp.result_type(float)
-    return {"weights": jnp.linspace(0.5, 1.5, EXAMPLES, dtype=dtype), "rate": jnp.asarray(-1.5, dtype)}
+    return {
+        "weights": jnp.linspace(0.5, 1.5, EXAMPLES, dtype=dtype),
+        "rate": jnp.asarray(-1.5, dtype),
+    }
 
 
 def predict(p, x, activation=jnp.tanh):

@@ -15,30 +15,44 @@ BATCHES = np.arange(3.0)
 
 def stopped_in_the_loss(s, z, b):
     distance = jnp.linalg.norm(s["w"] * z)
-    g = metagrad.grad(lambda w: jnp.sum((w * z - 1 - b) ** 2) / lax.stop_gradient(1 + distance))(s["w"])
+    g = metagrad.grad(lambda w: jnp.sum((w * z - 1 - b) ** 2) / lax.stop_gradient(1 + distance))(
+        s["w"]
+    )
     return {"w": s["w"] - 0.1 * g}
 
 
 def compared_in_the_loss(s, z, b):
     distance = jnp.linalg.norm(s["w"] * z)
-    g = metagrad.grad(lambda w: jnp.sum(jnp.where(distance > 0.5, w**2, (w * z - 1 - b) ** 2)))(s["w"])
+    g = metagrad.grad(lambda w: jnp.sum(jnp.where(distance > 0.5, w**2, (w * z - 1 - b) ** 2)))(
+        s["w"]
+    )
     return {"w": s["w"] - 0.1 * g}
 
 
 def signs_of_the_gradient(s, z, b):
     """The auxiliary result of the loss has a cotangent, its gradient has none."""
-    (_, aux), g = metagrad.value_and_grad(lambda w: (jnp.sum(w) * jnp.linalg.norm(s["w"] * z), z * b), has_aux=True)(s["w"])
+    (_, aux), g = metagrad.value_and_grad(
+        lambda w: (jnp.sum(w) * jnp.linalg.norm(s["w"] * z), z * b), has_aux=True
+    )(s["w"])
     return {"w": s["w"] + 0.1 * jnp.sign(g) + aux}
 
 
 def stopped_in_a_scan(s, z, b):
     distance = jnp.linalg.norm(s["w"] * z)
-    return {"w": lax.scan(lambda c, x: (c * z + lax.stop_gradient(distance) * x, None), s["w"] + b, jnp.arange(2.0))[0]}
+    return {
+        "w": lax.scan(
+            lambda c, x: (c * z + lax.stop_gradient(distance) * x, None),
+            s["w"] + b,
+            jnp.arange(2.0),
+        )[0]
+    }
 
 
 def carried_and_stopped(s, z, b):
     """A leaf of the state that reaches the outer value through a stop alone."""
-    w, _ = lax.scan(lambda c, x: (c * z + lax.stop_gradient(s["norm"]) * x, None), s["w"] + b, jnp.arange(2.0))
+    w, _ = lax.scan(
+        lambda c, x: (c * z + lax.stop_gradient(s["norm"]) * x, None), s["w"] + b, jnp.arange(2.0)
+    )
     return {"w": w, "norm": jnp.linalg.norm(s["w"] * z)}
 
 
@@ -70,7 +84,14 @@ CARRYING = {carried_and_stopped, signs_in_a_branch, signs_under_checkpoint}
 def test_no_zero_stands_in(step, ad):
     state = {"w": jnp.zeros(2)} | ({"norm": jnp.zeros(())} if step in CARRYING else {})
     # From zero on: the norm's derivative is infinite at the first step.
-    result, _ = assert_exact(metagrad.compile(step, ad=ad), lambda s: jnp.sum((s["w"] - 2) ** 2), "meta", state, jnp.asarray(0.5), BATCHES)
+    result, _ = assert_exact(
+        metagrad.compile(step, ad=ad),
+        lambda s: jnp.sum((s["w"] - 2) ** 2),
+        "meta",
+        state,
+        jnp.asarray(0.5),
+        BATCHES,
+    )
     assert jnp.isfinite(result.grad)
 
 
@@ -78,13 +99,23 @@ def test_what_no_step_reads_after_the_last():
     """The one case that is left: in a loop the last step's cotangent of such a leaf is a zero. The unrolled run has none, a scan of it has the zero."""
 
     def step(s, z, b):
-        return {"w": s["w"] * z + b + s["norm"], "norm": jnp.linalg.norm(s["v"] * z), "v": 0 * s["v"] + (b < 1)}
+        return {
+            "w": s["w"] * z + b + s["norm"],
+            "norm": jnp.linalg.norm(s["v"] * z),
+            "v": 0 * s["v"] + (b < 1),
+        }
 
     outer = lambda s: jnp.sum(s["w"] ** 2)
     state, z = {"w": jnp.ones(2), "norm": jnp.zeros(()), "v": jnp.ones(2)}, jnp.asarray(0.5)
     assert jnp.isfinite(unrolled(step, outer, "meta", state, z, BATCHES)[1])
-    assert jnp.isnan(jax.grad(lambda z: outer(lax.scan(lambda s, b: (step(s, z, b), None), state, BATCHES)[0]))(z))
-    assert jnp.isnan(metagrad.compile(step).metagradient(outer, check_nans=False)(state, z, BATCHES).grad)
+    assert jnp.isnan(
+        jax.grad(lambda z: outer(lax.scan(lambda s, b: (step(s, z, b), None), state, BATCHES)[0]))(
+            z
+        )
+    )
+    assert jnp.isnan(
+        metagrad.compile(step).metagradient(outer, check_nans=False)(state, z, BATCHES).grad
+    )
 
 
 # --- Gradients that lowering or a rule drops ----------------------------------------------------------------------
@@ -113,9 +144,18 @@ def beside_an_unused_value(s, z, b):
 
 
 @pytest.mark.parametrize("ad", ["auto", "jax"])
-@pytest.mark.parametrize("step", [given_to_a_rule_that_ignores_it, overwritten, beside_an_unused_value])
+@pytest.mark.parametrize(
+    "step", [given_to_a_rule_that_ignores_it, overwritten, beside_an_unused_value]
+)
 def test_results_that_are_dropped_on_the_way(step, ad):
-    assert_exact(metagrad.compile(step, ad=ad), jnp.sum, ("meta", "state"), jnp.asarray([1.0, 0.3]), jnp.asarray(0.5), BATCHES)
+    assert_exact(
+        metagrad.compile(step, ad=ad),
+        jnp.sum,
+        ("meta", "state"),
+        jnp.asarray([1.0, 0.3]),
+        jnp.asarray(0.5),
+        BATCHES,
+    )
 
 
 # --- What reaches a result ----------------------------------------------------------------------------------------
@@ -132,13 +172,31 @@ REACHING = {
     "a sign": (lambda a, b: a + jnp.sign(b), [True, False]),
     "a call": (lambda a, b: jax.jit(lambda x, y: (y, x))(a, b)[0], [False, True]),
     "a literal": (lambda a, b: jax.jit(lambda x, y: x * y)(a, 2.0), [True, False]),
-    "a checkpoint": (lambda a, b: jax.checkpoint(lambda x, y: x * jnp.round(y))(a, b), [True, False]),
+    "a checkpoint": (
+        lambda a, b: jax.checkpoint(lambda x, y: x * jnp.round(y))(a, b),
+        [True, False],
+    ),
     "an index": (lambda a, b: (a * jnp.ones(3))[b.astype(int)], [True, False]),
-    "a branch": (lambda a, b: lax.cond(a > 0, lambda x, y: y, lambda x, y: 2 * y, a, b), [False, True]),
-    "either branch": (lambda a, b: lax.cond(a > 0, lambda x, y: x, lambda x, y: y, a, b), [True, True]),
-    "a carry that stays": (lambda a, b: turns(lambda x, y: (2 * x, jnp.sin(y)), a, b)[0], [True, False]),
-    "a carry that turns": (lambda a, b: turns(lambda x, y, z: (y, z, x), a, 1.0, b)[0], [True, True]),
-    "a stacked result": (lambda a, b: lax.scan(lambda c, x: (c * x, jnp.sign(c)), a, b * jnp.ones(3))[1].sum(), [False, False]),
+    "a branch": (
+        lambda a, b: lax.cond(a > 0, lambda x, y: y, lambda x, y: 2 * y, a, b),
+        [False, True],
+    ),
+    "either branch": (
+        lambda a, b: lax.cond(a > 0, lambda x, y: x, lambda x, y: y, a, b),
+        [True, True],
+    ),
+    "a carry that stays": (
+        lambda a, b: turns(lambda x, y: (2 * x, jnp.sin(y)), a, b)[0],
+        [True, False],
+    ),
+    "a carry that turns": (
+        lambda a, b: turns(lambda x, y, z: (y, z, x), a, 1.0, b)[0],
+        [True, True],
+    ),
+    "a stacked result": (
+        lambda a, b: lax.scan(lambda c, x: (c * x, jnp.sign(c)), a, b * jnp.ones(3))[1].sum(),
+        [False, False],
+    ),
     "a Fourier transform": (lambda a, b: jnp.real(jnp.fft.fft(a * jnp.ones(3)))[0], [True, False]),
 }
 

@@ -18,7 +18,15 @@ EVERYTHING = ("meta", "state", "batches")
 
 def check(loss, *, wrt=EVERYTHING, T=3):
     step = runs.sgd(metagrad.grad(loss))
-    return assert_exact(step, runs.outer, wrt, {"params": runs.params()}, runs.meta(), runs.data(T), schedule=LazyKary(2))[1]
+    return assert_exact(
+        step,
+        runs.outer,
+        wrt,
+        {"params": runs.params()},
+        runs.meta(),
+        runs.data(T),
+        schedule=LazyKary(2),
+    )[1]
 
 
 def weighed(z, predicted, batch):
@@ -52,7 +60,13 @@ def time_in_a_scan(p, z, batch):
 
 
 def backwards_in_a_scan(p, z, batch):
-    h, every = lax.scan(lambda h, x: (jnp.sin(h + x), h * x), hidden(p, batch)[:, 0], batch["x"].T, reverse=True, unroll=2)
+    h, every = lax.scan(
+        lambda h, x: (jnp.sin(h + x), h * x),
+        hidden(p, batch)[:, 0],
+        batch["x"].T,
+        reverse=True,
+        unroll=2,
+    )
     return weighed(z, h + jnp.sum(every, 0), batch)
 
 
@@ -62,7 +76,9 @@ def fori_loop(p, z, batch):
 
 
 def branch(p, z, batch):
-    h = lax.cond(jnp.sum(batch["y"]) > 0, jnp.tanh, lambda h: h * jax.nn.relu(h), batch["x"] @ p["w1"])
+    h = lax.cond(
+        jnp.sum(batch["y"]) > 0, jnp.tanh, lambda h: h * jax.nn.relu(h), batch["x"] @ p["w1"]
+    )
     return weighed(z, h @ p["w2"], batch)
 
 
@@ -73,7 +89,10 @@ def switch(p, z, batch):
 
 
 def branch_in_a_scan(p, z, batch):
-    turn = lambda h, i: (lax.cond(i % 2 == 0, lambda h: jnp.tanh(h @ square(p)), lambda h: h * h, h), None)
+    turn = lambda h, i: (
+        lax.cond(i % 2 == 0, lambda h: jnp.tanh(h @ square(p)), lambda h: h * h, h),
+        None,
+    )
     return weighed(z, lax.scan(turn, hidden(p, batch), jnp.arange(4))[0] @ p["w2"], batch)
 
 
@@ -90,7 +109,17 @@ def mapped_branch(p, z, batch):
 
 @pytest.mark.parametrize(
     "loss",
-    [layers_in_a_scan, time_in_a_scan, backwards_in_a_scan, fori_loop, branch, switch, branch_in_a_scan, mapped, mapped_branch],
+    [
+        layers_in_a_scan,
+        time_in_a_scan,
+        backwards_in_a_scan,
+        fori_loop,
+        branch,
+        switch,
+        branch_in_a_scan,
+        mapped,
+        mapped_branch,
+    ],
     ids=lambda loss: loss.__name__,
 )
 def test_enzyme_differentiates(loss):
@@ -102,7 +131,9 @@ def test_enzyme_differentiates(loss):
 
 def doublings(batch):
     """How often the sum must be doubled to pass ten: a loop of a length that only the data knows."""
-    return lax.while_loop(lambda c: c[0] < 10, lambda c: (2 * c[0], c[1] + 1.0), (1 + jnp.sum(batch["y"] ** 2), 0.0))
+    return lax.while_loop(
+        lambda c: c[0] < 10, lambda c: (2 * c[0], c[1] + 1.0), (1 + jnp.sum(batch["y"] ** 2), 0.0)
+    )
 
 
 def while_loop_on_data(p, z, batch):
@@ -112,7 +143,9 @@ def while_loop_on_data(p, z, batch):
 
 def from_the_host(p, z, batch):
     shape = jax.ShapeDtypeStruct(batch["y"].shape, batch["y"].dtype)
-    ranks = jax.pure_callback(lambda y: np.argsort(np.argsort(y)).astype(y.dtype), shape, batch["y"])
+    ranks = jax.pure_callback(
+        lambda y: np.argsort(np.argsort(y)).astype(y.dtype), shape, batch["y"]
+    )
     return weighed(z, runs.predict(p, batch["x"]) + 0.1 * ranks, batch)
 
 
@@ -128,12 +161,17 @@ def test_a_while_loop_on_data_beside_a_custom_rule():
         return jnp.sin(x)
 
     rule.defjvps(lambda t, y, x: 2 * jnp.cos(x) * t)
-    lowered = check(lambda p, z, batch: jnp.sum(rule(p["w2"])) + while_loop_on_data(p, z, batch), wrt="meta")
+    lowered = check(
+        lambda p, z, batch: jnp.sum(rule(p["w2"])) + while_loop_on_data(p, z, batch), wrt="meta"
+    )
     assert who(lowered)[0] == "jax"
 
 
 def test_a_while_loop_on_what_is_differentiated_is_refused_by_name():
-    with pytest.raises(NotImplementedError, match=r"JAX cannot differentiate while_loop_on_data \(test_control_flow.py:\d+\)(.|\n)*while \(\S*test_control_flow.py:\d+"):
+    with pytest.raises(
+        NotImplementedError,
+        match=r"JAX cannot differentiate while_loop_on_data \(test_control_flow.py:\d+\)(.|\n)*while \(\S*test_control_flow.py:\d+",
+    ):
         check(while_loop_on_data, wrt="batches")
 
 
@@ -147,13 +185,21 @@ def test_checkpoint_is_left_to_jax():
 
     lowered = check(loss)
     assert who(lowered)[0] == "jax-mixed"
-    assert "jax.checkpoint: JAX computes again what Enzyme would keep (" in lowered.explain() and "test_control_flow.py:" in lowered.explain()
+    assert (
+        "jax.checkpoint: JAX computes again what Enzyme would keep (" in lowered.explain()
+        and "test_control_flow.py:" in lowered.explain()
+    )
 
 
-@pytest.mark.parametrize("policy", [None, jax.checkpoint_policies.dots_saveable, jax.checkpoint_policies.everything_saveable])
+@pytest.mark.parametrize(
+    "policy",
+    [None, jax.checkpoint_policies.dots_saveable, jax.checkpoint_policies.everything_saveable],
+)
 def test_checkpoint_with_a_policy_in_a_scan(policy):
     def loss(p, z, batch):
-        layer = jax.checkpoint(lambda h, w: (jnp.sin(jnp.tanh(h @ w)), None), policy=policy, prevent_cse=False)
+        layer = jax.checkpoint(
+            lambda h, w: (jnp.sin(jnp.tanh(h @ w)), None), policy=policy, prevent_cse=False
+        )
         h = lax.scan(layer, hidden(p, batch), jnp.stack([square(p)] * 3))[0]
         return weighed(z, h @ p["w2"], batch)
 
@@ -180,19 +226,38 @@ def test_what_is_to_be_computed_again_is_not_kept():
         return jax.jit(lambda p, x, v: jax.jvp(lambda p: jax.grad(loss)(p, x), (p,), (v,))[1])
 
     kept, computed_again = loss_of(layer), loss_of(jax.checkpoint(layer, prevent_cse=False))
-    step = metagrad.compile(lambda p, rate, x: jax.tree.map(lambda p, g: p - rate * g, p, metagrad.grad(computed_again)(p, x)))
-    p = jax.ShapeDtypeStruct((layers, width, wide), jnp.float32), jax.ShapeDtypeStruct((layers, wide, width), jnp.float32)
+    step = metagrad.compile(
+        lambda p, rate, x: jax.tree.map(
+            lambda p, g: p - rate * g, p, metagrad.grad(computed_again)(p, x)
+        )
+    )
+    p = (
+        jax.ShapeDtypeStruct((layers, width, wide), jnp.float32),
+        jax.ShapeDtypeStruct((layers, wide, width), jnp.float32),
+    )
     x = jax.ShapeDtypeStruct((examples, width), jnp.float32)
-    rate, batches = jax.ShapeDtypeStruct((), jnp.float32), jax.ShapeDtypeStruct((2, *x.shape), x.dtype)
-    ours = temporaries(step.metagradient(lambda p: jnp.sum(p[0] ** 2), schedule=StoreAll()).lower(p, rate, batches))
-    without, wanted = temporaries(product(kept).lower(p, x, p)), temporaries(product(computed_again).lower(p, x, p))
+    rate, batches = (
+        jax.ShapeDtypeStruct((), jnp.float32),
+        jax.ShapeDtypeStruct((2, *x.shape), x.dtype),
+    )
+    ours = temporaries(
+        step.metagradient(lambda p: jnp.sum(p[0] ** 2), schedule=StoreAll()).lower(p, rate, batches)
+    )
+    without, wanted = (
+        temporaries(product(kept).lower(p, x, p)),
+        temporaries(product(computed_again).lower(p, x, p)),
+    )
     assert ours - wanted < (without - wanted) / 4
 
 
 def test_what_is_to_be_computed_again_is_fenced():
     """Outside of loops an optimisation barrier keeps the compiler from finding the first computation again."""
     loss = jax.checkpoint(runs.loss)
-    lowered = runs.sgd(metagrad.grad(loss)).metagradient(runs.outer).lower({"params": runs.params()}, runs.meta(), runs.data(2))
+    lowered = (
+        runs.sgd(metagrad.grad(loss))
+        .metagradient(runs.outer)
+        .lower({"params": runs.params()}, runs.meta(), runs.data(2))
+    )
     product = lowered.ir("scheduled")
     assert "optimization_barrier" in product[product.index("@loss_0_grad_vjp") :]
 
@@ -207,7 +272,9 @@ def test_checkpoint_in_the_update_and_outside():
         return {"params": jax.tree.map(shrink, s["params"], g)}
 
     arguments = {"params": runs.params()}, runs.meta(), runs.data(3)
-    _, lowered = assert_exact(step, jax.checkpoint(runs.outer), EVERYTHING, *arguments, schedule=LazyKary(2))
+    _, lowered = assert_exact(
+        step, jax.checkpoint(runs.outer), EVERYTHING, *arguments, schedule=LazyKary(2)
+    )
     assert who(lowered) == ["enzyme", "jax", "jax"]
 
 
@@ -220,11 +287,16 @@ def of_the_input(p, x):
 
 def gradient_penalty(p, z, batch):
     """The norm of the gradient in the data, as in physics-informed and adversarial training."""
-    return runs.loss(p, z, batch) + 0.1 * jnp.mean(jax.grad(of_the_input, argnums=1)(p, batch["x"]) ** 2)
+    return runs.loss(p, z, batch) + 0.1 * jnp.mean(
+        jax.grad(of_the_input, argnums=1)(p, batch["x"]) ** 2
+    )
 
 
 def tangent_penalty(p, z, batch):
-    return runs.loss(p, z, batch) + jax.jvp(functools.partial(of_the_input, p), (batch["x"],), (jnp.cos(batch["x"]),))[1]
+    return (
+        runs.loss(p, z, batch)
+        + jax.jvp(functools.partial(of_the_input, p), (batch["x"],), (jnp.cos(batch["x"]),))[1]
+    )
 
 
 def curvature(p, z, batch):
@@ -232,7 +304,9 @@ def curvature(p, z, batch):
     return runs.loss(p, z, batch) + 0.1 * jnp.sum(hessian**2)
 
 
-@pytest.mark.parametrize("loss", [gradient_penalty, tangent_penalty, curvature], ids=lambda loss: loss.__name__)
+@pytest.mark.parametrize(
+    "loss", [gradient_penalty, tangent_penalty, curvature], ids=lambda loss: loss.__name__
+)
 def test_derivatives_inside_the_loss(loss):
     check(loss)
 
@@ -251,10 +325,15 @@ def test_dropout_with_the_key_in_the_state(legacy):
     def step(s, z, batch):
         key, now = jax.random.split(s["key"])
         g = metagrad.grad(dropped)(s["params"], now, z, batch)
-        return {"params": jax.tree.map(lambda p, g: p - jnp.exp(z["rate"]) * g, s["params"], g), "key": key}
+        return {
+            "params": jax.tree.map(lambda p, g: p - jnp.exp(z["rate"]) * g, s["params"], g),
+            "key": key,
+        }
 
     state = {"params": runs.params(), "key": (jax.random.PRNGKey if legacy else jax.random.key)(3)}
-    _, lowered = assert_exact(step, runs.outer, EVERYTHING, state, runs.meta(), runs.data(4), schedule=LazyKary(2))
+    _, lowered = assert_exact(
+        step, runs.outer, EVERYTHING, state, runs.meta(), runs.data(4), schedule=LazyKary(2)
+    )
     assert who(lowered)[0] == "enzyme"
 
 
@@ -263,11 +342,17 @@ def test_augmentation_with_the_key_in_the_batch():
 
     def loss(p, z, batch):
         first, second = jax.random.split(batch["key"])
-        x = jnp.where(jax.random.bernoulli(first, 0.5, (runs.EXAMPLES, 1)), batch["x"][:, ::-1], batch["x"])
-        x = jnp.roll(x, jax.random.randint(second, (), 0, 3), 1) + 0.1 * jax.random.normal(second, x.shape)
+        x = jnp.where(
+            jax.random.bernoulli(first, 0.5, (runs.EXAMPLES, 1)), batch["x"][:, ::-1], batch["x"]
+        )
+        x = jnp.roll(x, jax.random.randint(second, (), 0, 3), 1) + 0.1 * jax.random.normal(
+            second, x.shape
+        )
         return weighed(z, runs.predict(p, x), batch)
 
     batches = runs.data(4) | {"key": jax.random.split(jax.random.key(0), 4)}
     arguments = {"params": runs.params()}, runs.meta(), batches
-    _, lowered = assert_exact(runs.sgd(metagrad.grad(loss)), runs.outer, EVERYTHING, *arguments, schedule=LazyKary(2))
+    _, lowered = assert_exact(
+        runs.sgd(metagrad.grad(loss)), runs.outer, EVERYTHING, *arguments, schedule=LazyKary(2)
+    )
     assert who(lowered)[0] == "enzyme"

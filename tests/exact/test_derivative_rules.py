@@ -19,11 +19,15 @@ def check(loss, *, params=None, T=4, wrt=EVERYTHING, batches=None, outer=runs.ou
     """A loss under gradient descent against JAX."""
     state = {"params": runs.params() if params is None else params}
     batches = runs.data(T) if batches is None else batches
-    return assert_exact(runs.sgd(metagrad.grad(loss)), outer, wrt, state, runs.meta(), batches, schedule=LazyKary(2))[1]
+    return assert_exact(
+        runs.sgd(metagrad.grad(loss)), outer, wrt, state, runs.meta(), batches, schedule=LazyKary(2)
+    )[1]
 
 
 def mean_loss(predict):
-    return lambda p, z, batch: jnp.mean(z["weights"] * (predict(p, batch["x"], z) - batch["y"]) ** 2)
+    return lambda p, z, batch: jnp.mean(
+        z["weights"] * (predict(p, batch["x"], z) - batch["y"]) ** 2
+    )
 
 
 # --- stop_gradient -----------------------------------------------------------------------------------------------
@@ -40,7 +44,9 @@ def test_stopped_target():
 
 def test_stopped_metaparameter():
     """It enters the loss twice, once stopped."""
-    check(lambda p, z, batch: runs.loss(p, z, batch) * lax.stop_gradient(jnp.sum(z["weights"] ** 2)))
+    check(
+        lambda p, z, batch: runs.loss(p, z, batch) * lax.stop_gradient(jnp.sum(z["weights"] ** 2))
+    )
 
 
 def test_stopped_parameter():
@@ -58,16 +64,32 @@ def test_stopped_in_the_update():
         length = lax.stop_gradient(1 / (1 + optax.tree.norm(g)))
         return jax.tree.map(lambda g: length * g, g)
 
-    assert_exact(runs.sgd(gradient), runs.outer, EVERYTHING, {"params": runs.params()}, runs.meta(), runs.data(4), schedule=LazyKary(2))
+    assert_exact(
+        runs.sgd(gradient),
+        runs.outer,
+        EVERYTHING,
+        {"params": runs.params()},
+        runs.meta(),
+        runs.data(4),
+        schedule=LazyKary(2),
+    )
 
 
 def test_stopped_in_the_outer_function():
-    check(runs.loss, outer=lambda s: runs.outer(s) * lax.stop_gradient(jnp.sum(s["params"]["w2"] ** 2)))
+    check(
+        runs.loss,
+        outer=lambda s: runs.outer(s) * lax.stop_gradient(jnp.sum(s["params"]["w2"] ** 2)),
+    )
 
 
 def test_log_sum_exp():
     """Its maximum is stopped."""
-    check(lambda p, z, batch: jax.nn.logsumexp(z["weights"][:, None] * (batch["x"] @ p["w1"])) + jnp.sum(p["w2"] * p["b1"]))
+    check(
+        lambda p, z, batch: (
+            jax.nn.logsumexp(z["weights"][:, None] * (batch["x"] @ p["w1"]))
+            + jnp.sum(p["w2"] * p["b1"])
+        )
+    )
 
 
 # --- Custom rules -------------------------------------------------------------------------------------------------
@@ -111,17 +133,29 @@ def clipped_gradient(x):
 clipped_gradient.defvjp(lambda x: (x, None), lambda _, bar: (jnp.clip(bar, -0.01, 0.01),))
 
 
-RULES = {"softened": softened, "surrogate": surrogate, "straight_through": straight_through, "clipped_gradient": clipped_gradient}
+RULES = {
+    "softened": softened,
+    "surrogate": surrogate,
+    "straight_through": straight_through,
+    "clipped_gradient": clipped_gradient,
+}
 PRIMITIVES = {"softened": "custom_jvp_call", "surrogate": "custom_jvp_call"}
 
 
 @pytest.mark.parametrize("name", RULES)
 def test_custom_rule_in_the_loss(name):
-    lowered = check(mean_loss(lambda p, x, z: runs.predict(p, x, lambda h: RULES[name](h) + 0.1 * h**2)))
+    lowered = check(
+        mean_loss(lambda p, x, z: runs.predict(p, x, lambda h: RULES[name](h) + 0.1 * h**2))
+    )
     decision = lowered.decisions[0]
-    assert decision.rule == "jax", "a custom rule need not be the true derivative: reverse over reverse"
+    assert decision.rule == "jax", (
+        "a custom rule need not be the true derivative: reverse over reverse"
+    )
     primitive = PRIMITIVES.get(name, "custom_vjp_call")
-    assert any(reason.startswith(f"{primitive}: custom rule") and "test_derivative_rules.py" in reason for reason in decision.why)
+    assert any(
+        reason.startswith(f"{primitive}: custom rule") and "test_derivative_rules.py" in reason
+        for reason in decision.why
+    )
     assert primitive in lowered.explain() and "JAX (reverse over reverse)" in lowered.explain()
     assert who(lowered)[1:] == ["enzyme", "enzyme"], "the choice is per function"
 
@@ -132,7 +166,15 @@ def test_custom_rule_in_the_update(name):
         return jax.tree.map(RULES[name], metagrad.grad(runs.loss)(p, z, batch))
 
     state = {"params": runs.params()}
-    _, lowered = assert_exact(runs.sgd(gradient), runs.outer, EVERYTHING, state, runs.meta(), runs.data(4), schedule=LazyKary(2))
+    _, lowered = assert_exact(
+        runs.sgd(gradient),
+        runs.outer,
+        EVERYTHING,
+        state,
+        runs.meta(),
+        runs.data(4),
+        schedule=LazyKary(2),
+    )
     assert who(lowered) == ["enzyme", "jax", "enzyme"]
     assert "custom rule" in lowered.decisions[1].why[0]
 
@@ -150,10 +192,20 @@ def test_custom_rule_between_two_gradients():
 
     def gradient(p, z, batch):
         first = metagrad.grad(runs.loss)(p, z, batch)
-        return metagrad.grad(runs.loss)(jax.tree.map(lambda p, g: straight_through(p + g), p, first), z, batch)
+        return metagrad.grad(runs.loss)(
+            jax.tree.map(lambda p, g: straight_through(p + g), p, first), z, batch
+        )
 
     state = {"params": runs.params()}
-    _, lowered = assert_exact(runs.sgd(gradient), runs.outer, EVERYTHING, state, runs.meta(), runs.data(4), schedule=LazyKary(2))
+    _, lowered = assert_exact(
+        runs.sgd(gradient),
+        runs.outer,
+        EVERYTHING,
+        state,
+        runs.meta(),
+        runs.data(4),
+        schedule=LazyKary(2),
+    )
     assert [d.rule for d in lowered.decisions if "inputs" in d.function] == ["jax"]
 
 
@@ -162,8 +214,13 @@ def test_rule_with_arguments_that_are_not_differentiated():
     def scaled(x, count):
         return x * count
 
-    scaled.defvjp(lambda x, count: (x * count, count), lambda count, bar: (bar / count, np.zeros((), jax.dtypes.float0)))
-    check(mean_loss(lambda p, x, z: runs.predict(p, x, lambda h: jnp.tanh(scaled(h, jnp.asarray(3))))))
+    scaled.defvjp(
+        lambda x, count: (x * count, count),
+        lambda count, bar: (bar / count, np.zeros((), jax.dtypes.float0)),
+    )
+    check(
+        mean_loss(lambda p, x, z: runs.predict(p, x, lambda h: jnp.tanh(scaled(h, jnp.asarray(3)))))
+    )
 
 
 def test_implicit_derivative():
@@ -178,7 +235,9 @@ def test_implicit_derivative():
 
 def test_functions_of_jax_with_true_rules_are_enzymes():
     def predict(p, x, z):
-        return runs.predict(p, x, lambda h: jax.nn.relu(h) + jax.nn.silu(h) + jax.nn.softplus(h) + jax.nn.gelu(h))
+        return runs.predict(
+            p, x, lambda h: jax.nn.relu(h) + jax.nn.silu(h) + jax.nn.softplus(h) + jax.nn.gelu(h)
+        )
 
     assert who(check(mean_loss(predict))) == ["enzyme"] * 3
 
@@ -187,21 +246,45 @@ def test_functions_of_jax_with_true_rules_are_enzymes():
 
 # (hidden units [examples, width] -> the same), and who is expected to differentiate the loss.
 OPERATIONS = {
-    "fourier transform": (lambda h: jnp.fft.irfft(jnp.fft.rfft(h) * jnp.arange(3.0), runs.WIDTH), "jax-mixed"),
+    "fourier transform": (
+        lambda h: jnp.fft.irfft(jnp.fft.rfft(h) * jnp.arange(3.0), runs.WIDTH),
+        "jax-mixed",
+    ),
     "log gamma": (lambda h: jax.scipy.special.gammaln(h**2 + 1), None),
     "cholesky": (lambda h: h @ jnp.linalg.cholesky(h.T @ h + jnp.eye(runs.WIDTH)), None),
-    "eigenvalues": (lambda h: h * jnp.linalg.eigvalsh(h.T @ h + jnp.diag(jnp.arange(runs.WIDTH))), None),
+    "eigenvalues": (
+        lambda h: h * jnp.linalg.eigvalsh(h.T @ h + jnp.diag(jnp.arange(runs.WIDTH))),
+        None,
+    ),
     "determinant": (lambda h: h * jnp.linalg.slogdet(h.T @ h + jnp.eye(runs.WIDTH))[1], None),
     "inverse": (lambda h: h @ jnp.linalg.inv(h.T @ h + jnp.eye(runs.WIDTH)), None),
-    "cumulative": (lambda h: jnp.cumsum(h, 1) + jnp.cumprod(h, 1) + lax.cumlogsumexp(h, 1) + lax.cummax(h, 1), "enzyme"),
+    "cumulative": (
+        lambda h: jnp.cumsum(h, 1) + jnp.cumprod(h, 1) + lax.cumlogsumexp(h, 1) + lax.cummax(h, 1),
+        "enzyme",
+    ),
     "associative scan": (lambda h: lax.associative_scan(lambda a, b: a * b + a, h, axis=1), None),
     "top k": (lambda h: h * jnp.sum(lax.top_k(h, 2)[0], -1, keepdims=True), "enzyme"),
     "median": (lambda h: h - jnp.median(h, axis=1, keepdims=True), None),
-    "gather and scatter": (lambda h: h.at[:, jnp.asarray([0, 2, 2])].add(h[:, jnp.asarray([4, 1, 0])] ** 2), "enzyme"),
-    "segment sum": (lambda h: jax.ops.segment_sum(h.T**2, jnp.asarray([0, 1, 0, 3, 1]), runs.WIDTH).T, "enzyme"),
-    "max pooling": (lambda h: h + lax.reduce_window(h, -jnp.inf, lax.max, (1, 3), (1, 1), "SAME"), None),
-    "average pooling": (lambda h: h + lax.reduce_window(h, 0.0, lax.add, (1, 3), (1, 1), "SAME"), "enzyme"),
-    "convolution": (lambda h: lax.conv_general_dilated(h[:, None], h[:1, None, :3], (1,), "SAME")[:, 0], "enzyme"),
+    "gather and scatter": (
+        lambda h: h.at[:, jnp.asarray([0, 2, 2])].add(h[:, jnp.asarray([4, 1, 0])] ** 2),
+        "enzyme",
+    ),
+    "segment sum": (
+        lambda h: jax.ops.segment_sum(h.T**2, jnp.asarray([0, 1, 0, 3, 1]), runs.WIDTH).T,
+        "enzyme",
+    ),
+    "max pooling": (
+        lambda h: h + lax.reduce_window(h, -jnp.inf, lax.max, (1, 3), (1, 1), "SAME"),
+        None,
+    ),
+    "average pooling": (
+        lambda h: h + lax.reduce_window(h, 0.0, lax.add, (1, 3), (1, 1), "SAME"),
+        "enzyme",
+    ),
+    "convolution": (
+        lambda h: lax.conv_general_dilated(h[:, None], h[:1, None, :3], (1,), "SAME")[:, 0],
+        "enzyme",
+    ),
     "attention": (lambda h: jax.nn.softmax(h @ h.T) @ h, "enzyme"),
     "remat": (jax.checkpoint(lambda h: jnp.sin(h) ** 2), None),
     "conditional": (lambda h: lax.cond(h[0, 0] > 0, jnp.sin, lambda h: h**3, h), None),
@@ -209,14 +292,20 @@ OPERATIONS = {
     "product": (lambda h: h * jnp.prod(h, axis=1, keepdims=True), None),
     "power": (lambda h: jnp.abs(h) ** 1.7 + (h**2 + 1) ** h + (h**2 + 1) ** -3, None),
     "bessel": (lambda h: jax.scipy.special.i0e(h) + jax.scipy.special.i1e(h), None),
-    "special": (lambda h: jax.scipy.special.digamma(h**2 + 1) + jax.scipy.special.erfinv(jnp.tanh(h) / 2), None),
+    "special": (
+        lambda h: jax.scipy.special.digamma(h**2 + 1) + jax.scipy.special.erfinv(jnp.tanh(h) / 2),
+        None,
+    ),
 }
 
 
 @pytest.mark.parametrize("name", OPERATIONS)
 def test_operation(name):
     operation, rule = OPERATIONS[name]
-    lowered = check(mean_loss(lambda p, x, z: runs.predict(p, x, lambda h: jnp.tanh(operation(0.3 * h + 0.1)))), T=2)
+    lowered = check(
+        mean_loss(lambda p, x, z: runs.predict(p, x, lambda h: jnp.tanh(operation(0.3 * h + 0.1)))),
+        T=2,
+    )
     if rule is not None:
         assert who(lowered)[0] == rule
 
@@ -243,7 +332,14 @@ EDGES = {
 
 def tied(p, x, z, edge):
     """Hidden units that are exactly 0, exactly equal, or exactly 1 for all examples, and differ from there on."""
-    h = jnp.concatenate([x @ p["w1"], jnp.zeros((len(x), 2)) * p["b1"][:2], jnp.ones((len(x), 2)) * z["rate"] / z["rate"]], axis=1)
+    h = jnp.concatenate(
+        [
+            x @ p["w1"],
+            jnp.zeros((len(x), 2)) * p["b1"][:2],
+            jnp.ones((len(x), 2)) * z["rate"] / z["rate"],
+        ],
+        axis=1,
+    )
     h = h.at[:, 0].set(x @ (p["w1"][:, 0] - p["w1"][:, 0]) + (p["b1"][1] - p["b1"][1]))
     return (edge(h) @ jnp.concatenate([p["w2"], p["w2"][:4]])) + 0.1 * runs.predict(p, x)
 
@@ -266,18 +362,36 @@ def test_ties_in_the_update():
 
     def gradient(p, z, batch):
         g = metagrad.grad(runs.loss)(p | {"w2": p["w2"].at[0].set(0.0)}, z, batch)
-        return jax.tree.map(lambda g: jnp.maximum(g, 0.0) + jnp.abs(g) * z["rate"] + jnp.clip(g, -0.1, 0.1), g)
+        return jax.tree.map(
+            lambda g: jnp.maximum(g, 0.0) + jnp.abs(g) * z["rate"] + jnp.clip(g, -0.1, 0.1), g
+        )
 
-    assert_exact(runs.sgd(gradient), runs.outer, EVERYTHING, {"params": runs.params()}, runs.meta(), runs.data(3), schedule=LazyKary(2))
+    assert_exact(
+        runs.sgd(gradient),
+        runs.outer,
+        EVERYTHING,
+        {"params": runs.params()},
+        runs.meta(),
+        runs.data(3),
+        schedule=LazyKary(2),
+    )
 
 
 # The same operation twice, where only one of the two carries a derivative: its lowering must not be taken for the other's.
 TWICE = {
     "relu, then maximum": lambda x: jax.nn.relu(x) ** 2 + lax.max(x, jnp.zeros_like(x)),
     "maximum, then relu": lambda x: lax.max(x, jnp.zeros_like(x)) + jax.nn.relu(x) ** 2,
-    "logsumexp, then max": lambda x: jax.nn.logsumexp(x, axis=-1, keepdims=True) * x + jnp.max(x, axis=-1, keepdims=True) ** 3,
-    "stopped max, then max": lambda x: (x - lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))) ** 2 + jnp.max(x, axis=-1, keepdims=True) ** 3,
-    "max, then stopped max": lambda x: jnp.max(x, axis=-1, keepdims=True) ** 3 + (x - lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))) ** 2,
+    "logsumexp, then max": lambda x: (
+        jax.nn.logsumexp(x, axis=-1, keepdims=True) * x + jnp.max(x, axis=-1, keepdims=True) ** 3
+    ),
+    "stopped max, then max": lambda x: (
+        (x - lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))) ** 2
+        + jnp.max(x, axis=-1, keepdims=True) ** 3
+    ),
+    "max, then stopped max": lambda x: (
+        jnp.max(x, axis=-1, keepdims=True) ** 3
+        + (x - lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))) ** 2
+    ),
 }
 
 
@@ -297,14 +411,25 @@ def dead(p, z, batch):
 @pytest.mark.parametrize("eps_root", [0.0, 1e-8])
 def test_adam_where_a_gradient_is_exactly_zero(eps_root):
     step, state = runs.with_optax(optax.adam(0.05, eps_root=eps_root), dead)
-    result, _ = assert_exact(step, runs.outer, EVERYTHING, state, runs.meta(), runs.data(3), schedule=LazyKary(2))
-    nan = any(np.isnan(leaf).any() for leaf in jax.tree.leaves(result.grad) if leaf.dtype != jax.dtypes.float0)
+    result, _ = assert_exact(
+        step, runs.outer, EVERYTHING, state, runs.meta(), runs.data(3), schedule=LazyKary(2)
+    )
+    nan = any(
+        np.isnan(leaf).any()
+        for leaf in jax.tree.leaves(result.grad)
+        if leaf.dtype != jax.dtypes.float0
+    )
     assert nan == (eps_root == 0.0)
 
 
 def test_norm_of_zeros():
     result, _ = assert_exact(
-        runs.sgd(), lambda s: jnp.linalg.norm(s["params"]["w1"] * 0.0), "meta", {"params": runs.params()}, runs.meta(), runs.data(2)
+        runs.sgd(),
+        lambda s: jnp.linalg.norm(s["params"]["w1"] * 0.0),
+        "meta",
+        {"params": runs.params()},
+        runs.meta(),
+        runs.data(2),
     )
     assert np.isnan(result.grad["weights"]).all()
 
@@ -315,18 +440,29 @@ def rooted(x):
 
 
 ROOTS = {
-    "in the loss": (lambda p, z, b: p - 0.1 * metagrad.grad(lambda p: jnp.sum((p * z) ** 3 + p * rooted(p)))(p), jnp.sum),
+    "in the loss": (
+        lambda p, z, b: p - 0.1 * metagrad.grad(lambda p: jnp.sum((p * z) ** 3 + p * rooted(p)))(p),
+        jnp.sum,
+    ),
     "beside a custom rule in the loss": (
-        lambda p, z, b: p - 0.1 * metagrad.grad(lambda p: jnp.sum(surrogate(p * z) ** 3 + p * rooted(p)))(p),
+        lambda p, z, b: (
+            p - 0.1 * metagrad.grad(lambda p: jnp.sum(surrogate(p * z) ** 3 + p * rooted(p)))(p)
+        ),
         jnp.sum,
     ),
     "in the update": (lambda p, z, b: p * z + rooted(p), jnp.sum),
     "beside a custom rule in the update": (lambda p, z, b: surrogate(p * z) + rooted(p), jnp.sum),
     "in the outer function": (lambda p, z, b: p * z, lambda p: jnp.sum(p + rooted(p))),
-    "beside a custom rule in the outer function": (lambda p, z, b: p * z, lambda p: jnp.sum(surrogate(p) + rooted(p))),
+    "beside a custom rule in the outer function": (
+        lambda p, z, b: p * z,
+        lambda p: jnp.sum(surrogate(p) + rooted(p)),
+    ),
     "where nothing is differentiated": (lambda p, z, b: p * z, lambda p: jnp.sum(rooted(p))),
     "in a value that the step uses": (
-        lambda p, z, b: p * z - 0.1 * metagrad.value_and_grad(lambda p: jnp.sum(p**2) + jnp.sum(rooted(p)))(p)[0],
+        lambda p, z, b: (
+            p * z
+            - 0.1 * metagrad.value_and_grad(lambda p: jnp.sum(p**2) + jnp.sum(rooted(p)))(p)[0]
+        ),
         jnp.sum,
     ),
 }
@@ -335,10 +471,25 @@ ROOTS = {
 @pytest.mark.parametrize("name", ROOTS)
 def test_square_root_of_zero(name):
     step, outer = ROOTS[name]
-    result, _ = assert_exact(metagrad.compile(step), outer, ("meta", "state"), jnp.asarray([1.0, 2.0]), jnp.asarray(0.9), jnp.arange(3))
+    result, _ = assert_exact(
+        metagrad.compile(step),
+        outer,
+        ("meta", "state"),
+        jnp.asarray([1.0, 2.0]),
+        jnp.asarray(0.9),
+        jnp.arange(3),
+    )
     assert np.isfinite(result.value) and np.isfinite(result.grad[0])
 
 
 def test_training_that_overflows():
     step = metagrad.compile(lambda s, z, b: s * s * z * b)
-    assert_exact(step, jnp.sum, "meta", jnp.asarray([1.5, 1e60]), jnp.asarray([1.0, 2.0]), jnp.ones((6, 1)), schedule=LazyKary(2))
+    assert_exact(
+        step,
+        jnp.sum,
+        "meta",
+        jnp.asarray([1.5, 1e60]),
+        jnp.asarray([1.0, 2.0]),
+        jnp.ones((6, 1)),
+        schedule=LazyKary(2),
+    )

@@ -27,7 +27,9 @@ def halved(x):
     return jnp.sin(x)
 
 
-halved.defvjp(lambda x: (halved(x), halved(x)), lambda residual, cotangent: (0.5 * cotangent * residual,))
+halved.defvjp(
+    lambda x: (halved(x), halved(x)), lambda residual, cotangent: (0.5 * cotangent * residual,)
+)
 
 
 def with_a_rule_inside(rule):
@@ -64,7 +66,13 @@ def called_on_a_gradient(passed):
         (called_on_a_gradient(lambda g: g), "enzyme"),
         (called_on_a_gradient(lax.stop_gradient), "enzyme"),
     ],
-    ids=["custom_jvp inside", "custom_vjp inside", "custom_vjp outside", "gradient as operand", "stopped gradient as operand"],
+    ids=[
+        "custom_jvp inside",
+        "custom_vjp inside",
+        "custom_vjp outside",
+        "gradient as operand",
+        "stopped gradient as operand",
+    ],
 )
 def test_equals_jax(step, rule):
     w, m, batches = map(jnp.asarray, (W, M, BATCHES))

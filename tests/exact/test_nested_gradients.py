@@ -15,7 +15,15 @@ EVERYTHING = ("meta", "state", "batches")
 
 def check(gradient, *, wrt=EVERYTHING, T=4, schedule=LazyKary(2)):
     step = runs.sgd(gradient)
-    return assert_exact(step, runs.outer, wrt, {"params": runs.params()}, runs.meta(), runs.data(T), schedule=schedule)[1]
+    return assert_exact(
+        step,
+        runs.outer,
+        wrt,
+        {"params": runs.params()},
+        runs.meta(),
+        runs.data(T),
+        schedule=schedule,
+    )[1]
 
 
 def in_parts(count, *trees):
@@ -34,9 +42,13 @@ def accumulated(p, z, batch, loss=runs.loss, count=2):
 
     def accumulate(total, part):
         small, weights = part
-        return jax.tree.map(jnp.add, total, metagrad.grad(loss)(p, with_weights(z, weights), small)), None
+        return jax.tree.map(
+            jnp.add, total, metagrad.grad(loss)(p, with_weights(z, weights), small)
+        ), None
 
-    total = lax.scan(accumulate, jax.tree.map(jnp.zeros_like, p), in_parts(count, batch, z["weights"]))[0]
+    total = lax.scan(
+        accumulate, jax.tree.map(jnp.zeros_like, p), in_parts(count, batch, z["weights"])
+    )[0]
     return jax.tree.map(lambda g: g / count, total)
 
 
@@ -47,7 +59,9 @@ def test_accumulation_over_microbatches():
 
 
 PLACES = {
-    "scan": lambda g, w: lax.scan(lambda total, scale: (total + g(w * scale), None), 0 * w, jnp.arange(1.0, 3.0))[0],
+    "scan": lambda g, w: lax.scan(
+        lambda total, scale: (total + g(w * scale), None), 0 * w, jnp.arange(1.0, 3.0)
+    )[0],
     "branch": lambda g, w: lax.cond(w[0] < 5, g, lambda w: w, w),
     "gradient": lambda g, w: metagrad.grad(lambda w: jnp.sum(g(w) ** 3))(w),
     "checkpoint": lambda g, w: jax.checkpoint(g)(w),
@@ -63,7 +77,14 @@ def test_aux_that_is_no_float(place):
         loss = lambda w: (jnp.sum((w * x - z) ** 2), (w > x, jnp.argmax(w), jax.random.key(0)))
         return w - 0.1 * PLACES[place](lambda w: metagrad.grad(loss, has_aux=True)(w)[0], w)
 
-    assert_exact(metagrad.compile(step), jnp.sum, EVERYTHING, jnp.asarray([0.3, -0.7]), jnp.asarray(0.5), jnp.arange(6.0).reshape(3, 2))
+    assert_exact(
+        metagrad.compile(step),
+        jnp.sum,
+        EVERYTHING,
+        jnp.asarray([0.3, -0.7]),
+        jnp.asarray(0.5),
+        jnp.arange(6.0).reshape(3, 2),
+    )
 
 
 def test_accumulation_with_value_and_aux():
@@ -76,8 +97,14 @@ def test_accumulation_with_value_and_aux():
     def gradient(p, z, batch):
         def accumulate(carry, part):
             small, weights = part
-            (value, largest), g = metagrad.value_and_grad(loss, has_aux=True)(p, with_weights(z, weights), small)
-            return (carry[0] + value, jnp.maximum(carry[1], largest), jax.tree.map(jnp.add, carry[2], g)), value
+            (value, largest), g = metagrad.value_and_grad(loss, has_aux=True)(
+                p, with_weights(z, weights), small
+            )
+            return (
+                carry[0] + value,
+                jnp.maximum(carry[1], largest),
+                jax.tree.map(jnp.add, carry[2], g),
+            ), value
 
         start = jnp.zeros(()), jnp.zeros(()), jax.tree.map(jnp.zeros_like, p)
         (value, largest, g), values = lax.scan(accumulate, start, in_parts(2, batch, z["weights"]))
@@ -121,18 +148,34 @@ def test_memory_is_that_of_one_microbatch():
 
     def temporaries(grad, count, ad="auto"):
         def step(p, rate, batch):
-            total = lax.scan(lambda g, x: (jax.tree.map(jnp.add, g, grad(loss)(p, x)), None), jax.tree.map(jnp.zeros_like, p), batch)[0]
+            total = lax.scan(
+                lambda g, x: (jax.tree.map(jnp.add, g, grad(loss)(p, x)), None),
+                jax.tree.map(jnp.zeros_like, p),
+                batch,
+            )[0]
             return jax.tree.map(lambda p, g: p - rate * g, p, total)
 
         p = [jax.ShapeDtypeStruct((width, width), jnp.float32)] * layers
         batches = jax.ShapeDtypeStruct((2, count, examples, width), jnp.float32)
-        mg = metagrad.compile(step, ad=ad).metagradient(lambda p: jnp.sum(p[0] ** 2), schedule=StoreAll())
-        return mg.lower(p, jax.ShapeDtypeStruct((), jnp.float32), batches).compile().memory_analysis().temp_size_in_bytes
+        mg = metagrad.compile(step, ad=ad).metagradient(
+            lambda p: jnp.sum(p[0] ** 2), schedule=StoreAll()
+        )
+        return (
+            mg.lower(p, jax.ShapeDtypeStruct((), jnp.float32), batches)
+            .compile()
+            .memory_analysis()
+            .temp_size_in_bytes
+        )
 
     one_activation = examples * width * 4
     grown = temporaries(metagrad.grad, 16) - temporaries(metagrad.grad, 2)
-    assert grown < 14 * 2 * one_activation  # the microbatches themselves, and no layer's activations
-    assert temporaries(jax.grad, 16, "jax") - temporaries(jax.grad, 2, "jax") > 14 * layers * one_activation
+    assert (
+        grown < 14 * 2 * one_activation
+    )  # the microbatches themselves, and no layer's activations
+    assert (
+        temporaries(jax.grad, 16, "jax") - temporaries(jax.grad, 2, "jax")
+        > 14 * layers * one_activation
+    )
 
 
 # --- Loops and branches ------------------------------------------------------------------------------------------
@@ -142,21 +185,40 @@ def test_an_inner_training_loop():
     """Parameters that go through the loop: each turn's are a residual of its own."""
 
     def gradient(p, z, batch):
-        trained = lax.fori_loop(0, 3, lambda _, q: jax.tree.map(lambda q, g: q - 0.1 * g, q, metagrad.grad(runs.loss)(q, z, batch)), p)
+        trained = lax.fori_loop(
+            0,
+            3,
+            lambda _, q: jax.tree.map(
+                lambda q, g: q - 0.1 * g, q, metagrad.grad(runs.loss)(q, z, batch)
+            ),
+            p,
+        )
         return jax.tree.map(jnp.subtract, p, trained)
 
     assert who(check(gradient))[0] == "nested-mixed"
 
 
 def test_asked_of_enzyme_it_is_refused_with_the_users_line():
-    with pytest.raises(NotImplementedError, match=r"ad='enzyme'(.|\n)*an inner gradient in a loop, a branch or another function \(.*test_nested_gradients.py:\d+"):
-        runs.sgd(accumulated, ad="enzyme").metagradient(runs.outer).lower({"params": runs.params()}, runs.meta(), runs.data(2))
+    with pytest.raises(
+        NotImplementedError,
+        match=r"ad='enzyme'(.|\n)*an inner gradient in a loop, a branch or another function \(.*test_nested_gradients.py:\d+",
+    ):
+        runs.sgd(accumulated, ad="enzyme").metagradient(runs.outer).lower(
+            {"params": runs.params()}, runs.meta(), runs.data(2)
+        )
 
 
 def test_in_a_branch_and_at_the_top():
     def gradient(p, z, batch):
         first = metagrad.grad(runs.loss)(p, z, batch)
-        again = lax.cond(jnp.sum(batch["y"]) > 0, metagrad.grad(runs.loss), lambda p, z, batch: jax.tree.map(jnp.zeros_like, p), p, z, batch)
+        again = lax.cond(
+            jnp.sum(batch["y"]) > 0,
+            metagrad.grad(runs.loss),
+            lambda p, z, batch: jax.tree.map(jnp.zeros_like, p),
+            p,
+            z,
+            batch,
+        )
         return jax.tree.map(lambda a, b: a + 0.5 * b, first, again)
 
     assert who(check(gradient))[:2] == ["enzyme", "nested-mixed"]
@@ -169,11 +231,17 @@ def one(p, weight, x, y):
     return weight * (runs.predict(p, x) - y) ** 2
 
 
-@pytest.mark.parametrize("axes", [(None, 0, 0, 0), (0, None, 0, 0)], ids=["shared parameters", "own parameters"])
+@pytest.mark.parametrize(
+    "axes", [(None, 0, 0, 0), (0, None, 0, 0)], ids=["shared parameters", "own parameters"]
+)
 def test_per_example_gradients_are_one_gradient_of_the_batched_loss(axes):
     def gradient(p, z, batch):
         weight = z["weights"] if axes[1] == 0 else z["weights"][0]
-        many = p if axes[0] is None else jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf, -leaf, leaf / 2]), p)
+        many = (
+            p
+            if axes[0] is None
+            else jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf, -leaf, leaf / 2]), p)
+        )
         each = jax.vmap(metagrad.grad(one), in_axes=axes)(many, weight, batch["x"], batch["y"])
         norms = jnp.sqrt(sum(jnp.sum(g**2, axis=range(1, g.ndim)) for g in jax.tree.leaves(each)))
         return jax.tree.map(lambda g: jnp.tensordot(jnp.minimum(1.0, 0.7 / norms), g, 1), each)
@@ -184,8 +252,12 @@ def test_per_example_gradients_are_one_gradient_of_the_batched_loss(axes):
 def test_vmap_in_a_scan_in_a_vmap():
     def gradient(p, z, batch):
         def of(scale):
-            rows = lambda row: jax.vmap(metagrad.grad(one), in_axes=(None, None, 0, 0))(p, scale, *row)
-            return jax.tree.map(lambda g: jnp.sum(g, (0, 1)), lax.map(rows, in_parts(2, batch["x"], batch["y"])))
+            rows = lambda row: jax.vmap(metagrad.grad(one), in_axes=(None, None, 0, 0))(
+                p, scale, *row
+            )
+            return jax.tree.map(
+                lambda g: jnp.sum(g, (0, 1)), lax.map(rows, in_parts(2, batch["x"], batch["y"]))
+            )
 
         return jax.tree.map(lambda g: jnp.mean(g, 0), jax.vmap(of)(z["weights"]))
 
@@ -200,17 +272,27 @@ def test_vmap_with_values_that_depend_on_each_other():
             error = (runs.predict(p, x) - y) ** 2
             return error / (1 + lax.pmean(error, "examples"))
 
-        each = jax.vmap(metagrad.grad(coupled), in_axes=(None, 0, 0), axis_name="examples")(p, batch["x"], batch["y"])
+        each = jax.vmap(metagrad.grad(coupled), in_axes=(None, 0, 0), axis_name="examples")(
+            p, batch["x"], batch["y"]
+        )
         return jax.tree.map(lambda g: jnp.mean(g, 0) * z["weights"][0], each)
 
     check(gradient)
 
 
 TRANSFORMED = {
-    "grad": lambda p, z, batch: jax.grad(lambda p: jnp.sum(metagrad.grad(runs.loss)(p, z, batch)["w2"] ** 2))(p),
-    "jvp": lambda p, z, batch: jax.jvp(lambda p: metagrad.grad(runs.loss)(p, z, batch), (p,), (jax.tree.map(jnp.cos, p),))[1],
-    "vjp in everything": lambda p, z, batch: jax.vjp(metagrad.grad(runs.loss), p, z, batch)[1](p)[0],
-    "linearize": lambda p, z, batch: jax.linearize(lambda p: metagrad.grad(runs.loss)(p, z, batch), p)[1](p),
+    "grad": lambda p, z, batch: jax.grad(
+        lambda p: jnp.sum(metagrad.grad(runs.loss)(p, z, batch)["w2"] ** 2)
+    )(p),
+    "jvp": lambda p, z, batch: jax.jvp(
+        lambda p: metagrad.grad(runs.loss)(p, z, batch), (p,), (jax.tree.map(jnp.cos, p),)
+    )[1],
+    "vjp in everything": lambda p, z, batch: jax.vjp(metagrad.grad(runs.loss), p, z, batch)[1](p)[
+        0
+    ],
+    "linearize": lambda p, z, batch: jax.linearize(
+        lambda p: metagrad.grad(runs.loss)(p, z, batch), p
+    )[1](p),
     "checkpoint": jax.checkpoint(lambda p, z, batch: metagrad.grad(runs.loss)(p, z, batch)),
 }
 
@@ -231,7 +313,10 @@ def adapted(p, z, batch):
 
 
 def adapted_in_a_loop(p, z, batch):
-    descend = lambda q, _: (jax.tree.map(lambda q, g: q - 0.1 * g, q, metagrad.grad(runs.loss)(q, z, batch)), None)
+    descend = lambda q, _: (
+        jax.tree.map(lambda q, g: q - 0.1 * g, q, metagrad.grad(runs.loss)(q, z, batch)),
+        None,
+    )
     return runs.loss(lax.scan(descend, p, None, length=2)[0], z, batch)
 
 

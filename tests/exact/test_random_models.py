@@ -20,7 +20,9 @@ ACTIVATIONS = {
     "elu": jax.nn.elu,
     "sine": jnp.sin,
     "softmax": jax.nn.softmax,
-    "layer norm": lambda h: (h - h.mean(-1, keepdims=True)) * jax.lax.rsqrt(h.var(-1, keepdims=True) + 1e-3),
+    "layer norm": lambda h: (
+        (h - h.mean(-1, keepdims=True)) * jax.lax.rsqrt(h.var(-1, keepdims=True) + 1e-3)
+    ),
 }
 OPTIMISERS = {
     "sgd": lambda: optax.sgd(0.1),
@@ -40,10 +42,17 @@ schedules = st.one_of(
     st.builds(Periodic, st.integers(1, 5), st.just(True), st.integers(1, 2)),
     st.builds(StoreAll, st.booleans()),
 )
-wrts = st.permutations(["meta", "state", "batches"]).flatmap(lambda names: st.integers(1, 3).map(lambda count: tuple(names[:count])))
+wrts = st.permutations(["meta", "state", "batches"]).flatmap(
+    lambda names: st.integers(1, 3).map(lambda count: tuple(names[:count]))
+)
 
 
-@settings(max_examples=15, deadline=None, derandomize=True, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(
+    max_examples=15,
+    deadline=None,
+    derandomize=True,
+    suppress_health_check=[HealthCheck.function_scoped_fixture],
+)
 @given(
     widths=st.lists(st.integers(1, 5), min_size=2, max_size=4),
     activation=st.sampled_from(sorted(ACTIVATIONS)),
@@ -58,7 +67,9 @@ wrts = st.permutations(["meta", "state", "batches"]).flatmap(lambda names: st.in
 def test_random_model(widths, activation, optimiser, loss, schedule, steps, wrt, gradients, seed):
     random = np.random.default_rng(seed)
     normal = lambda *shape: jnp.asarray(random.normal(size=shape))
-    layers = [{"w": normal(m, n) / np.sqrt(m), "b": normal(n) / 10} for m, n in zip(widths, widths[1:])]
+    layers = [
+        {"w": normal(m, n) / np.sqrt(m), "b": normal(n) / 10} for m, n in zip(widths, widths[1:])
+    ]
     optimiser = OPTIMISERS[optimiser]()
     held_out = normal(3, widths[0]), normal(3, widths[-1])
 
@@ -69,7 +80,9 @@ def test_random_model(widths, activation, optimiser, loss, schedule, steps, wrt,
 
     def objective(layers, z, batch):
         x, y = batch
-        return jnp.mean(z["weights"] * LOSSES[loss](predict(layers, x), y)) + z["decay"] * sum(jnp.sum(layer["w"] ** 2) for layer in layers)
+        return jnp.mean(z["weights"] * LOSSES[loss](predict(layers, x), y)) + z["decay"] * sum(
+            jnp.sum(layer["w"] ** 2) for layer in layers
+        )
 
     @metagrad.compile
     def step(state, z, batch):
@@ -84,4 +97,6 @@ def test_random_model(widths, activation, optimiser, loss, schedule, steps, wrt,
 
     z = {"weights": jnp.asarray(random.uniform(0.5, 1.5, 3)), "decay": jnp.asarray(0.01)}
     batches = normal(steps, 3, widths[0]), normal(steps, 3, widths[-1])
-    assert_exact(step, outer, wrt, (layers, optimiser.init(layers)), z, batches, held_out, schedule=schedule)
+    assert_exact(
+        step, outer, wrt, (layers, optimiser.init(layers)), z, batches, held_out, schedule=schedule
+    )

@@ -45,7 +45,9 @@ def reference(steps, wrt):
 
 def check(schedule, steps, wrt=("meta", "state", "batches")):
     step, state = adam()
-    result = step.metagradient(runs.outer, wrt, schedule=schedule)(state, runs.meta(), runs.data(steps))
+    result = step.metagradient(runs.outer, wrt, schedule=schedule)(
+        state, runs.meta(), runs.data(steps)
+    )
     value, grad, final = reference(steps, wrt)
     unrolled.assert_close(result.value, value, unrolled.DOUBLE, "value")
     unrolled.assert_close(result.grad, grad, unrolled.DOUBLE)
@@ -82,7 +84,9 @@ def test_every_wrt(wrt):
 @pytest.mark.parametrize("wrt", ["meta", "state", "batches"])
 def test_a_name_gives_the_tree_itself_and_a_tuple_gives_a_tuple(wrt):
     step, state = adam()
-    alone = step.metagradient(runs.outer, wrt, schedule=LazyKary(2))(state, runs.meta(), runs.data(5)).grad
+    alone = step.metagradient(runs.outer, wrt, schedule=LazyKary(2))(
+        state, runs.meta(), runs.data(5)
+    ).grad
     given = {"meta": runs.meta(), "state": state, "batches": runs.data(5)}[wrt]
     assert jax.tree.structure(alone) == jax.tree.structure(given)
     unrolled.assert_close((alone,), reference(5, (wrt,))[1], unrolled.DOUBLE)

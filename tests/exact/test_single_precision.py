@@ -33,9 +33,14 @@ def test_single_precision(name):
     step, state = runs.with_optax(optimiser)
     arguments = state, runs.meta(), runs.data(steps)
     result = step.metagradient(runs.outer, EVERYTHING, schedule=schedule)(*arguments)
-    assert {leaf.dtype for leaf in jax.tree.leaves(result.grad)} <= {jnp.dtype(jnp.float32), jax.dtypes.float0}
+    assert {leaf.dtype for leaf in jax.tree.leaves(result.grad)} <= {
+        jnp.dtype(jnp.float32),
+        jax.dtypes.float0,
+    }
     with jax.enable_x64(True):
-        double = jax.tree.map(lambda leaf: leaf.astype(jnp.float64) if unrolled.is_float(leaf) else leaf, arguments)
+        double = jax.tree.map(
+            lambda leaf: leaf.astype(jnp.float64) if unrolled.is_float(leaf) else leaf, arguments
+        )
         value, grad, final = unrolled.unrolled(step, runs.outer, EVERYTHING, *double)
         unrolled.assert_close(result.value, value, unrolled.SINGLE, "value")
         unrolled.assert_close(result.grad, grad, unrolled.SINGLE)

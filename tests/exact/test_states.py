@@ -63,7 +63,12 @@ def test_python_scalars():
     @metagrad.compile
     def step(s, z, batch):
         value, g = metagrad.value_and_grad(runs.loss)(s["params"], z, batch)
-        return {"params": descend(s["params"], g, z), "count": s["count"] + 1, "average": 0.9 * s["average"] + 0.1 * value, "on": not False}
+        return {
+            "params": descend(s["params"], g, z),
+            "count": s["count"] + 1,
+            "average": 0.9 * s["average"] + 0.1 * value,
+            "on": not False,
+        }
 
     state = {"params": runs.params(), "count": 0, "average": 0.5, "on": True}
     outer = lambda s: runs.outer(s) + s["average"] ** 2 + s["count"]
@@ -72,8 +77,22 @@ def test_python_scalars():
 
 
 def test_metaparameters_that_are_python_scalars():
-    step = metagrad.compile(lambda s, z, batch: s - z["rate"] * metagrad.grad(lambda s: jnp.sum((s * z["scale"] - batch) ** 2))(s) * z["times"])
-    result, _ = check(step, jnp.sum, "meta", jnp.ones(2), {"rate": 0.1, "scale": 0.5, "times": 2}, jnp.ones((3, 2)))
+    step = metagrad.compile(
+        lambda s, z, batch: (
+            s
+            - z["rate"]
+            * metagrad.grad(lambda s: jnp.sum((s * z["scale"] - batch) ** 2))(s)
+            * z["times"]
+        )
+    )
+    result, _ = check(
+        step,
+        jnp.sum,
+        "meta",
+        jnp.ones(2),
+        {"rate": 0.1, "scale": 0.5, "times": 2},
+        jnp.ones((3, 2)),
+    )
     assert result.grad["times"].dtype == FLOAT0
 
 
@@ -98,10 +117,22 @@ def test_key_in_the_state(kind):
     @metagrad.compile
     def step(s, z, batch):
         key, used = jax.random.split(s["key"])
-        return {"params": descend(s["params"], metagrad.grad(dropout_loss)(s["params"], z, batch, used), z), "key": key}
+        return {
+            "params": descend(
+                s["params"], metagrad.grad(dropout_loss)(s["params"], z, batch, used), z
+            ),
+            "key": key,
+        }
 
     key = KEYS[kind]()
-    result, lowered = check(step, runs.outer, EVERYTHING, {"params": runs.params(), "key": key}, runs.meta(), runs.data(4))
+    result, lowered = check(
+        step,
+        runs.outer,
+        EVERYTHING,
+        {"params": runs.params(), "key": key},
+        runs.meta(),
+        runs.data(4),
+    )
     assert result.state["key"].dtype == key.dtype
     assert result.grad[1]["key"].dtype == FLOAT0 and result.grad[1]["key"].shape == key.shape
     assert who(lowered) == ["enzyme"] * 3
@@ -111,7 +142,14 @@ def test_key_in_the_state(kind):
 def test_key_in_the_batch(kind):
     step = runs.sgd(lambda p, z, batch: metagrad.grad(dropout_loss)(p, z, batch, batch["key"]))
     keys = jax.random.split(KEYS[kind](), 4)
-    result, _ = check(step, runs.outer, EVERYTHING, {"params": runs.params()}, runs.meta(), runs.data(4) | {"key": keys})
+    result, _ = check(
+        step,
+        runs.outer,
+        EVERYTHING,
+        {"params": runs.params()},
+        runs.meta(),
+        runs.data(4) | {"key": keys},
+    )
     assert result.grad[2]["key"].dtype == FLOAT0 and result.grad[2]["key"].shape == keys.shape
 
 
@@ -125,7 +163,9 @@ def test_key_folded_into_a_counter_and_noise_that_is_scaled():
         return x - 0.1 * metagrad.grad(lambda x: jnp.sum(x**4))(x) + z["temperature"] * noise, t + 1
 
     z = {"key": jax.random.key(0), "temperature": jnp.asarray(0.3)}
-    result, _ = check(step, lambda s: jnp.sum(s[0] ** 2), "meta", (jnp.ones(3), 0), z, jnp.arange(5))
+    result, _ = check(
+        step, lambda s: jnp.sum(s[0] ** 2), "meta", (jnp.ones(3), 0), z, jnp.arange(5)
+    )
     assert result.grad["key"].dtype == FLOAT0
 
 
@@ -134,7 +174,9 @@ def test_key_folded_into_a_counter_and_noise_that_is_scaled():
 
 def worst(got, want):
     """The largest relative error of a leaf."""
-    of_leaf = jax.tree.map(lambda g, w: float(jnp.abs(g.astype(w.dtype) - w).max() / jnp.abs(w).max()), got, want)
+    of_leaf = jax.tree.map(
+        lambda g, w: float(jnp.abs(g.astype(w.dtype) - w).max() / jnp.abs(w).max()), got, want
+    )
     return max(jax.tree.leaves(of_leaf))
 
 
@@ -145,16 +187,33 @@ def test_bfloat16_model():
         half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (p, batch["x"]))
         return jnp.mean(z["weights"] * (runs.predict(*half).astype(jnp.float32) - batch["y"]) ** 2)
 
-    arguments = {"params": runs.params(jnp.float32)}, runs.meta(jnp.float32), runs.data(4, jnp.float32)
+    arguments = (
+        {"params": runs.params(jnp.float32)},
+        runs.meta(jnp.float32),
+        runs.data(4, jnp.float32),
+    )
     step, by_jax = runs.sgd(metagrad.grad(loss)), runs.sgd(metagrad.grad(loss), ad="jax")
-    _, exact, _ = unrolled(runs.sgd(), runs.outer, "meta", *jax.tree.map(lambda leaf: leaf.astype(jnp.float64), arguments))
+    _, exact, _ = unrolled(
+        runs.sgd(),
+        runs.outer,
+        "meta",
+        *jax.tree.map(lambda leaf: leaf.astype(jnp.float64), arguments),
+    )
     _, jax_own, _ = unrolled(step, runs.outer, "meta", *arguments)
-    assert worst(step.metagradient(runs.outer)(*arguments).grad, exact) < 1.5 * worst(jax_own, exact) < 0.07
+    assert (
+        worst(step.metagradient(runs.outer)(*arguments).grad, exact)
+        < 1.5 * worst(jax_own, exact)
+        < 0.07
+    )
     assert worst(by_jax.metagradient(runs.outer)(*arguments).grad, jax_own) < SINGLE
 
 
 def test_bfloat16_throughout():
-    arguments = {"params": runs.params(jnp.bfloat16)}, runs.meta(jnp.bfloat16), runs.data(3, jnp.bfloat16)
+    arguments = (
+        {"params": runs.params(jnp.bfloat16)},
+        runs.meta(jnp.bfloat16),
+        runs.data(3, jnp.bfloat16),
+    )
     result = runs.sgd().metagradient(runs.outer, ("meta", "state"))(*arguments)
     assert {leaf.dtype for leaf in jax.tree.leaves(result.grad)} == {jnp.dtype(jnp.bfloat16)}
     _, jax_own, _ = unrolled(runs.sgd(), runs.outer, ("meta", "state"), *arguments)
@@ -181,11 +240,20 @@ def test_named_tuple():
         return TrainState(optax.apply_updates(s.params, updates), opt, s.step + 1)
 
     state = TrainState(runs.params(), optimiser.init(runs.params()), jnp.asarray(0))
-    result, _ = check(step, lambda s: runs.outer({"params": s.params}), ("state", "meta"), state, runs.meta(), runs.data(4))
+    result, _ = check(
+        step,
+        lambda s: runs.outer({"params": s.params}),
+        ("state", "meta"),
+        state,
+        runs.meta(),
+        runs.data(4),
+    )
     assert isinstance(result.grad[0], TrainState) and isinstance(result.state, TrainState)
 
 
-@functools.partial(jax.tree_util.register_dataclass, data_fields=["params", "count"], meta_fields=["name"])
+@functools.partial(
+    jax.tree_util.register_dataclass, data_fields=["params", "count"], meta_fields=["name"]
+)
 @dataclasses.dataclass
 class Model:
     params: Any
@@ -196,19 +264,36 @@ class Model:
 def test_registered_dataclass():
     @metagrad.compile
     def step(s, z, batch):
-        return Model(descend(s.params, metagrad.grad(runs.loss)(s.params, z, batch), z), s.count + 1)
+        return Model(
+            descend(s.params, metagrad.grad(runs.loss)(s.params, z, batch), z), s.count + 1
+        )
 
     result, _ = check(
-        step, lambda s: runs.outer({"params": s.params}), "state", Model(runs.params(), jnp.asarray(0)), runs.meta(), runs.data(3)
+        step,
+        lambda s: runs.outer({"params": s.params}),
+        "state",
+        Model(runs.params(), jnp.asarray(0)),
+        runs.meta(),
+        runs.data(3),
     )
     assert isinstance(result.grad, Model) and result.grad.name == "model"
 
 
 def test_a_bare_array_and_none():
     """The smallest state; None is an empty subtree."""
-    step = metagrad.compile(lambda s, z, batch: (s[0] - 0.1 * metagrad.grad(lambda w: jnp.sum((w - z * batch["x"]) ** 2))(s[0]), None))
+    step = metagrad.compile(
+        lambda s, z, batch: (
+            s[0] - 0.1 * metagrad.grad(lambda w: jnp.sum((w - z * batch["x"]) ** 2))(s[0]),
+            None,
+        )
+    )
     result, _ = check(
-        step, lambda s: jnp.sum(s[0] ** 2), EVERYTHING, (jnp.ones(2), None), jnp.asarray(2.0), {"x": jnp.ones((3, 2)), "unused": None}
+        step,
+        lambda s: jnp.sum(s[0] ** 2),
+        EVERYTHING,
+        (jnp.ones(2), None),
+        jnp.asarray(2.0),
+        {"x": jnp.ones((3, 2)), "unused": None},
     )
     assert result.state[1] is None
 
@@ -226,7 +311,9 @@ def test_flax_linen_train_state():
     x = runs.data(1)["x"][0]
     params = network.init(jax.random.key(0), x)
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.float64), params)
-    state = train_state.TrainState.create(apply_fn=network.apply, params=params, tx=optax.adam(0.05, eps_root=1e-8))
+    state = train_state.TrainState.create(
+        apply_fn=network.apply, params=params, tx=optax.adam(0.05, eps_root=1e-8)
+    )
 
     def loss(p, z, batch):
         return jnp.mean(z["weights"] * (network.apply(p, batch["x"]) - batch["y"]) ** 2)
@@ -235,7 +322,14 @@ def test_flax_linen_train_state():
     def step(s, z, batch):
         return s.apply_gradients(grads=metagrad.grad(loss)(s.params, z, batch))
 
-    result, _ = check(step, lambda s: jnp.mean(s.apply_fn(s.params, x) ** 2), EVERYTHING, state, runs.meta(), runs.data(3))
+    result, _ = check(
+        step,
+        lambda s: jnp.mean(s.apply_fn(s.params, x) ** 2),
+        EVERYTHING,
+        state,
+        runs.meta(),
+        runs.data(3),
+    )
     assert isinstance(result.state, train_state.TrainState) and result.state.step == 3
 
 
@@ -244,8 +338,12 @@ def test_flax_nnx_split_state():
 
     class Network(nnx.Module):
         def __init__(self, rngs):
-            self.inner = nnx.Linear(runs.FEATURES, runs.WIDTH, rngs=rngs, param_dtype=jnp.float64, dtype=jnp.float64)
-            self.outer = nnx.Linear(runs.WIDTH, 1, rngs=rngs, param_dtype=jnp.float64, dtype=jnp.float64)
+            self.inner = nnx.Linear(
+                runs.FEATURES, runs.WIDTH, rngs=rngs, param_dtype=jnp.float64, dtype=jnp.float64
+            )
+            self.outer = nnx.Linear(
+                runs.WIDTH, 1, rngs=rngs, param_dtype=jnp.float64, dtype=jnp.float64
+            )
 
         def __call__(self, x):
             return self.outer(jnp.tanh(self.inner(x)))[:, 0]
@@ -257,14 +355,29 @@ def test_flax_nnx_split_state():
 
     step = metagrad.compile(lambda s, z, batch: descend(s, metagrad.grad(loss)(s, z, batch), z))
     x = runs.data(1, seed=7)["x"][0]
-    result, _ = check(step, lambda s: jnp.mean(nnx.merge(graph, s)(x) ** 2), ("state", "meta"), params, runs.meta(), runs.data(3))
+    result, _ = check(
+        step,
+        lambda s: jnp.mean(nnx.merge(graph, s)(x) ** 2),
+        ("state", "meta"),
+        params,
+        runs.meta(),
+        runs.data(3),
+    )
     assert jax.tree.structure(result.state) == jax.tree.structure(params)
 
 
 def test_equinox_module_as_state():
     """Its activation function is a leaf that is no array: a constant of the compilation, given back as it is."""
     eqx = pytest.importorskip("equinox")
-    model = eqx.nn.MLP(runs.FEATURES, "scalar", runs.WIDTH, 1, activation=jnp.tanh, key=jax.random.key(0), dtype=jnp.float64)
+    model = eqx.nn.MLP(
+        runs.FEATURES,
+        "scalar",
+        runs.WIDTH,
+        1,
+        activation=jnp.tanh,
+        key=jax.random.key(0),
+        dtype=jnp.float64,
+    )
     arrays, static = eqx.partition(model, eqx.is_array)
 
     def loss(arrays, static, z, batch):
@@ -278,7 +391,14 @@ def test_equinox_module_as_state():
         return eqx.apply_updates(model, jax.tree.map(lambda g: -jnp.exp(z["rate"]) * g, grads))
 
     x = runs.data(1, seed=7)["x"][0]
-    result, _ = check(step, lambda m: jnp.mean(jax.vmap(m)(x) ** 2), ("meta", "state"), model, runs.meta(), runs.data(3))
+    result, _ = check(
+        step,
+        lambda m: jnp.mean(jax.vmap(m)(x) ** 2),
+        ("meta", "state"),
+        model,
+        runs.meta(),
+        runs.data(3),
+    )
     assert isinstance(result.state, eqx.nn.MLP) and result.state.activation is model.activation
     assert jax.vmap(result.state)(x).shape == (runs.EXAMPLES,)
 
@@ -298,7 +418,14 @@ def test_numpy_arrays():
 
 
 def test_empty_and_scalar_leaves():
-    step = metagrad.compile(lambda s, z, batch: {"w": s["w"] - 0.1 * metagrad.grad(lambda w: (w * z - batch) ** 2)(s["w"]), "empty": s["empty"]})
+    step = metagrad.compile(
+        lambda s, z, batch: {
+            "w": s["w"] - 0.1 * metagrad.grad(lambda w: (w * z - batch) ** 2)(s["w"]),
+            "empty": s["empty"],
+        }
+    )
     state = {"w": jnp.asarray(1.0), "empty": jnp.zeros((0, 3))}
-    result, _ = check(step, lambda s: s["w"] ** 2, EVERYTHING, state, jnp.asarray(0.5), jnp.arange(3.0))
+    result, _ = check(
+        step, lambda s: s["w"] ** 2, EVERYTHING, state, jnp.asarray(0.5), jnp.arange(3.0)
+    )
     assert result.grad[1]["empty"].shape == (0, 3)

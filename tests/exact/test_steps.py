@@ -31,7 +31,9 @@ OPTIMISERS = {
     "clipped by norm": optax.chain(optax.clip_by_global_norm(0.3), optax.sgd(0.1)),
     "rmsprop": optax.rmsprop(0.05, eps=1e-6),
     "adamw": optax.adamw(0.05, eps_root=1e-8, weight_decay=0.1),
-    "warm-up and decay": optax.adam(optax.warmup_cosine_decay_schedule(0.0, 0.1, 2, 5), eps_root=1e-8),
+    "warm-up and decay": optax.adam(
+        optax.warmup_cosine_decay_schedule(0.0, 0.1, 2, 5), eps_root=1e-8
+    ),
 }
 
 
@@ -45,7 +47,9 @@ def test_optimiser(name):
 @pytest.mark.parametrize("ad", ["auto", "jax"])
 def test_no_derivative_through_signs_meets_an_infinite_one(ad):
     """Lion takes the sign of what adaptive clipping scales, and clipping has a square root at 0 where the parameters are 0: no 0 times infinity."""
-    step, state = runs.with_optax(optax.chain(optax.adaptive_grad_clip(0.1), optax.scale_by_lion()), ad=ad)
+    step, state = runs.with_optax(
+        optax.chain(optax.adaptive_grad_clip(0.1), optax.scale_by_lion()), ad=ad
+    )
     state["params"] = jax.tree.map(jnp.zeros_like, state["params"])
     result, _ = check(step, state, T=3)
     assert all(jnp.isfinite(leaf).all() for leaf in jax.tree.leaves(result.grad[0]))
@@ -57,7 +61,9 @@ def test_sharpness_aware_minimisation_has_two_gradients():
     def gradient(p, z, batch):
         first = metagrad.grad(runs.loss)(p, z, batch)
         norm = jnp.sqrt(sum(jnp.sum(g**2) for g in jax.tree.leaves(first)))
-        return metagrad.grad(runs.loss)(jax.tree.map(lambda p, g: p + 0.1 * g / norm, p, first), z, batch)
+        return metagrad.grad(runs.loss)(
+            jax.tree.map(lambda p, g: p + 0.1 * g / norm, p, first), z, batch
+        )
 
     _, lowered = plain(gradient)
     assert who(lowered)[:2] == ["enzyme", "enzyme"]
@@ -78,7 +84,9 @@ def test_gradients_of_several_losses_added():
         return jnp.sum(jnp.cos(p["w1"]) ** 2) * z["rate"] + jnp.sum(p["w2"] ** 4)
 
     def gradient(p, z, batch):
-        return jax.tree.map(jnp.add, metagrad.grad(runs.loss)(p, z, batch), metagrad.grad(other)(p, z))
+        return jax.tree.map(
+            jnp.add, metagrad.grad(runs.loss)(p, z, batch), metagrad.grad(other)(p, z)
+        )
 
     plain(gradient)
 
@@ -138,7 +146,15 @@ def test_step_without_any_gradient():
         return x + v, v
 
     start = jnp.linspace(-1.0, 1.0, 3), jnp.zeros(3)
-    assert_exact(step, lambda s: jnp.sum(s[0] ** 2), EVERYTHING, start, jnp.linspace(1.0, 2.0, 3), jnp.ones((6, 3)), schedule=SCHEDULE)
+    assert_exact(
+        step,
+        lambda s: jnp.sum(s[0] ** 2),
+        EVERYTHING,
+        start,
+        jnp.linspace(1.0, 2.0, 3),
+        jnp.ones((6, 3)),
+        schedule=SCHEDULE,
+    )
 
 
 def test_both_grads_in_one_step():
@@ -200,13 +216,21 @@ def test_a_gradient_that_nothing_needs():
 @pytest.mark.parametrize("wrt", ["meta", "state"])
 def test_zero_where_nothing_is_reached(wrt):
     """The outer function ignores the state."""
-    result, _ = check(runs.sgd(), {"params": runs.params()}, wrt=wrt, outer=lambda s: jnp.asarray(2.0))
+    result, _ = check(
+        runs.sgd(), {"params": runs.params()}, wrt=wrt, outer=lambda s: jnp.asarray(2.0)
+    )
     assert not any(leaf.any() for leaf in jax.tree.leaves(result.grad))
 
 
 def test_batches_are_not_reached():
     step = metagrad.compile(lambda s, z, batch: jnp.sin(s) * z["rate"])
-    result, _ = check(step, jnp.ones(3), outer=jnp.sum, wrt=("batches", "meta"), batches={"t": jnp.arange(5), "x": jnp.ones((5, 2))})
+    result, _ = check(
+        step,
+        jnp.ones(3),
+        outer=jnp.sum,
+        wrt=("batches", "meta"),
+        batches={"t": jnp.arange(5), "x": jnp.ones((5, 2))},
+    )
 
 
 # --- What the losses and steps return beside the gradient ---------------------------------------------------------
@@ -216,7 +240,10 @@ def normalised(p, statistics, x):
     """A layer with batch normalisation; gives also the running statistics."""
     h = x @ p["w1"] + p["b1"]
     mean, var = jnp.mean(h, 0), jnp.var(h, 0)
-    running = {"mean": 0.9 * statistics["mean"] + 0.1 * mean, "var": 0.9 * statistics["var"] + 0.1 * var}
+    running = {
+        "mean": 0.9 * statistics["mean"] + 0.1 * mean,
+        "var": 0.9 * statistics["var"] + 0.1 * var,
+    }
     return jnp.tanh((h - mean) / jnp.sqrt(var + 1e-3)) @ p["w2"], running
 
 
@@ -230,14 +257,22 @@ def test_batch_statistics_flow_in_the_state():
     @metagrad.compile
     def step(s, z, batch):
         g, running = metagrad.grad(loss, has_aux=True)(s["params"], s["statistics"], z, batch)
-        return {"params": jax.tree.map(lambda p, g: p - jnp.exp(z["rate"]) * g, s["params"], g), "statistics": running}
+        return {
+            "params": jax.tree.map(lambda p, g: p - jnp.exp(z["rate"]) * g, s["params"], g),
+            "statistics": running,
+        }
 
     def outer(s):
         x = runs.data(1, seed=7)["x"][0]
-        h = (x @ s["params"]["w1"] + s["params"]["b1"] - s["statistics"]["mean"]) / jnp.sqrt(s["statistics"]["var"] + 1e-3)
+        h = (x @ s["params"]["w1"] + s["params"]["b1"] - s["statistics"]["mean"]) / jnp.sqrt(
+            s["statistics"]["var"] + 1e-3
+        )
         return jnp.mean((jnp.tanh(h) @ s["params"]["w2"]) ** 2)
 
-    state = {"params": runs.params(), "statistics": {"mean": jnp.zeros(runs.WIDTH), "var": jnp.ones(runs.WIDTH)}}
+    state = {
+        "params": runs.params(),
+        "statistics": {"mean": jnp.zeros(runs.WIDTH), "var": jnp.ones(runs.WIDTH)},
+    }
     _, lowered = check(step, state, outer=outer)
     assert who(lowered) == ["enzyme"] * 3
 
@@ -267,7 +302,9 @@ def test_outer_with_arguments_and_aux():
 
     held_out = jax.tree.map(lambda leaf: leaf[0], runs.data(1, seed=7))
     arguments = {"params": runs.params()}, runs.meta(), runs.data(4), held_out, 0.5
-    result, _ = assert_exact(runs.sgd(), outer, EVERYTHING, *arguments, schedule=SCHEDULE, has_aux=True)
+    result, _ = assert_exact(
+        runs.sgd(), outer, EVERYTHING, *arguments, schedule=SCHEDULE, has_aux=True
+    )
     assert jnp.allclose(0.5 * jnp.mean(result.value[1]["errors"]), result.value[0], rtol=1e-12)
     assert result.value[1]["count"] == runs.EXAMPLES
 
@@ -286,7 +323,9 @@ def test_a_result_that_the_step_does_not_read_has_no_cotangent(rule):
 
     gradient = lambda p, z, batch: metagrad.grad(loss, has_aux=True)(p, z, batch)[0]
     batches = jax.tree.map(jnp.zeros_like, runs.data(3))
-    _, lowered = check(runs.sgd(gradient, **RULES[rule]), {"params": runs.params()}, batches=batches)
+    _, lowered = check(
+        runs.sgd(gradient, **RULES[rule]), {"params": runs.params()}, batches=batches
+    )
     assert who(lowered)[0] == rule
 
 
@@ -296,15 +335,32 @@ def test_auxiliary_results_need_no_derivative(ad):
 
     @metagrad.compile(has_aux=True, ad=ad)
     def step(s, z, batch):
-        new = {"params": jax.tree.map(lambda p, g: p - jnp.exp(z["rate"]) * g, s["params"], metagrad.grad(runs.loss)(s["params"], z, batch))}
-        doubled = lax.while_loop(lambda v: jnp.sum(v) < 10, lambda v: 2 * v, 1 + new["params"]["w2"] ** 2)
+        new = {
+            "params": jax.tree.map(
+                lambda p, g: p - jnp.exp(z["rate"]) * g,
+                s["params"],
+                metagrad.grad(runs.loss)(s["params"], z, batch),
+            )
+        }
+        doubled = lax.while_loop(
+            lambda v: jnp.sum(v) < 10, lambda v: 2 * v, 1 + new["params"]["w2"] ** 2
+        )
         return new, {"doubled": doubled, "w2": new["params"]["w2"]}
 
     def outer(s):
-        return runs.outer(s), {"w2": 2 * s["params"]["w2"], "floor": jnp.floor(lax.while_loop(lambda v: v < 10, lambda v: 2 * v, 1 + s["params"]["b1"][0] ** 2))}
+        return runs.outer(s), {
+            "w2": 2 * s["params"]["w2"],
+            "floor": jnp.floor(
+                lax.while_loop(lambda v: v < 10, lambda v: 2 * v, 1 + s["params"]["b1"][0] ** 2)
+            ),
+        }
 
-    _, lowered = check(step, {"params": runs.params()}, outer=outer, step_has_aux=True, has_aux=True)
-    assert who(lowered)[0] == {"auto": "enzyme", "jax": "jax"}[ad] and set(who(lowered)) == {who(lowered)[0]}
+    _, lowered = check(
+        step, {"params": runs.params()}, outer=outer, step_has_aux=True, has_aux=True
+    )
+    assert who(lowered)[0] == {"auto": "enzyme", "jax": "jax"}[ad] and set(who(lowered)) == {
+        who(lowered)[0]
+    }
 
 
 # --- What metagradients are taken for -----------------------------------------------------------------------------
@@ -316,11 +372,20 @@ def test_learning_rate_of_every_step():
     @metagrad.compile
     def step(s, rates, batch):
         g = metagrad.grad(runs.loss)(s["params"], runs.meta(), batch)
-        return {"params": jax.tree.map(lambda p, g: p - rates[s["t"]] * g, s["params"], g), "t": s["t"] + 1}
+        return {
+            "params": jax.tree.map(lambda p, g: p - rates[s["t"]] * g, s["params"], g),
+            "t": s["t"] + 1,
+        }
 
     rates = jnp.linspace(0.3, 0.1, 6)
     result, _ = assert_exact(
-        step, runs.outer, ("meta", "state"), {"params": runs.params(), "t": 0}, rates, runs.data(6), schedule=SCHEDULE
+        step,
+        runs.outer,
+        ("meta", "state"),
+        {"params": runs.params(), "t": 0},
+        rates,
+        runs.data(6),
+        schedule=SCHEDULE,
     )
     assert result.grad[0].shape == (6,) and (result.grad[0] != 0).all()
 
@@ -333,11 +398,19 @@ def test_data_as_metaparameter():
 
     @metagrad.compile
     def step(s, data, chosen):
-        return {"params": jax.tree.map(lambda p, g: p - 0.2 * g, s["params"], metagrad.grad(loss)(s["params"], data, chosen))}
+        return {
+            "params": jax.tree.map(
+                lambda p, g: p - 0.2 * g,
+                s["params"],
+                metagrad.grad(loss)(s["params"], data, chosen),
+            )
+        }
 
     whole = {"x": runs.data(3)["x"].reshape(-1, runs.FEATURES), "y": runs.data(3)["y"].reshape(-1)}
     chosen = jnp.asarray([[0, 1, 2], [3, 4, 5], [0, 0, 6], [7, 2, 11], [10, 9, 8]])
-    assert_exact(step, runs.outer, "meta", {"params": runs.params()}, whole, chosen, schedule=SCHEDULE)
+    assert_exact(
+        step, runs.outer, "meta", {"params": runs.params()}, whole, chosen, schedule=SCHEDULE
+    )
 
 
 def test_learned_weighting_of_the_loss():
@@ -348,7 +421,15 @@ def test_learned_weighting_of_the_loss():
         weights = jax.nn.sigmoid(jnp.tanh(lax.stop_gradient(each)[:, None] * z["a"]) @ z["b"])
         return jnp.mean(weights * each)
 
-    step = metagrad.compile(lambda s, z, b: {"params": jax.tree.map(lambda p, g: p - 0.2 * g, s["params"], metagrad.grad(loss)(s["params"], z, b))})
+    step = metagrad.compile(
+        lambda s, z, b: {
+            "params": jax.tree.map(
+                lambda p, g: p - 0.2 * g, s["params"], metagrad.grad(loss)(s["params"], z, b)
+            )
+        }
+    )
     z = {"a": jnp.linspace(-1.0, 1.0, 3), "b": jnp.ones(3)}
-    _, lowered = assert_exact(step, runs.outer, EVERYTHING, {"params": runs.params()}, z, runs.data(5), schedule=SCHEDULE)
+    _, lowered = assert_exact(
+        step, runs.outer, EVERYTHING, {"params": runs.params()}, z, runs.data(5), schedule=SCHEDULE
+    )
     assert who(lowered) == ["enzyme"] * 3

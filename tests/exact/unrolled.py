@@ -15,7 +15,9 @@ def is_array(leaf):
 
 
 def is_float(leaf):
-    return is_array(leaf) and jnp.issubdtype(jnp.result_type(leaf) if not hasattr(leaf, "dtype") else leaf.dtype, np.floating)
+    return is_array(leaf) and jnp.issubdtype(
+        jnp.result_type(leaf) if not hasattr(leaf, "dtype") else leaf.dtype, np.floating
+    )
 
 
 def split(tree, keep):
@@ -54,7 +56,9 @@ def jitted(function):
     return call
 
 
-def unrolled(step, outer, wrt, state, meta, batches, *outer_args, step_has_aux=False, has_aux=False):
+def unrolled(
+    step, outer, wrt, state, meta, batches, *outer_args, step_has_aux=False, has_aux=False
+):
     """(value, gradient, final state) by `jax.grad` of the Python loop; float0 zeros where a leaf is not floating point."""
     given = {"state": state, "meta": meta, "batches": batches}
     names = (wrt,) if isinstance(wrt, str) else wrt
@@ -78,7 +82,10 @@ def unrolled(step, outer, wrt, state, meta, batches, *outer_args, step_has_aux=F
     phi({name: parts[name][0] for name in names})
 
     def whole(name):
-        zeros = jax.tree.map(lambda leaf: np.zeros(np.shape(leaf), jax.dtypes.float0) if is_array(leaf) else leaf, given[name])
+        zeros = jax.tree.map(
+            lambda leaf: np.zeros(np.shape(leaf), jax.dtypes.float0) if is_array(leaf) else leaf,
+            given[name],
+        )
         return split_like(zeros, given[name], gradients[name])
 
     grad = whole(wrt) if isinstance(wrt, str) else tuple(whole(name) for name in wrt)
@@ -87,7 +94,10 @@ def unrolled(step, outer, wrt, state, meta, batches, *outer_args, step_has_aux=F
 
 def split_like(zeros, tree, floats):
     floats = iter(floats)
-    leaves = [next(floats) if is_float(leaf) else zero for leaf, zero in zip(jax.tree.leaves(tree), jax.tree.leaves(zeros))]
+    leaves = [
+        next(floats) if is_float(leaf) else zero
+        for leaf, zero in zip(jax.tree.leaves(tree), jax.tree.leaves(zeros))
+    ]
     return jax.tree.unflatten(jax.tree.structure(tree), leaves)
 
 
@@ -100,7 +110,10 @@ def numbers(leaf):
 def assert_close(got, want, tolerance, what="gradient"):
     """Same structure; each leaf within `tolerance` of the largest entry of the leaf that is wanted; NaN and infinities where they are wanted."""
     assert jax.tree.structure(got) == jax.tree.structure(want), what
-    paths = [what + jax.tree_util.keystr(path) for path, _ in jax.tree_util.tree_flatten_with_path(want)[0]]
+    paths = [
+        what + jax.tree_util.keystr(path)
+        for path, _ in jax.tree_util.tree_flatten_with_path(want)[0]
+    ]
     for path, g, w in zip(paths, jax.tree.leaves(got), jax.tree.leaves(want)):
         if not is_array(w):
             assert g is w or g == w, path
@@ -114,17 +127,25 @@ def assert_close(got, want, tolerance, what="gradient"):
             continue
         g, w = g.astype(np.float64), w.astype(np.float64)
         finite = np.isfinite(w)
-        np.testing.assert_array_equal(np.where(np.isfinite(g), 0, g), np.where(finite, 0, w), f"{path}: NaN or infinity")
+        np.testing.assert_array_equal(
+            np.where(np.isfinite(g), 0, g), np.where(finite, 0, w), f"{path}: NaN or infinity"
+        )
         if finite.any():
             error, scale = np.abs(g[finite] - w[finite]).max(), np.abs(w[finite]).max()
-            assert error <= tolerance * scale, f"{path}: relative error {error / scale if scale else error:.2e}"
+            assert error <= tolerance * scale, (
+                f"{path}: relative error {error / scale if scale else error:.2e}"
+            )
 
 
-def assert_exact(step, outer, wrt, *arguments, tolerance=DOUBLE, schedule=None, step_has_aux=False, has_aux=False):
+def assert_exact(
+    step, outer, wrt, *arguments, tolerance=DOUBLE, schedule=None, step_has_aux=False, has_aux=False
+):
     """Compiles and runs the metagradient, and compares value, gradient and final state. Gives (result, lowered)."""
     lowered = step.metagradient(outer, wrt, schedule=schedule, has_aux=has_aux).lower(*arguments)
     result = lowered.compile()(*arguments)
-    value, grad, state = unrolled(step, outer, wrt, *arguments, step_has_aux=step_has_aux, has_aux=has_aux)
+    value, grad, state = unrolled(
+        step, outer, wrt, *arguments, step_has_aux=step_has_aux, has_aux=has_aux
+    )
     assert_close(result.value[0] if has_aux else result.value, value, tolerance, "value")
     assert_close(result.grad, grad, tolerance)
     assert_close(result.state, state, tolerance, "state")

@@ -20,7 +20,11 @@ def validation(w):
     return jnp.sum(w**3)
 
 
-ARGUMENTS = jnp.asarray([1.0, 2.0]), jnp.asarray(0.5, jnp.float32), jnp.asarray([[1.0, 0.0], [0.5, 1.0], [2.0, 2.0]])
+ARGUMENTS = (
+    jnp.asarray([1.0, 2.0]),
+    jnp.asarray(0.5, jnp.float32),
+    jnp.asarray([[1.0, 0.0], [0.5, 1.0], [2.0, 2.0]]),
+)
 
 
 @pytest.fixture

@@ -18,11 +18,26 @@ def descend(w, z, x):
 
 
 def total(state):
-    return sum(jnp.sum(leaf) for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating))
+    return sum(
+        jnp.sum(leaf) for leaf in jax.tree.leaves(state) if jnp.issubdtype(leaf.dtype, jnp.floating)
+    )
 
 
-def lower(step=descend, state=W, meta=Z, batches=XS, *outer_args, outer=total, step_has_aux=False, **options):
-    return metagrad.compile(step, has_aux=step_has_aux).metagradient(outer, **options).lower(state, meta, batches, *outer_args)
+def lower(
+    step=descend,
+    state=W,
+    meta=Z,
+    batches=XS,
+    *outer_args,
+    outer=total,
+    step_has_aux=False,
+    **options,
+):
+    return (
+        metagrad.compile(step, has_aux=step_has_aux)
+        .metagradient(outer, **options)
+        .lower(state, meta, batches, *outer_args)
+    )
 
 
 def refused(error, *says, **arguments):
@@ -38,52 +53,164 @@ def refused(error, *says, **arguments):
 # --- A step that changes the state --------------------------------------------------------------------------------
 
 CHANGES = {
-    "a leaf is missing": (STATE, lambda s: {"w": s["w"]}, ["structure", "state: <class 'dict'>", "came in", "went out", "{'n'}", "Return the same pytree"]),
-    "a leaf is new": (STATE, lambda s: s | {"loss": 1.0}, ["structure", "{'loss'}", "put what is new in each step in the aux output (has_aux=True)"]),
-    "another container": (STATE, lambda s: (s["w"], s["n"]), ["state: <class 'dict'> came in, <class 'tuple'> went out", "Python types differ"]),
-    "deep inside": ((W, {"opt": [W, W]}), lambda s: (s[0], {"opt": (W, W)}), ["state[1]['opt']: <class 'list'> came in, <class 'tuple'> went out"]),
-    "an optimiser's state": ((W, optax.adam(1.0).init(W)), lambda s: (s[0], s[1][0]), ["state[1]: <class 'tuple'> came in", "ScaleByAdamState"]),
-    "None for an array": (STATE, lambda s: s | {"w": None}, ["state['w']: an array came in, <class 'NoneType'> went out"]),
-    "nothing at all": (STATE, lambda s: None, ["state: <class 'dict'> came in, <class 'NoneType'> went out"]),
-    "has_aux forgotten": (STATE, lambda s: (s, 1.0), ["it returned a tuple of 2", "@metagrad.compile(has_aux=True)", "(new_state, aux)"]),
-    "shape": (STATE, lambda s: s | {"w": s["w"][None]}, ["state['w']: float32[2] came in, float32[1,2] went out", "in the shape of the old one"]),
-    "dtype": (STATE, lambda s: s | {"n": s["n"] + 0.5}, ["state['n']: int32[] came in, float32[] went out", "new.astype(old.dtype)", "initial state"]),
-    "precision": (STATE, lambda s: s | {"w": s["w"].astype(jnp.bfloat16)}, ["state['w']: float32[2] came in, bfloat16[2] went out"]),
-    "a key's data": ({"k": jax.random.key(0)}, lambda s: {"k": jax.random.key_data(s["k"])}, ["state['k']: key<fry>[]", "uint32[2]", "A key stays a key"]),
-    "text for an array": (STATE, lambda s: s | {"w": "w"}, ["state['w']: float32[2] came in, 'w' went out", "as an array"]),
-    "an array for text": ({"w": W, "name": "a"}, lambda s: s | {"name": s["w"]}, ["state['name']: 'a' came in, float32[2] went out"]),
-    "other text": ({"w": W, "name": "a"}, lambda s: s | {"name": "b"}, ["no arrays", "state['name']: 'a' came in, 'b' went out", "constants of the compilation"]),
+    "a leaf is missing": (
+        STATE,
+        lambda s: {"w": s["w"]},
+        [
+            "structure",
+            "state: <class 'dict'>",
+            "came in",
+            "went out",
+            "{'n'}",
+            "Return the same pytree",
+        ],
+    ),
+    "a leaf is new": (
+        STATE,
+        lambda s: s | {"loss": 1.0},
+        ["structure", "{'loss'}", "put what is new in each step in the aux output (has_aux=True)"],
+    ),
+    "another container": (
+        STATE,
+        lambda s: (s["w"], s["n"]),
+        ["state: <class 'dict'> came in, <class 'tuple'> went out", "Python types differ"],
+    ),
+    "deep inside": (
+        (W, {"opt": [W, W]}),
+        lambda s: (s[0], {"opt": (W, W)}),
+        ["state[1]['opt']: <class 'list'> came in, <class 'tuple'> went out"],
+    ),
+    "an optimiser's state": (
+        (W, optax.adam(1.0).init(W)),
+        lambda s: (s[0], s[1][0]),
+        ["state[1]: <class 'tuple'> came in", "ScaleByAdamState"],
+    ),
+    "None for an array": (
+        STATE,
+        lambda s: s | {"w": None},
+        ["state['w']: an array came in, <class 'NoneType'> went out"],
+    ),
+    "nothing at all": (
+        STATE,
+        lambda s: None,
+        ["state: <class 'dict'> came in, <class 'NoneType'> went out"],
+    ),
+    "has_aux forgotten": (
+        STATE,
+        lambda s: (s, 1.0),
+        ["it returned a tuple of 2", "@metagrad.compile(has_aux=True)", "(new_state, aux)"],
+    ),
+    "shape": (
+        STATE,
+        lambda s: s | {"w": s["w"][None]},
+        ["state['w']: float32[2] came in, float32[1,2] went out", "in the shape of the old one"],
+    ),
+    "dtype": (
+        STATE,
+        lambda s: s | {"n": s["n"] + 0.5},
+        [
+            "state['n']: int32[] came in, float32[] went out",
+            "new.astype(old.dtype)",
+            "initial state",
+        ],
+    ),
+    "precision": (
+        STATE,
+        lambda s: s | {"w": s["w"].astype(jnp.bfloat16)},
+        ["state['w']: float32[2] came in, bfloat16[2] went out"],
+    ),
+    "a key's data": (
+        {"k": jax.random.key(0)},
+        lambda s: {"k": jax.random.key_data(s["k"])},
+        ["state['k']: key<fry>[]", "uint32[2]", "A key stays a key"],
+    ),
+    "text for an array": (
+        STATE,
+        lambda s: s | {"w": "w"},
+        ["state['w']: float32[2] came in, 'w' went out", "as an array"],
+    ),
+    "an array for text": (
+        {"w": W, "name": "a"},
+        lambda s: s | {"name": s["w"]},
+        ["state['name']: 'a' came in, float32[2] went out"],
+    ),
+    "other text": (
+        {"w": W, "name": "a"},
+        lambda s: s | {"name": "b"},
+        ["no arrays", "state['name']: 'a' came in, 'b' went out", "constants of the compilation"],
+    ),
 }
 
 
 @pytest.mark.parametrize("name", CHANGES)
 def test_step_that_changes_the_state(name):
     state, change, says = CHANGES[name]
-    refused(TypeError, "the step", *says, step=lambda s, z, x: change(s), state=state, outer=lambda s: jnp.asarray(1.0))
+    refused(
+        TypeError,
+        "the step",
+        *says,
+        step=lambda s, z, x: change(s),
+        state=state,
+        outer=lambda s: jnp.asarray(1.0),
+    )
 
 
 def test_all_changed_leaves_are_listed():
     change = lambda s, z, x: {"w": s["w"][:1], "n": s["n"].astype(jnp.int8)}
-    refused(TypeError, "state['n']: int32[] came in, int8[] went out", "state['w']: float32[2] came in, float32[1] went out", step=change, state=STATE)
+    refused(
+        TypeError,
+        "state['n']: int32[] came in, int8[] went out",
+        "state['w']: float32[2] came in, float32[1] went out",
+        step=change,
+        state=STATE,
+    )
 
 
-@pytest.mark.parametrize("result, says", [(lambda s: s, "it returned a dict"), (lambda s: (s, 1, 2), "it returned a tuple of length 3")])
+@pytest.mark.parametrize(
+    "result, says",
+    [(lambda s: s, "it returned a dict"), (lambda s: (s, 1, 2), "it returned a tuple of length 3")],
+)
 def test_step_without_the_aux_it_promised(result, says):
     refused(
-        ValueError, "decorated with has_aux=True", "must return (new_state, aux)", says, step=lambda s, z, x: result(s), state=STATE, step_has_aux=True
+        ValueError,
+        "decorated with has_aux=True",
+        "must return (new_state, aux)",
+        says,
+        step=lambda s, z, x: result(s),
+        state=STATE,
+        step_has_aux=True,
     )
 
 
 # --- Batches ------------------------------------------------------------------------------------------------------
 
 BATCHES = {
-    "unequal": ({"x": XS, "y": jnp.ones(4)}, ["equal leading axes", "batches['x']: 3", "batches['y']: 4"]),
-    "none": (None, ["batches is None without an array leaf", "number of training steps is unknown", "batches=jnp.arange(T)"]),
-    "no arrays": ({"name": "digits"}, ["batches is a dict without an array leaf", "leading axis of length T"]),
+    "unequal": (
+        {"x": XS, "y": jnp.ones(4)},
+        ["equal leading axes", "batches['x']: 3", "batches['y']: 4"],
+    ),
+    "none": (
+        None,
+        [
+            "batches is None without an array leaf",
+            "number of training steps is unknown",
+            "batches=jnp.arange(T)",
+        ],
+    ),
+    "no arrays": (
+        {"name": "digits"},
+        ["batches is a dict without an array leaf", "leading axis of length T"],
+    ),
     "an iterator": (iter([W]), ["batches is a list_iterator without an array leaf"]),
-    "a scalar leaf": ({"x": XS, "rate": Z}, ["leading axis of length T", "batches['rate'] is a scalar"]),
+    "a scalar leaf": (
+        {"x": XS, "rate": Z},
+        ["leading axis of length T", "batches['rate'] is a scalar"],
+    ),
     "a number": (3, ["batches is a scalar"]),
-    "no steps": ({"x": XS[:0]}, ["batches['x'] has a leading axis of length 0", "no training step", "at least one batch"]),
+    "no steps": (
+        {"x": XS[:0]},
+        ["batches['x'] has a leading axis of length 0", "no training step", "at least one batch"],
+    ),
 }
 
 
@@ -103,13 +230,19 @@ def not_scalar(state):
 
 OUTERS = {
     "a vector": (not_scalar, ["`not_scalar`", "float32[2]", "Reduce it (jnp.mean, jnp.sum)"]),
-    "an integer": (lambda s: jnp.sum(s).astype(jnp.int32), ["one floating-point scalar", "int32[]"]),
+    "an integer": (
+        lambda s: jnp.sum(s).astype(jnp.int32),
+        ["one floating-point scalar", "int32[]"],
+    ),
     "a boolean": (lambda s: jnp.all(s), ["bool[]"]),
     "a tuple": (lambda s: (jnp.sum(s), s), ["a tuple of length 2", "as aux (has_aux=True)"]),
     "a dict": (lambda s: {"loss": jnp.sum(s)}, ["a dict"]),
     "nothing": (lambda s: None, ["it returned None"]),
     "text": (lambda s: "loss", ["a str"]),
-    "complex": (lambda s: jnp.sum(s) * 1j, ["what the outer function", "returns is complex64", "real"]),
+    "complex": (
+        lambda s: jnp.sum(s) * 1j,
+        ["what the outer function", "returns is complex64", "real"],
+    ),
 }
 
 
@@ -120,7 +253,11 @@ def test_outer_function_that_is_not_a_scalar(name):
 
 
 def test_outer_function_without_the_aux_it_promised():
-    refused(ValueError, "metagradient(has_aux=True): `total` must return (value, aux); it returned float32[]", has_aux=True)
+    refused(
+        ValueError,
+        "metagradient(has_aux=True): `total` must return (value, aux); it returned float32[]",
+        has_aux=True,
+    )
 
 
 def test_outer_that_is_no_function():
@@ -128,7 +265,11 @@ def test_outer_that_is_no_function():
 
 
 def test_outer_arguments_that_are_missing():
-    refused(TypeError, "missing 1 required positional argument: 'held_out'", outer=lambda s, held_out: jnp.sum(s))
+    refused(
+        TypeError,
+        "missing 1 required positional argument: 'held_out'",
+        outer=lambda s, held_out: jnp.sum(s),
+    )
 
 
 # --- wrt ----------------------------------------------------------------------------------------------------------
@@ -155,7 +296,11 @@ def test_wrt(wrt, says):
 
 
 WITHOUT_FLOATS = {
-    "integers": ("meta", {"meta": {"a": 2, "b": jnp.arange(3)}}, ["meta['a'] int32[], meta['b'] int32[3]"]),
+    "integers": (
+        "meta",
+        {"meta": {"a": 2, "b": jnp.arange(3)}},
+        ["meta['a'] int32[], meta['b'] int32[3]"],
+    ),
     "a key": ("meta", {"meta": {"k": jax.random.key(0)}}, ["meta['k'] key<fry>[]"]),
     "no arrays": ("meta", {"meta": None}, ["no arrays at all"]),
     "indices": ("batches", {"batches": jnp.arange(3)}, ["batches int32[3]"]),
@@ -167,17 +312,34 @@ WITHOUT_FLOATS = {
 def test_no_floating_point_leaf(name):
     wrt, arguments, says = WITHOUT_FLOATS[name]
     refused(
-        TypeError, f'wrt names "{wrt if isinstance(wrt, str) else wrt[-1]}"', "no floating-point leaf", *says, "as floating-point arrays",
-        step=lambda s, z, x: s, outer=lambda s: jnp.sum(s) * 1.0, wrt=wrt, **arguments,
+        TypeError,
+        f'wrt names "{wrt if isinstance(wrt, str) else wrt[-1]}"',
+        "no floating-point leaf",
+        *says,
+        "as floating-point arrays",
+        step=lambda s, z, x: s,
+        outer=lambda s: jnp.sum(s) * 1.0,
+        wrt=wrt,
+        **arguments,
     )
 
 
 @pytest.mark.parametrize(
     "path, arguments",
-    [("state['w']", {"state": {"w": W + 1j}}), ("meta[0][1]", {"meta": [(Z, Z + 1j)]}), ("batches", {"batches": XS + 1j})],
+    [
+        ("state['w']", {"state": {"w": W + 1j}}),
+        ("meta[0][1]", {"meta": [(Z, Z + 1j)]}),
+        ("batches", {"batches": XS + 1j}),
+    ],
 )
 def test_complex_leaves(path, arguments):
-    refused(TypeError, f"{path} is complex64", "real leaves only", "Hold real and imaginary parts apart", **arguments)
+    refused(
+        TypeError,
+        f"{path} is complex64",
+        "real leaves only",
+        "Hold real and imaginary parts apart",
+        **arguments,
+    )
 
 
 def test_complex_outer_argument():
@@ -187,7 +349,10 @@ def test_complex_outer_argument():
 
 def test_leaf_that_is_neither_an_array_nor_hashable():
     mg = metagrad.compile(lambda s, z, x: s * z["a"]).metagradient(total)
-    with pytest.raises(TypeError, match=r"meta\['b'\] is \{1\}, which is neither an array nor hashable.*tuple or a frozenset"):
+    with pytest.raises(
+        TypeError,
+        match=r"meta\['b'\] is \{1\}, which is neither an array nor hashable.*tuple or a frozenset",
+    ):
         mg(W, {"a": Z, "b": {1}}, XS)
 
 
@@ -218,20 +383,76 @@ def backward(effect):
     function.defvjp(lambda value: (value, None), lambda _, bar: (effect(bar),))
     return function
 
+
 # jax.debug.print without an order is allowed: test_prints.py.
 EFFECTS = {
-    "ordered print in the step": (lambda s, z, x: ordered(s) * z, total, "the training step", "debug_print at"),
-    "callback in the step": (lambda s, z, x: debugging(s) * z, total, "the training step", "debug_callback at"),
-    "callback in the loss": (lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(debugging(w) * z))(s), total, "the loss <lambda> (test_bad_input.py:", "debug_callback at"),
-    "io_callback in the loss": (lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(calling(w) * z))(s), total, "the loss <lambda> (test_bad_input.py:", "io_callback at"),
-    "callback in a loss under jax.grad": (lambda s, z, x: s - jax.grad(lambda w: jnp.sum(debugging(w) * z))(s), total, "the training step", "debug_callback at"),
-    "callback in a backward rule": (lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(backward(debugging)(w) ** 2))(s), total, "backward rule", "debug_callback at"),
-    "io_callback in a backward rule": (lambda s, z, x: backward(calling)(s) * z, total, "backward rule", "io_callback at"),
-    "ordered print in a backward rule": (descend, lambda s: jnp.sum(backward(ordered)(s)), "backward rule", "debug_print at"),
-    "callback under jit": (lambda s, z, x: jax.jit(debugging)(s) * z, total, "the training step", "debug_callback at"),
-    "ordered print in a scan": (lambda s, z, x: jax.lax.scan(lambda c, _: (ordered(c), None), s, length=2)[0] * z, total, "the training step", "debug_print at"),
+    "ordered print in the step": (
+        lambda s, z, x: ordered(s) * z,
+        total,
+        "the training step",
+        "debug_print at",
+    ),
+    "callback in the step": (
+        lambda s, z, x: debugging(s) * z,
+        total,
+        "the training step",
+        "debug_callback at",
+    ),
+    "callback in the loss": (
+        lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(debugging(w) * z))(s),
+        total,
+        "the loss <lambda> (test_bad_input.py:",
+        "debug_callback at",
+    ),
+    "io_callback in the loss": (
+        lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(calling(w) * z))(s),
+        total,
+        "the loss <lambda> (test_bad_input.py:",
+        "io_callback at",
+    ),
+    "callback in a loss under jax.grad": (
+        lambda s, z, x: s - jax.grad(lambda w: jnp.sum(debugging(w) * z))(s),
+        total,
+        "the training step",
+        "debug_callback at",
+    ),
+    "callback in a backward rule": (
+        lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(backward(debugging)(w) ** 2))(s),
+        total,
+        "backward rule",
+        "debug_callback at",
+    ),
+    "io_callback in a backward rule": (
+        lambda s, z, x: backward(calling)(s) * z,
+        total,
+        "backward rule",
+        "io_callback at",
+    ),
+    "ordered print in a backward rule": (
+        descend,
+        lambda s: jnp.sum(backward(ordered)(s)),
+        "backward rule",
+        "debug_print at",
+    ),
+    "callback under jit": (
+        lambda s, z, x: jax.jit(debugging)(s) * z,
+        total,
+        "the training step",
+        "debug_callback at",
+    ),
+    "ordered print in a scan": (
+        lambda s, z, x: jax.lax.scan(lambda c, _: (ordered(c), None), s, length=2)[0] * z,
+        total,
+        "the training step",
+        "debug_print at",
+    ),
     "io_callback": (lambda s, z, x: calling(s) * z, total, "the training step", "io_callback at"),
-    "callback in the outer function": (descend, lambda s: jnp.sum(debugging(s)), "the outer function `<lambda>`", "debug_callback at"),
+    "callback in the outer function": (
+        descend,
+        lambda s: jnp.sum(debugging(s)),
+        "the outer function `<lambda>`",
+        "debug_callback at",
+    ),
 }
 
 
@@ -241,7 +462,17 @@ def test_side_effects(name):
     does, remedy = "has side effects", "return what you want to see as aux instead (has_aux=True)"
     if "ordered" in name:
         does, remedy = "prints with ordered=True", "use jax.debug.print(...) without ordered=True"
-    refused(TypeError, whose, does, what, "test_bad_input.py", "several times", remedy, step=step, outer=outer)
+    refused(
+        TypeError,
+        whose,
+        does,
+        what,
+        "test_bad_input.py",
+        "several times",
+        remedy,
+        step=step,
+        outer=outer,
+    )
 
 
 def in_place(value):
@@ -252,33 +483,65 @@ def in_place(value):
 
 @pytest.mark.parametrize("place", ["step", "loss"])
 def test_mutable_references(place):
-    step = {"step": lambda s, z, x: in_place(s) * z, "loss": lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(in_place(w) * z))(s)}[place]
-    refused(NotImplementedError, {"step": "the training step", "loss": "the loss <lambda>"}[place], "uses a mutable reference (jax.new_ref)", "new_ref at", "test_bad_input.py",
-            "pass the values on", step=step)
+    step = {
+        "step": lambda s, z, x: in_place(s) * z,
+        "loss": lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(in_place(w) * z))(s),
+    }[place]
+    refused(
+        NotImplementedError,
+        {"step": "the training step", "loss": "the loss <lambda>"}[place],
+        "uses a mutable reference (jax.new_ref)",
+        "new_ref at",
+        "test_bad_input.py",
+        "pass the values on",
+        step=step,
+    )
 
 
 # --- Schedules ----------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("schedule", [3, "lazy", object(), lambda steps: None], ids=["a number", "text", "an object", "a function"])
+@pytest.mark.parametrize(
+    "schedule",
+    [3, "lazy", object(), lambda steps: None],
+    ids=["a number", "text", "an object", "a function"],
+)
 def test_what_is_no_schedule(schedule):
     refused(
-        TypeError, "schedule must be LazyKary(k), Binomial(slots), Periodic(every), StoreAll(), or a schedule object of the checkpoint_schedules package",
-        f"got {schedule!r}", schedule=schedule,
+        TypeError,
+        "schedule must be LazyKary(k), Binomial(slots), Periodic(every), StoreAll(), or a schedule object of the checkpoint_schedules package",
+        f"got {schedule!r}",
+        schedule=schedule,
     )
 
 
 def test_class_of_a_schedule():
-    refused(TypeError, "schedule is the class LazyKary; pass an instance, as in schedule=LazyKary(...)", schedule=metagrad.LazyKary)
+    refused(
+        TypeError,
+        "schedule is the class LazyKary; pass an instance, as in schedule=LazyKary(...)",
+        schedule=metagrad.LazyKary,
+    )
 
 
 @pytest.mark.parametrize(
     "make, error, says",
     [
         (lambda: metagrad.LazyKary(1), ValueError, r"LazyKary\(k=...\) must be at least 2, got 1"),
-        (lambda: metagrad.Binomial(0), ValueError, r"Binomial\(slots=...\) must be at least 1, got 0"),
-        (lambda: metagrad.Periodic(2.5), TypeError, r"Periodic\(every=...\) must be an int, got 2.5"),
-        (lambda: metagrad.StoreAll(1), TypeError, r"StoreAll\(keep_gradients=...\) must be True or False, got 1"),
+        (
+            lambda: metagrad.Binomial(0),
+            ValueError,
+            r"Binomial\(slots=...\) must be at least 1, got 0",
+        ),
+        (
+            lambda: metagrad.Periodic(2.5),
+            TypeError,
+            r"Periodic\(every=...\) must be an int, got 2.5",
+        ),
+        (
+            lambda: metagrad.StoreAll(1),
+            TypeError,
+            r"StoreAll\(keep_gradients=...\) must be True or False, got 1",
+        ),
     ],
 )
 def test_bad_arguments_of_schedules(make, error, says):
@@ -287,13 +550,23 @@ def test_bad_arguments_of_schedules(make, error, says):
 
 
 def test_rebuilding_from_gradients_that_are_not_kept():
-    refused(ValueError, "rebuild=2", "keep_gradients is False", "set keep_gradients=True", schedule=metagrad.LazyKary(2, False, 2))
+    refused(
+        ValueError,
+        "rebuild=2",
+        "keep_gradients is False",
+        "set keep_gradients=True",
+        schedule=metagrad.LazyKary(2, False, 2),
+    )
 
 
 @pytest.mark.filterwarnings("ignore:Numba not available")
 def test_schedule_made_for_another_number_of_steps():
     cs = pytest.importorskip("checkpoint_schedules")
-    refused(ValueError, "Revolve was made for max_n=7 steps, but the training run has 3", schedule=cs.Revolve(7, 2))
+    refused(
+        ValueError,
+        "Revolve was made for max_n=7 steps, but the training run has 3",
+        schedule=cs.Revolve(7, 2),
+    )
 
 
 # --- A metagradient is not differentiated again -------------------------------------------------------------------
@@ -302,13 +575,17 @@ def test_schedule_made_for_another_number_of_steps():
 def test_gradient_of_a_metagradient():
     """Never a silent zero."""
     mg = metagrad.compile(descend).metagradient(total)
-    with pytest.raises(NotImplementedError, match="a metagradient cannot be differentiated again.*custom_vjp"):
+    with pytest.raises(
+        NotImplementedError, match="a metagradient cannot be differentiated again.*custom_vjp"
+    ):
         jax.grad(lambda z: mg(W, z, XS).value)(Z)
 
 
 def test_vmap_is_refused():
     mg = metagrad.compile(descend).metagradient(total)
-    with pytest.raises(NotImplementedError, match="a metagradient cannot be put under jax.vmap. jax.lax.map"):
+    with pytest.raises(
+        NotImplementedError, match="a metagradient cannot be put under jax.vmap. jax.lax.map"
+    ):
         jax.vmap(lambda z: mg(W, z, XS).value)(jnp.ones(2))
 
 

@@ -14,7 +14,11 @@ def lowerings(monkeypatch):
     """How often something was lowered."""
     count = []
     lower = metagradient.stages.lower
-    monkeypatch.setattr(metagradient.stages, "lower", lambda *args, **options: count.append(1) or lower(*args, **options))
+    monkeypatch.setattr(
+        metagradient.stages,
+        "lower",
+        lambda *args, **options: count.append(1) or lower(*args, **options),
+    )
     return count
 
 
@@ -39,7 +43,9 @@ def test_python_scalars_do_not_compile_again(step, outer, arguments, lowerings):
 
 def test_another_constant_is_another_program(arguments, lowerings):
     """A leaf that is no array belongs to the program."""
-    mg = metagrad.compile(lambda s, z, x: {"w": s["f"](s["w"]) * z, "f": s["f"]}).metagradient(lambda s: jnp.sum(s["w"]))
+    mg = metagrad.compile(lambda s, z, x: {"w": s["f"](s["w"]) * z, "f": s["f"]}).metagradient(
+        lambda s: jnp.sum(s["w"])
+    )
     w, z, xs = arguments
     sine, cosine = mg({"w": w, "f": jnp.sin}, z, xs), mg({"w": w, "f": jnp.cos}, z, xs)
     assert len(lowerings) == 2 and not np.allclose(sine.grad, cosine.grad)
@@ -62,11 +68,15 @@ def test_inside_jit(step, outer, arguments):
 
 
 def test_inside_jit_with_keys_and_integers():
-    step = metagrad.compile(lambda s, z, b: (s[0] + z * jax.random.normal(jax.random.fold_in(s[1], b)), s[1]))
+    step = metagrad.compile(
+        lambda s, z, b: (s[0] + z * jax.random.normal(jax.random.fold_in(s[1], b)), s[1])
+    )
     mg = step.metagradient(lambda s: s[0], ("meta", "state"))
     arguments = (jnp.asarray(0.0), jax.random.key(1)), jnp.asarray(2.0), jnp.arange(3)
     expected = mg(*arguments)
-    value, grad, state = jax.jit(lambda *args: (mg(*args).value, mg(*args).grad[0], mg(*args).state))(*arguments)
+    value, grad, state = jax.jit(
+        lambda *args: (mg(*args).value, mg(*args).grad[0], mg(*args).state)
+    )(*arguments)
     np.testing.assert_allclose([value, grad], [expected.value, expected.grad[0]], rtol=1e-6)
     assert (jax.random.key_data(state[1]) == jax.random.key_data(expected.state[1])).all()
 
@@ -88,21 +98,56 @@ def test_descent_in_a_loop_on_the_device(step, outer, arguments):
 
 @pytest.fixture(scope="module")
 def compiled():
-    step = metagrad.compile(lambda s, z, x: {"w": s["w"] - z["rate"] * (s["w"] - x), "n": s["n"] + 1, "f": s["f"]})
-    given = {"w": jnp.ones(2), "n": jnp.asarray(0), "f": jnp.sin}, {"rate": jnp.asarray(0.1)}, jnp.ones((3, 2))
-    return step.metagradient(lambda s, target: jnp.sum((s["w"] - target) ** 2)).lower(*given, jnp.ones(2)).compile(), (*given, jnp.ones(2))
+    step = metagrad.compile(
+        lambda s, z, x: {"w": s["w"] - z["rate"] * (s["w"] - x), "n": s["n"] + 1, "f": s["f"]}
+    )
+    given = (
+        {"w": jnp.ones(2), "n": jnp.asarray(0), "f": jnp.sin},
+        {"rate": jnp.asarray(0.1)},
+        jnp.ones((3, 2)),
+    )
+    return step.metagradient(lambda s, target: jnp.sum((s["w"] - target) ** 2)).lower(
+        *given, jnp.ones(2)
+    ).compile(), (*given, jnp.ones(2))
 
 
 WRONG = {
-    "shape": (lambda s, z, b, t: ({**s, "w": jnp.ones(3)}, z, b, t), r"state\['w'\] has shape \(3,\), and this program was compiled for \(2,\)"),
-    "steps": (lambda s, z, b, t: (s, z, jnp.ones((4, 2)), t), r"batches has shape \(4, 2\), and this program was compiled for \(3, 2\)"),
-    "dtype": (lambda s, z, b, t: ({**s, "n": jnp.asarray(0.5)}, z, b, t), r"state\['n'\] is float32, and this program was compiled for int32"),
-    "outer argument": (lambda s, z, b, t: (s, z, b, jnp.ones(5)), r"outer_args\[0\] has shape \(5,\)"),
-    "outer argument missing": (lambda s, z, b, t: (s, z, b), "outer_args has the structure .*, and this program was compiled for"),
-    "structure": (lambda s, z, b, t: (s, {"speed": z["rate"]}, b, t), r"meta has the structure .*speed.*, and this program was compiled for .*rate"),
-    "constant": (lambda s, z, b, t: ({**s, "f": jnp.cos}, z, b, t), r"state\['f'\] is .*cos.*, and this program was compiled for .*sin"),
-    "no array": (lambda s, z, b, t: ({**s, "w": "ones"}, z, b, t), r"state\['w'\] is 'ones', and this program was compiled for float32\[2\]"),
-    "an array": (lambda s, z, b, t: ({**s, "f": jnp.ones(2)}, z, b, t), r"state\['f'\] is .*, and this program was compiled for .*sin"),
+    "shape": (
+        lambda s, z, b, t: ({**s, "w": jnp.ones(3)}, z, b, t),
+        r"state\['w'\] has shape \(3,\), and this program was compiled for \(2,\)",
+    ),
+    "steps": (
+        lambda s, z, b, t: (s, z, jnp.ones((4, 2)), t),
+        r"batches has shape \(4, 2\), and this program was compiled for \(3, 2\)",
+    ),
+    "dtype": (
+        lambda s, z, b, t: ({**s, "n": jnp.asarray(0.5)}, z, b, t),
+        r"state\['n'\] is float32, and this program was compiled for int32",
+    ),
+    "outer argument": (
+        lambda s, z, b, t: (s, z, b, jnp.ones(5)),
+        r"outer_args\[0\] has shape \(5,\)",
+    ),
+    "outer argument missing": (
+        lambda s, z, b, t: (s, z, b),
+        "outer_args has the structure .*, and this program was compiled for",
+    ),
+    "structure": (
+        lambda s, z, b, t: (s, {"speed": z["rate"]}, b, t),
+        r"meta has the structure .*speed.*, and this program was compiled for .*rate",
+    ),
+    "constant": (
+        lambda s, z, b, t: ({**s, "f": jnp.cos}, z, b, t),
+        r"state\['f'\] is .*cos.*, and this program was compiled for .*sin",
+    ),
+    "no array": (
+        lambda s, z, b, t: ({**s, "w": "ones"}, z, b, t),
+        r"state\['w'\] is 'ones', and this program was compiled for float32\[2\]",
+    ),
+    "an array": (
+        lambda s, z, b, t: ({**s, "f": jnp.ones(2)}, z, b, t),
+        r"state\['f'\] is .*, and this program was compiled for .*sin",
+    ),
 }
 
 

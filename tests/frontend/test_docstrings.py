@@ -9,12 +9,20 @@ import pytest
 import metagrad
 import metagrad.frontend
 
-MODULES = ["metagrad", *(f"metagrad.frontend.{module.name}" for module in pkgutil.iter_modules(metagrad.frontend.__path__))]
+MODULES = [
+    "metagrad",
+    *(
+        f"metagrad.frontend.{module.name}"
+        for module in pkgutil.iter_modules(metagrad.frontend.__path__)
+    ),
+]
 
 
 @pytest.mark.parametrize("name", MODULES)
 def test_examples(name):
-    failed, _ = doctest.testmod(importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE)
+    failed, _ = doctest.testmod(
+        importlib.import_module(name), optionflags=doctest.NORMALIZE_WHITESPACE
+    )
     assert not failed
 
 
@@ -22,7 +30,10 @@ def test_there_are_examples():
     finder = doctest.DocTestFinder()
     from metagrad.frontend import decorator, gradient
 
-    assert sum(len(test.examples) for module in (decorator, gradient) for test in finder.find(module)) > 5
+    assert (
+        sum(len(test.examples) for module in (decorator, gradient) for test in finder.find(module))
+        > 5
+    )
 
 
 @pytest.mark.parametrize("name", [name for name in metagrad.__all__])

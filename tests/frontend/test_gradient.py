@@ -42,13 +42,23 @@ CALLS = {
     "integers allowed": (function, {"argnums": (0, 2), "allow_int": True}, (X, Y, N), {}),
     "a float": (lambda x: x**3, {}, (2.0,), {}),
     "a numpy array": (function, {}, (np.asarray(X), Y), {}),
-    "a loss in f32 of bf16": (lambda x: jnp.sum(x.astype(jnp.float32) ** 2), {}, (X.astype(jnp.bfloat16),), {}),
+    "a loss in f32 of bf16": (
+        lambda x: jnp.sum(x.astype(jnp.float32) ** 2),
+        {},
+        (X.astype(jnp.bfloat16),),
+        {},
+    ),
     "a flag and a count": (layers, {}, (X, 2), {"train": True}),
     "a NumPy mask": (lambda x, keep: jnp.sum(x[keep] ** 2), {}, (X, np.asarray([True, False])), {}),
     "a shape": (lambda x, shape: jnp.sum(x.reshape(shape) @ X[:1]), {}, (X, (2, 1)), {}),
     "a static argument": (jax.jit(layers, static_argnums=1), {}, (X, 3), {}),
     "a whole exponent": (lambda x, n: jnp.sum(x**n), {}, (jnp.zeros(2), 1), {}),
-    "none in the tree": (lambda x, y: jnp.sum(x["w"] ** 2 * y["a"]), {}, ({"w": X, "empty": None}, Y), {}),
+    "none in the tree": (
+        lambda x, y: jnp.sum(x["w"] ** 2 * y["a"]),
+        {},
+        ({"w": X, "empty": None}, Y),
+        {},
+    ),
     "no dependence": (lambda x: jnp.asarray(1.0), {}, (X,), {}),
 }
 
@@ -61,14 +71,19 @@ def assert_same(got, want):
             continue
         assert jnp.shape(g) == jnp.shape(w) and jnp.result_type(g) == jnp.result_type(w)
         if w.dtype != jax.dtypes.float0:
-            np.testing.assert_allclose(np.asarray(g, np.float32), np.asarray(w, np.float32), rtol=1e-6)
+            np.testing.assert_allclose(
+                np.asarray(g, np.float32), np.asarray(w, np.float32), rtol=1e-6
+            )
 
 
 @pytest.mark.parametrize("name", CALLS)
 @pytest.mark.parametrize("what", ["grad", "value_and_grad"])
 def test_outside(name, what):
     f, options, args, kwargs = CALLS[name]
-    assert_same(getattr(metagrad, what)(f, **options)(*args, **kwargs), getattr(jax, what)(f, **options)(*args, **kwargs))
+    assert_same(
+        getattr(metagrad, what)(f, **options)(*args, **kwargs),
+        getattr(jax, what)(f, **options)(*args, **kwargs),
+    )
 
 
 @pytest.mark.parametrize("name", CALLS)
@@ -78,12 +93,23 @@ def test_inside(name):
     seen = {}
 
     def step(s, z, b):
-        moved = jax.tree.map(lambda leaf: leaf + 0 * s.astype(jnp.result_type(leaf)) if isinstance(leaf, (jax.Array, float)) else leaf, args)
+        moved = jax.tree.map(
+            lambda leaf: (
+                leaf + 0 * s.astype(jnp.result_type(leaf))
+                if isinstance(leaf, (jax.Array, float))
+                else leaf
+            ),
+            args,
+        )
         for name, module in (("ours", metagrad), ("theirs", jax)):
-            seen[name] = jax.tree.map(_described, module.value_and_grad(f, **options)(*moved, **kwargs))
+            seen[name] = jax.tree.map(
+                _described, module.value_and_grad(f, **options)(*moved, **kwargs)
+            )
         return s
 
-    metagrad.compile(step).metagradient(lambda s: s, "state").lower(jnp.asarray(1.0), None, jnp.arange(1))
+    metagrad.compile(step).metagradient(lambda s: s, "state").lower(
+        jnp.asarray(1.0), None, jnp.arange(1)
+    )
     assert seen["ours"] == seen["theirs"]
 
 
@@ -93,24 +119,49 @@ def _described(leaf):
 
 def test_under_transformations():
     np.testing.assert_allclose(jax.vmap(metagrad.grad(jnp.sin))(X), jnp.cos(X), rtol=1e-6)
-    np.testing.assert_allclose(jax.jit(metagrad.grad(metagrad.grad(jnp.sin)))(1.0), -jnp.sin(1.0), rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(metagrad.grad(metagrad.grad(jnp.sin)))(1.0), -jnp.sin(1.0), rtol=1e-6
+    )
 
 
 def test_it_keeps_the_name():
-    assert metagrad.grad(function).__name__ == "function" and metagrad.value_and_grad(function).__name__ == "function"
+    assert (
+        metagrad.grad(function).__name__ == "function"
+        and metagrad.value_and_grad(function).__name__ == "function"
+    )
 
 
 @pytest.mark.parametrize("what", ["grad", "value_and_grad"])
 def test_holomorphic_is_refused(what):
-    with pytest.raises(ValueError, match=r"holomorphic=True.*real\s+scalar.*Write the loss as a real function"):
+    with pytest.raises(
+        ValueError, match=r"holomorphic=True.*real\s+scalar.*Write the loss as a real function"
+    ):
         getattr(metagrad, what)(jnp.sin, holomorphic=True)
 
 
 REFUSED = {
-    "integer argument": (lambda x: jnp.sum(x * 1.0), {}, (N,), TypeError, "real- or complex-valued inputs"),
+    "integer argument": (
+        lambda x: jnp.sum(x * 1.0),
+        {},
+        (N,),
+        TypeError,
+        "real- or complex-valued inputs",
+    ),
     "a vector": (lambda x: x, {}, (X,), TypeError, "scalar-output functions"),
-    "an integer result": (lambda x: jnp.sum(x).astype(int), {}, (X,), TypeError, "real-valued outputs"),
-    "argnums too large": (lambda x: jnp.sum(x), {"argnums": 1}, (X,), TypeError, "argnums=1 requires at least 2 positional arguments"),
+    "an integer result": (
+        lambda x: jnp.sum(x).astype(int),
+        {},
+        (X,),
+        TypeError,
+        "real-valued outputs",
+    ),
+    "argnums too large": (
+        lambda x: jnp.sum(x),
+        {"argnums": 1},
+        (X,),
+        TypeError,
+        "argnums=1 requires at least 2 positional arguments",
+    ),
     "a pair": (lambda x: (jnp.sum(x), 1.0), {}, (X,), TypeError, "scalar-output functions"),
     "a list of one": (lambda x: [jnp.sum(x)], {}, (X,), TypeError, "scalar-output functions"),
     "nothing": (lambda x: None, {}, (X,), TypeError, "scalar-output functions. Output was None"),
@@ -138,15 +189,27 @@ def test_an_error_names_the_users_function_and_argument(where):
         return jnp.sum(w * z) if batch[0] > 0 else jnp.sum(w)
 
     def step(w, z, batch):
-        return w - (branching(w, z, batch) if where == "step" else metagrad.grad(branching if where == "loss" else lambda w: jnp.sum(w))(w, *[z, batch][: 2 * (where == "loss")]))
+        return w - (
+            branching(w, z, batch)
+            if where == "step"
+            else metagrad.grad(branching if where == "loss" else lambda w: jnp.sum(w))(
+                w, *[z, batch][: 2 * (where == "loss")]
+            )
+        )
 
     def outer(final, target):
         return jnp.sum(final) if where == "outer" and target > 0 else jnp.sum(final)
 
     with pytest.raises(jax.errors.TracerBoolConversionError) as error:
         metagrad.compile(step).metagradient(outer).lower(X, 0.5, jnp.ones((3, 2)), 1.0)
-    name, argument = {"step": ("step", "batch"), "loss": ("branching", "batch"), "outer": ("outer", "target")}[where]
-    assert f"the function {name} at {__file__}" in str(error.value) and f"the value of the argument {argument}" in str(error.value)
+    name, argument = {
+        "step": ("step", "batch"),
+        "loss": ("branching", "batch"),
+        "outer": ("outer", "target"),
+    }[where]
+    assert f"the function {name} at {__file__}" in str(
+        error.value
+    ) and f"the value of the argument {argument}" in str(error.value)
 
 
 @pytest.mark.parametrize("how", ["a rule", "a list"])
@@ -159,6 +222,13 @@ def test_traced_values_outside_of_their_function(how):
         rule.defjvps(lambda t, y, x: 3.0 * t)
         return jnp.sum(rule(w) if how == "a rule" else w * z)
 
-    step = metagrad.compile(lambda w, z, batch: w - metagrad.grad(lambda w: loss(w, z))(w) + (kept[-1] if how == "a list" else 0))
-    with pytest.raises(TypeError, match="a traced value is used outside of the function that it belongs to.*Pass it as an argument"):
+    step = metagrad.compile(
+        lambda w, z, batch: (
+            w - metagrad.grad(lambda w: loss(w, z))(w) + (kept[-1] if how == "a list" else 0)
+        )
+    )
+    with pytest.raises(
+        TypeError,
+        match="a traced value is used outside of the function that it belongs to.*Pass it as an argument",
+    ):
         step.metagradient(jnp.sum).lower(X, 0.5, jnp.ones((3, 2)))

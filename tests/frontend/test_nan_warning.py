@@ -39,9 +39,14 @@ def text(mg, *arguments):
 
 def test_the_users_function_line_and_leaf():
     said = text(metagradient(), START, 1.0, STEPS)
-    assert said.startswith("the metagradient has a NaN or infinity in the gradient of meta, the gradient of state. ")
+    assert said.startswith(
+        "the metagradient has a NaN or infinity in the gradient of meta, the gradient of state. "
+    )
     assert "At step 0 root (" in said and "tests/frontend/test_nan_warning.py:" in said
-    assert "takes a root (`sqrt`) of zero or next to it in 1 of 2 entries of what it computes from state:" in said
+    assert (
+        "takes a root (`sqrt`) of zero or next to it in 1 of 2 entries of what it computes from state:"
+        in said
+    )
     assert "Keep what is under the root away from zero" in said and "check_nans=False" in said
 
 
@@ -80,46 +85,73 @@ def test_roots_that_carry_no_derivative_are_not_blamed():
         norm = jnp.sqrt(w - w) > 1
         return jnp.cbrt(w - w[0]) * z + small + norm
 
-    said = text(metagrad.compile(step).metagradient(jnp.sum), jnp.array([1.0, 2.0]), 1.0, jnp.arange(3.0))
+    said = text(
+        metagrad.compile(step).metagradient(jnp.sum), jnp.array([1.0, 2.0]), 1.0, jnp.arange(3.0)
+    )
     assert "(`cbrt`) of zero" in said and "more root" not in said
 
 
 def test_branches_and_calls():
     def step(w, z, t):
-        return jax.lax.cond(t == 1, lambda w: jax.jit(lambda w: jnp.sqrt(w) * z)(w), lambda w: jax.checkpoint(lambda w: jnp.sqrt(w + 1.0) - 1.0)(w), w)
+        return jax.lax.cond(
+            t == 1,
+            lambda w: jax.jit(lambda w: jnp.sqrt(w) * z)(w),
+            lambda w: jax.checkpoint(lambda w: jnp.sqrt(w + 1.0) - 1.0)(w),
+            w,
+        )
 
     assert "At step 1 a lambda (" in text(metagradient(step), START, 1.0, STEPS)
 
 
 def test_training_gives_the_first():
     step = lambda w, z, t: jnp.where(t == 1, jnp.log(-w - 1.0), w) * z
-    assert "Training itself gave the first: at step 1, in state. Lower the learning rate" in text(metagradient(step), START, 1.0, STEPS)
+    assert "Training itself gave the first: at step 1, in state. Lower the learning rate" in text(
+        metagradient(step), START, 1.0, STEPS
+    )
 
 
 def test_the_outer_function():
-    said = text(metagradient(lambda w, z, t: w * z, lambda w: jnp.linalg.norm(w - w) + w[0]), START, 1.0, STEPS)
-    assert "Training is finite. The outer function, in a lambda (" in said and "(`sqrt`) of zero" in said
+    said = text(
+        metagradient(lambda w, z, t: w * z, lambda w: jnp.linalg.norm(w - w) + w[0]),
+        START,
+        1.0,
+        STEPS,
+    )
+    assert (
+        "Training is finite. The outer function, in a lambda (" in said
+        and "(`sqrt`) of zero" in said
+    )
 
 
 def test_the_outer_functions_value():
     said = text(metagradient(lambda w, z, t: w * z, lambda w: jnp.log(w[1])), START, 1.0, STEPS)
-    assert "a NaN or infinity in value, " in said and "Training is finite; the outer function's value is the first." in said
+    assert (
+        "a NaN or infinity in value, " in said
+        and "Training is finite; the outer function's value is the first." in said
+    )
 
 
 def test_an_infinity_in_the_state_is_no_fault():
     """The best loss so far, of a schedule that watches it."""
-    step = lambda s, z, t: {"w": s["w"] * z, "best": jnp.minimum(s["best"], jnp.where(t > 0, jnp.sum(s["w"]), jnp.inf))}
+    step = lambda s, z, t: {
+        "w": s["w"] * z,
+        "best": jnp.minimum(s["best"], jnp.where(t > 0, jnp.sum(s["w"]), jnp.inf)),
+    }
     mg = metagrad.compile(step).metagradient(lambda s: jnp.sum(s["w"]))
     silent(mg, {"w": START, "best": jnp.asarray(jnp.inf)}, 1.0, jnp.arange(1))
 
 
 def test_a_search_that_fails_leaves_the_result(monkeypatch):
     monkeypatch.setattr(nan_warning, "_origin", lambda *_: 1 / 0)
-    assert "Why could not be found out: ZeroDivisionError" in text(metagradient(), START, 1.0, STEPS)
+    assert "Why could not be found out: ZeroDivisionError" in text(
+        metagradient(), START, 1.0, STEPS
+    )
 
 
 def test_the_arguments():
-    assert "It was in the arguments: batches." in text(metagradient(lambda w, z, x: w * z * x), START, 1.0, jnp.array([1.0, np.nan, 1.0]))
+    assert "It was in the arguments: batches." in text(
+        metagradient(lambda w, z, x: w * z * x), START, 1.0, jnp.array([1.0, np.nan, 1.0])
+    )
 
 
 def test_where_no_root_is_to_blame():

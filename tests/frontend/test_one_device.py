@@ -27,7 +27,11 @@ def placed(mesh):
 
 
 def jitted(mesh):
-    return jax.jit(lambda v: 2 * v, in_shardings=NamedSharding(mesh, P("d")), out_shardings=NamedSharding(mesh, P("d")))
+    return jax.jit(
+        lambda v: 2 * v,
+        in_shardings=NamedSharding(mesh, P("d")),
+        out_shardings=NamedSharding(mesh, P("d")),
+    )
 
 
 UNBOUND = {
@@ -39,13 +43,21 @@ UNBOUND = {
 
 @pytest.mark.parametrize("name", UNBOUND)
 def test_axes_that_nobody_binds(name):
-    with pytest.raises(NotImplementedError, match=r"the training step has a collective over an axis that is not bound in it at .*test_one_device.py:\d+ .* one device"):
+    with pytest.raises(
+        NotImplementedError,
+        match=r"the training step has a collective over an axis that is not bound in it at .*test_one_device.py:\d+ .* one device",
+    ):
         metagrad.compile(UNBOUND[name]).metagradient(jnp.sum).lower(W, Z, XS)
 
 
 def test_an_unbound_axis_in_the_outer_function():
-    with pytest.raises(NotImplementedError, match=r"the outer function `<lambda>` has a collective .* at .*test_one_device.py:\d+"):
-        metagrad.compile(lambda w, z, x: w - z * x).metagradient(lambda w: lax.psum(jnp.sum(w), "d")).lower(W, Z, XS)
+    with pytest.raises(
+        NotImplementedError,
+        match=r"the outer function `<lambda>` has a collective .* at .*test_one_device.py:\d+",
+    ):
+        metagrad.compile(lambda w, z, x: w - z * x).metagradient(
+            lambda w: lax.psum(jnp.sum(w), "d")
+        ).lower(W, Z, XS)
 
 
 def test_other_names_that_are_not_defined():
@@ -57,8 +69,17 @@ def test_other_names_that_are_not_defined():
 def test_an_axis_of_the_callers():
     """Each device would need the others' parts in the middle of its run."""
     mg = metagrad.compile(UNBOUND["psum"]).metagradient(jnp.sum)
-    outside = jax.shard_map(lambda w, z, x: mg(w, z, x).grad[None], mesh=ONE, in_specs=(P(), P(), P()), out_specs=P("d"), check_vma=False)
-    with pytest.raises(NotImplementedError, match=r"the training step is for several devices: psum at .*test_one_device.py"):
+    outside = jax.shard_map(
+        lambda w, z, x: mg(w, z, x).grad[None],
+        mesh=ONE,
+        in_specs=(P(), P(), P()),
+        out_specs=P("d"),
+        check_vma=False,
+    )
+    with pytest.raises(
+        NotImplementedError,
+        match=r"the training step is for several devices: psum at .*test_one_device.py",
+    ):
         outside(W, Z, XS)
 
 
@@ -69,8 +90,15 @@ ASKING = {"shard_map": summed, "sharding_constraint": placed, "jit": jitted}
 @pytest.mark.parametrize("name", ASKING)
 def test_several_devices(name, where):
     ask = ASKING[name](TWO)
-    step = (lambda w, z, x: w - jnp.sum(ask(gradient(w, z, x)))) if where == "step" else (lambda w, z, x: w - gradient(w, z, x, ask))
-    with pytest.raises(NotImplementedError, match=rf"the training step is for several devices: {name} on 2 devices at .*test_one_device.py"):
+    step = (
+        (lambda w, z, x: w - jnp.sum(ask(gradient(w, z, x))))
+        if where == "step"
+        else (lambda w, z, x: w - gradient(w, z, x, ask))
+    )
+    with pytest.raises(
+        NotImplementedError,
+        match=rf"the training step is for several devices: {name} on 2 devices at .*test_one_device.py",
+    ):
         metagrad.compile(step).metagradient(jnp.sum).lower(W, Z, XS)
 
 
@@ -78,9 +106,19 @@ def test_a_mean_of_gradients_over_one_device():
     """Data parallel training as it is written for many: the gradient inside, the collective around it."""
 
     def step(mean):
-        return lambda w, z, x: w - 0.1 * mean(lambda w, x: metagrad.grad(lambda w: jnp.sum(jnp.tanh(w * x * z)))(w))(w, x)
+        return lambda w, z, x: (
+            w
+            - 0.1
+            * mean(lambda w, x: metagrad.grad(lambda w: jnp.sum(jnp.tanh(w * x * z)))(w))(w, x)
+        )
 
-    sharded = lambda f: jax.shard_map(lambda w, x: lax.pmean(f(w, x), "d"), mesh=ONE, in_specs=(P(), P()), out_specs=P(), check_vma=False)
+    sharded = lambda f: jax.shard_map(
+        lambda w, x: lax.pmean(f(w, x), "d"),
+        mesh=ONE,
+        in_specs=(P(), P()),
+        out_specs=P(),
+        check_vma=False,
+    )
     result = lambda mean: metagrad.compile(step(mean)).metagradient(jnp.sum)(W, Z, XS).grad
     np.testing.assert_allclose(result(sharded), result(lambda f: f), rtol=1e-6)
 
@@ -97,7 +135,17 @@ def test_one_device(name, where):
     }[name]
 
     def result(ask):
-        step = (lambda w, z, x: w - 0.1 * ask(gradient(w, z, x))) if where == "step" else (lambda w, z, x: w - 0.1 * gradient(w, z, x, ask))
-        return metagrad.compile(step).metagradient(jnp.sum, wrt=("meta", "batches"), schedule=metagrad.LazyKary(2))(W, Z, XS)
+        step = (
+            (lambda w, z, x: w - 0.1 * ask(gradient(w, z, x)))
+            if where == "step"
+            else (lambda w, z, x: w - 0.1 * gradient(w, z, x, ask))
+        )
+        return metagrad.compile(step).metagradient(
+            jnp.sum, wrt=("meta", "batches"), schedule=metagrad.LazyKary(2)
+        )(W, Z, XS)
 
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), tuple(result(ask)), tuple(result(plain)))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6),
+        tuple(result(ask)),
+        tuple(result(plain)),
+    )

@@ -26,17 +26,23 @@ def test_it_keeps_name_and_docstring(step):
 
 def test_jit(step, arguments):
     w, decay, xs = arguments
-    np.testing.assert_allclose(jax.jit(step)(w, decay, xs[0]), undecorated(w, decay, xs[0]), rtol=1e-6)
+    np.testing.assert_allclose(
+        jax.jit(step)(w, decay, xs[0]), undecorated(w, decay, xs[0]), rtol=1e-6
+    )
 
 
 def test_vmap(step, arguments):
     w, decay, xs = arguments
     np.testing.assert_allclose(
-        jax.vmap(step, in_axes=(None, None, 0))(w, decay, xs), jax.vmap(undecorated, in_axes=(None, None, 0))(w, decay, xs), rtol=1e-6
+        jax.vmap(step, in_axes=(None, None, 0))(w, decay, xs),
+        jax.vmap(undecorated, in_axes=(None, None, 0))(w, decay, xs),
+        rtol=1e-6,
     )
 
 
-@pytest.mark.parametrize("transform", [jax.grad, functools.partial(jax.jacfwd)], ids=["reverse", "forward"])
+@pytest.mark.parametrize(
+    "transform", [jax.grad, functools.partial(jax.jacfwd)], ids=["reverse", "forward"]
+)
 def test_grad(step, arguments, transform):
     w, decay, xs = arguments
     got = transform(lambda decay: jnp.sum(step(w, decay, xs[0]) ** 2))(decay)

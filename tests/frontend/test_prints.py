@@ -48,13 +48,23 @@ def heard(capfd):
         capfd.readouterr()
         result = jax.block_until_ready(function(*arguments))
         jax.effects_barrier()
-        return result, dict(collections.Counter(line.split(">")[0][1:] for line in capfd.readouterr().out.splitlines() if line.startswith("<")))
+        return result, dict(
+            collections.Counter(
+                line.split(">")[0][1:]
+                for line in capfd.readouterr().out.splitlines()
+                if line.startswith("<")
+            )
+        )
 
     return run
 
 
 def same(result, silent):
-    jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7), tuple(result), tuple(silent))
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-6, atol=1e-7),
+        tuple(result),
+        tuple(silent),
+    )
 
 
 SCHEDULES = {
@@ -70,11 +80,13 @@ SCHEDULES = {
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_once_for_each_step_that_is_run(name, heard):
     """Also where a gradient is computed again for the VJP, and where a step is made again from its kept gradient: those are no steps that are run."""
-    mg = lambda show: metagrad.compile(descend(show, lambda value, show: say("loss", value, show))).metagradient(
-        outer(show), wrt=("meta", "state", "batches"), schedule=SCHEDULES[name]
-    )
+    mg = lambda show: metagrad.compile(
+        descend(show, lambda value, show: say("loss", value, show))
+    ).metagradient(outer(show), wrt=("meta", "state", "batches"), schedule=SCHEDULES[name])
     plan = mg(True).lower(W, Z, XS).plan
-    assert "no gradients" not in name or plan.gradients_on_the_spot, "the case has a gradient that is computed again"
+    assert "no gradients" not in name or plan.gradients_on_the_spot, (
+        "the case has a gradient that is computed again"
+    )
     assert "rebuilt" not in name or plan.updates, "the case has a step that is made again"
     result, said = heard(mg(True), W, Z, XS)
     assert said == {"loss": plan.advances, "norm": plan.advances, "outer": 1}
@@ -86,7 +98,9 @@ def in_a_scan(value, show):
 
 
 def in_a_branch(value, show):
-    return lax.cond(value > 0, lambda v: say("taken", v, show) * 2, lambda v: say("not taken", v, show), value)
+    return lax.cond(
+        value > 0, lambda v: say("taken", v, show) * 2, lambda v: say("not taken", v, show), value
+    )
 
 
 def under_vmap(value, show):
@@ -133,7 +147,9 @@ INSIDE = {
 
 
 def in_microbatches(f):
-    return lambda w: lax.scan(lambda total, _: (total + metagrad.grad(f)(w), None), jnp.zeros_like(w), length=2)[0]
+    return lambda w: lax.scan(
+        lambda total, _: (total + metagrad.grad(f)(w), None), jnp.zeros_like(w), length=2
+    )[0]
 
 
 GRADIENTS = {
@@ -164,7 +180,13 @@ def test_printing_does_not_change_who_differentiates(ad):
     """The mixed mode stays."""
     for inside in (lambda value, show: say("loss", value, show), in_a_scan, in_a_branch):
         rules = [
-            [decision.rule for decision in metagrad.compile(descend(show, inside), ad=ad).metagradient(outer(show)).lower(W, Z, XS).decisions]
+            [
+                decision.rule
+                for decision in metagrad.compile(descend(show, inside), ad=ad)
+                .metagradient(outer(show))
+                .lower(W, Z, XS)
+                .decisions
+            ]
             for show in (True, False)
         ]
         assert rules[0] == rules[1] == ["enzyme"] * 3
@@ -188,17 +210,29 @@ def test_what_is_printed(capfd):
         jax.debug.print("w={} name={name}", w, name="text", ordered=False)
         return w + x
 
-    metagrad.compile(step).metagradient(lambda w: w * 1.0, wrt="state", schedule=metagrad.StoreAll())(jnp.asarray(0.0), None, jnp.asarray([1.0, 2.0, 4.0]))
+    metagrad.compile(step).metagradient(
+        lambda w: w * 1.0, wrt="state", schedule=metagrad.StoreAll()
+    )(jnp.asarray(0.0), None, jnp.asarray([1.0, 2.0, 4.0]))
     jax.effects_barrier()
-    assert capfd.readouterr().out.splitlines() == ["w=0.0 name=text", "w=1.0 name=text", "w=3.0 name=text"]
+    assert capfd.readouterr().out.splitlines() == [
+        "w=0.0 name=text",
+        "w=1.0 name=text",
+        "w=3.0 name=text",
+    ]
 
 
 def test_an_outer_function_with_arguments(heard):
-    mg = metagrad.compile(descend(False)).metagradient(lambda w, scale: say("outer", jnp.sum(w) * scale), has_aux=False)
+    mg = metagrad.compile(descend(False)).metagradient(
+        lambda w, scale: say("outer", jnp.sum(w) * scale), has_aux=False
+    )
     assert heard(mg, W, Z, XS, jnp.asarray(2.0))[1] == {"outer": 1}
 
 
-@pytest.mark.parametrize("wrap", [jax.jit, lambda f: jax.jit(lambda *a: lax.map(lambda z: f(W, z, XS), jnp.ones(2)))], ids=["jit", "a loop"])
+@pytest.mark.parametrize(
+    "wrap",
+    [jax.jit, lambda f: jax.jit(lambda *a: lax.map(lambda z: f(W, z, XS), jnp.ones(2)))],
+    ids=["jit", "a loop"],
+)
 def test_inside_another_program(wrap, heard):
     """With prints of its own, whose functions come before ours and after."""
     mg = metagrad.compile(descend(True)).metagradient(jnp.sum, schedule=metagrad.StoreAll())
@@ -212,24 +246,41 @@ def test_inside_another_program(wrap, heard):
 
 
 def test_two_programs_in_one(heard):
-    one, two = (metagrad.compile(lambda w, z, x, what=what: say(what, w) - z * x).metagradient(jnp.sum, schedule=metagrad.StoreAll()) for what in ("one", "two"))
-    assert heard(jax.jit(lambda: one(W, Z, XS).value + two(W, Z, XS[:2]).value))[1] == {"one": T, "two": 2}
+    one, two = (
+        metagrad.compile(lambda w, z, x, what=what: say(what, w) - z * x).metagradient(
+            jnp.sum, schedule=metagrad.StoreAll()
+        )
+        for what in ("one", "two")
+    )
+    assert heard(jax.jit(lambda: one(W, Z, XS).value + two(W, Z, XS[:2]).value))[1] == {
+        "one": T,
+        "two": 2,
+    }
 
 
 def test_compiled_ahead_of_time(heard):
-    compiled = metagrad.compile(descend(True)).metagradient(jnp.sum, schedule=metagrad.StoreAll()).lower(W, Z, XS).compile()
+    compiled = (
+        metagrad.compile(descend(True))
+        .metagradient(jnp.sum, schedule=metagrad.StoreAll())
+        .lower(W, Z, XS)
+        .compile()
+    )
     for _ in range(2):
         assert heard(compiled, W, Z, XS)[1] == {"norm": T}
 
 
 def test_derivative_by_jax(heard):
-    mg = metagrad.compile(descend(True, in_a_scan), ad="jax").metagradient(jnp.sum, schedule=metagrad.StoreAll())
+    mg = metagrad.compile(descend(True, in_a_scan), ad="jax").metagradient(
+        jnp.sum, schedule=metagrad.StoreAll()
+    )
     assert heard(mg, W, Z, XS)[1] == {"norm": T, "scan": 3 * T}
 
 
 def test_looking_for_a_nan_prints_nothing(heard):
     """The run is then repeated step by step, which is no run of the program."""
-    mg = metagrad.compile(lambda w, z, x: say("step", w) - 0.1 * jnp.sqrt(w * 0) * z).metagradient(outer(True), wrt="state", check_nans=True)
+    mg = metagrad.compile(lambda w, z, x: say("step", w) - 0.1 * jnp.sqrt(w * 0) * z).metagradient(
+        outer(True), wrt="state", check_nans=True
+    )
 
     def run():
         with pytest.raises(FloatingPointError, match="VJP of step 5"):
@@ -251,7 +302,9 @@ def test_a_program_that_prints_is_not_stored():
 
 def test_not_differentiated_again():
     mg = metagrad.compile(descend(True)).metagradient(jnp.sum)
-    with pytest.raises(NotImplementedError, match="a metagradient cannot be differentiated again.*custom_vjp"):
+    with pytest.raises(
+        NotImplementedError, match="a metagradient cannot be differentiated again.*custom_vjp"
+    ):
         jax.grad(lambda z: mg(W, z, XS).value)(Z)
     with pytest.raises(NotImplementedError):
         jax.vmap(lambda z: mg(W, z, XS).value)(jnp.ones(2))
@@ -278,15 +331,24 @@ def test_pure_callback_on_data(where, heard):
             i, x = batch
             if "print" in where:
                 say("step", i)
-            g = metagrad.grad(lambda w: twice("loss" if where == "loss" else "both", i, called) * loss(w, z, x))(w)
+            g = metagrad.grad(
+                lambda w: twice("loss" if where == "loss" else "both", i, called) * loss(w, z, x)
+            )(w)
             return w - 0.01 * g * twice("step" if where == "step" else "both", i, called)
 
-        return metagrad.compile(run).metagradient(jnp.sum, wrt=("meta", "state"), schedule=metagrad.LazyKary(2))
+        return metagrad.compile(run).metagradient(
+            jnp.sum, wrt=("meta", "state"), schedule=metagrad.LazyKary(2)
+        )
 
     arguments = W, Z, (jnp.arange(T), XS)
     same(jax.block_until_ready(step(True)(*arguments)), step(False)(*arguments))
 
 
 def test_pure_callback_that_would_be_differentiated():
-    with pytest.raises(NotImplementedError, match="(?s)JAX cannot differentiate the update of <lambda>.*Pure callbacks do not support JVP"):
-        metagrad.compile(lambda w, z, x: w - z * host(jnp.sum(w))).metagradient(jnp.sum).lower(W, Z, XS)
+    with pytest.raises(
+        NotImplementedError,
+        match="(?s)JAX cannot differentiate the update of <lambda>.*Pure callbacks do not support JVP",
+    ):
+        metagrad.compile(lambda w, z, x: w - z * host(jnp.sum(w))).metagradient(jnp.sum).lower(
+            W, Z, XS
+        )

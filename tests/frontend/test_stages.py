@@ -17,8 +17,14 @@ def test_stages(lowered):
 SHOWS = {
     "traced": (['"metagrad.grad"', "@step", "@loss_0", "@outer"], ["enzyme."]),
     "cut": (['"metagrad.grad"', "@update", "@inner", "@inputs_0"], ["enzyme."]),
-    "differentiated": (["enzyme.autodiff", "enzyme.fwddiff", "@step_vjp", "@outer_vjp"], ["metagrad.grad"]),
-    "scheduled": (["@metagradient", "stablehlo.while", "call @step_vjp", "enzyme.fwddiff"], ["metagrad.grad"]),
+    "differentiated": (
+        ["enzyme.autodiff", "enzyme.fwddiff", "@step_vjp", "@outer_vjp"],
+        ["metagrad.grad"],
+    ),
+    "scheduled": (
+        ["@metagradient", "stablehlo.while", "call @step_vjp", "enzyme.fwddiff"],
+        ["metagrad.grad"],
+    ),
     "stablehlo": (["@main", "stablehlo.while"], ["enzyme", "metagrad."]),
     "hlo": (["HloModule", "while"], ["stablehlo", "enzyme"]),
 }
@@ -38,7 +44,10 @@ def test_the_program_holds_one_copy(lowered):
 
 
 def test_unknown_stage(lowered):
-    with pytest.raises(ValueError, match="no stage 'llvm'; there are 'traced', 'cut', 'differentiated', 'scheduled', 'stablehlo', 'hlo'"):
+    with pytest.raises(
+        ValueError,
+        match="no stage 'llvm'; there are 'traced', 'cut', 'differentiated', 'scheduled', 'stablehlo', 'hlo'",
+    ):
         lowered.ir("llvm")
 
 
@@ -51,7 +60,11 @@ def test_plan(lowered):
 def test_decisions(lowered):
     gradient, update, outer = lowered.decisions
     assert [d.rule for d in lowered.decisions] == ["enzyme"] * 3
-    assert gradient.function.startswith("loss (conftest.py:") and update.function == "the update of train_step" and outer.function == "validation"
+    assert (
+        gradient.function.startswith("loss (conftest.py:")
+        and update.function == "the update of train_step"
+        and outer.function == "validation"
+    )
     assert lowered.explain() == "\n".join(f"{d.function}: Enzyme" for d in lowered.decisions)
 
 
@@ -59,14 +72,20 @@ def test_lower_takes_shapes(step, outer, arguments, lowered):
     shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(leaf.shape, leaf.dtype), arguments)
     by_shape = step.metagradient(outer, schedule=metagrad.LazyKary(2)).lower(*shapes)
     assert by_shape.ir("stablehlo") == lowered.ir("stablehlo")
-    np.testing.assert_array_equal(by_shape.compile()(*arguments).grad, lowered.compile()(*arguments).grad)
+    np.testing.assert_array_equal(
+        by_shape.compile()(*arguments).grad, lowered.compile()(*arguments).grad
+    )
 
 
 def test_lower_takes_shapes_of_keys(outer):
     step = metagrad.compile(lambda s, z, b: (s[0] + z * jax.random.normal(b), s[1] + 1))
     keys = jax.random.split(jax.random.key(0), 3)
     shape = jax.ShapeDtypeStruct(keys.shape, keys.dtype)
-    compiled = step.metagradient(lambda s: s[0]).lower((jax.ShapeDtypeStruct((), jnp.float32), 0), 1.0, shape).compile()
+    compiled = (
+        step.metagradient(lambda s: s[0])
+        .lower((jax.ShapeDtypeStruct((), jnp.float32), 0), 1.0, shape)
+        .compile()
+    )
     result = compiled((jnp.asarray(0.0), 0), 1.0, keys)
     np.testing.assert_allclose(result.grad, sum(jax.random.normal(key) for key in keys), rtol=1e-5)
 
@@ -85,5 +104,5 @@ def test_memory_and_cost(lowered):
 
 def test_runtime_is_checked(step, outer):
     assert step.metagradient(outer, runtime="fused")
-    with pytest.raises(ValueError, match='runtime=\'streamed\': this version has "fused"'):
+    with pytest.raises(ValueError, match="runtime='streamed': this version has \"fused\""):
         step.metagradient(outer, runtime="streamed")

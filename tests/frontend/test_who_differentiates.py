@@ -44,7 +44,9 @@ def expected(step, outer, arguments):
 @pytest.mark.parametrize("ad", ["auto", "enzyme", "jax"])
 def test_modes_agree(outer, arguments, ad):
     lowered = metagrad.compile(descend(plain), ad=ad).metagradient(outer).lower(*arguments)
-    np.testing.assert_allclose(lowered.compile()(*arguments).grad, expected(descend(plain), outer, arguments), rtol=1e-5)
+    np.testing.assert_allclose(
+        lowered.compile()(*arguments).grad, expected(descend(plain), outer, arguments), rtol=1e-5
+    )
     rule = "jax" if ad == "jax" else "enzyme"
     assert {decision.rule for decision in lowered.decisions} == {rule}
     assert ("asked for with ad='jax'" in lowered.explain()) == (ad == "jax")
@@ -58,14 +60,21 @@ def test_enzyme_alone_refuses_what_is_not_proven(outer, arguments):
         step.metagradient(outer).lower(*arguments)
     message = str(error.value)
     assert "with_custom_rule (test_who_differentiates.py:" in message
-    assert "custom_jvp_call: custom rule" in message and "test_who_differentiates.py:" in message.split("custom rule")[1]
+    assert (
+        "custom_jvp_call: custom rule" in message
+        and "test_who_differentiates.py:" in message.split("custom rule")[1]
+    )
     assert "Use ad='auto' to let JAX differentiate this function." in message
 
 
 def test_auto_lets_jax_do_it(outer, arguments):
     lowered = metagrad.compile(descend(with_custom_rule)).metagradient(outer).lower(*arguments)
     assert [decision.rule for decision in lowered.decisions] == ["jax", "enzyme", "enzyme"]
-    np.testing.assert_allclose(lowered.compile()(*arguments).grad, expected(descend(with_custom_rule), outer, arguments), rtol=1e-5)
+    np.testing.assert_allclose(
+        lowered.compile()(*arguments).grad,
+        expected(descend(with_custom_rule), outer, arguments),
+        rtol=1e-5,
+    )
 
 
 @pytest.mark.filterwarnings("error")
@@ -78,16 +87,26 @@ def test_enzyme_reads_slices_of_scalars(outer, arguments):
     step = lambda w, decay, x: w - 0.1 * jax.grad(update)(w, decay, x)
     lowered = metagrad.compile(step).metagradient(outer).lower(*arguments)
     assert [decision.rule for decision in lowered.decisions] == ["expanded", "enzyme", "enzyme"]
-    np.testing.assert_allclose(lowered.compile()(*arguments).grad, expected(step, outer, arguments), rtol=1e-5)
+    np.testing.assert_allclose(
+        lowered.compile()(*arguments).grad, expected(step, outer, arguments), rtol=1e-5
+    )
 
 
 @pytest.mark.filterwarnings("error")
 def test_floats_of_eight_bits_are_not_sent_to_enzyme(outer, arguments):
     """Its process dies on them."""
-    small = lambda w, decay, x: jnp.sum((w.astype(jnp.float8_e4m3fn).astype(w.dtype) - x) ** 2) + decay * jnp.sum(w**2)
+    small = lambda w, decay, x: (
+        jnp.sum((w.astype(jnp.float8_e4m3fn).astype(w.dtype) - x) ** 2) + decay * jnp.sum(w**2)
+    )
     lowered = metagrad.compile(descend(small)).metagradient(outer).lower(*arguments)
-    assert lowered.decisions[0].rule.startswith("jax") and "floats of 8 bits or fewer" in lowered.explain()
-    with pytest.raises(NotImplementedError, match="convert_element_type: floats of 8 bits or fewer .*test_who_differentiates.py"):
+    assert (
+        lowered.decisions[0].rule.startswith("jax")
+        and "floats of 8 bits or fewer" in lowered.explain()
+    )
+    with pytest.raises(
+        NotImplementedError,
+        match="convert_element_type: floats of 8 bits or fewer .*test_who_differentiates.py",
+    ):
         metagrad.compile(descend(small), ad="enzyme").metagradient(outer).lower(*arguments)
 
 
@@ -98,7 +117,9 @@ def test_a_message_that_names_no_function_gets_none(outer, arguments, monkeypatc
     monkeypatch.setattr(WORKER, "run", run)
     with pytest.warns(UserWarning) as warned:
         metagrad.compile(descend(plain)).metagradient(outer).lower(*arguments)
-    assert str(warned[0].message).startswith("Enzyme is not installed. JAX differentiates this step instead")
+    assert str(warned[0].message).startswith(
+        "Enzyme is not installed. JAX differentiates this step instead"
+    )
 
 
 @pytest.fixture
@@ -115,7 +136,9 @@ def test_jax_steps_in_where_enzyme_fails(outer, arguments, broken_enzyme):
         lowered = mg.lower(*arguments)
     assert {decision.rule for decision in lowered.decisions} == {"jax"}
     assert "out of cheese" in lowered.explain()
-    np.testing.assert_allclose(lowered.compile()(*arguments).grad, expected(descend(plain), outer, arguments), rtol=1e-5)
+    np.testing.assert_allclose(
+        lowered.compile()(*arguments).grad, expected(descend(plain), outer, arguments), rtol=1e-5
+    )
 
 
 def test_the_warning_points_at_the_users_line(outer, arguments, broken_enzyme):

@@ -20,15 +20,33 @@ from .worker import LIMIT, Worker
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m tests.fuzz", description=__doc__)
     parser.add_argument("--seed", type=int, default=0, help="the same seed gives the same programs")
-    parser.add_argument("--programs", type=int, default=100, metavar="N", help="how many to compare (with --minutes: at most)")
+    parser.add_argument(
+        "--programs",
+        type=int,
+        default=100,
+        metavar="N",
+        help="how many to compare (with --minutes: at most)",
+    )
     parser.add_argument("--first", type=int, default=0, metavar="K", help="number of the first")
-    parser.add_argument("--program", type=int, metavar="K", help="compares program K alone and prints it")
+    parser.add_argument(
+        "--program", type=int, metavar="K", help="compares program K alone and prints it"
+    )
     parser.add_argument("--minutes", type=float, metavar="M", help="stop after so long")
     parser.add_argument("--jobs", type=int, default=1, metavar="J", help="processes")
-    parser.add_argument("--limit", type=float, default=LIMIT, metavar="SECONDS", help="when a program counts as hanging")
+    parser.add_argument(
+        "--limit",
+        type=float,
+        default=LIMIT,
+        metavar="SECONDS",
+        help="when a program counts as hanging",
+    )
     parser.add_argument("--no-shrink", action="store_true", help="print failures as they are")
-    parser.add_argument("--shrink-seconds", type=float, default=300.0, metavar="SECONDS", help="for each failure")
-    parser.add_argument("--log", type=Path, metavar="FILE", help="one JSON line a program, and the failing programs")
+    parser.add_argument(
+        "--shrink-seconds", type=float, default=300.0, metavar="SECONDS", help="for each failure"
+    )
+    parser.add_argument(
+        "--log", type=Path, metavar="FILE", help="one JSON line a program, and the failing programs"
+    )
     options = parser.parse_args(arguments)
     console = Console(width=None if sys.stdout.isatty() else 160, highlight=False)
     if options.program is not None:
@@ -38,7 +56,15 @@ def main(arguments=None):
     for number in range(options.first, options.first + options.programs):
         numbers.put(number)
     end = time.monotonic() + 60 * options.minutes if options.minutes else float("inf")
-    with Progress(TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn(), console=console, refresh_per_second=2, disable=not sys.stdout.isatty()) as progress:
+    with Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        MofNCompleteColumn(),
+        TimeElapsedColumn(),
+        console=console,
+        refresh_per_second=2,
+        disable=not sys.stdout.isatty(),
+    ) as progress:
         task = progress.add_task(f"seed {options.seed}", total=options.programs)
 
         def work():
@@ -53,10 +79,17 @@ def main(arguments=None):
                     report = worker.compare(program)
                     with lock:
                         new = findings.add(number, program, report)
-                        progress.update(task, advance=1, description=f"seed {options.seed}: {findings.brief()}")
+                        progress.update(
+                            task, advance=1, description=f"seed {options.seed}: {findings.brief()}"
+                        )
                         if options.log:
                             with options.log.open("a") as file:
-                                print(json.dumps({"seed": options.seed, "number": number, "report": report}), file=file)
+                                print(
+                                    json.dumps(
+                                        {"seed": options.seed, "number": number, "report": report}
+                                    ),
+                                    file=file,
+                                )
                     if report["class"] in FAILURES and new:
                         tell(console, worker, options, number, program, report, lock)
             finally:
@@ -75,7 +108,11 @@ def tell(console, worker, options, number, program, report, lock):
     """Prints a failure of a kind that has not been seen, made small."""
     kind, tried = signature(report), 0
     if not options.no_shrink:
-        program, tried = shrink(program, lambda candidate: signature(worker.compare(candidate)) == kind, options.shrink_seconds)
+        program, tried = shrink(
+            program,
+            lambda candidate: signature(worker.compare(candidate)) == kind,
+            options.shrink_seconds,
+        )
         report = worker.compare(program)
     with lock:
         console.rule(f"{kind}: --seed {options.seed} --program {number} (shrunk in {tried} trials)")

@@ -3,7 +3,9 @@
 from .elementwise import ACTIVATIONS, CASTS, EDGED, SMOOTH
 from .templates import Operation, many
 
-REDUCTIONS = many("f", """
+REDUCTIONS = many(
+    "f",
+    """
     jnp.sum({0}, axis={axis}, keepdims={keep})
     jnp.mean({0}, axis={axis}, keepdims={keep})
     jnp.max({0}, axis={axis}, keepdims={keep})
@@ -48,9 +50,12 @@ REDUCTIONS = many("f", """
     jnp.trapezoid({0}, axis={axis})
     jnp.convolve(jnp.ravel({0}), jnp.array([0.5, 0.2]), mode="same")
     jnp.cov(jnp.reshape({0}, (-1, 1)) * jnp.ones(2) + jnp.arange(2), rowvar=False)
-""")
+""",
+)
 
-SHAPES = many("f", """
+SHAPES = many(
+    "f",
+    """
     jnp.reshape({0}, {shape})
     jnp.transpose({0}, {perm})
     jnp.ravel({0})
@@ -80,17 +85,24 @@ SHAPES = many("f", """
     jnp.zeros((2,) + {0}.shape).at[1].set({0})
     jnp.resize({0}, (2, 2))
     jax.image.resize(jnp.atleast_2d({0}), (3, 3), "linear")
-""")
+""",
+)
 
 BINARY = [
-    *many("ff", """
+    *many(
+        "ff",
+        """
     {0} + {1}
     {0} - {1}
     {0} * {1}
     {0} / (1.5 + jnp.square({1}))
     jnp.sin({0}) * {1}
-    """, 3.0),
-    *many("ff", """
+    """,
+        3.0,
+    ),
+    *many(
+        "ff",
+        """
     jnp.maximum({0}, {1})
     jnp.minimum({0}, {1})
     jnp.where({0} > {1}, {0}, {1})
@@ -120,8 +132,11 @@ BINARY = [
     jnp.interp(jnp.tanh({0}), jnp.array([-1.0, 0.0, 1.0]), jnp.resize({1}, (3,)))
     jnp.convolve(jnp.ravel({0}), jnp.ravel({1}))
     jnp.cross(jnp.resize({0}, (3,)), jnp.resize({1}, (3,)))
-    """),
-    *many("ff", """
+    """,
+    ),
+    *many(
+        "ff",
+        """
     {0} @ {1}
     {0} @ {1}.T
     {0}.T @ {1}
@@ -134,26 +149,36 @@ BINARY = [
     attention :: jax.nn.softmax({0} @ {1}.T) @ {1}
     causal attention :: jax.nn.softmax(jnp.where(jnp.tril(jnp.ones(({0}.shape[0], {1}.shape[0]), bool)), {0} @ {1}.T, -jnp.inf)) @ {1}
     jax.nn.dot_product_attention({0}[:, :, None], {0}[:, :, None], jnp.sin({0})[:, :, None], is_causal={back})
-    """, 2.0),
-    *many("ff", """
+    """,
+        2.0,
+    ),
+    *many(
+        "ff",
+        """
     conv 1d :: jax.lax.conv_general_dilated(jnp.resize({0}, (2, 2, 4)), jnp.resize({1}, (3, 2, 2)), ({stride},), "{padding}")
     conv 2d :: jax.lax.conv_general_dilated(jnp.resize({0}, (1, 4, 3, 2)), jnp.resize({1}, (2, 2, 2, 2)), ({stride}, 1), "{padding}", dimension_numbers=("NHWC", "HWIO", "NHWC"))
     conv grouped :: jax.lax.conv_general_dilated(jnp.resize({0}, (1, 2, 5)), jnp.resize({1}, (2, 1, 2)), ({stride},), "{padding}", feature_group_count=2)
     conv dilated :: jax.lax.conv_general_dilated(jnp.resize({0}, (1, 2, 5)), jnp.resize({1}, (2, 2, 2)), (1,), ((1, 2),), rhs_dilation=({window},))
     conv transposed :: jax.lax.conv_transpose(jnp.resize({0}, (1, 3, 2)), jnp.resize({1}, (2, 2, 2)), ({stride},), "{padding}")
-    """),
+    """,
+    ),
 ]
 
-WINDOWS = many("f", """
+WINDOWS = many(
+    "f",
+    """
     max pool :: jax.lax.reduce_window({0}, -jnp.inf, jax.lax.max, ({window},) * {rank}, ({stride},) * {rank}, "{padding}")
     min pool :: jax.lax.reduce_window({0}, jnp.inf, jax.lax.min, ({window},) * {rank}, ({stride},) * {rank}, "{padding}")
     sum pool :: jax.lax.reduce_window({0}, 0.0, jax.lax.add, ({window},) * {rank}, ({stride},) * {rank}, "{padding}")
     max pool of ties :: jax.lax.reduce_window(jnp.round({0}) * {0}, -jnp.inf, jax.lax.max, ({window},) * {rank}, (1,) * {rank}, "{padding}")
     moving average :: jax.lax.reduce_window({0}, 0.0, jax.lax.add, (2,) * {rank}, (1,) * {rank}, "SAME") / 2
-""")
+""",
+)
 
 INDEXED = [
-    *many("f", """
+    *many(
+        "f",
+        """
     {0}[jnp.array({index})]
     {0}.at[jnp.array({index})].set(0.5)
     {0}.at[jnp.array({index})].add(0.5)
@@ -168,8 +193,11 @@ INDEXED = [
     jax.lax.dynamic_slice_in_dim({0}, jnp.argmax(jnp.ravel({0})), 1, axis={axis})
     jax.lax.dynamic_index_in_dim({0}, {shift}, axis={axis})
     jnp.compress(jnp.arange({0}.shape[0]) % 2 == 0, {0}, axis=0)
-    """),
-    *many("fi", """
+    """,
+    ),
+    *many(
+        "fi",
+        """
     jnp.take({0}, {1}, axis=0, mode="{mode}")
     {0}[{1}]
     {0}[{1} % {0}.shape[0], 0]
@@ -186,16 +214,22 @@ INDEXED = [
     jnp.resize({0}, {1}.shape) ** jnp.clip({1}, 0, 3)
     cross entropy of labels :: optax.softmax_cross_entropy_with_integer_labels(jnp.resize({0}, {1}.shape + (3,)), {1} % 3)
     jnp.where({1} > 0, jnp.resize({0}, {1}.shape), jnp.cos(jnp.resize({0}, {1}.shape)))
-    """),
-    *many("fb", """
+    """,
+    ),
+    *many(
+        "fb",
+        """
     jnp.where(jnp.resize({1}, {0}.shape), {0}, jnp.square({0}))
     jnp.where(jnp.resize({1}, {0}.shape), {0}, 0.0)
     {0} * jnp.resize({1}, {0}.shape)
     jnp.sum({0}, where=jnp.resize({1}, {0}.shape))
     masked mean :: jnp.sum({0} * jnp.resize({1}, {0}.shape)) / jnp.maximum(jnp.sum(jnp.resize({1}, {0}.shape)), 1)
     masked logits :: jax.nn.log_softmax(jnp.where(jnp.resize({1}, {0}.shape), {0}, -1e9), axis={axis})
-    """),
-    *many("fk", """
+    """,
+    ),
+    *many(
+        "fk",
+        """
     dropout :: jnp.where(jax.random.bernoulli({1}, 0.7, {0}.shape), {0} / 0.7, 0.0)
     noise :: {0} + 0.1 * jax.random.normal({1}, {0}.shape)
     uniform :: {0} * jax.random.uniform(jax.random.fold_in({1}, 3), {0}.shape)
@@ -203,10 +237,14 @@ INDEXED = [
     gumbel softmax :: jax.nn.softmax({0} + jax.random.gumbel({1}, {0}.shape))
     reparameterised :: jax.random.normal({1}, (2,)) * jnp.exp(0.3 * jnp.mean({0}))
     random choice :: jax.random.choice({1}, jnp.ravel({0}), (2,))
-    """, 2.0),
+    """,
+        2.0,
+    ),
 ]
 
-LOSSES = many("ff", """
+LOSSES = many(
+    "ff",
+    """
     optax.losses.squared_error({0}, {1})
     optax.losses.huber_loss({0}, {1}, delta=0.5)
     optax.losses.log_cosh({0}, {1})
@@ -219,9 +257,12 @@ LOSSES = many("ff", """
     optax.losses.cosine_distance({0}, {1}, epsilon=1e-2)
     optax.losses.ranking_softmax_loss({0}, {1})
     info nce :: optax.losses.softmax_cross_entropy_with_integer_labels({0} @ {1}.T, jnp.arange({0}.shape[0]) % {1}.shape[0])
-""")
+""",
+)
 
-LINEAR_ALGEBRA = many("f", """
+LINEAR_ALGEBRA = many(
+    "f",
+    """
     jnp.linalg.inv(jnp.resize({0}, (2, 2)) * 0.2 + 2 * jnp.eye(2))
     jnp.linalg.det(jnp.resize({0}, (2, 2)) + 2 * jnp.eye(2))
     jnp.linalg.slogdet(jnp.resize({0}, (2, 2)) * 0.2 + 2 * jnp.eye(2))[1]
@@ -231,7 +272,9 @@ LINEAR_ALGEBRA = many("f", """
     jax.scipy.linalg.expm(jnp.resize({0}, (2, 2)) * 0.1)
     jnp.abs(jnp.fft.rfft({0}, axis={axis}) + 3.0)
     jnp.fft.irfft(jnp.fft.rfft({0}, n=4, axis={axis}), n=4, axis={axis})
-""", 0.4)
+""",
+    0.4,
+)
 
 # Not chosen: what generate.py joins loose ends with.
 JOINTS = [
@@ -240,5 +283,20 @@ JOINTS = [
     Operation("damped", "0.5 * {0} + 0.2 * {1}", "ff"),
 ]
 
-OPERATIONS = {op.name: op for op in [
-    *JOINTS, *SMOOTH, *EDGED, *ACTIVATIONS, *REDUCTIONS, *SHAPES, *BINARY, *WINDOWS, *INDEXED, *LOSSES, *LINEAR_ALGEBRA, *CASTS]}
+OPERATIONS = {
+    op.name: op
+    for op in [
+        *JOINTS,
+        *SMOOTH,
+        *EDGED,
+        *ACTIVATIONS,
+        *REDUCTIONS,
+        *SHAPES,
+        *BINARY,
+        *WINDOWS,
+        *INDEXED,
+        *LOSSES,
+        *LINEAR_ALGEBRA,
+        *CASTS,
+    ]
+}

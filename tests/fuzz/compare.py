@@ -1,14 +1,14 @@
 """One program: its metagradient, JAX's gradient of the unrolled run, and the verdict.
 
-    agree        value, gradient, final state and auxiliary outputs are JAX's to 1e-11 (1e-5 if a value anywhere in the run is f32, 3e-2 if one is bf16)
-    not finite   JAX's gradient is not finite, and metagrad's is not in the same leaves
-    unstable     they differ, and JAX's own gradient moves as much when its inputs move by a rounding error. Ties and zeros in the data do not move
-    refused      metagrad says that it does not do this, by an error of its frontend
-    wrong        they differ
-    NaN for a number   they differ, and metagrad's is not finite where JAX's is
-    crash        any other exception
-    invalid      JAX itself refuses the program (only shrinking makes such)
-    hang, died   worker.py saw no answer
+agree        value, gradient, final state and auxiliary outputs are JAX's to 1e-11 (1e-5 if a value anywhere in the run is f32, 3e-2 if one is bf16)
+not finite   JAX's gradient is not finite, and metagrad's is not in the same leaves
+unstable     they differ, and JAX's own gradient moves as much when its inputs move by a rounding error. Ties and zeros in the data do not move
+refused      metagrad says that it does not do this, by an error of its frontend
+wrong        they differ
+NaN for a number   they differ, and metagrad's is not finite where JAX's is
+crash        any other exception
+invalid      JAX itself refuses the program (only shrinking makes such)
+hang, died   worker.py saw no answer
 """
 
 import time
@@ -35,15 +35,27 @@ def run(text):
 
 
 def is_float(leaf):
-    return jnp.issubdtype(jax.dtypes.result_type(leaf) if isinstance(leaf, (bool, int, float)) else leaf.dtype, jnp.floating)
+    return jnp.issubdtype(
+        jax.dtypes.result_type(leaf) if isinstance(leaf, (bool, int, float)) else leaf.dtype,
+        jnp.floating,
+    )
 
 
 class Reference:
     """JAX's gradient of the run, compiled once. `looped` writes the steps as a `lax.scan`, whose compile time does not grow with them; without it they are unrolled."""
 
     def __init__(self, scope, program, looped):
-        self.steps, self.step_aux, self.outer_aux = program["steps"], program["step_aux"], program["outer_aux"]
-        self.step, self.outer, self.wrt, self.looped = scope["step"], scope["outer"], program["wrt"], looped
+        self.steps, self.step_aux, self.outer_aux = (
+            program["steps"],
+            program["step_aux"],
+            program["outer_aux"],
+        )
+        self.step, self.outer, self.wrt, self.looped = (
+            scope["step"],
+            scope["outer"],
+            program["wrt"],
+            looped,
+        )
         self.run = jax.jit(jax.value_and_grad(self.phi, has_aux=True, allow_int=True))
 
     def phi(self, wanted, state, meta, batches, outer_args):
@@ -72,7 +84,13 @@ class Reference:
 
     def __call__(self, arguments):
         (value, (state, extra, aux)), grad = self.run(*self.given(arguments))
-        return {"value": value, "gradient": grad, "state": state, "outer aux": extra, "step aux": aux}
+        return {
+            "value": value,
+            "gradient": grad,
+            "state": state,
+            "outer aux": extra,
+            "step aux": aux,
+        }
 
 
 def ours(scope, program, arguments):
@@ -82,7 +100,10 @@ def ours(scope, program, arguments):
     value, extra = result.value if program["outer_aux"] else (result.value, None)
     grad = (result.grad,) if program["single"] else result.grad
     return {
-        "value": value, "gradient": dict(zip(program["wrt"], grad)), "state": result.state, "outer aux": extra,
+        "value": value,
+        "gradient": dict(zip(program["wrt"], grad)),
+        "state": result.state,
+        "outer aux": extra,
         "step aux": result.aux if program["step_aux"] else None,
     }, lowered
 
@@ -94,7 +115,9 @@ def numbers(tree):
         if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         leaf = np.asarray(leaf)
-        found[jax.tree_util.keystr(path)] = leaf.astype(np.float64) if jnp.issubdtype(leaf.dtype, np.floating) else leaf
+        found[jax.tree_util.keystr(path)] = (
+            leaf.astype(np.float64) if jnp.issubdtype(leaf.dtype, np.floating) else leaf
+        )
     return found
 
 
@@ -112,7 +135,10 @@ def distances(got, want):
             found[path] = np.inf, np.abs(w[np.isfinite(w)]).max(initial=0.0)
         else:
             finite = np.isfinite(w)
-            found[path] = np.abs(g[finite] - w[finite]).max(initial=0.0), np.abs(w[finite]).max(initial=0.0)
+            found[path] = (
+                np.abs(g[finite] - w[finite]).max(initial=0.0),
+                np.abs(w[finite]).max(initial=0.0),
+            )
     return found
 
 
@@ -122,9 +148,20 @@ def precision(jaxpr):
     while queue:
         jaxpr = queue.pop()
         for eqn in jaxpr.eqns:
-            found |= {str(var.aval.dtype) for var in (*eqn.invars, *eqn.outvars) if hasattr(var.aval, "dtype")}
-            values = jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr"))
-            queue += [inner for inner in (getattr(value, "jaxpr", value) for value in values) if hasattr(inner, "eqns")]
+            found |= {
+                str(var.aval.dtype)
+                for var in (*eqn.invars, *eqn.outvars)
+                if hasattr(var.aval, "dtype")
+            }
+            values = jax.tree.leaves(
+                list(eqn.params.values()),
+                is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr"),
+            )
+            queue += [
+                inner
+                for inner in (getattr(value, "jaxpr", value) for value in values)
+                if hasattr(inner, "eqns")
+            ]
     return next((dtype for dtype in ("bfloat16", "float32") if dtype in found), "float64")
 
 
@@ -136,7 +173,12 @@ def moved(tree, seed, by):
             return leaf
         x = np.asarray(leaf).astype(np.float64)
         bits = np.frombuffer(x.tobytes(), np.uint64).reshape(x.shape)
-        sign = np.where((bits * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)) >> np.uint64(60) & np.uint64(1), 1.0, -1.0)
+        sign = np.where(
+            (bits * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed)) >> np.uint64(60)
+            & np.uint64(1),
+            1.0,
+            -1.0,
+        )
         x = np.where(2 * x == np.round(2 * x), x, x * (1 + by * sign))
         return float(x) if isinstance(leaf, float) else jnp.asarray(x, leaf.dtype)
 
@@ -151,7 +193,9 @@ def compare(program, reached=lambda: None):
         arguments = scope["state"], scope["meta"], scope["batches"], scope["outer_args"]
         oracle = Reference(scope, program, looped=program["steps"] > 2)
         want = oracle(arguments)
-    except Exception as error:  # JAX does not take this program: what shrinking leaves may be ill-typed
+    except (
+        Exception
+    ) as error:  # JAX does not take this program: what shrinking leaves may be ill-typed
         return {"class": "invalid", "detail": f"{type(error).__name__}: {error}"[:500]}
     middle = time.monotonic()
     reached()
@@ -160,8 +204,17 @@ def compare(program, reached=lambda: None):
             warnings.simplefilter("always")
             got, lowered = ours(scope, program, arguments)
     except Exception as error:  # whatever it raises is what is looked for
-        return {"class": _class(error), "detail": f"{type(error).__name__}: {error}"[:2000], "where": _where(error)}
-    report = {"rules": [d.rule for d in lowered.decisions], "warnings": [str(w.message)[:500] for w in caught if "JAX differentiates" in str(w.message)]}
+        return {
+            "class": _class(error),
+            "detail": f"{type(error).__name__}: {error}"[:2000],
+            "where": _where(error),
+        }
+    report = {
+        "rules": [d.rule for d in lowered.decisions],
+        "warnings": [
+            str(w.message)[:500] for w in caught if "JAX differentiates" in str(w.message)
+        ],
+    }
     report["seconds"] = [middle - began, time.monotonic() - middle]
     return report | _verdict(got, scope, program, want, oracle, arguments)
 
@@ -183,19 +236,46 @@ def _verdict(got, scope, program, want, oracle, arguments):
         return {"class": "agree" if _finite(want) else "not finite", "detail": ""}
     moves = {}
     for seed, by in ((1, 1), (5, 1), (9, 3)):
-        other = numbers(oracle(tuple(moved(tree, seed, by * ROUNDING[dtype]) for tree in arguments)))
+        other = numbers(
+            oracle(tuple(moved(tree, seed, by * ROUNDING[dtype]) for tree in arguments))
+        )
         for path, (d, _) in distances(other, want).items():
             moves[path] = max(moves.get(path, 0.0), d)
-    largest = max((np.abs(w[np.isfinite(w)]).max(initial=0.0) for w in want.values() if w.dtype == np.float64), default=0.0)
+    largest = max(
+        (
+            np.abs(w[np.isfinite(w)]).max(initial=0.0)
+            for w in want.values()
+            if w.dtype == np.float64
+        ),
+        default=0.0,
+    )
     noise = 10 * ROUNDING[dtype] * largest
-    lines = [f"{path}: differs by {d:.1e}, largest {s:.1e}, JAX's own moves by {moves[path]:.1e}" for path, (d, s) in apart.items()]
+    lines = [
+        f"{path}: differs by {d:.1e}, largest {s:.1e}, JAX's own moves by {moves[path]:.1e}"
+        for path, (d, s) in apart.items()
+    ]
     explained = all(d <= AMPLIFIED * moves[path] or d <= noise for path, (d, _) in apart.items())
-    kind = "unstable" if explained else "NaN for a number" if not _finite({path: got[path] for path in apart}) and _finite({path: want[path] for path in apart}) else "wrong"
-    return {"class": kind, "detail": "\n".join(lines), "relative": float(max(d / s if s else np.inf for d, s in apart.values()))}
+    kind = (
+        "unstable"
+        if explained
+        else "NaN for a number"
+        if not _finite({path: got[path] for path in apart})
+        and _finite({path: want[path] for path in apart})
+        else "wrong"
+    )
+    return {
+        "class": kind,
+        "detail": "\n".join(lines),
+        "relative": float(max(d / s if s else np.inf for d, s in apart.values())),
+    }
 
 
 def _apart(got, want, dtype):
-    return {path: (d, s) for path, (d, s) in distances(got, want).items() if not d <= TOLERANCE[dtype] * s}
+    return {
+        path: (d, s)
+        for path, (d, s) in distances(got, want).items()
+        if not d <= TOLERANCE[dtype] * s
+    }
 
 
 def _finite(arrays):
@@ -204,8 +284,19 @@ def _finite(arrays):
 
 def _where(error):
     """The innermost frame of metagrad's."""
-    frames = [f for f in traceback.extract_tb(error.__traceback__) if "/metagrad/" in f.filename or "/frontend/" in f.filename or "/compiler/" in f.filename or "/runtime/" in f.filename]
-    return f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno} in {frames[-1].name}" if frames else ""
+    frames = [
+        f
+        for f in traceback.extract_tb(error.__traceback__)
+        if "/metagrad/" in f.filename
+        or "/frontend/" in f.filename
+        or "/compiler/" in f.filename
+        or "/runtime/" in f.filename
+    ]
+    return (
+        f"{frames[-1].filename.rsplit('/', 1)[-1]}:{frames[-1].lineno} in {frames[-1].name}"
+        if frames
+        else ""
+    )
 
 
 def _class(error):

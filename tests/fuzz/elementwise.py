@@ -2,7 +2,9 @@
 
 from .templates import Operation, many
 
-SMOOTH = many("f", """
+SMOOTH = many(
+    "f",
+    """
     jnp.sin({0})
     jnp.cos({0})
     jnp.tanh({0})
@@ -55,9 +57,12 @@ SMOOTH = many("f", """
     -{0}
     {0} * 0.5
     2.0 * {0} - 1.0
-""")
+""",
+)
 
-EDGED = many("f", """
+EDGED = many(
+    "f",
+    """
     jnp.abs({0})
     jnp.sign({0}) * {0}
     jnp.floor({0}) * 0.1 + {0}
@@ -99,14 +104,20 @@ EDGED = many("f", """
     jnp.unwrap(jnp.ravel({0})) * 0.5
     jnp.real(jnp.abs({0} + 0j))
     jnp.interp({0}, jnp.array([-1.0, 0.0, 1.0]), jnp.array([0.0, 0.5, -0.5]))
-""")
+""",
+)
 
 ACTIVATIONS = [
-    *(Operation(f"jax.nn.{name}", f"jax.nn.{name}({{0}})") for name in (
-        "relu relu6 gelu silu softplus elu selu celu leaky_relu hard_tanh hard_sigmoid hard_swish mish log_sigmoid soft_sign squareplus sigmoid sparse_plus sparse_sigmoid tanh "
-        "hard_silu swish identity"
-    ).split()),
-    *many("f", """
+    *(
+        Operation(f"jax.nn.{name}", f"jax.nn.{name}({{0}})")
+        for name in (
+            "relu relu6 gelu silu softplus elu selu celu leaky_relu hard_tanh hard_sigmoid hard_swish mish log_sigmoid soft_sign squareplus sigmoid sparse_plus sparse_sigmoid tanh "
+            "hard_silu swish identity"
+        ).split()
+    ),
+    *many(
+        "f",
+        """
     jax.nn.gelu({0}, approximate=False)
     jax.nn.softmax({0}, axis={axis})
     jax.nn.log_softmax({0}, axis={axis})
@@ -121,13 +132,18 @@ ACTIVATIONS = [
     rms norm :: {0} * jax.lax.rsqrt(jnp.mean(jnp.square({0}), {axis}, keepdims=True) + 1e-3)
     weight norm :: {0} / (1e-2 + jnp.linalg.norm({0}, axis={axis}, keepdims=True))
     unit norm guarded :: {0} / jnp.maximum(jnp.linalg.norm({0}), 1e-2)
-    """),
+    """,
+    ),
 ]
 
-CASTS = many("f", """
+CASTS = many(
+    "f",
+    """
     {0}.astype(jnp.float32).astype({0}.dtype)
     {0}.astype(jnp.float32) * 2
     {0}.astype(jnp.bfloat16)
     jnp.astype({0}, jnp.float64)
     {0}.astype(jnp.int32).astype({0}.dtype) * {0}
-""", 0.1)
+""",
+    0.1,
+)

@@ -11,7 +11,15 @@ FAILURES = ("wrong", "NaN for a number", "crash", "hang", "died")
 def signature(report):
     """What makes two failures the same: the verdict, and for an exception its text without the numbers in it."""
     if report["class"] in ("crash", "refused", "died"):
-        return report["class"] + ": " + re.sub(r"\d+", "N", re.sub(r"<program>:\d+|'[^']*'|%\w+|@\w+", "_", report["detail"].splitlines()[0]))[:120]
+        return (
+            report["class"]
+            + ": "
+            + re.sub(
+                r"\d+",
+                "N",
+                re.sub(r"<program>:\d+|'[^']*'|%\w+|@\w+", "_", report["detail"].splitlines()[0]),
+            )[:120]
+        )
     return report["class"]
 
 
@@ -20,7 +28,11 @@ class Findings:
 
     def __init__(self, seed):
         self.seed = seed
-        self.classes, self.rules, self.operations = collections.Counter(), collections.Counter(), collections.Counter()
+        self.classes, self.rules, self.operations = (
+            collections.Counter(),
+            collections.Counter(),
+            collections.Counter(),
+        )
         self.agreed = collections.Counter()
         self.kinds = collections.defaultdict(list)
         self.warned = collections.defaultdict(list)
@@ -30,7 +42,12 @@ class Findings:
         made = report["class"]
         self.classes[made] += 1
         self.rules.update(report.get("rules", ()))
-        used = {*source.operations(program["loss"]), *source.operations(program["outer"]), *program["optimiser"], program["form"]}
+        used = {
+            *source.operations(program["loss"]),
+            *source.operations(program["outer"]),
+            *program["optimiser"],
+            program["form"],
+        }
         self.operations.update(used)
         if made == "agree":
             self.agreed.update(used)
@@ -53,15 +70,27 @@ class Findings:
         return ", ".join(f"{count} {name}" for name, count in self.classes.most_common())
 
     def summary(self):
-        lines = [f"seed {self.seed}: {sum(self.classes.values())} programs: {self.brief()}", f"seconds: JAX {self.seconds[0]:.0f}, metagrad {self.seconds[1]:.0f}"]
-        lines.append("differentiated by: " + ", ".join(f"{rule} {count}" for rule, count in self.rules.most_common()))
+        lines = [
+            f"seed {self.seed}: {sum(self.classes.values())} programs: {self.brief()}",
+            f"seconds: JAX {self.seconds[0]:.0f}, metagrad {self.seconds[1]:.0f}",
+        ]
+        lines.append(
+            "differentiated by: "
+            + ", ".join(f"{rule} {count}" for rule, count in self.rules.most_common())
+        )
         for kind, numbers in sorted(self.kinds.items()):
-            lines.append(f"{kind}: {len(numbers)} ({', '.join(map(str, numbers[:12]))}{', ...' if len(numbers) > 12 else ''})")
+            lines.append(
+                f"{kind}: {len(numbers)} ({', '.join(map(str, numbers[:12]))}{', ...' if len(numbers) > 12 else ''})"
+            )
         for text, numbers in self.warned.items():
-            lines.append(f"Enzyme gave up, JAX did it: {len(numbers)} ({', '.join(map(str, numbers[:8]))}): {text}")
+            lines.append(
+                f"Enzyme gave up, JAX did it: {len(numbers)} ({', '.join(map(str, numbers[:8]))}): {text}"
+            )
         known = {*source.OPERATIONS, *source.STRUCTURED, *source.FORMS}
         never = sorted(known - set(self.operations))
-        lines.append(f"operations, forms and optimisers used: {len(self.operations)}; in programs that agree: {len(self.agreed)}")
+        lines.append(
+            f"operations, forms and optimisers used: {len(self.operations)}; in programs that agree: {len(self.agreed)}"
+        )
         if never and len(never) < 60:
             lines.append("never used: " + "; ".join(never))
         return "\n".join(lines)

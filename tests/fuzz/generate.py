@@ -21,8 +21,18 @@ LARGEST = 36
 """Elements of a value; XLA's time is in the number of operations, and that of the eye in the numbers of a failure."""
 
 GROUPS = [
-    (2.0, elementwise.SMOOTH), (2.5, elementwise.EDGED), (2.0, elementwise.ACTIVATIONS), (3.0, arrays.REDUCTIONS), (1.5, arrays.SHAPES), (4.0, arrays.BINARY), (0.8, arrays.WINDOWS),
-    (2.5, arrays.INDEXED), (0.8, arrays.LOSSES), (0.3, arrays.LINEAR_ALGEBRA), (0.1, elementwise.CASTS), (2.5, list(STRUCTURED.values())),
+    (2.0, elementwise.SMOOTH),
+    (2.5, elementwise.EDGED),
+    (2.0, elementwise.ACTIVATIONS),
+    (3.0, arrays.REDUCTIONS),
+    (1.5, arrays.SHAPES),
+    (4.0, arrays.BINARY),
+    (0.8, arrays.WINDOWS),
+    (2.5, arrays.INDEXED),
+    (0.8, arrays.LOSSES),
+    (0.3, arrays.LINEAR_ALGEBRA),
+    (0.1, elementwise.CASTS),
+    (2.5, list(STRUCTURED.values())),
 ]
 
 
@@ -34,8 +44,18 @@ def kind(aval):
 
 def equations(jaxpr):
     """How many equations a jaxpr holds, inner ones included: what it costs to compile."""
-    inner = (value for eqn in jaxpr.eqns for value in jax.tree.leaves(list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")))
-    return len(jaxpr.eqns) + sum(equations(getattr(value, "jaxpr", value)) for value in inner if hasattr(getattr(value, "jaxpr", value), "eqns"))
+    inner = (
+        value
+        for eqn in jaxpr.eqns
+        for value in jax.tree.leaves(
+            list(eqn.params.values()), is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr")
+        )
+    )
+    return len(jaxpr.eqns) + sum(
+        equations(getattr(value, "jaxpr", value))
+        for value in inner
+        if hasattr(getattr(value, "jaxpr", value), "eqns")
+    )
 
 
 class Writer:
@@ -51,7 +71,11 @@ class Writer:
     def traced(self, values, node):
         """Shape and dtype of a node's value, or None if JAX refuses it or it does not suit."""
         used = list(values)
-        lines = [f"def probe({', '.join(used)}):", *source.indented(source.statements([node])), f"    return {node['name']}"]
+        lines = [
+            f"def probe({', '.join(used)}):",
+            *source.indented(source.statements([node])),
+            f"    return {node['name']}",
+        ]
         text = "\n".join(lines)
         scope = {"jax": jax, "jnp": jnp, "np": np, "optax": optax, "metagrad": metagrad}
         exec("\n".join([*source.support(text), text]), scope)
@@ -60,7 +84,13 @@ class Writer:
         except Exception:  # an operation that these shapes do not allow: whatever JAX raises
             return None
         cost = equations(jaxpr.jaxpr)
-        suits = hasattr(aval, "shape") and kind(aval) == "f" and 0 < aval.size <= LARGEST and len(aval.shape) <= 4 and cost <= self.budget
+        suits = (
+            hasattr(aval, "shape")
+            and kind(aval) == "f"
+            and 0 < aval.size <= LARGEST
+            and len(aval.shape) <= 4
+            and cost <= self.budget
+        )
         if suits:
             self.budget -= cost
         return jax.ShapeDtypeStruct(aval.shape, aval.dtype) if suits else None
@@ -87,7 +117,11 @@ class Writer:
     def node(self, values, unread, depth):
         """One random operation on values in scope and its shape, or None if it was an unlucky one."""
         rng = self.rng
-        _, group = rng.choices(GROUPS, [w for w, _ in GROUPS])[0] if depth < 2 else rng.choices(GROUPS[:-1], [w for w, _ in GROUPS[:-1]])[0]
+        _, group = (
+            rng.choices(GROUPS, [w for w, _ in GROUPS])[0]
+            if depth < 2
+            else rng.choices(GROUPS[:-1], [w for w, _ in GROUPS[:-1]])[0]
+        )
         op = rng.choices(group, [op.weight for op in group])[0]
         kinds = getattr(op, "kinds", "ff" if "{1}" in op.template else "f")
         args = [self.operand(values, letter, i == 0, unread) for i, letter in enumerate(kinds)]
@@ -119,13 +153,21 @@ class Writer:
                 return None
             inputs[self.name("a")] = aval
         # Values around the function come first: the most recent ones are its own.
-        around = dict(self.rng.sample(list(values.items()), min(2, len(values)))) if op.closes else {}
+        around = (
+            dict(self.rng.sample(list(values.items()), min(2, len(values)))) if op.closes else {}
+        )
         scope = {**around, **inputs}
         first = next(iter(inputs.values()))
         nodes = self.nodes(scope, self.rng.choice([1, 1, 2]), depth + 1)
         last = nodes[-1]["name"] if nodes else list(inputs)[0]
         if op.keeps and nodes:
-            fitted = {"name": self.name("v"), "op": "fitted", "args": [list(inputs)[0], last], "attrs": {}, "bodies": []}
+            fitted = {
+                "name": self.name("v"),
+                "op": "fitted",
+                "args": [list(inputs)[0], last],
+                "attrs": {},
+                "bodies": [],
+            }
             if scope[last].shape == first.shape and scope[last].dtype == first.dtype:
                 fitted["op"] = "damped"
             nodes.append(fitted)
@@ -157,7 +199,13 @@ class Writer:
         for name in unread:
             # An input that nothing reads enters with something else that is loose.
             other = loose[-1] if loose else name
-            node = {"name": self.name("v"), "op": "joined", "args": [name, other], "attrs": {}, "bodies": []}
+            node = {
+                "name": self.name("v"),
+                "op": "joined",
+                "args": [name, other],
+                "attrs": {},
+                "bodies": [],
+            }
             nodes.append(node)
             loose = [*(value for value in loose if value != other), node["name"]]
         return {"nodes": nodes, "out": loose or floats[-1:]}
@@ -173,11 +221,33 @@ def _read(nodes):
 
 def _shape(rng, dims):
     n, d, h = dims
-    return rng.choice([(n, d), (n, d), (d, h), (d, h), (h, d), (n,), (d,), (h,), (n, h), (d, d), (), (n, 1), (1, d), (2, n, d)])
+    return rng.choice(
+        [
+            (n, d),
+            (n, d),
+            (d, h),
+            (d, h),
+            (h, d),
+            (n,),
+            (d,),
+            (h,),
+            (n, h),
+            (d, d),
+            (),
+            (n, 1),
+            (1, d),
+            (2, n, d),
+        ]
+    )
 
 
 def _leaf(rng, name, shape, kinds, dtype=None):
-    made = {"name": name, "kind": rng.choice(kinds), "seed": rng.randrange(1000), "shape": list(shape)}
+    made = {
+        "name": name,
+        "kind": rng.choice(kinds),
+        "seed": rng.randrange(1000),
+        "shape": list(shape),
+    }
     if dtype and made["kind"] not in source.KINDS:
         made["dtype"] = dtype
     return made
@@ -190,8 +260,12 @@ PARAMS = ["normal"] * 8 + ["positive", "sparse", "ties", "zeros"]
 def _aval(spec):
     made = spec["kind"]
     if made == "keys":
-        return jax.ShapeDtypeStruct(tuple(spec["shape"]), jax.eval_shape(lambda: jax.random.key(0)).dtype)
-    dtype = {"booleans": jnp.bool_, "integers": jnp.int64, "outside": jnp.int64}.get(made) or jnp.dtype(spec.get("dtype", "float64"))
+        return jax.ShapeDtypeStruct(
+            tuple(spec["shape"]), jax.eval_shape(lambda: jax.random.key(0)).dtype
+        )
+    dtype = {"booleans": jnp.bool_, "integers": jnp.int64, "outside": jnp.int64}.get(
+        made
+    ) or jnp.dtype(spec.get("dtype", "float64"))
     return jax.ShapeDtypeStruct(tuple(spec["shape"]), dtype)
 
 
@@ -206,14 +280,26 @@ def _program(rng, seed, number):
     single = rng.random() < 0.05
     dtype = "float32" if single else None
     shape = lambda: _shape(rng, dims)
-    params = [_leaf(rng, f"p{i}", shape(), PARAMS, dtype) for i in range(rng.choice([1, 1, 1, 1, 1, 2, 3]))]
+    params = [
+        _leaf(rng, f"p{i}", shape(), PARAMS, dtype)
+        for i in range(rng.choice([1, 1, 1, 1, 1, 2, 3]))
+    ]
     meta = [_leaf(rng, f"m{i}", shape(), FLOATS, dtype) for i in range(rng.choice([1, 1, 1, 2]))]
     if rng.random() < 0.15:
         meta[0] |= {"shape": [], "python": True}
-    batch = [_leaf(rng, f"b{i}", shape(), FLOATS, dtype) for i in range(rng.choice([1, 1, 1, 1, 1, 2]))]
+    batch = [
+        _leaf(rng, f"b{i}", shape(), FLOATS, dtype) for i in range(rng.choice([1, 1, 1, 1, 1, 2]))
+    ]
     for group, letter, chance in ((batch, "b", 0.5), (meta, "m", 0.1)):
         if rng.random() < chance:
-            group.append(_leaf(rng, f"{letter}{len(group)}", (dims[0],), ["integers", "integers", "outside", "booleans"]))
+            group.append(
+                _leaf(
+                    rng,
+                    f"{letter}{len(group)}",
+                    (dims[0],),
+                    ["integers", "integers", "outside", "booleans"],
+                )
+            )
     if rng.random() < 0.08:
         batch.append(_leaf(rng, f"b{len(batch)}", (), ["keys"]))
     steps = rng.choice([1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 5, 6, 7, 9, 12])
@@ -221,30 +307,85 @@ def _program(rng, seed, number):
     extras = rng.sample(list(training.EXTRAS), rng.choice([0, 0, 0, 0, 1, 2]))
     rate = rng.choice([None] * 4 + ["scalar", "schedule"])
     if rate:
-        meta.append({"name": "rate", "kind": "normal", "seed": rng.randrange(1000), "shape": [steps] if rate == "schedule" else []})
+        meta.append(
+            {
+                "name": "rate",
+                "kind": "normal",
+                "seed": rng.randrange(1000),
+                "shape": [steps] if rate == "schedule" else [],
+            }
+        )
         extras += ["count"] if rate == "schedule" and "count" not in extras else []
     pick = rng.random()
-    optimiser = [] if pick < 0.7 else [rng.choice(training.WHOLE)] if pick < 0.8 else [*(rng.choice(training.CHAIN) for _ in range(rng.choice([1, 1, 1, 2, 3]))), "optax.scale(-0.05)"]
+    optimiser = (
+        []
+        if pick < 0.7
+        else [rng.choice(training.WHOLE)]
+        if pick < 0.8
+        else [
+            *(rng.choice(training.CHAIN) for _ in range(rng.choice([1, 1, 1, 2, 3]))),
+            "optax.scale(-0.05)",
+        ]
+    )
     key = rng.random() < 0.08
     # Most programs are small: they compile in half a second, and find most.
-    writer = Writer(rng, rng.choice([8, 8, 12, 12, 20, 20, 40, 90]) // (1 if form in training.USUAL else 2) + 4)
-    inputs = {spec["name"]: _aval(spec) for spec in [*meta[: len(meta) - bool(rate)], *batch, *params]}
+    writer = Writer(
+        rng, rng.choice([8, 8, 12, 12, 20, 20, 40, 90]) // (1 if form in training.USUAL else 2) + 4
+    )
+    inputs = {
+        spec["name"]: _aval(spec) for spec in [*meta[: len(meta) - bool(rate)], *batch, *params]
+    }
     if key:
         inputs = {"key": _aval({"kind": "keys", "shape": []})} | inputs
     outer_args = [_leaf(rng, f"o{i}", shape(), FLOATS) for i in range(rng.choice([0, 0, 1]))]
     loss = writer.graph(inputs, rng.choice([1, 1, 1, 1, 2, 2, 2, 3, 4, 6]))
-    outer = writer.graph({spec["name"]: _aval(spec) for spec in [*outer_args, *params]}, rng.choice([0, 0, 0, 0, 1, 2]))
-    names = ["meta", "state", "batches"] if any(spec["kind"] not in source.KINDS for spec in batch) else ["meta", "state"]
+    outer = writer.graph(
+        {spec["name"]: _aval(spec) for spec in [*outer_args, *params]},
+        rng.choice([0, 0, 0, 0, 1, 2]),
+    )
+    names = (
+        ["meta", "state", "batches"]
+        if any(spec["kind"] not in source.KINDS for spec in batch)
+        else ["meta", "state"]
+    )
     wrt = rng.sample(names, rng.randint(1, len(names)))
     schedule = rng.choice(training.SCHEDULES)
-    for name, value in {"keep": rng.random() < 0.7, "n": rng.randint(2, 5), "slots": rng.randint(1, 5), "rebuild": rng.randint(1, 3)}.items():
+    for name, value in {
+        "keep": rng.random() < 0.7,
+        "n": rng.randint(2, 5),
+        "slots": rng.randint(1, 5),
+        "rebuild": rng.randint(1, 3),
+    }.items():
         schedule = schedule.replace("{%s}" % name, str(value))
     return {
-        "seed": [seed, number], "params": params, "meta": meta, "batch": batch, "outer_args": outer_args,
-        "trees": {group: rng.choice(source.TREES) for group in ("params", "meta", "batch", "state")},
-        "loss": loss, "outer": outer, "form": form, "grad": rng.choice(["metagrad"] * 6 + ["jax"]), "inner_grad": rng.choice(["jax.grad", "metagrad.grad"]),
-        "optimiser": optimiser, "rate": rate, "extras": extras, "key": key,
-        "step_aux": rng.choice([None] * 10 + [ "{'norm': sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(g))}", "(jax.tree.leaves(params)[0], None)"]),
-        "outer_aux": rng.random() < 0.1, "outer_of": rng.choice(["params", "ema"]) if "ema" in extras else "params",
-        "wrt": wrt, "single": len(wrt) == 1 and rng.random() < 0.7, "schedule": schedule, "steps": steps,
+        "seed": [seed, number],
+        "params": params,
+        "meta": meta,
+        "batch": batch,
+        "outer_args": outer_args,
+        "trees": {
+            group: rng.choice(source.TREES) for group in ("params", "meta", "batch", "state")
+        },
+        "loss": loss,
+        "outer": outer,
+        "form": form,
+        "grad": rng.choice(["metagrad"] * 6 + ["jax"]),
+        "inner_grad": rng.choice(["jax.grad", "metagrad.grad"]),
+        "optimiser": optimiser,
+        "rate": rate,
+        "extras": extras,
+        "key": key,
+        "step_aux": rng.choice(
+            [None] * 10
+            + [
+                "{'norm': sum(jnp.sum(jnp.square(x)) for x in jax.tree.leaves(g))}",
+                "(jax.tree.leaves(params)[0], None)",
+            ]
+        ),
+        "outer_aux": rng.random() < 0.1,
+        "outer_of": rng.choice(["params", "ema"]) if "ema" in extras else "params",
+        "wrt": wrt,
+        "single": len(wrt) == 1 and rng.random() < 0.7,
+        "schedule": schedule,
+        "steps": steps,
     }

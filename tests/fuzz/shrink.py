@@ -39,11 +39,14 @@ def shrink(program, fails, seconds=300.0):
 
 def candidates(program):
     """Smaller programs, the largest steps first."""
+
     def changed(**fields):
         return copy.deepcopy(program) | fields
 
     if program["steps"] > 1:
-        yield from (changed(steps=n) for n in sorted({1, 2, program["steps"] // 2}) if n < program["steps"])
+        yield from (
+            changed(steps=n) for n in sorted({1, 2, program["steps"] // 2}) if n < program["steps"]
+        )
     if program["optimiser"]:
         yield changed(optimiser=[])
     if program["form"] != "plain":
@@ -51,7 +54,16 @@ def candidates(program):
     if program["schedule"] != "None":
         yield changed(schedule="metagrad.StoreAll(False)")
         yield changed(schedule="None")
-    for field, simple in {"extras": [], "key": False, "rate": None, "step_aux": None, "outer_aux": False, "outer_of": "params", "grad": "metagrad", "inner_grad": "jax.grad"}.items():
+    for field, simple in {
+        "extras": [],
+        "key": False,
+        "rate": None,
+        "step_aux": None,
+        "outer_aux": False,
+        "outer_of": "params",
+        "grad": "metagrad",
+        "inner_grad": "jax.grad",
+    }.items():
         if program[field] != simple:
             yield changed(**{field: simple})
     if len(program["wrt"]) > 1:
@@ -61,23 +73,53 @@ def candidates(program):
             yield changed(**{group: graph})
     for field in ("optimiser", "extras"):
         for i in range(len(program[field])):
-            yield changed(**{field: program[field][:i] + program[field][i + 1:]})
+            yield changed(**{field: program[field][:i] + program[field][i + 1 :]})
     for group, tree in program["trees"].items():
-        simple = "bare" if len(source.state_names(program) if group == "state" else program[group]) == 1 else "tuple"
+        simple = (
+            "bare"
+            if len(source.state_names(program) if group == "state" else program[group]) == 1
+            else "tuple"
+        )
         if tree != simple:
             yield changed(trees=program["trees"] | {group: simple})
     if len(program["wrt"]) == 1 and not program["single"]:
         yield changed(single=True)
     for group in ("params", "meta", "batch", "outer_args"):
         for i, leaf in enumerate(program[group]):
-            for simple in ({"kind": "normal"}, {"dtype": None}, {"python": False}, {"shape": []}, {"shape": leaf["shape"][1:]}, {"shape": leaf["shape"][:-1]}):
-                if any(leaf.get(k) not in (v, None) for k, v in simple.items()) and (leaf["kind"] not in source.KINDS or "shape" in simple):
-                    yield changed(**{group: [*program[group][:i], leaf | simple, *program[group][i + 1:]]})
-    sizes = sorted({d for group in ("params", "meta", "batch", "outer_args") for leaf in program[group] for d in leaf["shape"]}, reverse=True)
+            for simple in (
+                {"kind": "normal"},
+                {"dtype": None},
+                {"python": False},
+                {"shape": []},
+                {"shape": leaf["shape"][1:]},
+                {"shape": leaf["shape"][:-1]},
+            ):
+                if any(leaf.get(k) not in (v, None) for k, v in simple.items()) and (
+                    leaf["kind"] not in source.KINDS or "shape" in simple
+                ):
+                    yield changed(
+                        **{group: [*program[group][:i], leaf | simple, *program[group][i + 1 :]]}
+                    )
+    sizes = sorted(
+        {
+            d
+            for group in ("params", "meta", "batch", "outer_args")
+            for leaf in program[group]
+            for d in leaf["shape"]
+        },
+        reverse=True,
+    )
     for size in sizes:
         for less in range(1, size):
-            resized = lambda leaf: leaf | {"shape": [less if d == size else d for d in leaf["shape"]]}
-            yield changed(**{group: list(map(resized, program[group])) for group in ("params", "meta", "batch", "outer_args")})
+            resized = lambda leaf: (
+                leaf | {"shape": [less if d == size else d for d in leaf["shape"]]}
+            )
+            yield changed(
+                **{
+                    group: list(map(resized, program[group]))
+                    for group in ("params", "meta", "batch", "outer_args")
+                }
+            )
 
 
 def smaller(graph):
@@ -88,7 +130,9 @@ def smaller(graph):
     names = [node["name"] for node in nodes]
     if len(out) == 1 and out[0] in names:
         # Cut the end off: the value of an earlier node.
-        yield from ({**copy.deepcopy(graph), "out": [name]} for name in names[: names.index(out[0])])
+        yield from (
+            {**copy.deepcopy(graph), "out": [name]} for name in names[: names.index(out[0])]
+        )
     for i, node in reversed(list(enumerate(nodes))):
         for argument in dict.fromkeys(node["args"]):
             made = copy.deepcopy(graph)
@@ -126,7 +170,10 @@ def cleaned(program):
     if not program["rate"]:
         program["meta"] = [leaf for leaf in program["meta"] if leaf["name"] != "rate"]
     elif program["rate"] == "schedule":
-        program["meta"] = [leaf | {"shape": [program["steps"]]} if leaf["name"] == "rate" else leaf for leaf in program["meta"]]
+        program["meta"] = [
+            leaf | {"shape": [program["steps"]]} if leaf["name"] == "rate" else leaf
+            for leaf in program["meta"]
+        ]
     read = set(_reads(program["loss"])) | set(_reads(program["outer"])) | {"rate"}
     for group in ("params", "meta", "batch", "outer_args"):
         kept = [leaf for leaf in program[group] if leaf["name"] in read]

@@ -49,15 +49,24 @@ def pack(tree, names, label):
     if tree == "bare" and len(names) == 1:
         return names[0], f"{names[0]} = {label}"
     if tree == "dict":
-        return "{" + ", ".join(f'"{n}": {n}' for n in names) + "}", f"{listed} = " + ", ".join(f'{label}["{n}"]' for n in names)
+        return "{" + ", ".join(f'"{n}": {n}' for n in names) + "}", f"{listed} = " + ", ".join(
+            f'{label}["{n}"]' for n in names
+        )
     if tree == "list":
         return f"[{listed}]", f"[{listed}] = {label}"
     if tree == "named":
         kind = f'collections.namedtuple("{label.title()}", "{" ".join(names)}")'
-        return f"{label.title()}({listed})", f"({listed},) = {label}" if len(names) > 1 else f"({listed},) = {label}", f"{label.title()} = {kind}"
+        return (
+            f"{label.title()}({listed})",
+            f"({listed},) = {label}" if len(names) > 1 else f"({listed},) = {label}",
+            f"{label.title()} = {kind}",
+        )
     if tree == "nested":
         others = ", ".join(names[1:])
-        return f'{{"first": {names[0]}, "others": (None, [{others}])}}', f'{names[0]}, (_, [{others}]) = {label}["first"], {label}["others"]'
+        return (
+            f'{{"first": {names[0]}, "others": (None, [{others}])}}',
+            f'{names[0]}, (_, [{others}]) = {label}["first"], {label}["others"]',
+        )
     if tree == "with None":
         return f"(None, {listed})", f"(_, {listed}) = {label}"
     return f"({listed},)", f"({listed},) = {label}"
@@ -68,6 +77,7 @@ def _names(program, group):
 
 
 # --- Graphs ----------------------------------------------------------------------------------------------------------
+
 
 def expression(node):
     op = OPERATIONS.get(node["op"]) or STRUCTURED[node["op"]]
@@ -92,7 +102,11 @@ def statements(nodes):
 
 
 def function(body):
-    return [f"def {body['name']}({', '.join(body['inputs'])}):", *indented(statements(body["nodes"])), f"    return {body['out'][0]}"]
+    return [
+        f"def {body['name']}({', '.join(body['inputs'])}):",
+        *indented(statements(body["nodes"])),
+        f"    return {body['out'][0]}",
+    ]
 
 
 def indented(lines):
@@ -113,6 +127,7 @@ def operations(graph):
 
 # --- The program -----------------------------------------------------------------------------------------------------
 
+
 def optimiser(program):
     parts = program["optimiser"]
     if not parts:
@@ -121,7 +136,12 @@ def optimiser(program):
 
 
 def state_names(program):
-    return ["params", *(["opt"] if optimiser(program) else []), *program["extras"], *(["key"] if program["key"] else [])]
+    return [
+        "params",
+        *(["opt"] if optimiser(program) else []),
+        *program["extras"],
+        *(["key"] if program["key"] else []),
+    ]
 
 
 def _loss(program, trees):
@@ -129,11 +149,21 @@ def _loss(program, trees):
     unpacks = [trees[group][1] for group in ("params", "meta", "batch")]
     outs = program["loss"]["out"]
     total = " + ".join(f"total({out})" for out in outs)
-    lines = [f"def loss({arguments}):", *indented(unpacks), *indented(statements(program["loss"]["nodes"]))]
+    lines = [
+        f"def loss({arguments}):",
+        *indented(unpacks),
+        *indented(statements(program["loss"]["nodes"])),
+    ]
     if "loss_and_aux" not in FORMS[program["form"]]:
         return [*lines, f"    return {total}"]
     lines[0] = f"def loss_and_aux({arguments}):"
-    return [*lines, f"    return {total}, jnp.mean({outs[0]} ** 2)", "", f"def loss({arguments}):", f"    return loss_and_aux({arguments})[0]"]
+    return [
+        *lines,
+        f"    return {total}, jnp.mean({outs[0]} ** 2)",
+        "",
+        f"def loss({arguments}):",
+        f"    return loss_and_aux({arguments})[0]",
+    ]
 
 
 def _step(program, trees):
@@ -141,7 +171,11 @@ def _step(program, trees):
     rest, rest_b = (", ".join(["meta", batch, *key]) for batch in ("batch", "b"))
     form = FORMS[program["form"]]
     for name, text in {
-        "grad": f"{program['grad']}.grad", "value_and_grad": f"{program['grad']}.value_and_grad", "inner_grad": program["inner_grad"], "rest": rest, "rest_b": rest_b
+        "grad": f"{program['grad']}.grad",
+        "value_and_grad": f"{program['grad']}.value_and_grad",
+        "inner_grad": program["inner_grad"],
+        "rest": rest,
+        "rest_b": rest_b,
     }.items():
         form = form.replace("{%s}" % name, text)
     lines = [trees["state"][1]]
@@ -157,11 +191,16 @@ def _step(program, trees):
         lines.append("updates = jax.tree.map(lambda g: -0.1 * g, g)")
     if program["rate"]:
         rate = "rate[count]" if program["rate"] == "schedule" else "rate"
-        lines += [trees["meta"][1], f"updates = jax.tree.map(lambda u: u * jnp.exp(0.5 * {rate}), updates)"]
+        lines += [
+            trees["meta"][1],
+            f"updates = jax.tree.map(lambda u: u * jnp.exp(0.5 * {rate}), updates)",
+        ]
     lines.append("params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), params, updates)")
     lines += [f"{name} = {EXTRAS[name][1]}" for name in program["extras"]]
     made = trees["state"][0]
-    lines.append(f"return {made}, {program['step_aux']}" if program["step_aux"] else f"return {made}")
+    lines.append(
+        f"return {made}, {program['step_aux']}" if program["step_aux"] else f"return {made}"
+    )
     options = "(has_aux=True)" if program["step_aux"] else ""
     return [f"@metagrad.compile{options}", "def step(state, meta, batch):", *indented(lines)]
 
@@ -169,23 +208,35 @@ def _step(program, trees):
 def _outer(program, trees):
     names = _names(program, "outer_args")
     of = program["outer_of"]
-    lines = [trees["state"][1]] + ([f"params = {of}"] if of != "params" else []) + [trees["params"][1]]
+    lines = (
+        [trees["state"][1]] + ([f"params = {of}"] if of != "params" else []) + [trees["params"][1]]
+    )
     lines += statements(program["outer"]["nodes"])
     total = " + ".join(f"total({out})" for out in program["outer"]["out"])
-    lines.append(f"return {total}, {program['outer']['out'][0]}" if program["outer_aux"] else f"return {total}")
+    lines.append(
+        f"return {total}, {program['outer']['out'][0]}"
+        if program["outer_aux"]
+        else f"return {total}"
+    )
     return [f"def outer({', '.join(['state', *names])}):", *indented(lines)]
 
 
 def render(program):
     """The source. It defines step, outer, state, meta, batches, outer_args, and the options of `metagradient`."""
     trees, declared = {}, []
-    groups = {group: _names(program, group) for group in ("params", "meta", "batch")} | {"state": state_names(program)}
+    groups = {group: _names(program, group) for group in ("params", "meta", "batch")} | {
+        "state": state_names(program)
+    }
     for group, names in groups.items():
         trees[group] = pack(program["trees"][group], names, group)
         declared += trees[group][2:]
     leading = (program["steps"], 2) if program["form"] in OVER_EXAMPLES else (program["steps"],)
     data = []
-    for group, label, axes in (("params", "params", ()), ("meta", "meta", ()), ("batch", "batches", leading)):
+    for group, label, axes in (
+        ("params", "params", ()),
+        ("meta", "meta", ()),
+        ("batch", "batches", leading),
+    ):
         data += [f"{spec['name']} = {leaf(spec, axes)}" for spec in program[group]]
         data.append(f"{label} = {trees[group][0]}")
     if optimiser(program):

@@ -40,7 +40,10 @@ def _k(rng, shape):
 def _slices(rng, shape):
     if not shape:
         return None
-    return ", ".join(rng.choice([":", "::-1", "1:", ":-1", "::2", "-1:", ":2"]) for _ in range(rng.randint(1, len(shape))))
+    return ", ".join(
+        rng.choice([":", "::-1", "1:", ":-1", "::2", "-1:", ":2"])
+        for _ in range(rng.randint(1, len(shape)))
+    )
 
 
 ATTRIBUTES = {
@@ -52,13 +55,17 @@ ATTRIBUTES = {
     "rank": lambda rng, shape: len(shape) or None,
     "keep": lambda rng, shape: rng.random() < 0.5,
     "back": lambda rng, shape: rng.random() < 0.5,
-    "axes": lambda rng, shape: tuple(sorted(rng.sample(range(len(shape)), rng.randint(1, len(shape))))) if shape else None,
+    "axes": lambda rng, shape: (
+        tuple(sorted(rng.sample(range(len(shape)), rng.randint(1, len(shape))))) if shape else None
+    ),
     "shift": lambda rng, shape: rng.randint(-2, 2),
     "mode": lambda rng, shape: rng.choice(["fill", "clip", "wrap"]),
     "set": lambda rng, shape: rng.choice(["set", "add", "multiply", "min", "max", "subtract"]),
     "const": lambda rng, shape: rng.choice([0.0, 0.5, 1.0, -1.0, 0.3]),
     "exponent": lambda rng, shape: rng.choice([2, 3, 0, 1, 4, 2.0, 0.5, 1.5]),
-    "index": lambda rng, shape: rng.choice(["0", "[0, 0]", "[-1, 0, 0]", "[0, 7]", "[[0], [1]]", "-1"]),
+    "index": lambda rng, shape: rng.choice(
+        ["0", "[0, 0]", "[-1, 0, 0]", "[0, 7]", "[[0], [1]]", "-1"]
+    ),
     "padding": lambda rng, shape: rng.choice(["SAME", "VALID"]),
     "stride": lambda rng, shape: rng.randint(1, 2),
     "window": lambda rng, shape: rng.randint(1, 3),

@@ -29,7 +29,9 @@ def test_programs(worker, chunk):
         program = worker.generate(SEED, number)
         report = worker.compare(program)
         if report["class"] in findings.FAILURES:
-            failed.append(f"python -m tests.fuzz --seed {SEED} --program {number}: {report['class']}: {report['detail']}\n{source.render(program)}")
+            failed.append(
+                f"python -m tests.fuzz --seed {SEED} --program {number}: {report['class']}: {report['detail']}\n{source.render(program)}"
+            )
     assert not failed, "\n".join(failed)
 
 
@@ -40,6 +42,7 @@ def test_a_seed_gives_the_same_programs(worker):
 
 
 # --- A planted bug is found, and made small ------------------------------------------------------------------------------
+
 
 def tanh_is_its_argument():
     """Plants a derivative: that of tanh is 1 at first and second order."""
@@ -78,12 +81,39 @@ def node(name, op, *args, bodies=(), **attrs):
 
 
 PROGRAM = {
-    "seed": [0, 0], "params": [leaf("p0", 2, 3), leaf("p1", 3)], "meta": [leaf("m0")], "batch": [leaf("b0", 2, 3)], "outer_args": [leaf("o0", 3)],
+    "seed": [0, 0],
+    "params": [leaf("p0", 2, 3), leaf("p1", 3)],
+    "meta": [leaf("m0")],
+    "batch": [leaf("b0", 2, 3)],
+    "outer_args": [leaf("o0", 3)],
     "trees": {"params": "dict", "meta": "list", "batch": "nested", "state": "named"},
-    "loss": {"nodes": [node("v1", "{0} * {1}", "p0", "b0"), node("v2", "jnp.tanh({0})", "v1"), node("v3", "{0} + {1}", "v2", "p1"), node("v4", "{0} * {1}", "v3", "m0")], "out": ["v4"]},
-    "outer": {"nodes": [node("v5", "{0} * {1}", "p1", "o0"), node("v6", "jnp.square({0})", "p0")], "out": ["v5", "v6"]},
-    "form": "two gradients", "grad": "metagrad", "inner_grad": "jax.grad", "optimiser": ["optax.trace(0.9)", "optax.scale(-0.05)"], "rate": None, "extras": ["flag"], "key": True,
-    "step_aux": None, "outer_aux": False, "outer_of": "params", "wrt": ["meta", "state"], "single": False, "schedule": "metagrad.LazyKary(2, True)", "steps": 3,
+    "loss": {
+        "nodes": [
+            node("v1", "{0} * {1}", "p0", "b0"),
+            node("v2", "jnp.tanh({0})", "v1"),
+            node("v3", "{0} + {1}", "v2", "p1"),
+            node("v4", "{0} * {1}", "v3", "m0"),
+        ],
+        "out": ["v4"],
+    },
+    "outer": {
+        "nodes": [node("v5", "{0} * {1}", "p1", "o0"), node("v6", "jnp.square({0})", "p0")],
+        "out": ["v5", "v6"],
+    },
+    "form": "two gradients",
+    "grad": "metagrad",
+    "inner_grad": "jax.grad",
+    "optimiser": ["optax.trace(0.9)", "optax.scale(-0.05)"],
+    "rate": None,
+    "extras": ["flag"],
+    "key": True,
+    "step_aux": None,
+    "outer_aux": False,
+    "outer_of": "params",
+    "wrt": ["meta", "state"],
+    "single": False,
+    "schedule": "metagrad.LazyKary(2, True)",
+    "steps": 3,
 }
 """A program with a tanh in its loss, and much that has nothing to do with it."""
 
@@ -92,9 +122,17 @@ def test_a_planted_wrong_derivative_is_found_and_made_small():
     planted = Worker(setup=".test_fuzz:tanh_is_its_argument")
     try:
         assert planted.compare(PROGRAM)["class"] == "wrong"
-        small, tried = shrink(PROGRAM, lambda program: planted.compare(program)["class"] == "wrong", seconds=60)
+        small, tried = shrink(
+            PROGRAM, lambda program: planted.compare(program)["class"] == "wrong", seconds=60
+        )
         assert [made["op"] for made in small["loss"]["nodes"]].count("jnp.tanh({0})") == 1
-        assert len(small["loss"]["nodes"]) <= 2 and small["outer"]["nodes"] == [] and small["optimiser"] == [] and small["steps"] == 1 and small["extras"] == []
+        assert (
+            len(small["loss"]["nodes"]) <= 2
+            and small["outer"]["nodes"] == []
+            and small["optimiser"] == []
+            and small["steps"] == 1
+            and small["extras"] == []
+        )
         assert tried < 150
     finally:
         planted.stop()
@@ -127,6 +165,7 @@ def test_a_hang_is_a_finding():
 
 # --- Without comparing anything ---------------------------------------------------------------------------------------
 
+
 def test_what_jax_refuses_is_invalid(worker):
     ill_typed = PROGRAM | {"loss": {"nodes": [node("v1", "{0} @ {1}", "p0", "b0")], "out": ["v1"]}}
     assert worker.compare(ill_typed)["class"] == "invalid"
@@ -142,7 +181,11 @@ def test_shrinking_ends_where_nothing_smaller_fails():
 def test_every_operation_is_written_by_some_program():
     """Of a sample: each group of operations, each kind of pytree and schedule, and most forms come up."""
     programs = [generate.program(11, number) for number in range(250)]
-    used = {name for program in programs for name in (*source.operations(program["loss"]), *source.operations(program["outer"]))}
+    used = {
+        name
+        for program in programs
+        for name in (*source.operations(program["loss"]), *source.operations(program["outer"]))
+    }
     assert len(used & set(STRUCTURED)) > len(STRUCTURED) / 3
     assert len(used) > 200
     assert {tree for program in programs for tree in program["trees"].values()} == set(source.TREES)

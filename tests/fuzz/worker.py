@@ -19,8 +19,10 @@ LIFE = 400
 CLEARED = 40
 """Programs before JAX's caches are cleared. Small operations outside of `jit` are compiled once while they last."""
 
-FLAGS = ("--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
-         "--xla_force_host_platform_device_count=1")
+FLAGS = (
+    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
+    "--xla_force_host_platform_device_count=1"
+)
 
 
 OURS = "JAX has its gradient"
@@ -36,14 +38,31 @@ class Worker:
 
     def _start(self):
         package = __package__
-        root = os.path.abspath(os.path.join(os.path.dirname(__file__), *[".."] * len(package.split("."))))
+        root = os.path.abspath(
+            os.path.join(os.path.dirname(__file__), *[".."] * len(package.split(".")))
+        )
         self.connection, theirs = multiprocessing.connection.Pipe()
         self.said = tempfile.TemporaryFile()
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
-            [sys.executable, "-m", f"{package}.worker", str(theirs.fileno()), *([self.setup] if self.setup else [])],
-            pass_fds=[theirs.fileno()], stdin=subprocess.DEVNULL, stdout=self.said, stderr=self.said,
-            env=os.environ | {"JAX_PLATFORMS": "cpu", "XLA_FLAGS": FLAGS, "PYTHONPATH": path, "METAGRAD_CACHE": "0"},
+            [
+                sys.executable,
+                "-m",
+                f"{package}.worker",
+                str(theirs.fileno()),
+                *([self.setup] if self.setup else []),
+            ],
+            pass_fds=[theirs.fileno()],
+            stdin=subprocess.DEVNULL,
+            stdout=self.said,
+            stderr=self.said,
+            env=os.environ
+            | {
+                "JAX_PLATFORMS": "cpu",
+                "XLA_FLAGS": FLAGS,
+                "PYTHONPATH": path,
+                "METAGRAD_CACHE": "0",
+            },
         )
         theirs.close()
         self.done = 0
@@ -60,7 +79,10 @@ class Worker:
             while True:
                 if not self.connection.poll(self.limit):
                     self.stop()
-                    return {"class": "hang" if ours else "invalid", "detail": f"no answer in {self.limit:g} s"}
+                    return {
+                        "class": "hang" if ours else "invalid",
+                        "detail": f"no answer in {self.limit:g} s",
+                    }
                 answer = self.connection.recv()
                 if answer != OURS:
                     return answer
@@ -70,8 +92,14 @@ class Worker:
             self.said.seek(0)
             said = self.said.read().decode(errors="replace").strip().splitlines()
             self.stop()
-            reason = next((line for line in said if "Check failed" in line or "ERROR" in line), said[-1] if said else "it said nothing")
-            return {"class": "died" if ours else "invalid", "detail": f"exit code {code}: {reason.partition('] ')[2] or reason}"}
+            reason = next(
+                (line for line in said if "Check failed" in line or "ERROR" in line),
+                said[-1] if said else "it said nothing",
+            )
+            return {
+                "class": "died" if ours else "invalid",
+                "detail": f"exit code {code}: {reason.partition('] ')[2] or reason}",
+            }
 
     def compare(self, program):
         return self.ask("compare", program)
@@ -98,7 +126,10 @@ def _serve(descriptor, setup):
         module, _, function = setup.partition(":")
         getattr(importlib.import_module(module, __package__), function)()
     connection = multiprocessing.connection.Connection(descriptor)
-    answers = {"compare": lambda program: compare.compare(program, lambda: connection.send(OURS)), "generate": generate.program}
+    answers = {
+        "compare": lambda program: compare.compare(program, lambda: connection.send(OURS)),
+        "generate": generate.program,
+    }
     count = 0
     while True:
         try:

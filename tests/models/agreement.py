@@ -65,7 +65,10 @@ def compare(make, optimiser, steps=4, schedule=None):
         lowered, result = _metagradient(double, schedule)
         want = oracle(double)
         errors = _errors(_floats(result.grad, double), want[1], double)
-        of_value = _largest({"value": abs(float(result.value / want[0] - 1))} | _final_state_errors(result.state, want[2], double))
+        of_value = _largest(
+            {"value": abs(float(result.value / want[0] - 1))}
+            | _final_state_errors(result.state, want[2], double)
+        )
     of_single = _errors(_floats(result32.grad, single), want[1], double)
     by_jax = None
     if _largest(of_single) > unrolled.SINGLE:
@@ -76,7 +79,16 @@ def compare(make, optimiser, steps=4, schedule=None):
     assert rules == [decision.rule for decision in lowered32.decisions]
     *losses, update, outer = rules
     reasons = tuple(reason for decision in lowered.decisions for reason in decision.why)
-    return Agreement(of_value, _largest(errors), _largest(of_single), by_jax, tuple(losses), update, outer, reasons)
+    return Agreement(
+        of_value,
+        _largest(errors),
+        _largest(of_single),
+        by_jax,
+        tuple(losses),
+        update,
+        outer,
+        reasons,
+    )
 
 
 def check(agreement):
@@ -89,7 +101,8 @@ def check(agreement):
 def all_by_enzyme(agreement, but_for=()):
     """Whether Enzyme differentiates every function, or the operations named are the only ones that keep it from it."""
     return all(reason.split(":")[0] in but_for for reason in agreement.reasons) and (
-        bool(agreement.reasons) or {*agreement.loss, agreement.update, agreement.outer} == {"enzyme"}
+        bool(agreement.reasons)
+        or {*agreement.loss, agreement.update, agreement.outer} == {"enzyme"}
     )
 
 
@@ -102,7 +115,11 @@ def _run(problem, optimiser, steps):
     random = np.random.default_rng(0)
     batches, held_out = problem.task.draw(random, steps), problem.task.draw(random)
     arguments = jax.tree.map(_in_precision, (state, meta, batches, held_out))
-    names = ("meta", "state", "batches") if any(map(unrolled.is_float, jax.tree.leaves(batches))) else ("meta", "state")
+    names = (
+        ("meta", "state", "batches")
+        if any(map(unrolled.is_float, jax.tree.leaves(batches)))
+        else ("meta", "state")
+    )
     return Run(step, outer, names, arguments, problem.no_effect)
 
 
@@ -110,8 +127,13 @@ def _like(problem, run):
     """The problem with the real numbers of the f32 run. Counters and keys are its own: their types differ with the mode."""
     state = run.arguments[0]
     leaf = lambda own, old: _in_precision(old) if unrolled.is_float(old) else own
-    take = lambda tree, old: jax.tree.unflatten(jax.tree.structure(tree), map(leaf, jax.tree.leaves(tree), jax.tree.leaves(old)))
-    return problem._replace(params=take(problem.params, state["params"]), carried=take(problem.carried, state["carried"]))
+    take = lambda tree, old: jax.tree.unflatten(
+        jax.tree.structure(tree), map(leaf, jax.tree.leaves(tree), jax.tree.leaves(old))
+    )
+    return problem._replace(
+        params=take(problem.params, state["params"]),
+        carried=take(problem.carried, state["carried"]),
+    )
 
 
 def _in_precision(leaf):
@@ -131,10 +153,16 @@ def oracle(run):
 
     def phi(floats):
         trees = given | {name: parts[name][1](floats[name]) for name in run.wrt}
-        final, _ = jax.lax.scan(lambda s, batch: (run.step(s, trees["meta"], batch), None), trees["state"], trees["batches"])
+        final, _ = jax.lax.scan(
+            lambda s, batch: (run.step(s, trees["meta"], batch), None),
+            trees["state"],
+            trees["batches"],
+        )
         return run.outer(final, held_out), final
 
-    (value, final), gradients = jax.jit(jax.value_and_grad(phi, has_aux=True))({name: parts[name][0] for name in run.wrt})
+    (value, final), gradients = jax.jit(jax.value_and_grad(phi, has_aux=True))(
+        {name: parts[name][0] for name in run.wrt}
+    )
     return value, [gradients[name] for name in run.wrt], final
 
 
@@ -145,7 +173,9 @@ def _floats(grad, run):
     for name, tree in zip(run.wrt, grad, strict=True):
         leaves, given = jax.tree.leaves(tree), jax.tree.leaves(arguments[name])
         for leaf, like in zip(leaves, given, strict=True):
-            assert leaf.dtype == (like.dtype if unrolled.is_float(like) else jax.dtypes.float0), name
+            assert leaf.dtype == (like.dtype if unrolled.is_float(like) else jax.dtypes.float0), (
+                name
+            )
         groups.append(list(filter(unrolled.is_float, leaves)))
     return groups
 
@@ -165,13 +195,20 @@ def _final_state_errors(got, want, run):
     for g, w in zip(jax.tree.leaves(got), jax.tree.leaves(want), strict=True):
         if not unrolled.is_float(w):
             np.testing.assert_array_equal(unrolled.numbers(g), unrolled.numbers(w))
-    floats = [jax.device_get(list(filter(unrolled.is_float, jax.tree.leaves(state)))) for state in (got, want)]
+    floats = [
+        jax.device_get(list(filter(unrolled.is_float, jax.tree.leaves(state))))
+        for state in (got, want)
+    ]
     return _relative("state", run.arguments[0], *floats, run.no_effect)
 
 
 def _relative(name, tree, got, want, no_effect):
     """Errors relative to each leaf's largest entry. What has no effect has the scale of the whole: it is rounding and nothing else."""
-    paths = [name + jax.tree_util.keystr(path) for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0] if unrolled.is_float(leaf)]
+    paths = [
+        name + jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+        if unrolled.is_float(leaf)
+    ]
     largest = max(np.abs(leaf).max() for leaf in want)
     errors = {}
     for path, g, w in zip(paths, got, want, strict=True):

@@ -17,7 +17,9 @@ class MLP(eqx.Module):
     dropout: nn.Dropout
 
     def __init__(self):
-        self.mlp = nn.MLP(2 * problems.SIDE**2, problems.CLASSES, 8, 2, activation=jax.nn.silu, key=keys(0, 1)[0])
+        self.mlp = nn.MLP(
+            2 * problems.SIDE**2, problems.CLASSES, 8, 2, activation=jax.nn.silu, key=keys(0, 1)[0]
+        )
         self.dropout = nn.Dropout(problems.RATE)
 
     def __call__(self, x, state, key):
@@ -45,7 +47,16 @@ class ResNet9(eqx.Module):
     head: nn.Linear
 
     def __init__(self):
-        widths = [(2, 4, False), (4, 6, True), (6, 6, False), (6, 6, False), (6, 8, True), (8, 8, True), (8, 8, False), (8, 8, False)]
+        widths = [
+            (2, 4, False),
+            (4, 6, True),
+            (6, 6, False),
+            (6, 6, False),
+            (6, 8, True),
+            (8, 8, True),
+            (8, 8, False),
+            (8, 8, False),
+        ]
         self.layers = [ConvNorm(a, b, key, pool) for (a, b, pool), key in zip(widths, keys(1, 8))]
         self.head = nn.Linear(8, problems.CLASSES, key=keys(2, 1)[0])
 
@@ -112,7 +123,10 @@ class GPT(eqx.Module):
 
     def __init__(self):
         a, b, c = keys(4, 3)
-        self.embed, self.rotary = nn.Embedding(problems.VOCABULARY, 8, key=a), nn.RotaryPositionalEmbedding(8, dtype=jnp.result_type(float))
+        self.embed, self.rotary = (
+            nn.Embedding(problems.VOCABULARY, 8, key=a),
+            nn.RotaryPositionalEmbedding(8, dtype=jnp.result_type(float)),
+        )
         self.block = Block(8, b)
         self.norm, self.head = nn.RMSNorm(8), nn.Linear(8, problems.VOCABULARY, key=c)
 
@@ -129,7 +143,10 @@ class LSTM(eqx.Module):
 
     def __init__(self):
         a, b, c = keys(5, 3)
-        self.embed, self.cell = nn.Embedding(problems.VOCABULARY, 6, key=a), nn.LSTMCell(6, 6, key=b)
+        self.embed, self.cell = (
+            nn.Embedding(problems.VOCABULARY, 6, key=a),
+            nn.LSTMCell(6, 6, key=b),
+        )
         self.head = nn.Linear(6, problems.VOCABULARY, key=c)
 
     def __call__(self, tokens, state, key):
@@ -149,8 +166,18 @@ class UNet(eqx.Module):
     down: nn.AvgPool2d
 
     def __init__(self):
-        shapes = [(2, 4, 3, 1, 1), (4, 6, 3, 1, 1), (6, 8, 3, 2, 1), (12, 6, 3, 1, 1), (10, 4, 3, 1, 1), (4, 2, 1, 1, 0)]
-        self.convs = [nn.Conv2d(a, b, size, stride, padding, key=key) for (a, b, size, stride, padding), key in zip(shapes, keys(6, 6))]
+        shapes = [
+            (2, 4, 3, 1, 1),
+            (4, 6, 3, 1, 1),
+            (6, 8, 3, 2, 1),
+            (12, 6, 3, 1, 1),
+            (10, 4, 3, 1, 1),
+            (4, 2, 1, 1, 0),
+        ]
+        self.convs = [
+            nn.Conv2d(a, b, size, stride, padding, key=key)
+            for (a, b, size, stride, padding), key in zip(shapes, keys(6, 6))
+        ]
         self.norms = [nn.GroupNorm(2, b) for _, b, *_ in shapes[:-1]]
         self.up, self.down = nn.ConvTranspose2d(8, 6, 2, 2, key=keys(7, 1)[0]), nn.AvgPool2d(2, 2)
 
@@ -174,7 +201,11 @@ class CLIP(eqx.Module):
     def __init__(self):
         a, b, c, d, e = keys(8, 5)
         self.conv, self.image = nn.Conv2d(2, 4, 3, 2, key=a), nn.Linear(4, 6, use_bias=False, key=b)
-        self.embed, self.block, self.text = nn.Embedding(problems.VOCABULARY, 8, key=c), Block(8, d), nn.Linear(8, 6, use_bias=False, key=e)
+        self.embed, self.block, self.text = (
+            nn.Embedding(problems.VOCABULARY, 8, key=c),
+            Block(8, d),
+            nn.Linear(8, 6, use_bias=False, key=e),
+        )
         self.temperature = jnp.asarray(1.0)
 
     def __call__(self, pair, state, key):
@@ -199,7 +230,9 @@ def problem(module, task):
         model, state = eqx.combine(params, static), eqx.combine(carried, of_state)
         keys = jax.random.split(key, problems.EXAMPLES) if train else None
         run = eqx.nn.inference_mode(model, not train)
-        each = jax.vmap(run, in_axes=(0, None, 0 if train else None), out_axes=(0, None), axis_name="batch")
+        each = jax.vmap(
+            run, in_axes=(0, None, 0 if train else None), out_axes=(0, None), axis_name="batch"
+        )
         out, state = each(jax.tree.map(channels_first, task.inputs(batch)), state, keys)
         out = jnp.moveaxis(out, 1, -1) if out.ndim == 4 else out
         return task.losses(out, batch), eqx.partition(state, eqx.is_array)[0]

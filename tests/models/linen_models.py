@@ -21,7 +21,9 @@ class Small(nn.Module):
     @nn.compact
     def __call__(self, x, train):
         normal = nn.initializers.normal(0.5)
-        return nn.Dense(problems.CLASSES, bias_init=normal)(nn.tanh(nn.Dense(3, bias_init=normal)(x)))
+        return nn.Dense(problems.CLASSES, bias_init=normal)(
+            nn.tanh(nn.Dense(3, bias_init=normal)(x))
+        )
 
 
 class ConvNorm(nn.Module):
@@ -53,7 +55,9 @@ class Block(nn.Module):
     @nn.compact
     def __call__(self, x, mask, train):
         h = nn.LayerNorm()(x)
-        x = x + nn.MultiHeadDotProductAttention(2, dropout_rate=problems.RATE, deterministic=not train)(h, mask=mask)
+        x = x + nn.MultiHeadDotProductAttention(
+            2, dropout_rate=problems.RATE, deterministic=not train
+        )(h, mask=mask)
         h = nn.gelu(nn.Dense(16)(nn.LayerNorm()(x)))
         return x + nn.Dropout(problems.RATE, deterministic=not train)(nn.Dense(x.shape[-1])(h))
 
@@ -122,13 +126,17 @@ def problem(module, task):
     """The problem of training a linen module on a task."""
     model, sample = module(), task.sample()
     initial = jax.jit(model.init, static_argnums=2)
-    variables = initial({"params": jax.random.key(0), "dropout": jax.random.key(1)}, task.inputs(sample), True)
+    variables = initial(
+        {"params": jax.random.key(0), "dropout": jax.random.key(1)}, task.inputs(sample), True
+    )
     collections = {name: tree for name, tree in variables.items() if name != "params"}
 
     def losses(params, carried, key, batch, train):
         rngs = {"dropout": key} if train else None
         mutable = list(collections) if train else []
-        out, changed = model.apply({"params": params, **carried}, task.inputs(batch), train, rngs=rngs, mutable=mutable)
+        out, changed = model.apply(
+            {"params": params, **carried}, task.inputs(batch), train, rngs=rngs, mutable=mutable
+        )
         return task.losses(out, batch), changed if train else carried
 
     return problems.Problem(variables["params"], collections, losses, task, r"\['key'\]\['bias'\]")

@@ -15,7 +15,9 @@ def embedding(rows, width, rngs):
 class MLP(nnx.Module):
     def __init__(self, rngs):
         inputs = 2 * problems.SIDE**2
-        self.layers = nnx.List([nnx.Linear(a, b, rngs=rngs) for a, b in ((inputs, 8), (8, 8), (8, problems.CLASSES))])
+        self.layers = nnx.List(
+            [nnx.Linear(a, b, rngs=rngs) for a, b in ((inputs, 8), (8, 8), (8, problems.CLASSES))]
+        )
         self.dropout = nnx.Dropout(problems.RATE, rngs=rngs)
 
     def __call__(self, x):
@@ -36,7 +38,16 @@ class ConvNorm(nnx.Module):
 
 class ResNet9(nnx.Module):
     def __init__(self, rngs):
-        widths = [(2, 4, False), (4, 6, True), (6, 6, False), (6, 6, False), (6, 8, True), (8, 8, True), (8, 8, False), (8, 8, False)]
+        widths = [
+            (2, 4, False),
+            (4, 6, True),
+            (6, 6, False),
+            (6, 6, False),
+            (6, 8, True),
+            (8, 8, True),
+            (8, 8, False),
+            (8, 8, False),
+        ]
         self.layers = nnx.List([ConvNorm(a, b, rngs, pool) for a, b, pool in widths])
         self.head = nnx.Linear(8, problems.CLASSES, rngs=rngs)
 
@@ -54,8 +65,12 @@ class Block(nnx.Module):
 
     def __init__(self, width, rngs):
         self.norms = nnx.List([nnx.LayerNorm(width, rngs=rngs), nnx.LayerNorm(width, rngs=rngs)])
-        self.attention = nnx.MultiHeadAttention(2, width, dropout_rate=problems.RATE, decode=False, rngs=rngs)
-        self.linears = nnx.List([nnx.Linear(width, 16, rngs=rngs), nnx.Linear(16, width, rngs=rngs)])
+        self.attention = nnx.MultiHeadAttention(
+            2, width, dropout_rate=problems.RATE, decode=False, rngs=rngs
+        )
+        self.linears = nnx.List(
+            [nnx.Linear(width, 16, rngs=rngs), nnx.Linear(16, width, rngs=rngs)]
+        )
         self.dropout = nnx.Dropout(problems.RATE, rngs=rngs)
 
     def __call__(self, x, mask=None):
@@ -69,17 +84,26 @@ class ViT(nnx.Module):
         self.cls = nnx.Param(jax.random.normal(rngs.params(), (1, 1, 8)) / 2)
         self.position = nnx.Param(jax.random.normal(rngs.params(), (1, 5, 8)) / 2)
         self.block = Block(8, rngs)
-        self.norm, self.head = nnx.LayerNorm(8, rngs=rngs), nnx.Linear(8, problems.CLASSES, rngs=rngs)
+        self.norm, self.head = (
+            nnx.LayerNorm(8, rngs=rngs),
+            nnx.Linear(8, problems.CLASSES, rngs=rngs),
+        )
 
     def __call__(self, x):
         x = self.patches(x).reshape(len(x), -1, 8)
-        x = jnp.concatenate([jnp.broadcast_to(self.cls[...], (len(x), 1, 8)), x], 1) + self.position[...]
+        x = (
+            jnp.concatenate([jnp.broadcast_to(self.cls[...], (len(x), 1, 8)), x], 1)
+            + self.position[...]
+        )
         return self.head(self.norm(self.block(x))[:, 0])
 
 
 class GPT(nnx.Module):
     def __init__(self, rngs):
-        self.embed, self.position = embedding(problems.VOCABULARY, 8, rngs), embedding(problems.LENGTH, 8, rngs)
+        self.embed, self.position = (
+            embedding(problems.VOCABULARY, 8, rngs),
+            embedding(problems.LENGTH, 8, rngs),
+        )
         self.block = Block(8, rngs)
         self.norm = nnx.RMSNorm(8, rngs=rngs)
 
@@ -93,8 +117,12 @@ class LSTM(nnx.Module):
     def __init__(self, rngs):
         self.embed = embedding(problems.VOCABULARY, 6, rngs)
         # The type of the carry is that of the parameters, which the tests choose by x64 mode.
-        self.first = nnx.RNN(nnx.OptimizedLSTMCell(6, 6, param_dtype=jnp.result_type(float), rngs=rngs), rngs=rngs)
-        self.second = nnx.RNN(nnx.LSTMCell(6, 6, param_dtype=jnp.result_type(float), rngs=rngs), rngs=rngs)
+        self.first = nnx.RNN(
+            nnx.OptimizedLSTMCell(6, 6, param_dtype=jnp.result_type(float), rngs=rngs), rngs=rngs
+        )
+        self.second = nnx.RNN(
+            nnx.LSTMCell(6, 6, param_dtype=jnp.result_type(float), rngs=rngs), rngs=rngs
+        )
         self.head = nnx.Linear(6, problems.VOCABULARY, rngs=rngs)
 
     def __call__(self, tokens):
@@ -103,8 +131,20 @@ class LSTM(nnx.Module):
 
 class UNet(nnx.Module):
     def __init__(self, rngs):
-        shapes = [(2, 4, 3, 1), (4, 6, 3, 1), (6, 8, 3, 2), (12, 6, 3, 1), (10, 4, 3, 1), (4, 2, 1, 1)]
-        self.convs = nnx.List([nnx.Conv(a, b, (size, size), (stride, stride), rngs=rngs) for a, b, size, stride in shapes])
+        shapes = [
+            (2, 4, 3, 1),
+            (4, 6, 3, 1),
+            (6, 8, 3, 2),
+            (12, 6, 3, 1),
+            (10, 4, 3, 1),
+            (4, 2, 1, 1),
+        ]
+        self.convs = nnx.List(
+            [
+                nnx.Conv(a, b, (size, size), (stride, stride), rngs=rngs)
+                for a, b, size, stride in shapes
+            ]
+        )
         self.norms = nnx.List([nnx.GroupNorm(b, 2, rngs=rngs) for _, b, *_ in shapes[:-1]])
         self.up = nnx.ConvTranspose(8, 6, (2, 2), (2, 2), rngs=rngs)
 

@@ -52,14 +52,19 @@ IMAGES = Task(
     lambda logits, batch: optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]),
 )
 FEATURES = Task(
-    lambda random, *lead: {"x": random.normal(size=(*lead, EXAMPLES, 4)).astype(np.float32), "label": _labels(random, *lead)},
+    lambda random, *lead: {
+        "x": random.normal(size=(*lead, EXAMPLES, 4)).astype(np.float32),
+        "label": _labels(random, *lead),
+    },
     lambda batch: batch["x"],
     lambda logits, batch: optax.softmax_cross_entropy_with_integer_labels(logits, batch["label"]),
 )
 TEXT = Task(
     lambda random, *lead: {"tokens": _tokens(random, *lead)},
     lambda batch: batch["tokens"],
-    lambda logits, batch: optax.softmax_cross_entropy_with_integer_labels(logits[:, :-1], batch["tokens"][:, 1:]).mean(-1),
+    lambda logits, batch: optax.softmax_cross_entropy_with_integer_labels(
+        logits[:, :-1], batch["tokens"][:, 1:]
+    ).mean(-1),
 )
 DENOISING = Task(
     lambda random, *lead: {"noisy": _images(random, *lead), "clean": _images(random, *lead)},
@@ -98,12 +103,23 @@ class Problem(NamedTuple):
     no_effect: str = ""
 
 
-TASKS = {"MLP": IMAGES, "ResNet-9": IMAGES, "ViT": IMAGES, "GPT": TEXT, "LSTM": TEXT, "U-Net": DENOISING, "CLIP": PAIRS}
+TASKS = {
+    "MLP": IMAGES,
+    "ResNet-9": IMAGES,
+    "ViT": IMAGES,
+    "GPT": TEXT,
+    "LSTM": TEXT,
+    "U-Net": DENOISING,
+    "CLIP": PAIRS,
+}
 
 
 def of_library(problem, *modules):
     """Model -> what makes its problem. `modules` are a library's, in the order of TASKS."""
-    return {name: functools.partial(problem, module, task) for (name, task), module in zip(TASKS.items(), modules, strict=True)}
+    return {
+        name: functools.partial(problem, module, task)
+        for (name, task), module in zip(TASKS.items(), modules, strict=True)
+    }
 
 
 def training(problem, optimiser):
@@ -120,15 +136,27 @@ def training(problem, optimiser):
             return jnp.mean(meta["weights"] * each), carried
 
         gradient, carried = metagrad.grad(loss, has_aux=True)(state["params"], state["carried"])
-        again = lambda params, _: metagrad.grad(loss, has_aux=True)(params, state["carried"])[0]  # what SAM's opaque mode asks for
+        again = lambda params, _: metagrad.grad(loss, has_aux=True)(params, state["carried"])[
+            0
+        ]  # what SAM's opaque mode asks for
         updates, opt = optimiser.update(gradient, state["opt"], state["params"], grad_fn=again)
         updates = jax.tree.map(lambda u: jnp.exp(meta["rate"]) * u, updates)
-        return {"params": optax.apply_updates(state["params"], updates), "carried": carried, "opt": opt, "key": key}
+        return {
+            "params": optax.apply_updates(state["params"], updates),
+            "carried": carried,
+            "opt": opt,
+            "key": key,
+        }
 
     def outer(state, held_out):
         each, _ = problem.losses(state["params"], state["carried"], None, held_out, False)
         return jnp.mean(each)
 
-    state = {"params": problem.params, "carried": problem.carried, "opt": optimiser.init(problem.params), "key": jax.random.key(3)}
+    state = {
+        "params": problem.params,
+        "carried": problem.carried,
+        "opt": optimiser.init(problem.params),
+        "key": jax.random.key(3),
+    }
     meta = {"weights": np.linspace(0.5, 1.5, EXAMPLES).astype(np.float32), "rate": np.float32(-0.1)}
     return step, outer, state, meta

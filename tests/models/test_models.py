@@ -8,12 +8,21 @@ import pytest
 from agreement import all_by_enzyme, check, compare
 from matrix import record
 
-LIBRARIES = {"linen": linen_models.MODELS, "nnx": nnx_models.MODELS, "equinox": equinox_models.MODELS}
+LIBRARIES = {
+    "linen": linen_models.MODELS,
+    "nnx": nnx_models.MODELS,
+    "equinox": equinox_models.MODELS,
+}
 
 OPTIMISERS = {
     "linen": ("adamw", lambda: optax.adamw(0.01, b2=0.95, eps_root=1e-6)),
     "nnx": ("momentum", lambda: optax.sgd(0.05, momentum=0.9)),
-    "equinox": ("clipped nesterov", lambda: optax.chain(optax.clip_by_global_norm(1.0), optax.sgd(0.05, momentum=0.9, nesterov=True))),
+    "equinox": (
+        "clipped nesterov",
+        lambda: optax.chain(
+            optax.clip_by_global_norm(1.0), optax.sgd(0.05, momentum=0.9, nesterov=True)
+        ),
+    ),
 }
 
 

@@ -54,7 +54,11 @@ def training(loss, optimiser):
     params = jax.tree.map(lambda leaf: leaf.astype(jnp.result_type(float)), PARAMS[loss])
     state = {"p": params, "opt": optimiser.init(params)}
     batches = jnp.asarray(np.random.default_rng(0).uniform(0.5, 1.5, (5, 4, 2)))
-    return step, lambda s: jnp.sum(s["p"]["w"] ** 2) + jnp.sum(s["p"]["b"]), (state, jnp.asarray(1.5), batches)
+    return (
+        step,
+        lambda s: jnp.sum(s["p"]["w"] ** 2) + jnp.sum(s["p"]["b"]),
+        (state, jnp.asarray(1.5), batches),
+    )
 
 
 def compared(loss, optimiser):
@@ -63,8 +67,12 @@ def compared(loss, optimiser):
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
         result, _ = assert_exact(step, outer, EVERYTHING, *arguments)
-    has_nan = any(np.isnan(leaf).any() for leaf in jax.tree.leaves(result.grad) if leaf.dtype == jnp.float64)
-    return [str(warning.message) for warning in caught if warning.category is RuntimeWarning], has_nan
+    has_nan = any(
+        np.isnan(leaf).any() for leaf in jax.tree.leaves(result.grad) if leaf.dtype == jnp.float64
+    )
+    return [
+        str(warning.message) for warning in caught if warning.category is RuntimeWarning
+    ], has_nan
 
 
 # The function in optax that takes the root, the leaf that it takes it of, and whether `eps_root` helps.
@@ -75,10 +83,34 @@ NAN = {
     "adamw, unused row": (unused_row, optax.adamw(0.1), BY_ADAM, f"state['opt'][0].{W}", True),
     "nadam, zero weights": (zero_weights, optax.nadam(0.1), BY_ADAM, f"state['opt'][0].{B}", True),
     "lamb, unused row": (unused_row, optax.lamb(0.1), BY_ADAM, f"state['opt'][0].{W}", True),
-    "muon, unused row": (unused_row, contrib.muon(0.1, muon_weight_dimension_numbers={"w": None, "b": None}), BY_ADAM, W, True),
-    "MultiSteps, dead relu": (dead_relu, optax.MultiSteps(optax.adam(0.1), 2, accumulator_dtype=jnp.float64), BY_ADAM, B, True),
-    "rmsprop": (unused_row, optax.rmsprop(0.1, eps_in_sqrt=False), "scale_by_rms (optax/_src/transform.py:", f"state['opt'][0].{W}", False),
-    "block norms": (zero_weights, optax.chain(optax.adaptive_grad_clip(0.1), optax.sgd(0.1)), f"adaptive_grad_clip {CLIPPING}", "state['p']['b']", False),
+    "muon, unused row": (
+        unused_row,
+        contrib.muon(0.1, muon_weight_dimension_numbers={"w": None, "b": None}),
+        BY_ADAM,
+        W,
+        True,
+    ),
+    "MultiSteps, dead relu": (
+        dead_relu,
+        optax.MultiSteps(optax.adam(0.1), 2, accumulator_dtype=jnp.float64),
+        BY_ADAM,
+        B,
+        True,
+    ),
+    "rmsprop": (
+        unused_row,
+        optax.rmsprop(0.1, eps_in_sqrt=False),
+        "scale_by_rms (optax/_src/transform.py:",
+        f"state['opt'][0].{W}",
+        False,
+    ),
+    "block norms": (
+        zero_weights,
+        optax.chain(optax.adaptive_grad_clip(0.1), optax.sgd(0.1)),
+        f"adaptive_grad_clip {CLIPPING}",
+        "state['p']['b']",
+        False,
+    ),
     "global norm": (
         zero_weights,
         optax.chain(optax.clip_by_global_norm(0.1), optax.sgd(0.1)),
@@ -94,15 +126,22 @@ def test_nan_and_a_warning_that_says_why(name):
     loss, optimiser, function, leaf, has_eps_root = NAN[name]
     texts, has_nan = compared(loss, optimiser)
     assert has_nan and len(texts) == 1
-    assert re.search(r"the metagradient has a NaN or infinity in the gradient of .*\. Training is finite\. ", texts[0])
+    assert re.search(
+        r"the metagradient has a NaN or infinity in the gradient of .*\. Training is finite\. ",
+        texts[0],
+    )
     assert f"At step 0 {function}" in texts[0]
     assert leaf in texts[0].split("what it computes from ")[1]
-    assert ("Give the optimiser `eps_root`: optax.adam(1e-3, eps_root=1e-8)" in texts[0]) == has_eps_root
+    assert (
+        "Give the optimiser `eps_root`: optax.adam(1e-3, eps_root=1e-8)" in texts[0]
+    ) == has_eps_root
 
 
 FINITE = {
     "adam": optax.adam(0.1, eps_root=1e-8),
-    "MultiSteps": optax.MultiSteps(optax.adam(0.1, eps_root=1e-8), 2, accumulator_dtype=jnp.float64),
+    "MultiSteps": optax.MultiSteps(
+        optax.adam(0.1, eps_root=1e-8), 2, accumulator_dtype=jnp.float64
+    ),
     "rmsprop": optax.rmsprop(0.1),
     "adagrad": optax.adagrad(0.1),
     "adagrad from zero": optax.adagrad(0.1, initial_accumulator_value=0.0),
@@ -130,6 +169,11 @@ def test_radam_early_in_training():
 def test_adafactor_in_single_precision():
     """Its 1e-30 keeps the root from zero, and in f32 the derivative overflows all the same."""
     with jax.enable_x64(False):
-        step, outer, arguments = training(unused_row, optax.adafactor(0.1, min_dim_size_to_factor=4))
-        with pytest.warns(RuntimeWarning, match=r"scale_by_factored_rms \(optax/_src/factorized.py:\d+\) takes a root \(`pow`\) of zero or next to it in 2 of 6 entries"):
+        step, outer, arguments = training(
+            unused_row, optax.adafactor(0.1, min_dim_size_to_factor=4)
+        )
+        with pytest.warns(
+            RuntimeWarning,
+            match=r"scale_by_factored_rms \(optax/_src/factorized.py:\d+\) takes a root \(`pow`\) of zero or next to it in 2 of 6 entries",
+        ):
             step.metagradient(outer, EVERYTHING)(*arguments)

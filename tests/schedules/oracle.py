@@ -21,7 +21,11 @@ class Run(NamedTuple):
 
 class Slots:
     def __init__(self, count):
-        self.count, self.content, self.lives = count, {}, []  # lives: [written, last read] of each content
+        self.count, self.content, self.lives = (
+            count,
+            {},
+            [],
+        )  # lives: [written, last read] of each content
 
     def write(self, slot, content, now):
         if not 0 <= slot < self.count:
@@ -49,7 +53,13 @@ def run(plan) -> Run:
     T = plan.steps
     states, gradients = Slots(plan.state_slots), Slots(plan.gradient_slots)
     bounds = [int(b) for b in plan.segment]
-    if bounds[0] != 0 or bounds != sorted(bounds) or bounds[-1] != len(plan.run_steps) or plan.load[0] != 0 or plan.gradient[0] != -1:
+    if (
+        bounds[0] != 0
+        or bounds != sorted(bounds)
+        or bounds[-1] != len(plan.run_steps)
+        or plan.load[0] != 0
+        or plan.gradient[0] != -1
+    ):
         raise Wrong("tables")
     states.write(0, 0, 0)
     advances = updates = on_the_spot = 0
@@ -58,7 +68,10 @@ def run(plan) -> Run:
         state = states.read(int(plan.load[r]), None, now)
         now += 1
         for q in range(bounds[r], bounds[r + 1]):
-            steps, save, keep, reuse = (int(table[q]) for table in (plan.run_steps, plan.run_save, plan.run_keep, plan.run_reuse))
+            steps, save, keep, reuse = (
+                int(table[q])
+                for table in (plan.run_steps, plan.run_save, plan.run_keep, plan.run_reuse)
+            )
             if steps < 1 or min(save, keep, reuse) < -1 or (keep >= 0 and reuse >= 0):
                 raise Wrong("run")
             for i in range(steps):

@@ -7,7 +7,11 @@ import pytest
 from metagrad.compiler.schedules import Binomial, LazyKary, Periodic, StoreAll
 
 
-@pytest.mark.parametrize("schedule", [LazyKary(2), LazyKary(4), Binomial(24), Periodic(1000), StoreAll(), LazyKary(4, rebuild=4)], ids=str)
+@pytest.mark.parametrize(
+    "schedule",
+    [LazyKary(2), LazyKary(4), Binomial(24), Periodic(1000), StoreAll(), LazyKary(4, rebuild=4)],
+    ids=str,
+)
 def test_under_a_second(schedule):
     times = []
     for _ in range(3):  # the best of three: the machine may be busy

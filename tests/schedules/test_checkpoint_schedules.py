@@ -50,7 +50,9 @@ ONLINE = {
     "SingleDisk": lambda: cs.SingleDiskStorageSchedule(),
     "SingleDisk, moved": lambda: cs.SingleDiskStorageSchedule(move_data=True),
     "TwoLevel": lambda: cs.TwoLevelCheckpointSchedule(4, 2),
-    "TwoLevel in memory": lambda: cs.TwoLevelCheckpointSchedule(5, 1, binomial_storage=cs.StorageType.RAM),
+    "TwoLevel in memory": lambda: cs.TwoLevelCheckpointSchedule(
+        5, 1, binomial_storage=cs.StorageType.RAM
+    ),
 }
 
 
@@ -58,7 +60,11 @@ def check(schedule, T):
     for gradients in (True, False):
         plan = schedule.plan(T, gradients=gradients)
         run = oracle.run(plan)
-        assert (run.advances, run.updates, run.on_the_spot) == (plan.advances, plan.updates, plan.gradients_on_the_spot)
+        assert (run.advances, run.updates, run.on_the_spot) == (
+            plan.advances,
+            plan.updates,
+            plan.gradients_on_the_spot,
+        )
         assert run.state_peak == plan.state_slots and run.gradient_peak == plan.gradient_slots
         assert gradients or plan.gradient_slots == 0
 
@@ -82,7 +88,9 @@ def test_advances_are_those_of_the_actions():
         plain, adjoint = advances(cs.Revolve(T, 3))
         assert adjoint == T
         plan = from_checkpoint_schedules(cs.Revolve(T, 3)).plan(T, gradients=True)
-        assert plan.advances == plain + 1  # the last step of the training run, whose gradient is kept
+        assert (
+            plan.advances == plain + 1
+        )  # the last step of the training run, whose gradient is kept
         assert plan.gradients_on_the_spot == T - 1
         assert plan.state_slots <= 3 + 1  # and the working storage
 
@@ -95,29 +103,40 @@ def test_a_state_in_two_storages_takes_one_slot():
 def test_gradients_beside_the_states_of_adjoint_data():
     plan = as_schedule(cs.MixedCheckpointSchedule(12, 6)).plan(12, gradients=True)
     assert plan.gradient_slots > 0 and plan.gradients_on_the_spot < 12
-    bare = from_checkpoint_schedules(cs.MixedCheckpointSchedule(12, 6), keep_gradients=False).plan(12, gradients=True)
+    bare = from_checkpoint_schedules(cs.MixedCheckpointSchedule(12, 6), keep_gradients=False).plan(
+        12, gradients=True
+    )
     assert bare.gradient_slots == 0 and bare.advances == plan.advances
 
 
 def test_the_number_of_steps_must_be_that_of_the_schedule():
-    with pytest.raises(ValueError, match="checkpoint_schedules.Revolve was made for max_n=10 steps, but the training run has 12"):
+    with pytest.raises(
+        ValueError,
+        match="checkpoint_schedules.Revolve was made for max_n=10 steps, but the training run has 12",
+    ):
         as_schedule(cs.Revolve(10, 3)).plan(12, gradients=True)
 
 
 def test_a_schedule_that_reverses_nothing():
-    with pytest.raises(ValueError, match="NoneCheckpointSchedule ends before the steps 4 .. 0 have been reversed"):
+    with pytest.raises(
+        ValueError, match="NoneCheckpointSchedule ends before the steps 4 .. 0 have been reversed"
+    ):
         as_schedule(cs.NoneCheckpointSchedule()).plan(5, gradients=True)
 
 
 def test_a_schedule_that_has_been_used():
     used = cs.Revolve(10, 3)
     next(used)
-    with pytest.raises(ValueError, match="this Revolve has been iterated over already; pass a new one"):
+    with pytest.raises(
+        ValueError, match="this Revolve has been iterated over already; pass a new one"
+    ):
         as_schedule(used)
 
 
 def test_another_object():
-    with pytest.raises(TypeError, match="expected a schedule object of the checkpoint_schedules package, got 3"):
+    with pytest.raises(
+        TypeError, match="expected a schedule object of the checkpoint_schedules package, got 3"
+    ):
         from_checkpoint_schedules(3)
 
 
@@ -142,32 +161,79 @@ class Listed(cs.CheckpointSchedule):
         return False
 
 
-TRAINING = (cs.Forward(0, 2, True, False, RAM), cs.Forward(2, 3, False, True, WORK), cs.EndForward(), cs.Reverse(3, 2, True))
-END = (cs.Copy(0, RAM, WORK), cs.Forward(0, 1, False, True, WORK), cs.Reverse(1, 0, True), cs.EndReverse())
+TRAINING = (
+    cs.Forward(0, 2, True, False, RAM),
+    cs.Forward(2, 3, False, True, WORK),
+    cs.EndForward(),
+    cs.Reverse(3, 2, True),
+)
+END = (
+    cs.Copy(0, RAM, WORK),
+    cs.Forward(0, 1, False, True, WORK),
+    cs.Reverse(1, 0, True),
+    cs.EndReverse(),
+)
 
 
 def test_a_schedule_of_one_s_own():
-    middle = (cs.Copy(0, RAM, WORK), cs.Forward(0, 1, False, False, NONE), cs.Forward(1, 2, False, True, WORK), cs.Reverse(2, 1, True))
+    middle = (
+        cs.Copy(0, RAM, WORK),
+        cs.Forward(0, 1, False, False, NONE),
+        cs.Forward(1, 2, False, True, WORK),
+        cs.Reverse(2, 1, True),
+    )
     check(as_schedule(Listed(*TRAINING, *middle, *END)), 3)
 
 
 @pytest.mark.parametrize(
     "actions, message",
     [
-        ((cs.Forward(1, 2, True, False, RAM),), r"Forward\(1, 2, .* starts at s_1, but the run stands at s_0"),
-        ((cs.Forward(0, 2, True, False, RAM), cs.EndForward()), "ends the training run at s_2, but it has 3 steps"),
-        ((cs.Forward(0, 3, True, False, RAM), cs.Reverse(3, 2, True)), r"Reverse\(3, 2, True\) comes before EndForward"),
-        ((cs.Forward(0, 3, True, False, RAM), cs.Forward(3, 4, True, False, RAM)), "does not advance; the training run has 3 steps"),
-        ((cs.Forward(0, 3, True, False, RAM), cs.EndForward(), cs.Reverse(3, 2, True)), "finds no data for the VJP at step 2 in WORK"),
-        ((*TRAINING, cs.Reverse(1, 0, True)), "takes the VJP at step 0, but the next one is at step 1"),
-        ((*TRAINING, cs.Copy(1, RAM, WORK)), "finds nothing of step 1 there"),
-        ((*TRAINING, cs.Forward(0, 1, False, True, WORK)), "starts at s_0, but the run stands at no state"),
         (
-            (*TRAINING, cs.Copy(0, RAM, WORK), cs.Forward(0, 1, False, False, NONE), cs.Copy(0, RAM, WORK)),
+            (cs.Forward(1, 2, True, False, RAM),),
+            r"Forward\(1, 2, .* starts at s_1, but the run stands at s_0",
+        ),
+        (
+            (cs.Forward(0, 2, True, False, RAM), cs.EndForward()),
+            "ends the training run at s_2, but it has 3 steps",
+        ),
+        (
+            (cs.Forward(0, 3, True, False, RAM), cs.Reverse(3, 2, True)),
+            r"Reverse\(3, 2, True\) comes before EndForward",
+        ),
+        (
+            (cs.Forward(0, 3, True, False, RAM), cs.Forward(3, 4, True, False, RAM)),
+            "does not advance; the training run has 3 steps",
+        ),
+        (
+            (cs.Forward(0, 3, True, False, RAM), cs.EndForward(), cs.Reverse(3, 2, True)),
+            "finds no data for the VJP at step 2 in WORK",
+        ),
+        (
+            (*TRAINING, cs.Reverse(1, 0, True)),
+            "takes the VJP at step 0, but the next one is at step 1",
+        ),
+        ((*TRAINING, cs.Copy(1, RAM, WORK)), "finds nothing of step 1 there"),
+        (
+            (*TRAINING, cs.Forward(0, 1, False, True, WORK)),
+            "starts at s_0, but the run stands at no state",
+        ),
+        (
+            (
+                *TRAINING,
+                cs.Copy(0, RAM, WORK),
+                cs.Forward(0, 1, False, False, NONE),
+                cs.Copy(0, RAM, WORK),
+            ),
             "leaves a run that has not ended in a VJP; a plan loads one state per VJP",
         ),
         (
-            (*TRAINING, cs.Copy(0, RAM, WORK), cs.Forward(0, 2, False, True, WORK), cs.Forward(2, 3, False, False, NONE), cs.Reverse(2, 1, True)),
+            (
+                *TRAINING,
+                cs.Copy(0, RAM, WORK),
+                cs.Forward(0, 2, False, True, WORK),
+                cs.Forward(2, 3, False, False, NONE),
+                cs.Reverse(2, 1, True),
+            ),
             "takes the VJP at step 1, but the run stands at s_3; a plan's runs end where the VJP is taken",
         ),
         ((*TRAINING, "go on"), "'go on' is not an action that a plan knows"),

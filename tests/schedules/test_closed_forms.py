@@ -32,7 +32,9 @@ def fewest_advances(n, slots):
         return 0
     if slots == 1:
         return n * (n - 1) // 2
-    return min(j + fewest_advances(j, slots) + fewest_advances(n - j, slots - 1) for j in range(1, n))
+    return min(
+        j + fewest_advances(j, slots) + fewest_advances(n - j, slots - 1) for j in range(1, n)
+    )
 
 
 @pytest.mark.parametrize("k", [2, 3, 4, 5, 8, 12, 16])
@@ -42,7 +44,9 @@ def test_lazy_kary_holds_no_more_states_than_the_tree_is_deep(k):
             plan = LazyKary(k, **options).plan(T, gradients=True)
             units = -(-T // options.get("rebuild", 1))
             assert plan.state_slots <= (k - 1) * ceil_log(k, units) + 1, (T, options)
-            assert plan.gradient_slots <= k * options.get("rebuild", 1) * options.get("keep_gradients", True)
+            assert plan.gradient_slots <= k * options.get("rebuild", 1) * options.get(
+                "keep_gradients", True
+            )
 
 
 @pytest.mark.parametrize("k, depth", [(2, 1), (2, 5), (2, 8), (3, 4), (4, 3), (5, 3), (12, 2)])
@@ -85,7 +89,10 @@ def test_binomial_over_macro_steps(slots, rebuild):
         T = macro_steps * rebuild
         plan = Binomial(slots, rebuild=rebuild).plan(T, gradients=True)
         replayed_leaves = plan.gradients_on_the_spot
-        assert plan.advances == rebuild * revolve(macro_steps + 1, slots) + (rebuild - 1) * replayed_leaves
+        assert (
+            plan.advances
+            == rebuild * revolve(macro_steps + 1, slots) + (rebuild - 1) * replayed_leaves
+        )
         assert plan.state_slots <= slots + 1
 
 
@@ -114,7 +121,9 @@ def test_store_all_runs_each_step_once():
         assert StoreAll(keep_gradients=False).plan(T, gradients=True).gradients_on_the_spot == T
 
 
-@pytest.mark.parametrize("schedule", [LazyKary(3, rebuild=2), Binomial(4, rebuild=2), Periodic(5, rebuild=2), StoreAll()])
+@pytest.mark.parametrize(
+    "schedule", [LazyKary(3, rebuild=2), Binomial(4, rebuild=2), Periodic(5, rebuild=2), StoreAll()]
+)
 def test_without_inner_gradients_nothing_is_kept(schedule):
     plan = schedule.plan(50, gradients=False)
     assert (plan.gradient_slots, plan.keeps, plan.updates) == (0, 0, 0)

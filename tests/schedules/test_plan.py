@@ -35,12 +35,24 @@ def test_tables_are_int32_and_read_only():
     [
         ({"steps": 0}, ValueError, "Plan.steps must be at least 1, got 0"),
         ({"steps": True}, TypeError, "Plan.steps must be an int, got True"),
-        ({"steps": 7}, ValueError, r"Plan.load must be one-dimensional of length 8, got shape \(7,\)"),
+        (
+            {"steps": 7},
+            ValueError,
+            r"Plan.load must be one-dimensional of length 8, got shape \(7,\)",
+        ),
         ({"state_slots": 0}, ValueError, "Plan.state_slots must be at least 1"),
         ({"gradient_slots": -1}, ValueError, "Plan.gradient_slots must be at least 0"),
         ({"gradient_slots": 1.0}, TypeError, "Plan.gradient_slots must be an int"),
-        ({"run_save": np.zeros(2, np.int32)}, ValueError, r"Plan.run_save must be one-dimensional of length 6, got shape \(2,\)"),
-        ({"gradient": np.zeros(7)}, TypeError, "Plan.gradient must hold integers, got dtype float64"),
+        (
+            {"run_save": np.zeros(2, np.int32)},
+            ValueError,
+            r"Plan.run_save must be one-dimensional of length 6, got shape \(2,\)",
+        ),
+        (
+            {"gradient": np.zeros(7)},
+            TypeError,
+            "Plan.gradient must hold integers, got dtype float64",
+        ),
         ({"load": np.full(7, 2**40)}, ValueError, "Plan.load does not fit in int32"),
         ({"load": np.zeros((7, 1), np.int32)}, ValueError, "Plan.load must be one-dimensional"),
     ],
@@ -50,7 +62,9 @@ def test_ill_formed_tables_are_refused(change, error, message):
         dataclasses.replace(Periodic(3).plan(6, gradients=True), **change)
 
 
-@pytest.mark.parametrize("schedule", [LazyKary(3, rebuild=2), Binomial(4), StoreAll(keep_gradients=False)])
+@pytest.mark.parametrize(
+    "schedule", [LazyKary(3, rebuild=2), Binomial(4), StoreAll(keep_gradients=False)]
+)
 def test_a_plan_is_stored_and_read_again(schedule):
     plan = schedule.plan(77, gradients=True)
     again = Plan.from_jsonable(json.loads(json.dumps(plan.jsonable())))
@@ -90,7 +104,9 @@ def test_the_text_of_a_small_plan():
 
 
 @pytest.mark.parametrize("T", [1, 71, 72, 100, 5000])
-@pytest.mark.parametrize("schedule", [LazyKary(4), Binomial(24), Binomial(1), Periodic(10, rebuild=4), StoreAll()])
+@pytest.mark.parametrize(
+    "schedule", [LazyKary(4), Binomial(24), Binomial(1), Periodic(10, rebuild=4), StoreAll()]
+)
 def test_the_text_of_a_large_plan_is_clipped(schedule, T):
     lines = str(schedule.plan(T, gradients=True)).splitlines()
     assert len(lines) <= 30 and all(len(line) <= 110 for line in lines)

@@ -12,7 +12,11 @@ from strategies import schedules, steps
 def check(plan):
     plan.validate()
     run = oracle.run(plan)
-    assert (run.advances, run.updates, run.on_the_spot) == (plan.advances, plan.updates, plan.gradients_on_the_spot)
+    assert (run.advances, run.updates, run.on_the_spot) == (
+        plan.advances,
+        plan.updates,
+        plan.gradients_on_the_spot,
+    )
     peak = simulate(plan)
     assert (run.state_peak, run.gradient_peak) == peak
     assert peak == (plan.state_slots, plan.gradient_slots)  # no slot is asked for in vain
@@ -32,8 +36,24 @@ def test_without_inner_gradients(schedule, T):
 
 @pytest.mark.parametrize(
     "schedule",
-    [LazyKary(2), LazyKary(9), LazyKary(10**30), Binomial(1), Binomial(2), Binomial(10**30), Periodic(1), Periodic(10**30), StoreAll()]
-    + [LazyKary(2, rebuild=10**30), Binomial(1, rebuild=2), Binomial(2, rebuild=3), Periodic(4, rebuild=3), Periodic(3, rebuild=7)],
+    [
+        LazyKary(2),
+        LazyKary(9),
+        LazyKary(10**30),
+        Binomial(1),
+        Binomial(2),
+        Binomial(10**30),
+        Periodic(1),
+        Periodic(10**30),
+        StoreAll(),
+    ]
+    + [
+        LazyKary(2, rebuild=10**30),
+        Binomial(1, rebuild=2),
+        Binomial(2, rebuild=3),
+        Periodic(4, rebuild=3),
+        Periodic(3, rebuild=7),
+    ],
 )
 def test_short_runs(schedule):
     for T in range(1, 25):

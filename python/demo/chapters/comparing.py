@@ -1,4 +1,5 @@
 """Chapter: is it right, and what does it cost? The metagradients beside JAX's own, float64, and slopes measured without derivatives."""
+
 import time
 
 import jax
@@ -12,10 +13,12 @@ NAMES = Metagradients("example weights", "learning rates (log)", "initial parame
 
 def median_seconds(call, times=3):
     """The median time of a call that has run before."""
+
     def once():
         start = time.perf_counter()
         jax.block_until_ready(call())
         return time.perf_counter() - start
+
     return float(np.median([once() for _ in range(times)]))
 
 
@@ -43,23 +46,38 @@ def run(out, given, compiled):
     rounding = agreement.errors(reference, exact)
     table = report.table("metagradient of", "error", "v f64", "JAX v f64", "norm", "slope")
     for name, label, gradient in zip(Metagradients._fields, NAMES, found):
-        table.add_row(f"{agreement.flat(gradient).size} {label}", f"{against_jax[name]:.1e}", f"{against_exact[name]:.1e}",
-                      f"{rounding[name]:.1e}", f"{agreement.norm(gradient):.6f}", f"{slopes[name]:.6f}")
+        table.add_row(
+            f"{agreement.flat(gradient).size} {label}",
+            f"{against_jax[name]:.1e}",
+            f"{against_exact[name]:.1e}",
+            f"{rounding[name]:.1e}",
+            f"{agreement.norm(gradient):.6f}",
+            f"{slopes[name]:.6f}",
+        )
     report.show(out, table)
     out.print()
-    report.text(out, (
-        "error       relative to JAX's gradient of the unrolled run, ||a - b|| / ||b||\n"
-        "v f64       relative to the same in float64\n"
-        "JAX v f64   how far JAX's float32 is from its float64: the rounding of the run\n"
-        "slope       of the loss along the metagradient, measured by training in float64\n"
-        "            without any derivative; it should be the norm"), indent=4)
+    report.text(
+        out,
+        (
+            "error       relative to JAX's gradient of the unrolled run, ||a - b|| / ||b||\n"
+            "v f64       relative to the same in float64\n"
+            "JAX v f64   how far JAX's float32 is from its float64: the rounding of the run\n"
+            "slope       of the loss along the metagradient, measured by training in float64\n"
+            "            without any derivative; it should be the norm"
+        ),
+        indent=4,
+    )
     memory = {
         "metagrad": compiled.memory_analysis().temp_size_in_bytes,
         "jax": unrolled.memory_analysis().temp_size_in_bytes,
     }
     table = report.table("one metagradient", "time", "memory")
     table.add_row("metagrad", report.duration(seconds["metagrad"]), report.size(memory["metagrad"]))
-    table.add_row("JAX, unrolled run, everything stored", report.duration(seconds["jax"]), report.size(memory["jax"]))
+    table.add_row(
+        "JAX, unrolled run, everything stored",
+        report.duration(seconds["jax"]),
+        report.size(memory["jax"]),
+    )
     report.show(out, table)
     return found, {
         "validation_loss": float(value),
@@ -67,7 +85,9 @@ def run(out, given, compiled):
         "error_against_jax": against_jax,
         "error_against_float64": against_exact,
         "jax_error_against_float64": rounding,
-        "norm": {name: agreement.norm(gradient) for name, gradient in zip(Metagradients._fields, found)},
+        "norm": {
+            name: agreement.norm(gradient) for name, gradient in zip(Metagradients._fields, found)
+        },
         "slope": slopes,
         "seconds": seconds,
         "temporary_bytes": memory,

@@ -1,26 +1,39 @@
 """Chapter: the training run, and its metagradient as one program. Prints the plan, who differentiates what, and the memory."""
+
 import jax
 
 import metagrad
 from metagrad.demo import data, label_noise, report, training
 
-SCHEDULE = metagrad.LazyKary(k=4)   # Replay's
+SCHEDULE = metagrad.LazyKary(k=4)  # Replay's
 
 
 def introduce(out, settings, given):
-    mistakes = ", ".join(f"{truth}s as {mistake}" for truth, mistake in label_noise.MISTAKEN_FOR.items())
-    report.text(out, (
-        f"data       {len(given.wrong)} handwritten digits to train on, {int(given.wrong.sum())} of them wrongly labelled ({mistakes});\n"
-        f"           {data.VALIDATION} others to validate and {len(given.test.label)} to test, all labelled rightly\n"
-        f"training   {settings.steps} Adam steps, {settings.batch} examples each, learning rate {settings.rate:.2g}, seed {settings.seed}\n"
-        f"device     {jax.devices()[0].device_kind}"))
+    mistakes = ", ".join(
+        f"{truth}s as {mistake}" for truth, mistake in label_noise.MISTAKEN_FOR.items()
+    )
+    report.text(
+        out,
+        (
+            f"data       {len(given.wrong)} handwritten digits to train on, {int(given.wrong.sum())} of them wrongly labelled ({mistakes});\n"
+            f"           {data.VALIDATION} others to validate and {len(given.test.label)} to test, all labelled rightly\n"
+            f"training   {settings.steps} Adam steps, {settings.batch} examples each, learning rate {settings.rate:.2g}, seed {settings.seed}\n"
+            f"device     {jax.devices()[0].device_kind}"
+        ),
+    )
 
 
 def run(out, settings, given):
     """Returns (lowered, compiled, numbers). `compiled(state, meta, batches, image, label)` gives the value, gradients and final state."""
-    report.heading(out, "Metagradient of validation loss, through the whole run, compiled to one program")
-    metagradient = training.train_step.metagradient(training.validation_loss, wrt=("meta", "state"), schedule=SCHEDULE)
-    with report.working(out, "tracing, cutting, differentiating with Enzyme, scheduling") as lowering:
+    report.heading(
+        out, "Metagradient of validation loss, through the whole run, compiled to one program"
+    )
+    metagradient = training.train_step.metagradient(
+        training.validation_loss, wrt=("meta", "state"), schedule=SCHEDULE
+    )
+    with report.working(
+        out, "tracing, cutting, differentiating with Enzyme, scheduling"
+    ) as lowering:
         lowered = metagradient.lower(given.state, given.meta, given.batches, *given.validation)
     with report.working(out, "compiling with XLA") as compilation:
         compiled = lowered.compile()
@@ -34,21 +47,30 @@ def run(out, settings, given):
     slots = lowered.plan.bytes(state_bytes, gradient_bytes)
     temporary = compiled.memory_analysis().temp_size_in_bytes
     out.print("\n  Memory")
-    report.text(out, (
-        f"one state {report.size(state_bytes)}, one gradient {report.size(gradient_bytes)}; all slots {report.size(slots)}\n"
-        f"the whole program, beside its arguments and results: {report.size(temporary)}"), indent=4)
-    return lowered, compiled, {
-        "schedule": lowered.plan.schedule,
-        "steps": lowered.plan.steps,
-        "state_slots": lowered.plan.state_slots,
-        "gradient_slots": lowered.plan.gradient_slots,
-        "advances": lowered.plan.advances,
-        "updates": lowered.plan.updates,
-        "slot_bytes": slots,
-        "temporary_bytes": temporary,
-        "lowering_seconds": lowering.seconds,
-        "compilation_seconds": compilation.seconds,
-    }
+    report.text(
+        out,
+        (
+            f"one state {report.size(state_bytes)}, one gradient {report.size(gradient_bytes)}; all slots {report.size(slots)}\n"
+            f"the whole program, beside its arguments and results: {report.size(temporary)}"
+        ),
+        indent=4,
+    )
+    return (
+        lowered,
+        compiled,
+        {
+            "schedule": lowered.plan.schedule,
+            "steps": lowered.plan.steps,
+            "state_slots": lowered.plan.state_slots,
+            "gradient_slots": lowered.plan.gradient_slots,
+            "advances": lowered.plan.advances,
+            "updates": lowered.plan.updates,
+            "slot_bytes": slots,
+            "temporary_bytes": temporary,
+            "lowering_seconds": lowering.seconds,
+            "compilation_seconds": compilation.seconds,
+        },
+    )
 
 
 def weight_of(tree):

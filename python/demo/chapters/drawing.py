@@ -1,11 +1,12 @@
 """Chapter: what is left behind. The IR of every stage, and the plots."""
+
 import numpy as np
 
 from metagrad.demo import model, report
 from metagrad.demo.chapters.compiling import SCHEDULE
 from metagrad.demo.chapters.wrong_labels import CLEANED, START
 
-SMALL_RUN = 16   # steps of the plan that is drawn beside the demo's own
+SMALL_RUN = 16  # steps of the plan that is drawn beside the demo's own
 
 
 def run(out, settings, given, found, lowered, runs, descent):
@@ -35,16 +36,38 @@ def draw(folder, given, found, lowered, runs, descent):
     # matplotlib takes seconds to import, and on a new machine longer (it lists the fonts); so only now.
     from metagrad.demo.figures import label_noise, loss, plan, learning_rate
 
-    curves = {"all examples, constant rate": runs[START], "suspects left out": runs[CLEANED], "and learned schedule": descent.learned}
+    curves = {
+        "all examples, constant rate": runs[START],
+        "suspects left out": runs[CLEANED],
+        "and learned schedule": descent.learned,
+    }
     rounds = list(zip([one.validation_loss for one in descent.rounds], descent.test))
     training_loss = np.asarray(model.losses(runs[START].params, *given.digits.train))
     figures = {
-        "plan.png": (plan.draw(SCHEDULE.plan(SMALL_RUN, gradients=True), lowered.plan), "the schedule: states reached, held and reversed"),
-        "label_noise.png": (label_noise.draw(np.asarray(found.weight), training_loss, given.wrong, given.digits.train, given.truth),
-                            "metagradients of right and wrong labels"),
-        "loss.png": (loss.draw({name: (one.validation, one.test) for name, one in curves.items()}, rounds), "loss before and after"),
-        "learning_rate.png": (learning_rate.draw([one.log_rate for one in descent.rounds], descent.best, descent.constant),
-                              "the schedule learned"),
+        "plan.png": (
+            plan.draw(SCHEDULE.plan(SMALL_RUN, gradients=True), lowered.plan),
+            "the schedule: states reached, held and reversed",
+        ),
+        "label_noise.png": (
+            label_noise.draw(
+                np.asarray(found.weight),
+                training_loss,
+                given.wrong,
+                given.digits.train,
+                given.truth,
+            ),
+            "metagradients of right and wrong labels",
+        ),
+        "loss.png": (
+            loss.draw({name: (one.validation, one.test) for name, one in curves.items()}, rounds),
+            "loss before and after",
+        ),
+        "learning_rate.png": (
+            learning_rate.draw(
+                [one.log_rate for one in descent.rounds], descent.best, descent.constant
+            ),
+            "the schedule learned",
+        ),
     }
     for name, (figure, _) in figures.items():
         figure.savefig(folder / name)

@@ -2,6 +2,7 @@
 
 For comparison, the best of a grid of constant rates, which costs one training run each; the schedule has to beat that too.
 """
+
 from typing import NamedTuple
 
 import jax.numpy as jnp
@@ -11,15 +12,15 @@ from metagrad.demo import rate_descent, report, training
 from metagrad.demo.chapters.wrong_labels import CLEANED
 from metagrad.demo.problem import TrainingRun
 
-GRID = 1, 2, 3, 5, 8, 12, 20   # multiples of the start
+GRID = 1, 2, 3, 5, 8, 12, 20  # multiples of the start
 
 
 class Descent(NamedTuple):
-    rounds: list             # rate_descent.Round each
-    test: list               # test loss of each round
-    best: int                # the round with the lowest validation loss
-    learned: TrainingRun     # its run, trained again
-    constant: float          # the best constant learning rate of the grid
+    rounds: list  # rate_descent.Round each
+    test: list  # test loss of each round
+    best: int  # the round with the lowest validation loss
+    learned: TrainingRun  # its run, trained again
+    constant: float  # the best constant learning rate of the grid
 
 
 def run(out, settings, given, compiled, runs):
@@ -28,7 +29,12 @@ def run(out, settings, given, compiled, runs):
     meta = runs[CLEANED].meta
 
     def metagradient(log_rate):
-        value, (gradient, _), state = compiled(given.state, meta | {"log_rate": jnp.asarray(log_rate)}, given.batches, *given.validation)
+        value, (gradient, _), state = compiled(
+            given.state,
+            meta | {"log_rate": jnp.asarray(log_rate)},
+            given.batches,
+            *given.validation,
+        )
         return value, gradient["log_rate"], state
 
     rounds, test = [], []
@@ -38,17 +44,23 @@ def run(out, settings, given, compiled, runs):
             rounds.append(one)
             test.append(float(training.validation_loss(one.state, *given.test)))
             rates = np.exp(one.log_rate)
-            done(f"  round {len(rounds) - 1:2}  validation loss {one.validation_loss:.4f}  test loss {test[-1]:.4f}  "
-                 f"rates {rates.min():.1e} to {rates.max():.1e}")
+            done(
+                f"  round {len(rounds) - 1:2}  validation loss {one.validation_loss:.4f}  test loss {test[-1]:.4f}  "
+                f"rates {rates.min():.1e} to {rates.max():.1e}"
+            )
     if len(rounds) <= settings.rounds:
         report.text(out, f"training diverged after round {len(rounds) - 1}; stopped there")
 
     best = int(np.argmin([one.validation_loss for one in rounds]))
     constants = {}
-    with report.working(out, f"training with the learned schedule, and with {len(GRID)} constant rates"):
+    with report.working(
+        out, f"training with the learned schedule, and with {len(GRID)} constant rates"
+    ):
         learned = given.train(meta | {"log_rate": jnp.asarray(rounds[best].log_rate)})
         for multiple in GRID:
-            constants[multiple * settings.rate] = given.train(meta | {"log_rate": jnp.asarray(start + np.log(multiple), jnp.float32)})
+            constants[multiple * settings.rate] = given.train(
+                meta | {"log_rate": jnp.asarray(start + np.log(multiple), jnp.float32)}
+            )
     constant = min(constants, key=lambda rate: constants[rate].validation[-1])
 
     rows = {
@@ -58,7 +70,9 @@ def run(out, settings, given, compiled, runs):
     }
     table = report.table("schedule", "val. loss", "test loss", "test acc.")
     for name, one in rows.items():
-        table.add_row(name, f"{one.validation[-1]:.4f}", f"{one.test[-1]:.4f}", f"{one.accuracy:.1%}")
+        table.add_row(
+            name, f"{one.validation[-1]:.4f}", f"{one.test[-1]:.4f}", f"{one.accuracy:.1%}"
+        )
     report.show(out, table)
     return Descent(rounds, test, best, learned, constant), {
         "validation_loss_by_round": [one.validation_loss for one in rounds],
@@ -66,7 +80,10 @@ def run(out, settings, given, compiled, runs):
         "best_round": best,
         "before": float(runs[CLEANED].validation[-1]),
         "after": float(learned.validation[-1]),
-        "best_constant": {"rate": constant, "validation_loss": float(constants[constant].validation[-1]),
-                          "test_loss": float(constants[constant].test[-1])},
+        "best_constant": {
+            "rate": constant,
+            "validation_loss": float(constants[constant].validation[-1]),
+            "test_loss": float(constants[constant].test[-1]),
+        },
         "test": {"before": float(runs[CLEANED].test[-1]), "after": float(learned.test[-1])},
     }

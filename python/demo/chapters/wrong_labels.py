@@ -3,12 +3,17 @@
 The metagradient is d(validation loss)/d(weight) at weight one: positive where an example does harm. Beside it stands what one would do
 without metagradients: suspect the examples with the largest loss on their own label after training.
 """
+
 import jax.numpy as jnp
 import numpy as np
 
 from metagrad.demo import label_noise, model, report
 
-START, CLEANED, LARGEST_LOSS = "all examples", "less metagradient's suspects", "less largest training losses"
+START, CLEANED, LARGEST_LOSS = (
+    "all examples",
+    "less metagradient's suspects",
+    "less largest training losses",
+)
 
 
 def run(out, given, found):
@@ -36,16 +41,30 @@ def run(out, given, found):
     chance = float(given.wrong.mean())
     table = report.table("trained on", "precision", "val. loss", "test loss", "test acc.")
     for name, one in runs.items():
-        table.add_row(name, f"{precision[name]:.2f}" if name in precision else "", f"{one.validation[-1]:.4f}", f"{one.test[-1]:.4f}",
-                      f"{one.accuracy:.1%}")
+        table.add_row(
+            name,
+            f"{precision[name]:.2f}" if name in precision else "",
+            f"{one.validation[-1]:.4f}",
+            f"{one.test[-1]:.4f}",
+            f"{one.accuracy:.1%}",
+        )
     report.show(out, table)
     out.print()
-    report.text(out, f"precision at {many}: metagradient {precision[CLEANED]:.2f}, training loss {precision[LARGEST_LOSS]:.2f}, chance {chance:.2f}")
+    report.text(
+        out,
+        f"precision at {many}: metagradient {precision[CLEANED]:.2f}, training loss {precision[LARGEST_LOSS]:.2f}, chance {chance:.2f}",
+    )
     return runs, {
         "planted": many,
         "chance": chance,
         "precision": precision[CLEANED],
         "precision_of_training_loss": precision[LARGEST_LOSS],
-        "runs": {name: {"validation_loss": float(one.validation[-1]), "test_loss": float(one.test[-1]), "test_accuracy": one.accuracy}
-                 for name, one in runs.items()},
+        "runs": {
+            name: {
+                "validation_loss": float(one.validation[-1]),
+                "test_loss": float(one.test[-1]),
+                "test_accuracy": one.accuracy,
+            }
+            for name, one in runs.items()
+        },
     }

@@ -4,12 +4,13 @@ Steps go right, work goes down. A diagonal is a run of training steps, a short s
 as many bars as a horizontal line crosses, as many states are held at that moment. Left, a run short enough to read each state's number; right,
 the run of the demo.
 """
+
 from matplotlib.collections import LineCollection
 
 from metagrad.demo.figures import style
 from metagrad.demo.timeline import COMPUTED, FROM_KEPT, timeline
 
-NUMBERED = 32   # up to this many steps, states are numbered
+NUMBERED = 32  # up to this many steps, states are numbered
 
 
 def draw(small, plan):
@@ -29,30 +30,81 @@ def panel(ax, plan):
     wide = 1.0 if numbered else 0.4
 
     def strokes(segments, colour, width, label, style="solid", order=2):
-        ax.add_collection(LineCollection(segments, colors=colour, linewidths=width, linestyles=style, zorder=order))
+        ax.add_collection(
+            LineCollection(
+                segments, colors=colour, linewidths=width, linestyles=style, zorder=order
+            )
+        )
         if segments:
-            ax.plot([], [], color=colour, linewidth=2 * width / wide if width < 2 else width, label=label)
+            ax.plot(
+                [],
+                [],
+                color=colour,
+                linewidth=2 * width / wide if width < 2 else width,
+                label=label,
+            )
 
     # A state that is only on its way from save to load within one moment needs no bar.
-    bars = [((held.step, held.since), (held.step, held.until)) for held in followed.states if held.until > held.since]
+    bars = [
+        ((held.step, held.since), (held.step, held.until))
+        for held in followed.states
+        if held.until > held.since
+    ]
     strokes(bars, style.GREY, 5 * wide, "state held", order=1)
-    kept = [((held.step + 0.5, held.since), (held.step + 0.5, held.until)) for held in followed.gradients if held.until > held.since]
+    kept = [
+        ((held.step + 0.5, held.since), (held.step + 0.5, held.until))
+        for held in followed.gradients
+        if held.until > held.since
+    ]
     strokes(kept, "#bfe3d5", 3 * wide, "gradient held", order=1)
 
     def runs(wanted):
-        return [((run.first, run.time), (run.last, run.time + run.last - run.first)) for run in followed.runs if wanted(run)]
+        return [
+            ((run.first, run.time), (run.last, run.time + run.last - run.first))
+            for run in followed.runs
+            if wanted(run)
+        ]
 
     strokes(runs(lambda run: run.segment == 0), style.BLACK, 1.6 * wide, "training run")
-    strokes(runs(lambda run: run.segment and run.kind == COMPUTED), style.BLUE, 1.6 * wide, "replayed")
-    strokes(runs(lambda run: run.segment and run.kind == FROM_KEPT), style.ORANGE, 1.6 * wide, "updated from a kept gradient")
-    strokes([((vjp.step + 1, vjp.time), (vjp.step, vjp.time + 1)) for vjp in followed.vjps], style.RED, 2.2 * wide, "VJP")
+    strokes(
+        runs(lambda run: run.segment and run.kind == COMPUTED), style.BLUE, 1.6 * wide, "replayed"
+    )
+    strokes(
+        runs(lambda run: run.segment and run.kind == FROM_KEPT),
+        style.ORANGE,
+        1.6 * wide,
+        "updated from a kept gradient",
+    )
+    strokes(
+        [((vjp.step + 1, vjp.time), (vjp.step, vjp.time + 1)) for vjp in followed.vjps],
+        style.RED,
+        2.2 * wide,
+        "VJP",
+    )
 
     if numbered:
         for held in followed.states:
             if held.until > held.since:
-                ax.text(held.step, held.since, str(held.step), fontsize=7, ha="center", va="center", zorder=4,
-                        bbox={"boxstyle": "circle,pad=0.15", "facecolor": "white", "edgecolor": style.BLACK, "linewidth": 0.6})
-    ax.set(xlim=(-0.02 * plan.steps - 0.5, plan.steps * 1.02 + 0.5), ylim=(followed.end * 1.02, -0.03 * followed.end),
-           xlabel="training step", ylabel="work done, in steps and VJPs",
-           title=f"{plan.steps} steps: {plan.state_slots} states and {plan.gradient_slots} gradients held, {plan.advances} steps run")
+                ax.text(
+                    held.step,
+                    held.since,
+                    str(held.step),
+                    fontsize=7,
+                    ha="center",
+                    va="center",
+                    zorder=4,
+                    bbox={
+                        "boxstyle": "circle,pad=0.15",
+                        "facecolor": "white",
+                        "edgecolor": style.BLACK,
+                        "linewidth": 0.6,
+                    },
+                )
+    ax.set(
+        xlim=(-0.02 * plan.steps - 0.5, plan.steps * 1.02 + 0.5),
+        ylim=(followed.end * 1.02, -0.03 * followed.end),
+        xlabel="training step",
+        ylabel="work done, in steps and VJPs",
+        title=f"{plan.steps} steps: {plan.state_slots} states and {plan.gradient_slots} gradients held, {plan.advances} steps run",
+    )
     return followed

@@ -1,7 +1,15 @@
 """What the plots share: colours that stay apart for colour-blind readers (Okabe and Ito 2008), and quiet axes."""
+
 from matplotlib.figure import Figure
 
-BLACK, GREY, BLUE, ORANGE, GREEN, RED = "#222222", "#b8b8b8", "#0072b2", "#e69f00", "#009e73", "#d55e00"
+BLACK, GREY, BLUE, ORANGE, GREEN, RED = (
+    "#222222",
+    "#b8b8b8",
+    "#0072b2",
+    "#e69f00",
+    "#009e73",
+    "#d55e00",
+)
 
 
 def figure(width, height, columns=1, **ratios):

@@ -11,7 +11,27 @@ import numpy as np
 
 inf, nan = np.inf, np.nan
 
-EDGES = [0.0, -0.0, 1.0, -1.0, 0.5, -0.5, 2.5, -3.0, 1e-5, 40.0, -100.0, 100.0, -1000.0, 1000.0, 1e-12, 1e12, inf, -inf, nan]
+EDGES = [
+    0.0,
+    -0.0,
+    1.0,
+    -1.0,
+    0.5,
+    -0.5,
+    2.5,
+    -3.0,
+    1e-5,
+    40.0,
+    -100.0,
+    100.0,
+    -1000.0,
+    1000.0,
+    1e-12,
+    1e12,
+    inf,
+    -inf,
+    nan,
+]
 MILD = [e for e in EDGES if abs(e) <= 100 or not np.isfinite(e)]
 FINITE = [e for e in EDGES if np.isfinite(e)]
 LARGE = [e for e in FINITE if abs(e) > 1e-4]  # where JAX subtracts numbers that are nearly equal

@@ -19,56 +19,197 @@ elementwise("sign", lambda x: lax.sign(x) * x, EDGES)
 elementwise("floor", lambda x: lax.floor(x) + x, EDGES)
 elementwise("ceil", lambda x: lax.ceil(x) + x, EDGES)
 elementwise("round", lambda x: lax.round(x, lax.RoundingMethod.TO_NEAREST_EVEN) + x, EDGES)
-elementwise("round away", lambda x: lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO) + x, EDGES, proves="round")
+elementwise(
+    "round away",
+    lambda x: lax.round(x, lax.RoundingMethod.AWAY_FROM_ZERO) + x,
+    EDGES,
+    proves="round",
+)
 for n in (0, 1, 2, 3, 4, 5, 7):
-    elementwise(f"integer_pow {n}", lambda x, n=n: lax.integer_pow(x, n), EDGES, proves="integer_pow")
+    elementwise(
+        f"integer_pow {n}", lambda x, n=n: lax.integer_pow(x, n), EDGES, proves="integer_pow"
+    )
 for n in (-1, -2, -3):
     # At 1e-12 JAX's own second derivative overflows in float32.
-    elementwise(f"integer_pow {n}", lambda x, n=n: lax.integer_pow(x, n), [e for e in EDGES if e != 1e-12], proves="integer_pow")
+    elementwise(
+        f"integer_pow {n}",
+        lambda x, n=n: lax.integer_pow(x, n),
+        [e for e in EDGES if e != 1e-12],
+        proves="integer_pow",
+    )
 elementwise("is_finite", lambda x: jnp.where(lax.is_finite(x), x, 3 * x), EDGES, proves="select_n")
 elementwise("where 0", lambda x: jnp.where(x > 0, x, 0.0), EDGES, proves="select_n")
 elementwise("where 1", lambda x: jnp.where(x >= 1, 1.0, x), EDGES, proves="select_n")
 elementwise("where log", lambda x: jnp.where(x > 0, jnp.log(x), 0.0), EDGES, proves="select_n")
 elementwise("where nan", lambda x: jnp.where(x != x, 0.0, x), EDGES, proves="select_n")
-elementwise("select_n 3", lambda x: lax.select_n((x > 0).astype(np.int32) + (x > 1), x, x * x, 3 * x), EDGES, proves="select_n")
+elementwise(
+    "select_n 3",
+    lambda x: lax.select_n((x > 0).astype(np.int32) + (x > 1), x, x * x, 3 * x),
+    EDGES,
+    proves="select_n",
+)
 elementwise("nan_to_num", jnp.nan_to_num, EDGES, proves="select_n")
 elementwise("max 0", lambda x: jnp.maximum(x, 0.0), EDGES, proves="max")
 elementwise("min 1", lambda x: jnp.minimum(x, 1.0), EDGES, proves="min")
 elementwise("clip", lambda x: jnp.clip(x, 0.0, 1.0), EDGES, proves="max min")
-elementwise("clamp to constants", lambda x: lax.clamp(x.dtype.type(0), x, x.dtype.type(1)), EDGES, proves="clamp")
-elementwise("convert to bf16", lambda x: x.astype(jnp.bfloat16).astype(x.dtype) * x, FINITE, proves="convert_element_type")
-elementwise("convert to f32", lambda x: x.astype(jnp.float32).astype(x.dtype) * x, FINITE, proves="convert_element_type", loosen=1e7)
-elementwise("convert to int", lambda x: x.astype(jnp.int32).astype(x.dtype) * x, [0.0, 1.5, -2.5, 7.0], proves="convert_element_type")
-elementwise("float to bool", lambda x: (x > 0).astype(x.dtype) * x, EDGES, proves="convert_element_type")
+elementwise(
+    "clamp to constants",
+    lambda x: lax.clamp(x.dtype.type(0), x, x.dtype.type(1)),
+    EDGES,
+    proves="clamp",
+)
+elementwise(
+    "convert to bf16",
+    lambda x: x.astype(jnp.bfloat16).astype(x.dtype) * x,
+    FINITE,
+    proves="convert_element_type",
+)
+elementwise(
+    "convert to f32",
+    lambda x: x.astype(jnp.float32).astype(x.dtype) * x,
+    FINITE,
+    proves="convert_element_type",
+    loosen=1e7,
+)
+elementwise(
+    "convert to int",
+    lambda x: x.astype(jnp.int32).astype(x.dtype) * x,
+    [0.0, 1.5, -2.5, 7.0],
+    proves="convert_element_type",
+)
+elementwise(
+    "float to bool", lambda x: (x > 0).astype(x.dtype) * x, EDGES, proves="convert_element_type"
+)
 elementwise("copy", lambda x: jnp.array(x, copy=True) * x, EDGES)
 
 for name in "relu relu6 silu gelu elu mish hard_swish hard_tanh leaky_relu celu selu squareplus soft_sign log_sigmoid softplus sigmoid".split():
     elementwise(name, getattr(jax.nn, name), EDGES + [6.0, 3.0], proves="activations", rounded=True)
 for name in "log1mexp".split():
-    elementwise(name, getattr(jax.nn, name), [0.5, 1.0, 2.5, 40.0, 0.0], proves="activations", rounded=True)
-elementwise("logaddexp2", jnp.logaddexp2, *[[e for e in MILD if abs(e) != 100]] * 2, proves="activations", rounded=True)
+    elementwise(
+        name, getattr(jax.nn, name), [0.5, 1.0, 2.5, 40.0, 0.0], proves="activations", rounded=True
+    )
+elementwise(
+    "logaddexp2",
+    jnp.logaddexp2,
+    *[[e for e in MILD if abs(e) != 100]] * 2,
+    proves="activations",
+    rounded=True,
+)
 SPECIAL = {
-    "sinc": LARGE + [0.0], "i0e": LARGE, "i1": LARGE, "i1e": LARGE, "entr": EDGES, "logit": [0.0, 0.1, 0.5, 0.9, 1.0, -1.0, 2.0], "expit": EDGES,
-    "ndtr": EDGES, "log_ndtr": FINITE, "ndtri": [0.1, 0.3, 0.5, 0.99], "gammaln": POSITIVE, "erfcx": [0.0, 0.5, -0.5, 2.5, 40.0], "dawsn": [0.0, 0.5, -0.5, 2.5],
-    "expi": [0.5, 1.0, -0.5, -3.0, 2.5], "gamma": [0.5, 1.0, 2.5, 3.0], "factorial": [0.5, 1.0, 2.5], "spence": [0.5, 1.5, 2.5, 1.0],
+    "sinc": LARGE + [0.0],
+    "i0e": LARGE,
+    "i1": LARGE,
+    "i1e": LARGE,
+    "entr": EDGES,
+    "logit": [0.0, 0.1, 0.5, 0.9, 1.0, -1.0, 2.0],
+    "expit": EDGES,
+    "ndtr": EDGES,
+    "log_ndtr": FINITE,
+    "ndtri": [0.1, 0.3, 0.5, 0.99],
+    "gammaln": POSITIVE,
+    "erfcx": [0.0, 0.5, -0.5, 2.5, 40.0],
+    "dawsn": [0.0, 0.5, -0.5, 2.5],
+    "expi": [0.5, 1.0, -0.5, -3.0, 2.5],
+    "gamma": [0.5, 1.0, 2.5, 3.0],
+    "factorial": [0.5, 1.0, 2.5],
+    "spence": [0.5, 1.5, 2.5, 1.0],
 }
 for name, points in SPECIAL.items():
     module = jnp if name == "sinc" else jax.scipy.special
     elementwise(f"special {name}", getattr(module, name), points, proves="special", rounded=True)
 for name in "xlogy xlog1py rel_entr kl_div".split():
-    elementwise(f"special {name}", getattr(jax.scipy.special, name), *[[0.0, 1.0, 0.5, 2.5, 1e-5, 40.0]] * 2, proves="special", rounded=True)
-elementwise("special sici", lambda x: sum(jax.scipy.special.sici(x)), [0.5, 1.0, 2.5, 40.0], proves="special", rounded=True)
-elementwise("special poch", lambda x: jax.scipy.special.poch(x, 2.5), [0.5, 1.0, 2.5], proves="special", rounded=True)
-elementwise("special owens_t", jax.scipy.special.owens_t, *[[0.5, 1.0, 2.5]] * 2, proves="special", rounded=True)
-elementwise("special fresnel", lambda x: sum(jax.scipy.special.fresnel(x)), [0.5, 1.0, 2.5], proves="special", rounded=True)
-elementwise("special frexp", lambda x: jnp.frexp(x)[0] * x, [0.5, 1.0, 2.5, -3.0], proves="special", rounded=True)
-elementwise("special zeta", lambda q: jax.scipy.special.zeta(2.5, q), [0.5, 1.0, 2.5], proves="special", rounded=True)
-elementwise("special gammainc", lambda x: jax.scipy.special.gammainc(1.5, x), [0.5, 1.0, 2.5, 40.0], proves="special", rounded=True)
-elementwise("special betaln", jax.scipy.special.betaln, *[[0.5, 1.0, 2.5, 40.0]] * 2, proves="special", rounded=True)
+    elementwise(
+        f"special {name}",
+        getattr(jax.scipy.special, name),
+        *[[0.0, 1.0, 0.5, 2.5, 1e-5, 40.0]] * 2,
+        proves="special",
+        rounded=True,
+    )
+elementwise(
+    "special sici",
+    lambda x: sum(jax.scipy.special.sici(x)),
+    [0.5, 1.0, 2.5, 40.0],
+    proves="special",
+    rounded=True,
+)
+elementwise(
+    "special poch",
+    lambda x: jax.scipy.special.poch(x, 2.5),
+    [0.5, 1.0, 2.5],
+    proves="special",
+    rounded=True,
+)
+elementwise(
+    "special owens_t",
+    jax.scipy.special.owens_t,
+    *[[0.5, 1.0, 2.5]] * 2,
+    proves="special",
+    rounded=True,
+)
+elementwise(
+    "special fresnel",
+    lambda x: sum(jax.scipy.special.fresnel(x)),
+    [0.5, 1.0, 2.5],
+    proves="special",
+    rounded=True,
+)
+elementwise(
+    "special frexp",
+    lambda x: jnp.frexp(x)[0] * x,
+    [0.5, 1.0, 2.5, -3.0],
+    proves="special",
+    rounded=True,
+)
+elementwise(
+    "special zeta",
+    lambda q: jax.scipy.special.zeta(2.5, q),
+    [0.5, 1.0, 2.5],
+    proves="special",
+    rounded=True,
+)
+elementwise(
+    "special gammainc",
+    lambda x: jax.scipy.special.gammainc(1.5, x),
+    [0.5, 1.0, 2.5, 40.0],
+    proves="special",
+    rounded=True,
+)
+elementwise(
+    "special betaln",
+    jax.scipy.special.betaln,
+    *[[0.5, 1.0, 2.5, 40.0]] * 2,
+    proves="special",
+    rounded=True,
+)
 # A model of one example, mapped over the batch, along any axis.
 for axis in (0, 1):
-    case(f"relu under vmap {axis}", jax.vmap(jax.nn.relu, axis), np.array([[0.0, 1.0], [-1.0, 0.0]]), proves="activations")
-    case(f"logaddexp under vmap {axis}", jax.vmap(jnp.logaddexp, (axis, 0)), np.array([[0.0, 1.0], [-1.0, 0.0]]), np.array([[0.0, 2.0], [1.0, 0.0]]), proves="activations", rounded=True)
-    case(f"xlogy under vmap {axis}", jax.vmap(jax.scipy.special.xlogy, (axis, None)), np.array([[0.0, 1.0], [-1.0, 0.0]]), np.array([0.5, 2.0]), proves="activations", rounded=True)
-elementwise("gelu exact", lambda x: jax.nn.gelu(x, approximate=False), EDGES, proves="activations", rounded=True)
+    case(
+        f"relu under vmap {axis}",
+        jax.vmap(jax.nn.relu, axis),
+        np.array([[0.0, 1.0], [-1.0, 0.0]]),
+        proves="activations",
+    )
+    case(
+        f"logaddexp under vmap {axis}",
+        jax.vmap(jnp.logaddexp, (axis, 0)),
+        np.array([[0.0, 1.0], [-1.0, 0.0]]),
+        np.array([[0.0, 2.0], [1.0, 0.0]]),
+        proves="activations",
+        rounded=True,
+    )
+    case(
+        f"xlogy under vmap {axis}",
+        jax.vmap(jax.scipy.special.xlogy, (axis, None)),
+        np.array([[0.0, 1.0], [-1.0, 0.0]]),
+        np.array([0.5, 2.0]),
+        proves="activations",
+        rounded=True,
+    )
+elementwise(
+    "gelu exact",
+    lambda x: jax.nn.gelu(x, approximate=False),
+    EDGES,
+    proves="activations",
+    rounded=True,
+)
 elementwise("log abs", lambda x: jnp.log(jnp.abs(x) + 1e-6), EDGES, proves="abs log")
