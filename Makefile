@@ -4,7 +4,7 @@
 PYTHON ?= python3.11
 VENV := .venv
 BIN := $(VENV)/bin
-NATIVE := pyproject.toml CMakeLists.txt $(wildcard compiler/native/*) $(wildcard runtime/native/*)
+NATIVE := pyproject.toml CMakeLists.txt $(wildcard runtime/schedules/native/*)
 # The editable install of these versions of scikit-build-core rebuilds nothing by itself, so changed C++ code means a new install.
 INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --editable
 

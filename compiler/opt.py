@@ -3,7 +3,7 @@
     metagrad-opt step.mlir --pass=cut,differentiate
     metagrad-opt step.mlir --pass=cut,differentiate,schedule --schedule='LazyKary(k=2)' --steps=8
 
-Every pass reads and writes a module that says all there is to know (functions.py); only `schedule` needs to be told which schedule for how many steps.
+Every pass reads and writes a module that says all there is to know (dialect/functions.py); only `schedule` needs to be told which schedule for how many steps.
 """
 
 from __future__ import annotations
@@ -16,9 +16,12 @@ from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
-from metagrad.compiler import context, rematerialise, schedules, verify
-from metagrad.compiler.passes import PASSES
-from metagrad.compiler.worker import EnzymeError
+from metagrad.compiler.dialect import context
+from metagrad.compiler.enzyme.worker import EnzymeError
+from metagrad.compiler.passes import schedule as schedule_pass
+from metagrad.compiler.passes import verify
+from metagrad.compiler.passes.registry import PASSES
+from metagrad.runtime import schedules
 
 SPLIT = "// -----"
 
@@ -57,13 +60,13 @@ def transform(module: ir.Module, passes: Sequence[str], schedule: str, steps: in
     for name in passes:
         if name not in PASSES:
             raise ValueError(f"there is no pass {name!r}; there are {', '.join(PASSES)}")
-        if name == rematerialise.NAME:
+        if name == schedule_pass.NAME:
             if steps is None:
                 raise ValueError("pass 'schedule' needs --steps=T, the number of training steps")
             inner = any(
                 op.type.results for op in module.body.operations if op.name.value == "inner"
             )
-            rematerialise.run(module, parse_schedule(schedule).plan(steps, gradients=inner))
+            schedule_pass.run(module, parse_schedule(schedule).plan(steps, gradients=inner))
         else:
             PASSES[name].run(module)
         verify.run(module)

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 from jaxlib.mlir import ir
 
-from metagrad.compiler import context, cut, differentiate, functions, rematerialise, verify
-from metagrad.compiler.passes import AFTER_SCHEDULE
-from metagrad.runtime.plan import Plan
+from metagrad.compiler.dialect import context, functions
+from metagrad.compiler.passes import cut, differentiate, verify
+from metagrad.compiler.passes import schedule as schedule_pass
+from metagrad.compiler.passes.registry import AFTER_SCHEDULE
+from metagrad.runtime.schedules.plan import Plan
 
 STAGES = ("traced", "cut", "differentiated", "scheduled", "stablehlo")
 
@@ -33,7 +35,7 @@ def run(module: ir.Module, plan: Plan) -> dict[str, str]:
         texts["cut"] = context.text(module)
         differentiate.run(module)
         texts["differentiated"] = context.text(module)
-        rematerialise.run(module, plan)
+        schedule_pass.run(module, plan)
         texts["scheduled"] = context.text(module)
         for each in AFTER_SCHEDULE:
             each.run(module)

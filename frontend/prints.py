@@ -21,7 +21,7 @@ from jax._src.interpreters import partial_eval as pe
 from jax._src.state.types import RefEffect
 from jax.extend.core import Primitive, jaxpr_as_fun
 
-from metagrad.frontend.exact_lowerings import values
+from metagrad.frontend.exact_lowerings import value_and_derivative
 
 heard_p = Primitive("metagrad_prints_inside")
 """Stands for the prints of an inner gradient, whose loss is remembered without them: the step is known to print."""
@@ -148,12 +148,12 @@ def _as_printed_shapes(*avals, jaxpr):
 
 
 def as_printed(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
-    """A jaxpr that is lowered as JAX lowers it, prints included; everywhere else they are silent (lowering.py)."""
+    """A jaxpr that is lowered as JAX lowers it, prints included; everywhere else they are silent (emit_mlir.py)."""
     return jax.make_jaxpr(lambda *args: as_printed_p.bind(*args, jaxpr=jaxpr))(*jaxpr.in_avals)
 
 
 def _lower_as_printed(ctx: mlir.LoweringRuleContext, *operands, jaxpr: core.ClosedJaxpr):
-    ctx = ctx.replace(module_context=values.without_overrides(ctx.module_context))
+    ctx = ctx.replace(module_context=value_and_derivative.without_overrides(ctx.module_context))
     return mlir.lower_fun(jaxpr_as_fun(jaxpr))(ctx, *operands)
 
 

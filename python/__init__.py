@@ -5,13 +5,14 @@ Decorate a training step with `metagrad.compile`, call `metagrad.grad` for the i
 
 from importlib.metadata import version as _version
 
-from metagrad.compiler.schedules import Binomial, LazyKary, Periodic, StoreAll
-from metagrad.compiler.worker import EnzymeError
-from metagrad.frontend.decorator import TrainStep, compile
-from metagrad.frontend.gradient import grad, value_and_grad
-from metagrad.frontend.lowered import Compiled, Lowered
-from metagrad.frontend.metagradient import Metagradient, Result, ResultWithAux
-from metagrad.runtime.plan import Plan
+from metagrad.api.grad import grad, value_and_grad
+from metagrad.api.metagradient import Metagradient
+from metagrad.api.results import Result, ResultWithAux
+from metagrad.api.stages import Compiled, Lowered
+from metagrad.api.train_step import TrainStep, compile
+from metagrad.compiler.enzyme.worker import EnzymeError
+from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
+from metagrad.runtime.schedules.plan import Plan
 
 __version__ = _version("metagrad")
 

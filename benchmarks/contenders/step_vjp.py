@@ -105,9 +105,9 @@ def by_metagrad(problem: Problem, example: Operands):
     imported()
     from jaxlib.mlir import ir
 
-    from metagrad.compiler import context, functions
-    from metagrad.runtime.executable import exported
     import metagrad
+    from metagrad.compiler.dialect import context, functions
+    from metagrad.runtime.executors.fused import exported
 
     lowered = metagradient(problem, metagrad.StoreAll()).lower(*problem.arguments)
     active = context.parse(lowered.ir("differentiated")).operation.attributes["metagrad.active"]

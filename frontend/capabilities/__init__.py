@@ -3,7 +3,7 @@
 table.py        what is proven of each primitive
 true_rules.py   the custom rules that are true derivatives
 check.py        `unproven`: a function against the table
-lowering.py     `overrides`: the lowering rules that the table asks for
+overrides.py    `overrides`: the lowering rules that the table asks for
 """
 
 from metagrad.frontend.capabilities.check import (
@@ -13,10 +13,10 @@ from metagrad.frontend.capabilities.check import (
     active_results,
     unproven,
 )
-from metagrad.frontend.capabilities.lowering import overrides
+from metagrad.frontend.capabilities.overrides import overrides
 from metagrad.frontend.capabilities.table import BOTH, CAPABILITIES, WITHOUT_DERIVATIVE, Capability
 from metagrad.frontend.capabilities.true_rules import TRUE_RULES, true_rule
-from metagrad.frontend.exact_lowerings.values import is_float
+from metagrad.frontend.exact_lowerings.value_and_derivative import is_float
 
 __all__ = [
     "BOTH",

@@ -14,7 +14,7 @@ from jax.extend.core import primitives as P
 from metagrad.frontend.capabilities.table import BOTH, CAPABILITIES, NOT_ENZYME, WITHOUT_DERIVATIVE
 from metagrad.frontend.capabilities.true_rules import TRUE_RULES, true_rule
 from metagrad.frontend.exact_lowerings import jaxs_rules
-from metagrad.frontend.exact_lowerings.values import is_complex, is_float
+from metagrad.frontend.exact_lowerings.value_and_derivative import is_complex, is_float
 
 CUSTOM_RULE = "custom rule"
 """Why a `custom_jvp` or `custom_vjp` function that is not known to be a true derivative is refused."""

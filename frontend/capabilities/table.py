@@ -1,7 +1,7 @@
 """Which JAX primitives Enzyme differentiates exactly as JAX does: the table.
 
 A function that the compiler differentiates is traced to a jaxpr. If each of its equations is proven for the mode in which it is
-needed (check.py), Enzyme differentiates it, lowered with overrides (lowering.py); if not, JAX does. An omission here costs speed, a wrong entry
+needed (check.py), Enzyme differentiates it, lowered with overrides (overrides.py); if not, JAX does. An omission here costs speed, a wrong entry
 gives wrong numbers: an entry is made when the cases in tests/capabilities/ show it, and the tests fail when they stop doing so.
 
 Modes:
@@ -14,15 +14,13 @@ does not, it has the number. The table's notes say where.
 """
 
 import dataclasses
-import math
 from collections.abc import Callable
 
 import jax
-import jax.numpy as jnp
 from jax._src import ad_util
+from jax._src.ad_checkpoint import name_p
 from jax._src.lax import lax as lax_internal
 from jax._src.lax import slicing, windowed_reductions
-from jax._src.ad_checkpoint import name_p
 from jax._src.lax.parallel import psum_p
 from jax._src.random.core import random_gamma_p
 from jax.extend import core
@@ -34,9 +32,9 @@ from metagrad.frontend.exact_lowerings import (
     contractions,
     indexing,
     orderings,
+    powers,
     prefixes,
-    singular,
-    values,
+    value_and_derivative,
     windows,
 )
 
@@ -190,7 +188,7 @@ AT_INFINITY = "second order is NaN where an operand is infinite and JAX has 0"
 CAPABILITIES: dict[core.Primitive, Capability] = (
     {p: Capability() for p in PLAIN}
     | {p: Capability(by_rule=True) for p in BY_RULE}
-    | {p: Capability(modes=(), lowering=values.without_derivative(p)) for p in STEPS}
+    | {p: Capability(modes=(), lowering=value_and_derivative.without_derivative(p)) for p in STEPS}
     | {
         P.polygamma_p: Capability(by_rule=True, constant=(0,)),
         random_gamma_p: Capability(modes=("reverse",), by_rule=True),
@@ -204,7 +202,7 @@ CAPABILITIES: dict[core.Primitive, Capability] = (
         P.log1p_p: Capability(note=AT_INFINITY),
         P.rsqrt_p: Capability(note=AT_INFINITY),
         P.integer_pow_p: Capability(
-            by_rule=singular.the_exponent_is_below_minus_one, note=AT_INFINITY + "; exponent -1"
+            by_rule=powers.the_exponent_is_below_minus_one, note=AT_INFINITY + "; exponent -1"
         ),
         P.dot_general_p: Capability(lowering=contractions.dot_general),
         P.conv_general_dilated_p: Capability(lowering=contractions.conv),
@@ -226,7 +224,7 @@ CAPABILITIES: dict[core.Primitive, Capability] = (
         P.clamp_p: Capability(lowering=choices.clamp),
         P.reduce_max_p: Capability(lowering=choices.extreme(P.reduce_max_p)),
         P.reduce_min_p: Capability(lowering=choices.extreme(P.reduce_min_p)),
-        P.logistic_p: Capability(lowering=singular.logistic, is_rule=True),
+        P.logistic_p: Capability(lowering=powers.logistic, is_rule=True),
         P.sort_p: Capability(lowering=orderings.sort),
         P.top_k_p: Capability(lowering=orderings.top_k),
         P.cumsum_p: Capability(lowering=prefixes.prefix(jax.lax.add)),

@@ -22,11 +22,10 @@ from jax._src.nn import functions as nn
 from jax._src.numpy import ufuncs
 from jax._src.scipy import special
 from jax._src.third_party.scipy import special as fresnel
-from jax.extend.core import primitives as P
 
 from metagrad.frontend.exact_lowerings import activations
 from metagrad.frontend.exact_lowerings.jaxs_rules import ByRule, constant
-from metagrad.frontend.exact_lowerings.values import lower_jaxpr
+from metagrad.frontend.exact_lowerings.value_and_derivative import lower_jaxpr
 
 # With the lowering, where there is one by hand.
 # Not among them: jnp.i0 and optax's weighted_logsoftmax, where what the rule says beside its tangent has another derivative (at 0).

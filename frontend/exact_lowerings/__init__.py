@@ -5,9 +5,9 @@ side where JAX halves, at `sqrt(0)` it has 0 where JAX has infinity, `sigmoid(-1
 and has a NaN for a derivative, `sort` has none. Each function here computes the same value from ops whose derivatives compose
 to JAX's rule, at first and second order. `capabilities/table.py` says which primitive uses which; tests/capabilities/ holds the evidence.
 
-    values.py       a value apart from its derivative: the devices that the others use
+    value_and_derivative.py  a value apart from its derivative: the devices that the others use
     choices.py      select, max, min, clamp, reduce_max
-    singular.py     negative powers, logistic
+    powers.py       negative powers, logistic
     orderings.py    sort, top_k
     indexing.py     gather, scatter
     prefixes.py     cumsum and its kin, products, negative padding, sums over an axis of vmap
@@ -18,7 +18,7 @@ to JAX's rule, at first and second order. `capabilities/table.py` says which pri
 
 Two devices do most of the work.
 
-*A value with the derivative of something else*: `attach(v, d)` of values.py. It is what `jaxs_rules.py` is built on, with which any
+*A value with the derivative of something else*: `attach(v, d)` of value_and_derivative.py. It is what `jaxs_rules.py` is built on, with which any
 function can be lowered for which JAX has a rule.
 
 *A branch chosen by `select`.* The derivative follows the branch that is taken. What the other branch computes must stay finite,

@@ -1,10 +1,15 @@
 """Choices: select, max, min, clamp, reductions."""
 
-import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import primitives
 
-from .values import attach, held, plain, same_shape, value
+from metagrad.frontend.exact_lowerings.value_and_derivative import (
+    attach,
+    held,
+    plain,
+    same_shape,
+    value,
+)
 
 
 def select_n(which, *cases):

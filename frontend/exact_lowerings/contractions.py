@@ -8,7 +8,7 @@ import jax.numpy as jnp
 from jax import lax
 from jax.extend.core import primitives
 
-from .values import plain
+from metagrad.frontend.exact_lowerings.value_and_derivative import plain
 
 
 def types(params, avals) -> set:

@@ -20,7 +20,7 @@ from jax._src import core
 from jax._src.interpreters import mlir
 from jax.extend.core import Primitive
 
-from .values import (
+from metagrad.frontend.exact_lowerings.value_and_derivative import (
     attach,
     held,
     is_float,

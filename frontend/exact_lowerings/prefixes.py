@@ -3,12 +3,11 @@
 import math
 
 import jax.numpy as jnp
-import numpy as np
 from jax import lax
 from jax._src.lax.parallel import psum_p
 from jax.extend.core import primitives
 
-from .values import plain
+from metagrad.frontend.exact_lowerings.value_and_derivative import plain
 
 
 def pad(x, empty, *, padding_config):

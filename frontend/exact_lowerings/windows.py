@@ -11,7 +11,7 @@ from collections.abc import Iterator
 import numpy as np
 from jax import lax
 
-from .values import held
+from metagrad.frontend.exact_lowerings.value_and_derivative import held
 
 LARGEST_UNROLLED = 64
 """Elements of a window that becomes one slice each."""

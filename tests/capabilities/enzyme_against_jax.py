@@ -36,8 +36,10 @@ from jax._src.lib import xla_client
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func, stablehlo
 
-from metagrad.compiler import held, raise_gradients, scalar_slices
-from metagrad.compiler.expand import FIRST_ORDER, SECOND_ORDER
+from metagrad.compiler.dialect import stopped
+from metagrad.compiler.passes import raise_gradients
+from metagrad.compiler.passes.expand import FIRST_ORDER, SECOND_ORDER
+from metagrad.compiler.passes.for_enzyme import scalar_slices
 
 
 def is_float(x):
@@ -277,7 +279,7 @@ def between_orders(text):
         context.allow_unregistered_dialects = True
         module = ir.Module.parse(text)
         restore_main(module)
-        held.renew(module)
+        stopped.renew(module)
         for op in custom_calls(module, "metagrad.second_order"):
             fn = ir.FlatSymbolRefAttr(ir.ArrayAttr(op.attributes["called_computations"])[0]).value
             said = ir.DictAttr(op.attributes["backend_config"])
@@ -302,7 +304,7 @@ def run_module(text, arguments):
     with mlir.make_ir_context() as context, ir.Location.unknown(context):
         context.allow_unregistered_dialects = True
         module = ir.Module.parse(text)
-        held.erase(module)
+        stopped.erase(module)
         restore_main(module)
         client = jax.devices()[0].client
         loaded = client.compile_and_load(
@@ -390,6 +392,7 @@ def compare(pairs, all_cases, overrides, over="forward"):
 def main():
     jax.config.update("jax_enable_x64", True)
     from cases import CASES
+
     from metagrad.frontend.capabilities import overrides
 
     pairs = json.load(sys.stdin)

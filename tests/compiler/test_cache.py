@@ -13,8 +13,8 @@ import platformdirs
 import pytest
 
 import metagrad
-from metagrad.compiler import cache
-from metagrad.compiler.worker import WORKER, EnzymeError
+from metagrad.compiler.enzyme import cache
+from metagrad.compiler.enzyme.worker import WORKER, EnzymeError
 
 KEY, OTHER = cache.key("a module"), cache.key("another module")
 TEXT = "func.func @f() { return }  // \N{GREEK SMALL LETTER PHI}"
@@ -293,7 +293,7 @@ def test_a_cache_that_cannot_be_written(cached, run):
 def test_another_library_makes_other_entries(cached, run, asked, monkeypatch):
     metagradient, arguments = run
     metagradient.lower(*arguments)
-    monkeypatch.setattr("metagrad.compiler.worker.identity", lambda: "enzyme-ad 99")
+    monkeypatch.setattr("metagrad.compiler.enzyme.worker.identity", lambda: "enzyme-ad 99")
     metagradient.lower(*arguments)
     assert asked == 2 * ALL
 
@@ -318,7 +318,7 @@ def test_another_process(cached, tmp_path):
         file = tmp_path / f"program{seed}.py"
         file.write_text(
             above + STEP + "lowered = metagradient.lower(*arguments)\n"
-            "from metagrad.compiler.worker import WORKER\n"
+            "from metagrad.compiler.enzyme.worker import WORKER\n"
             "print(WORKER._process is not None, lowered.compile()(*arguments).grad)\n"
         )
         environment = os.environ | {

@@ -6,8 +6,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from metagrad.compiler import context, functions
-from metagrad.compiler.dependence import active_state, dependence
+from metagrad.compiler.analysis.dependence import active_state, dependence
+from metagrad.compiler.dialect import context, functions
 
 ALL = ("meta", "state", "batches")
 

@@ -7,8 +7,10 @@ import numpy as np
 import pytest
 from jaxlib.mlir import ir
 
-from metagrad.compiler import context, cut, differentiate, functions, rematerialise, verify
-from metagrad.compiler.schedules import Binomial, LazyKary, Periodic, StoreAll
+from metagrad.compiler.dialect import context, functions
+from metagrad.compiler.passes import cut, differentiate, verify
+from metagrad.compiler.passes import schedule as schedule_pass
+from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
 
 STEP = """
 module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta", "state", "batches"]} {
@@ -65,7 +67,7 @@ def scheduled(text: str, schedule, steps: int, *, gradients: bool = True) -> ir.
     with module.context, ir.Location.unknown():
         cut.run(module)
         differentiate.run(module)
-        rematerialise.run(module, schedule.plan(steps, gradients=gradients))
+        schedule_pass.run(module, schedule.plan(steps, gradients=gradients))
         verify.run(module)
     return module
 
@@ -154,7 +156,7 @@ def test_buffers_are_as_large_as_the_plan_says():
 def test_tables(schedule, steps):
     """Each segment ends at the step that its VJP belongs to, and its last run only takes that step's gradient."""
     plan = schedule.plan(steps, gradients=True)
-    tables = rematerialise.tables(plan, gradients=True)
+    tables = schedule_pass.tables(plan, gradients=True)
     assert len(tables["segment"]) == steps + 2 and tables["segment"][-1] == len(tables["run_steps"])
     for r in range(steps + 1):
         runs = range(tables["segment"][r], tables["segment"][r + 1])
@@ -174,7 +176,7 @@ def test_tables(schedule, steps):
 
 def test_tables_without_gradients_are_the_plan():
     plan = LazyKary(2).plan(9, gradients=False)
-    tables = rematerialise.tables(plan, gradients=False)
+    tables = schedule_pass.tables(plan, gradients=False)
     for name in ("load", "segment", "run_steps", "run_save", "run_keep", "run_reuse"):
         np.testing.assert_array_equal(tables[name], getattr(plan, name))
     assert np.all(tables["run_update"] == 1)

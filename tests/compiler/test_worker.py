@@ -14,7 +14,7 @@ import time
 import pytest
 
 from metagrad.compiler import opt
-from metagrad.compiler.worker import EnzymeError, EnzymeWorker
+from metagrad.compiler.enzyme.worker import EnzymeError, EnzymeWorker
 
 PIPELINE = "enzyme-hlo-opt,enzyme,canonicalize,remove-unnecessary-enzyme-ops,enzyme-simplify-math,canonicalize,symbol-dce"
 

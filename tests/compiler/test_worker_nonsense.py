@@ -10,9 +10,9 @@ import numpy as np
 import pytest
 
 import metagrad
-from metagrad.compiler import cache, worker
-from metagrad.compiler.expand import FIRST_ORDER
-from metagrad.compiler.worker import WORKER, EnzymeError, EnzymeWorker
+from metagrad.compiler.enzyme import cache, worker
+from metagrad.compiler.enzyme.worker import WORKER, EnzymeError, EnzymeWorker
+from metagrad.compiler.passes.expand import FIRST_ORDER
 
 MODULE = "func.func public @f() { return }"
 

@@ -5,10 +5,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
+from unrolled import assert_exact, unrolled
 
 import metagrad
-from metagrad.frontend.reaching import reaching_inputs
-from unrolled import assert_exact, unrolled
+from metagrad.frontend.jaxprs.cotangent_flow import reaching_inputs
 
 BATCHES = np.arange(3.0)
 

@@ -6,12 +6,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import runs
 from jax import lax
+from unrolled import assert_exact, who
 
 import metagrad
-import runs
 from metagrad import LazyKary, StoreAll
-from unrolled import assert_exact, who
 
 EVERYTHING = ("meta", "state", "batches")
 

@@ -5,12 +5,12 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
+import runs
 from jax import lax
+from unrolled import assert_exact, who
 
 import metagrad
-import runs
 from metagrad import LazyKary
-from unrolled import assert_exact, who
 
 EVERYTHING = ("meta", "state", "batches")
 

@@ -6,10 +6,10 @@ import numpy as np
 import optax
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from unrolled import assert_exact
 
 import metagrad
 from metagrad import Binomial, LazyKary, Periodic, StoreAll
-from unrolled import assert_exact
 
 ACTIVATIONS = {
     "tanh": jnp.tanh,

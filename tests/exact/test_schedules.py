@@ -6,9 +6,9 @@ import itertools
 import jax
 import optax
 import pytest
-
 import runs
 import unrolled
+
 from metagrad import Binomial, LazyKary, Periodic, StoreAll
 
 SCHEDULES = {

@@ -8,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
-
 import runs
 import unrolled
+
 from metagrad import Binomial, LazyKary, StoreAll
 
 pytestmark = pytest.mark.single

@@ -9,12 +9,11 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 import pytest
-from jax import lax
+import runs
+from unrolled import SINGLE, assert_exact, unrolled, who
 
 import metagrad
-import runs
 from metagrad import LazyKary
-from unrolled import SINGLE, assert_exact, unrolled, who
 
 EVERYTHING = ("meta", "state", "batches")
 FLOAT0 = jax.dtypes.float0

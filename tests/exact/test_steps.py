@@ -4,12 +4,12 @@ import jax
 import jax.numpy as jnp
 import optax
 import pytest
+import runs
 from jax import lax
+from unrolled import assert_exact, who
 
 import metagrad
-import runs
 from metagrad import LazyKary
-from unrolled import assert_exact, who
 
 EVERYTHING = ("meta", "state", "batches")
 SCHEDULE = LazyKary(2)

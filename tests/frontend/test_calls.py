@@ -6,16 +6,16 @@ import numpy as np
 import pytest
 
 import metagrad
-from metagrad.frontend import metagradient
+from metagrad.api import metagradient
 
 
 @pytest.fixture
 def lowerings(monkeypatch):
     """How often something was lowered."""
     count = []
-    lower = metagradient.stages.lower
+    lower = metagradient.driver.lower
     monkeypatch.setattr(
-        metagradient.stages,
+        metagradient.driver,
         "lower",
         lambda *args, **options: count.append(1) or lower(*args, **options),
     )

@@ -28,11 +28,10 @@ def test_examples(name):
 
 def test_there_are_examples():
     finder = doctest.DocTestFinder()
-    from metagrad.frontend import decorator, gradient
+    from metagrad.api import grad, train_step
 
     assert (
-        sum(len(test.examples) for module in (decorator, gradient) for test in finder.find(module))
-        > 5
+        sum(len(test.examples) for module in (train_step, grad) for test in finder.find(module)) > 5
     )
 
 

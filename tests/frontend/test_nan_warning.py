@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 import metagrad
-from metagrad.frontend import nan_warning
+from metagrad.diagnostics import non_finite_warning
 
 
 def root(w, z, x):
@@ -142,7 +142,7 @@ def test_an_infinity_in_the_state_is_no_fault():
 
 
 def test_a_search_that_fails_leaves_the_result(monkeypatch):
-    monkeypatch.setattr(nan_warning, "_origin", lambda *_: 1 / 0)
+    monkeypatch.setattr(non_finite_warning, "_origin", lambda *_: 1 / 0)
     assert "Why could not be found out: ZeroDivisionError" in text(
         metagradient(), START, 1.0, STEPS
     )

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 import metagrad
-from metagrad.compiler.worker import WORKER
+from metagrad.compiler.enzyme.worker import WORKER
 
 
 @jax.custom_jvp

@@ -303,4 +303,4 @@ def _class(error):
     """A refusal is an error of the kind that is meant for the user, raised by the frontend itself."""
     last = traceback.extract_tb(error.__traceback__)[-1].filename
     meant = isinstance(error, (TypeError, ValueError, NotImplementedError, FloatingPointError))
-    return "refused" if meant and "/frontend/" in last else "crash"
+    return "refused" if meant and ("/frontend/" in last or "/api/" in last) else "crash"

@@ -3,7 +3,6 @@
 A program is a dict of dicts, lists, numbers and strings (JSON), see `program` below. The same seed and number give the same program, and no program depends on another.
 """
 
-import math
 import random
 
 import jax

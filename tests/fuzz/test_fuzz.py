@@ -47,8 +47,9 @@ def test_a_seed_gives_the_same_programs(worker):
 def tanh_is_its_argument():
     """Plants a derivative: that of tanh is 1 at first and second order."""
     from jax.extend.core import primitives
+
     from metagrad.frontend import capabilities
-    from metagrad.frontend.exact_lowerings.values import attach, value
+    from metagrad.frontend.exact_lowerings.value_and_derivative import attach, value
 
     wrong = lambda x, **parameters: attach(value(primitives.tanh_p, x, **parameters), x)
     capabilities.CAPABILITIES[primitives.tanh_p] = capabilities.Capability(lowering=wrong)
@@ -58,7 +59,7 @@ def dies():
     """Plants a death of the process at the first lowering."""
     import os
 
-    from metagrad.frontend import metagradient
+    from metagrad.api import metagradient
 
     metagradient.Metagradient.lower = lambda *_: os._exit(3)
 
@@ -67,7 +68,7 @@ def hangs():
     """Plants a lowering that does not end."""
     import time
 
-    from metagrad.frontend import metagradient
+    from metagrad.api import metagradient
 
     metagradient.Metagradient.lower = lambda *_: time.sleep(1000)
 

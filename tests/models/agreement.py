@@ -10,10 +10,10 @@ import re
 import jax
 import jax.numpy as jnp
 import numpy as np
+import problems
 from exact import unrolled
 
 import metagrad
-import problems
 
 TINY = 1e-9  # of its group: what a leaf that has no effect may have for a gradient in f64
 

@@ -3,9 +3,8 @@
 import equinox as eqx
 import jax
 import jax.numpy as jnp
-from equinox import nn
-
 import problems
+from equinox import nn
 
 
 def keys(seed, count):

@@ -2,9 +2,8 @@
 
 import jax
 import jax.numpy as jnp
-from flax import nnx
-
 import problems
+from flax import nnx
 
 
 def embedding(rows, width, rngs):

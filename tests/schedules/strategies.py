@@ -2,7 +2,7 @@
 
 from hypothesis import strategies as st
 
-from metagrad.compiler.schedules import Binomial, LazyKary, Periodic, StoreAll
+from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
 
 keeping = st.one_of(
     st.tuples(st.just(True), st.integers(1, 6)),

@@ -4,7 +4,7 @@ import time
 
 import pytest
 
-from metagrad.compiler.schedules import Binomial, LazyKary, Periodic, StoreAll
+from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
 
 
 @pytest.mark.parametrize(

@@ -5,7 +5,7 @@ import re
 import numpy as np
 import pytest
 
-from metagrad.compiler.schedules import Binomial, LazyKary, Periodic, StoreAll, as_schedule
+from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll, as_schedule
 
 
 @pytest.mark.parametrize(

@@ -1,9 +1,9 @@
 """Schedules of the `checkpoint_schedules` package become plans, and our binomial plans count what its Revolve counts."""
 
+import oracle
 import pytest
 
-import oracle
-from metagrad.compiler.schedules import Binomial, as_schedule, from_checkpoint_schedules
+from metagrad.runtime.schedules import Binomial, as_schedule, from_checkpoint_schedules
 
 cs = pytest.importorskip("checkpoint_schedules")
 pytestmark = pytest.mark.filterwarnings("ignore:Numba not available")

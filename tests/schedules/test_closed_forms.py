@@ -5,7 +5,7 @@ from math import comb
 
 import pytest
 
-from metagrad.compiler.schedules import Binomial, LazyKary, Periodic, StoreAll
+from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
 
 STEPS = [*range(1, 34), 48, 63, 64, 65, 100, 127, 128, 200, 255, 256, 257]
 

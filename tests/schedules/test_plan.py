@@ -6,8 +6,8 @@ import json
 import numpy as np
 import pytest
 
-from metagrad.compiler.schedules import Binomial, LazyKary, Periodic, StoreAll
-from metagrad.runtime.plan import Plan
+from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
+from metagrad.runtime.schedules.plan import Plan
 
 
 def test_counts():

@@ -1,12 +1,12 @@
 """Every schedule's plan is right for every number of steps, and the two simulators agree on it."""
 
+import oracle
 import pytest
 from hypothesis import given, settings
-
-import oracle
-from metagrad.compiler.schedules import Binomial, LazyKary, Periodic, StoreAll
-from metagrad.runtime.simulate import simulate
 from strategies import schedules, steps
+
+from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
+from metagrad.runtime.schedules.simulator import simulate
 
 
 def check(plan):

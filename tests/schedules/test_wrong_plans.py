@@ -3,15 +3,15 @@
 import dataclasses
 
 import numpy as np
+import oracle
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-
-import oracle
-from metagrad.compiler.schedules import Binomial, LazyKary, Periodic
-from metagrad.runtime.plan import Plan
-from metagrad.runtime.simulate import simulate
 from strategies import schedules
+
+from metagrad.runtime.schedules import Binomial, LazyKary, Periodic
+from metagrad.runtime.schedules.plan import Plan
+from metagrad.runtime.schedules.simulator import simulate
 
 TABLES = ("load", "segment", "run_steps", "run_save", "run_keep", "run_reuse", "gradient")
 

@@ -34,7 +34,7 @@ def write_ir(folder, lowered):
 
 def draw(folder, given, found, lowered, runs, descent):
     # matplotlib takes seconds to import, and on a new machine longer (it lists the fonts); so only now.
-    from metagrad.demo.figures import label_noise, loss, plan, learning_rate
+    from metagrad.demo.figures import label_noise, learning_rate, loss, plan
 
     curves = {
         "all examples, constant rate": runs[START],

@@ -14,7 +14,7 @@ NUMBERED = 32  # up to this many steps, states are numbered
 
 
 def draw(small, plan):
-    """`small` and `plan` are `metagrad.runtime.plan.Plan`s of one schedule."""
+    """`small` and `plan` are `metagrad.runtime.schedules.plan.Plan`s of one schedule."""
     figure, axes = style.figure(13, 7, 2)
     for ax, one in zip(axes, (small, plan)):
         panel(ax, one)

@@ -1,0 +1,1 @@
+"""Analyses of the IR. None of them changes it."""

@@ -1,0 +1,121 @@
+"""Which results of a function a derivative can reach from which arguments.
+
+An analysis, not a pass.  It answers two questions with one walk: which leaves of the state need a cotangent at all (step counters, frozen
+parameters and keys do not), and which operands of an `enzyme.*` op are active.  A value that is neither floating point nor complex carries no
+derivative, `enzyme.ignore_derivatives` ends one, and so does a function that is constant but for its jumps (`sign`, `floor`): for JAX their derivative is no
+number, not even 0, and must not meet an infinity further up.  Loops and conditionals are taken whole: every result depends on every operand and on every value
+captured from outside.  So is a function that JAX differentiates: a custom rule may send a derivative past an integer or a stopped value (a straight-through
+estimator; the implicit derivative of a linear solve).  That is conservative, so it can cost a buffer, never a wrong zero.  Complex values carry derivatives:
+no leaf is complex, but JAX may differentiate a function with a Fourier transform inside.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import func
+
+from metagrad.compiler.dialect import functions
+
+Dependence = list[frozenset[int]]
+
+_ENDS = {
+    "enzyme.ignore_derivatives",
+    *(
+        f"stablehlo.{name}"
+        for name in ("sign", "floor", "ceil", "round_nearest_even", "round_nearest_afz")
+    ),
+}
+
+
+def dependence(
+    module: ir.Module, function: func.FuncOp, known: dict[str, Dependence] | None = None
+) -> Dependence:
+    """For each result of `function`, the indices of the arguments that it depends on differentiably."""
+    known = {} if known is None else known
+    name = function.name.value
+    if name not in known:
+        arguments = list(functions.body(function).arguments)
+        reach: dict[ir.Value, frozenset[int]] = {
+            argument: frozenset([index]) if carries_derivative(argument.type) else frozenset()
+            for index, argument in enumerate(arguments)
+        }
+        if "metagrad.vjp" in function.attributes:
+            everything = _union(reach.values())
+            reach |= {
+                value: everything
+                for value in functions.returned(function)
+                if value not in arguments and carries_derivative(value.type)
+            }
+        else:
+            for op in functions.body(function).operations:
+                _visit(module, op, reach, known)
+        known[name] = [reach.get(value, frozenset()) for value in functions.returned(function)]
+    return known[name]
+
+
+def _visit(module: ir.Module, op: ir.OpView, reach: dict, known: dict[str, Dependence]) -> None:
+    if op.operation.name in _ENDS:
+        return
+    if isinstance(op, func.CallOp):
+        callee = functions.find(module, op.callee.value)
+        through = dependence(module, callee, known)
+        for result, arguments in zip(op.results, through):
+            if carries_derivative(result.type):
+                reach[result] = _union(reach.get(op.operands[i], frozenset()) for i in arguments)
+        return
+    everything = _union(reach.get(operand, frozenset()) for operand in _operands(op))
+    for result in op.results:
+        if carries_derivative(result.type):
+            reach[result] = everything
+
+
+def carries_derivative(ty: ir.Type) -> bool:
+    """Whether a value of this type can depend on something differentiably: floating point and complex ones can."""
+    return functions.is_float(ty) or (
+        isinstance(ty, ir.RankedTensorType) and isinstance(ty.element_type, ir.ComplexType)
+    )
+
+
+def _operands(op: ir.OpView) -> Iterable[ir.Value]:
+    yield from op.operands
+    for region in op.regions:
+        for block in region.blocks:
+            for inner in functions.walk(block):
+                yield from inner.operands
+
+
+def _union(sets: Iterable[frozenset[int]]) -> frozenset[int]:
+    return frozenset().union(*sets)
+
+
+def active_state(
+    step: Dependence, outer: Dependence, state: int, meta: int, batch: int, wrt: tuple[str, ...]
+) -> list[int]:
+    """The state leaves that need a cotangent between steps: what `wrt` reaches, and what reaches the outer value. A fixed point.
+
+    Args:
+      step: dependence of @step's results on (state, meta, batch).
+      outer: dependence of @outer's results; the first is the value.
+      state, meta, batch: sizes of the groups.
+      wrt: any of "meta", "state", "batches".
+    """
+    sources = set(range(state)) if "state" in wrt else set()
+    if "meta" in wrt:
+        sources |= set(range(state, state + meta))
+    if "batches" in wrt:
+        sources |= set(range(state + meta, state + meta + batch))
+    varied = {leaf for leaf in sources if leaf < state}
+    while True:
+        grown = varied | {leaf for leaf in range(state) if step[leaf] & (sources | varied)}
+        if grown == varied:
+            break
+        varied = grown
+    useful = {leaf for leaf in outer[0] if leaf < state}
+    while True:
+        grown = useful | {leaf for result in useful for leaf in step[result] if leaf < state}
+        if grown == useful:
+            break
+        useful = grown
+    return sorted(varied & useful)

@@ -1,0 +1,105 @@
+"""Values that are constants of differentiation, at every order.
+
+Enzyme honours `enzyme.ignore_derivatives` when it differentiates a function, and removes it; a second differentiation of the result would go straight through.
+So each one comes with a mark that Enzyme knows nothing of and therefore leaves in place:
+
+    %i = "enzyme.ignore_derivatives"(%x)
+    %h = stablehlo.custom_call @metagrad.held(%i)
+
+Between two orders `renew` puts the op back in front of every mark, and when all is differentiated `erase` takes the marks away.
+
+A second mark, @metagrad.anchored, is for zeros that carry a derivative, `anchored(d) - d` (frontend/exact_lowerings/value_and_derivative.py). Before it takes the marks away
+`erase` takes these zeros out of the program (known_zeros.py).
+"""
+
+from __future__ import annotations
+
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import func
+from jaxlib.mlir.dialects import stablehlo as hlo
+
+from metagrad.compiler.dialect import functions, known_zeros
+from metagrad.compiler.dialect.matching import splat
+
+IGNORE = "enzyme.ignore_derivatives"
+HELD = "metagrad.held"
+ANCHORED = "metagrad.anchored"
+
+
+def hold(value: ir.Value) -> ir.Value:
+    """The value as a constant of differentiation, at the current insertion point."""
+    return _mark(ignore(value), HELD)
+
+
+def anchor(value: ir.Value) -> ir.Value:
+    """The same; what is left of its difference to the value is zero."""
+    return _mark(ignore(value), ANCHORED)
+
+
+def ignore(value: ir.Value) -> ir.Value:
+    """The value as a constant of the next differentiation alone."""
+    return ir.Operation.create(IGNORE, results=[value.type], operands=[value]).result
+
+
+def _mark(value: ir.Value, target: str) -> ir.Value:
+    return ir.Operation.create(
+        "stablehlo.custom_call",
+        results=[value.type],
+        operands=[value],
+        attributes={"call_target_name": ir.StringAttr.get(target)},
+    ).result
+
+
+def renew(module: ir.Module) -> None:
+    """Puts `enzyme.ignore_derivatives` in front of every mark."""
+    for op in _ops(module):
+        if _is_mark(op):
+            with ir.InsertionPoint(op), op.location:
+                op.operands[0] = ignore(op.operands[0])
+
+
+def erase(module: ir.Module) -> None:
+    """Takes out the zeros that carried a derivative, and replaces what is still held by the value itself."""
+    for op in _ops(module):
+        if op.operation.name == IGNORE:
+            op.results[0].replace_all_uses_with(op.operands[0])
+            op.operation.erase()
+    for function in _functions(module):
+        known_zeros.run(functions.body(function), _is_zero)
+    for op in _ops(module):
+        if _is_mark(op):
+            op.results[0].replace_all_uses_with(op.operands[0])
+            op.operation.erase()
+
+
+def _is_zero(op: ir.OpView) -> bool:
+    """Whether the op is `anchored(d) - d` or `d - anchored(d)`, or what a simplifier makes of these for the constant zero, `anchored(0)`."""
+    if op.operation.name != "stablehlo.subtract":
+        return _is_mark(op, ANCHORED) and splat(op.operands[0]) == 0
+    left, right = op.operands
+    return _is_anchor_of(left, right) or _is_anchor_of(right, left)
+
+
+def _is_anchor_of(value: ir.Value, other: ir.Value) -> bool:
+    owner = value.owner
+    return (
+        not isinstance(owner, ir.Block)
+        and _is_mark(owner.opview, ANCHORED)
+        and owner.operands[0] == other
+    )
+
+
+def _is_mark(op: ir.OpView, *targets: str) -> bool:
+    return isinstance(op, hlo.CustomCallOp) and op.call_target_name.value in (
+        targets or (HELD, ANCHORED)
+    )
+
+
+def _functions(module: ir.Module) -> list[func.FuncOp]:
+    return [op for op in module.body.operations if isinstance(op, func.FuncOp)]
+
+
+def _ops(module: ir.Module) -> list[ir.OpView]:
+    return [
+        op for function in _functions(module) for op in functions.walk(functions.body(function))
+    ]

@@ -1,0 +1,1 @@
+"""One pass, one file. `registry` has all of them, and their order."""

@@ -1,0 +1,1 @@
+"""What XLA:CPU is bad at in what Enzyme writes: not wanted on a GPU."""

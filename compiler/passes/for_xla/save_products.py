@@ -1,0 +1,288 @@
+"""Saves the products that the loop back through a loop would compute again.
+
+    %f:3 = while (%i = 0, %h = ..., %hs) {                               %f:4 = while (%i = 0, %h = ..., %hs, %ps) {
+      %s = dynamic_update_slice %hs, %h, %i                                %s = dynamic_update_slice %hs, %h, %i
+      %p = dot_general %h, %w                                              %p = dot_general %h, %w;  %q = dynamic_update_slice %ps, %p, %i
+      ...                                                        ->        ...
+    while (%j = 3, ...) {                                                while (%j = 3, ...) {
+      %h = dynamic_slice %f#2, %j                                          %h = dynamic_slice %f#2, %j
+      %p = dot_general %h, %w                                              %p = dynamic_slice %f#3, %j
+      ...                                                                  ...
+
+Enzyme saves as little of a turn as the way back can be computed from: what the loop carries.  The rest is computed again, products of matrices too.  JAX saves
+all that the way back needs.  Here, the products (and convolutions) are saved, what is elementwise is computed again: the time of the one with less than the memory of the other.
+
+Only in functions that are Enzyme's work throughout (`expand` marks them): in a backward pass that JAX made, what is computed again is what the user's `jax.checkpoint` says.
+
+A value of the second loop's turn is one that the first loop had at turn %j if it is a saved row %j, the counter %j itself, a value from outside both, or the same op of
+such values.  In place of a product, what is made of it is saved where that takes no more memory: a sum and not each of its terms, pieces and not the whole.  (Pieces also matter because
+XLA's CPU compiler does not vectorise a loop over several pieces of one row.)
+"""
+
+from __future__ import annotations
+
+import math
+
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import func
+from jaxlib.mlir.dialects import stablehlo as hlo
+
+from metagrad.compiler.analysis.induction_variables import terminator
+from metagrad.compiler.analysis.row_access import row_number
+from metagrad.compiler.analysis.trip_values import counters, unchanging
+from metagrad.compiler.dialect import functions, loops
+from metagrad.compiler.dialect.matching import producer, users
+
+NAME = "save-products"
+
+PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
+
+
+def run(module: ir.Module) -> None:
+    for function in module.body.operations:
+        if isinstance(function, func.FuncOp) and functions.BY_ENZYME in function.attributes:
+            # Inner blocks first: a loop that is made anew takes its blocks along, and what refers to them by the old one is stale.
+            for block in reversed(_blocks(functions.body(function))):
+                _visit(block)
+
+
+def _blocks(block: ir.Block) -> list[ir.Block]:
+    inner = [
+        nested for op in functions.walk(block) for region in op.regions for nested in region.blocks
+    ]
+    return [block, *inner]
+
+
+def _visit(block: ir.Block) -> None:
+    forward: list[hlo.WhileOp] = []
+    for op in list(block.operations):
+        if not isinstance(op, hlo.WhileOp):
+            continue
+        for i, loop in enumerate(forward):
+            for counter in counters(op):
+                forward[i] = loop = _save(loop, op, counter)
+        forward.append(op)
+
+
+def _save(forward: hlo.WhileOp, back: hlo.WhileOp, counter: int) -> hlo.WhileOp:
+    """Saves in `forward` the products that `back` computes again, if its counter `counter` says which turn of `forward` it goes back through."""
+    stacks = _stacks(forward)
+    if not stacks:
+        return forward
+    same = _Same(forward, back, counter, stacks)
+    if not same.found:
+        return forward
+    products = [op for op in same.found if op.name in PRODUCTS]
+    saved = dict.fromkeys(end for product in products for end in _ends(product, same.found))
+    block = back.regions[1].blocks[0]
+    for op in reversed([op.operation for op in block.operations if op.operation in saved]):
+        # What only a saved value was computed from is not read any more.
+        if op in _read(block):
+            forward = _save_value(forward, back, counter, same.found[op], op)
+    functions.drop_dead(block)
+    return forward
+
+
+def _read(block: ir.Block) -> set[ir.Operation]:
+    """The ops of a block that its results depend on."""
+    ops = [op.operation for op in block.operations]
+    own, read = set(ops), {ops[-1]}
+    for op in reversed(ops):
+        if any(user in read or user not in own for result in op.results for user in users(result)):
+            read.add(op)
+    return read
+
+
+def _stacks(loop: hlo.WhileOp) -> dict[ir.Value, ir.Value]:
+    """Results of a loop that hold a value of every turn, row by row -> the rows' value in the body."""
+    known = counters(loop)
+    if not known:
+        return {}
+    body = loop.regions[1].blocks[0]
+    numbers = {body.arguments[i]: rows for i, rows in known.items()}
+    found = {}
+    for argument, result, returned in zip(body.arguments, loop.results, terminator(body).operands):
+        written = producer(returned, "dynamic_update_slice")
+        if (
+            written is not None
+            and written.operands[0] == argument
+            and sum(1 for _ in argument.uses) == 1
+        ):
+            number = row_number(written, numbers)
+            if number is not None and numbers[number] == range(result.type.shape[0]):
+                found[result] = written.operands[1]
+    return found
+
+
+class _Same:
+    """Which ops of the second loop's body compute what an op of the first one's body computed, at the turn that a counter of the second says.
+
+    Attributes:
+      found: op of the second body -> value of the first.
+    """
+
+    def __init__(
+        self,
+        forward: hlo.WhileOp,
+        back: hlo.WhileOp,
+        counter: int,
+        stacks: dict[ir.Value, ir.Value],
+    ):
+        self.found: dict[ir.Operation, ir.Value] = {}
+        first, second = (loop.regions[1].blocks[0] for loop in (forward, back))
+        rows = counters(back)[counter]
+        turns = {i for i, taken in counters(forward).items() if taken == range(len(taken))}
+        if (
+            not rows
+            or not turns
+            or not {min(rows), max(rows)} <= set(counters(forward)[min(turns)])
+        ):
+            return
+        numbers = {second.arguments[counter]: rows}
+        # A value is known by what stands for it: a value of the first body, or one from outside.
+        of_first = {argument: start for argument, start in unchanging(forward).items()} | {
+            first.arguments[i]: first.arguments[min(turns)] for i in turns
+        }
+        of_second = {argument: start for argument, start in unchanging(back).items()} | {
+            second.arguments[counter]: first.arguments[min(turns)]
+        }
+        inside = {argument for argument in second.arguments if argument not in of_second}
+        self._table: dict = {}
+        self._reshaped: dict[ir.Value, ir.Value] = {}
+        for op in list(first.operations)[:-1]:
+            if len(op.results) == 1:
+                of_first[op.results[0]] = self._value(
+                    op, [of_first.get(operand, operand) for operand in op.operands], op.results[0]
+                )
+        for op in list(second.operations)[:-1]:
+            match = None
+            if len(op.results) == 1 and not any(operand in inside for operand in op.operands):
+                operands = [of_second.get(operand, operand) for operand in op.operands]
+                if operands and operands[0] in stacks and row_number(op, numbers) is not None:
+                    match = of_first[stacks[operands[0]]]
+                else:
+                    match = self._value(op, operands)
+            if match is None:
+                inside.update(op.results)
+            else:
+                of_second[op.results[0]] = match
+                self.found[op.operation] = match
+
+    def _value(
+        self, op: ir.OpView, operands: list[ir.Value], new: ir.Value | None = None
+    ) -> ir.Value | None:
+        """The value of the first body that is this op of these values; `new` if there is none yet."""
+        if _is_reshape(op):
+            source = self._reshaped.get(operands[0], operands[0])
+            if source.type == op.results[0].type:
+                return source
+            key = "reshape", str(op.results[0].type), source
+        else:
+            source, key = None, _key(op, operands)
+        if key is None:
+            return new
+        found = self._table.get(key, new)
+        if new is not None:
+            self._table[key] = found
+            if source is not None:
+                self._reshaped[found] = source
+        return found
+
+
+def _is_reshape(op: ir.OpView) -> bool:
+    """Whether the op only writes the shape anew, as a broadcast that adds dimensions of one does too."""
+    if op.operation.name == "stablehlo.broadcast_in_dim":
+        dims = list(op.broadcast_dimensions)
+        return dims == sorted(dims) and math.prod(op.operands[0].type.shape) == math.prod(
+            op.results[0].type.shape
+        )
+    return op.operation.name == "stablehlo.reshape"
+
+
+def _key(op: ir.OpView, operands: list[ir.Value]):
+    """Equal for ops that compute the same from the same; None for ops that are not compared."""
+    name = op.operation.name
+    regions = tuple(_region_key(region) for region in op.regions)
+    if None in regions or name in ("stablehlo.while", "stablehlo.custom_call", "stablehlo.rng"):
+        return None
+    if name == "stablehlo.constant" and isinstance(op.results[0].type.element_type, ir.ComplexType):
+        return None  # jaxlib fails to read its value
+    attributes = tuple((attribute, str(op.attributes[attribute])) for attribute in op.attributes)
+    return name, attributes, str(op.results[0].type), regions, tuple(operands)
+
+
+def _region_key(region: ir.Region):
+    """A reduction's body: its ops, with operands by their place. None where it reads something from outside."""
+    block = region.blocks[0]
+    places = {argument: i for i, argument in enumerate(block.arguments)}
+    said = []
+    for op in block.operations:
+        if op.regions or any(operand not in places for operand in op.operands):
+            return None
+        said.append(
+            (
+                op.operation.name,
+                str(op.attributes),
+                tuple(places[operand] for operand in op.operands),
+            )
+        )
+        places |= {result: len(places) + i for i, result in enumerate(op.results)}
+    return tuple(said)
+
+
+def _ends(op: ir.Operation, found: dict[ir.Operation, ir.Value]) -> list[ir.Operation]:
+    """What to save in place of a product: what is made of it, as long as that is known too and together no larger."""
+    readers = users(op.results[0])
+    if not readers or any(reader not in found for reader in readers):
+        return [op]
+    if sum(_elements(reader.results[0]) for reader in readers) > _elements(op.results[0]):
+        return [op]
+    return [end for reader in readers for end in _ends(reader, found)]
+
+
+def _elements(value: ir.Value) -> int:
+    return math.prod(value.type.shape)
+
+
+def _save_value(
+    forward: hlo.WhileOp, back: hlo.WhileOp, counter: int, value: ir.Value, again: ir.Operation
+) -> hlo.WhileOp:
+    """Makes `forward` write `value` into a row at every turn, and `back` read it there."""
+    turn = min(i for i, taken in counters(forward).items() if taken == range(len(taken)))
+    turns = len(counters(forward)[turn])
+    with ir.InsertionPoint(forward), forward.location:
+        forward = _with_carried(forward, loops.empty(turns, value.type))
+        condition, body = (region.blocks[0] for region in forward.regions)
+        end = terminator(body)
+    with ir.InsertionPoint(end), end.location:
+        written = loops.set_row(
+            body.arguments[len(body.arguments) - 1], _index(body.arguments[turn]), value
+        )
+        hlo.return_([*end.operands, written])
+    end.erase()
+    block = back.regions[1].blocks[0]
+    with ir.InsertionPoint(again), again.location:
+        row = loops.row(forward.results[len(forward.results) - 1], _index(block.arguments[counter]))
+    again.results[0].replace_all_uses_with(row)
+    return forward
+
+
+def _index(counter: ir.Value) -> ir.Value:
+    """As loops.py counts."""
+    return hlo.convert(ir.RankedTensorType.get([], ir.IntegerType.get_signless(32)), counter)
+
+
+def _with_carried(loop: hlo.WhileOp, start: ir.Value) -> hlo.WhileOp:
+    """The loop with one value more that is carried; what the body returns for it is still missing."""
+    operands = [*loop.operands, start]
+    wider = hlo.WhileOp(functions.types(operands), operands)
+    for name in loop.attributes:
+        wider.attributes[name] = loop.attributes[name]
+    for source, target in zip(loop.regions, wider.regions):
+        block = source.blocks[0]
+        block.append_to(target)
+        block.add_argument(start.type, loop.location)
+    for old, new in zip(loop.results, wider.results):
+        old.replace_all_uses_with(new)
+    loop.operation.erase()
+    return wider

@@ -1,0 +1,336 @@
+"""The rematerialisation pass: writes @metagradient, the whole run and its reversal, around calls of the step's pieces.
+
+    for r in 0 .. T:                                 # segment 0 is the training run, segment r prepares the VJP at t = T - r
+        state = state_slots[load[r]]
+        for run in runs of segment r:
+            for i in 0 .. run.steps:
+                @prints(state, meta, batch[t])                 if the step prints, and the run does not reuse gradients
+                inner  = @inner(state, meta, batch[t])         or, if the run reuses gradients, gradient_slots[run.reuse + i]
+                gradient_slots[run.keep + i] = inner           if the run keeps gradients
+                state, aux = @update(state, meta, batch[t], inner)
+            state_slots[run.save] = state                      if the run saves
+        if r == 0:  value, s^ = @outer_vjp(state)
+        else:       s^, z^, b^ = @step_vjp(state, meta, batch[T - r], inner, s^)
+
+Every schedule is this one loop with other tables, so the program holds one copy of @inner, @update and @step_vjp whatever T and the schedule are.  The gradient
+that the VJP needs is a last run that stops before the update: it is loaded from its slot, or computed by the same copy of @inner.  Slots are one
+stacked buffer per leaf and are updated in place.
+
+Results of @metagradient: value, outer aux; the gradient (float leaves of what `metagrad.wrt` names: state, then meta, then batches); the final state; the
+step's aux, stacked over steps.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import stablehlo as hlo
+
+from metagrad.compiler.dialect import functions
+from metagrad.compiler.dialect.functions import Arguments, is_float
+from metagrad.compiler.dialect.loops import (
+    Carry,
+    compare,
+    empty,
+    entry,
+    index,
+    once_if,
+    repeat,
+    row,
+    set_row,
+    table,
+    zeros,
+)
+from metagrad.runtime.schedules.plan import Plan
+
+NAME = "schedule"
+
+
+def run(module: ir.Module, plan: Plan) -> None:
+    _Writer(module, plan).write()
+
+
+class _Writer:
+    """The pieces of one module, and the code around them."""
+
+    def __init__(self, module: ir.Module, plan: Plan):
+        self.module, self.plan = module, plan
+        self.arguments = Arguments.of(module)
+        self.wrt = functions.wrt_of(module)
+        self.inner, self.update, self.step_vjp, self.outer_vjp = (
+            functions.need(module, name, NAME)
+            for name in ("inner", "update", "step_vjp", "outer_vjp")
+        )
+        # The update as it is run needs nothing that only its differentiation needs.
+        own = (
+            self.update.attributes["metagrad.run"].value
+            if "metagrad.run" in self.update.attributes
+            else "update"
+        )
+        self.run_update = functions.need(module, own, NAME)
+        self.prints, self.outer_prints = (
+            functions.find(module, "prints"),
+            functions.find(module, "outer_prints"),
+        )
+        if "metagrad.active" not in module.operation.attributes:
+            raise ValueError(
+                f"pass {NAME!r}: the module has no `metagrad.active` attribute; pass 'differentiate' writes it"
+            )
+        self.active = [int(attr.value) for attr in module.operation.attributes["metagrad.active"]]
+        self.active_meta = (
+            [i for i, ty in enumerate(self.types("meta")) if is_float(ty)]
+            if "meta" in self.wrt
+            else []
+        )
+        self.active_batch = (
+            [i for i, ty in enumerate(self.types("batch")) if is_float(ty)]
+            if "batches" in self.wrt
+            else []
+        )
+
+    def types(self, group: str) -> list[ir.Type]:
+        step = list(self.update.type.inputs)
+        n = self.arguments
+        first = {"state": 0, "meta": n.state, "batch": n.state + n.meta}[group]
+        return step[first : first + getattr(n, group)]
+
+    def write(self) -> None:
+        stacked = [
+            ir.RankedTensorType.get([self.plan.steps, *ty.shape], ty.element_type, ty.encoding)
+            for ty in self.types("batch")
+        ]
+        outer_arguments = list(self.outer_vjp.type.inputs)[self.arguments.state :]
+        inputs = [*self.types("state"), *self.types("meta"), *stacked, *outer_arguments]
+        functions.add_function(self.module, "metagradient", inputs, self.build, visibility="public")
+
+    def build(self, operands: list[ir.Value]) -> list[ir.Value]:
+        n, plan = self.arguments, self.plan
+        self.tables = {
+            name: table(values) for name, values in tables(plan, gradients=self.has_inner).items()
+        }
+        state0 = operands[: n.state]
+        self.meta = operands[n.state : n.state + n.meta]
+        self.batches = operands[n.state + n.meta : n.step]
+        self.outer_arguments = operands[n.step :]
+        outer_results = list(self.outer_vjp.type.results)[: -len(self.active) or None]
+        aux_types = list(self.update.type.results)[n.state :]
+        carry: Carry = {
+            "inner": [zeros(ty) for ty in self.inner.type.results],
+            "state_slots": [
+                set_row(empty(plan.state_slots, leaf.type), index(0), leaf) for leaf in state0
+            ],
+            "gradient_slots": [empty(plan.gradient_slots, ty) for ty in self.inner.type.results]
+            if plan.gradient_slots
+            else [],
+            "state_bar": [zeros(state0[i].type) for i in self.active],
+            "meta_bar": [zeros(self.meta[i].type) for i in self.active_meta],
+            "batch_bar": [zeros(self.batches[i].type) for i in self.active_batch],
+            "outer": [zeros(ty) for ty in outer_results],
+            "final": state0,
+            "aux": [empty(plan.steps, ty) for ty in aux_types],
+        }
+        carry = repeat(index(0), index(plan.steps + 1), carry, self.segment)
+        return [*carry["outer"], *self.gradient(state0, carry), *carry["final"], *carry["aux"]]
+
+    @property
+    def has_inner(self) -> bool:
+        return bool(self.inner.type.results)
+
+    def gradient(self, state0: list[ir.Value], carry: Carry) -> list[ir.Value]:
+        result: list[ir.Value] = []
+        if "state" in self.wrt:
+            of_leaf = dict(zip(self.active, carry["state_bar"]))
+            floats = [i for i, leaf in enumerate(state0) if is_float(leaf.type)]
+            result += [of_leaf[i] if i in of_leaf else zeros(state0[i].type) for i in floats]
+        return result + carry["meta_bar"] + carry["batch_bar"]
+
+    def segment(self, r: ir.Value, carry: Carry) -> Carry:
+        slot = entry(self.tables["load"], r)
+        running = {name: carry[name] for name in ("inner", "state_slots", "gradient_slots", "aux")}
+        running["state"] = [row(slots, slot) for slots in carry["state_slots"]]
+        running["t"] = [entry(self.tables["start"], r)]
+        first, bound = (
+            entry(self.tables["segment"], r),
+            entry(self.tables["segment"], hlo.add(r, index(1))),
+        )
+        running = repeat(first, bound, running, self.advance)
+        state = running.pop("state")
+        running.pop("t")
+        carry = carry | running
+        carry = self.once_if(
+            compare(r, "EQ", index(0)),
+            carry,
+            self.reach_the_end,
+            ("state_bar", "outer", "final"),
+            {"state": state},
+        )
+        return self.once_if(
+            compare(r, "GT", index(0)),
+            carry,
+            self.reverse,
+            ("state_bar", "meta_bar", "batch_bar"),
+            {
+                "state": state,
+                "inner": carry["inner"],
+                "t": [hlo.subtract(index(self.plan.steps), r)],
+            },
+        )
+
+    @staticmethod
+    def once_if(
+        condition: ir.Value, carry: Carry, body, names: tuple[str, ...], operands: Carry
+    ) -> Carry:
+        """`loops.once_if` on the part of the carry that the body changes."""
+        part = {name: carry[name] for name in names}
+        return carry | once_if(condition, part, operands, body) if any(part.values()) else carry
+
+    def advance(self, q: ir.Value, carry: Carry) -> Carry:
+        steps, save, keep, reuse, update = (
+            entry(self.tables[f"run_{name}"], q)
+            for name in ("steps", "save", "keep", "reuse", "update")
+        )
+
+        def one(i: ir.Value, carry: Carry) -> Carry:
+            carry = self.take_gradient(i, keep, reuse, carry)
+            return self.once_if(
+                compare(update, "EQ", index(1)),
+                carry,
+                self.apply,
+                ("state", "aux", "t"),
+                {"inner": carry["inner"], "reuse": [reuse]},
+            )
+
+        carry = repeat(index(0), steps, carry, one)
+        return self.once_if(
+            compare(save, "GE", index(0)),
+            carry,
+            _set_rows("state_slots"),
+            ("state_slots",),
+            {"at": [save], "rows": carry["state"]},
+        )
+
+    def take_gradient(self, i: ir.Value, keep: ir.Value, reuse: ir.Value, carry: Carry) -> Carry:
+        """inner := computed here, or loaded from its slot; and kept in a slot if the run says so."""
+        if not self.has_inner:
+            return carry
+        computed = {"state": carry["state"], "t": carry["t"]}
+        if not self.plan.gradient_slots:
+            return carry | self.compute_gradient({}, computed)
+        carry = self.once_if(
+            compare(reuse, "LT", index(0)), carry, self.compute_gradient, ("inner",), computed
+        )
+        loaded = {"at": [hlo.add(reuse, i)], "slots": carry["gradient_slots"]}
+        carry = self.once_if(
+            compare(reuse, "GE", index(0)), carry, _load_rows("inner"), ("inner",), loaded
+        )
+        kept = {"at": [hlo.add(keep, i)], "rows": carry["inner"]}
+        return self.once_if(
+            compare(keep, "GE", index(0)),
+            carry,
+            _set_rows("gradient_slots"),
+            ("gradient_slots",),
+            kept,
+        )
+
+    def compute_gradient(self, _: Carry, operands: Carry) -> Carry:
+        batch = self.batch(operands["t"][0])
+        return {"inner": functions.call(self.inner, [*operands["state"], *self.meta, *batch])}
+
+    def batch(self, t: ir.Value) -> list[ir.Value]:
+        return [row(leaf, t) for leaf in self.batches]
+
+    def apply(self, carry: Carry, operands: Carry) -> Carry:
+        t = carry["t"][0]
+        if self.prints is not None:
+            # A step that is made again from its kept gradient alone is not run.
+            seen = {"state": carry["state"], "batch": self.batch(t)}
+            once_if(compare(operands["reuse"][0], "LT", index(0)), {}, seen, self.print)
+        results = functions.call(
+            self.run_update, [*carry["state"], *self.meta, *self.batch(t), *operands["inner"]]
+        )
+        state, aux = results[: self.arguments.state], results[self.arguments.state :]
+        return {
+            "state": state,
+            "aux": [set_row(stack, t, leaf) for stack, leaf in zip(carry["aux"], aux)],
+            "t": [hlo.add(t, index(1))],
+        }
+
+    def print(self, _: Carry, operands: Carry) -> Carry:
+        functions.call(self.prints, [*operands["state"], *self.meta, *operands["batch"]])
+        return {}
+
+    def reach_the_end(self, _: Carry, operands: Carry) -> Carry:
+        if self.outer_prints is not None:
+            functions.call(self.outer_prints, [*operands["state"], *self.outer_arguments])
+        results = functions.call(self.outer_vjp, [*operands["state"], *self.outer_arguments])
+        split = len(results) - len(self.active)
+        return {"state_bar": results[split:], "outer": results[:split], "final": operands["state"]}
+
+    def reverse(self, carry: Carry, operands: Carry) -> Carry:
+        t = operands["t"][0]
+        primals = [*operands["state"], *self.meta, *self.batch(t), *operands["inner"]]
+        results = functions.call(self.step_vjp, [*primals, *carry["state_bar"]])
+        a, m = len(self.active), len(self.active_meta)
+        state_bar, meta_bar, batch_bar = results[:a], results[a : a + m], results[a + m :]
+        return {
+            "state_bar": state_bar,
+            "meta_bar": [hlo.add(total, more) for total, more in zip(carry["meta_bar"], meta_bar)],
+            "batch_bar": [
+                set_row(stack, t, leaf) for stack, leaf in zip(carry["batch_bar"], batch_bar)
+            ],
+        }
+
+
+def _set_rows(name: str):
+    """A body that writes `rows` into row `at` of the carry's buffers."""
+    return lambda carry, operands: {
+        name: [
+            set_row(stack, operands["at"][0], leaf)
+            for stack, leaf in zip(carry[name], operands["rows"])
+        ]
+    }
+
+
+def _load_rows(name: str):
+    """A body that reads row `at` of the operands' buffers."""
+    return lambda _, operands: {
+        name: [row(stack, operands["at"][0]) for stack in operands["slots"]]
+    }
+
+
+def tables(plan: Plan, *, gradients: bool) -> dict[str, np.ndarray]:
+    """The plan as the loop reads it: runs, and behind each segment's runs one that only takes the gradient for the VJP.
+
+    Args:
+      gradients: whether the step has inner gradients; without them there is nothing to take.
+
+    Returns:
+      int32 tables: `load`, `start` (the step of the state that is loaded), `segment`; per run `run_steps`, `run_save`,
+      `run_keep`, `run_reuse` and `run_update` (1: the run applies the update; 0: it only takes the gradient).
+    """
+    segments = plan.steps + 1
+    lengths = np.diff(plan.segment)
+    owner = np.repeat(np.arange(segments), lengths)
+    advanced = np.bincount(owner, weights=plan.run_steps, minlength=segments).astype(np.int64)
+    reached = plan.steps - np.arange(segments)
+    reached[0] = plan.steps
+    runs = {
+        "run_steps": plan.run_steps,
+        "run_save": plan.run_save,
+        "run_keep": plan.run_keep,
+        "run_reuse": plan.run_reuse,
+        "run_update": np.ones_like(plan.run_steps),
+    }
+    segment = plan.segment
+    if gradients:
+        ends = segment[2:]
+        last = {
+            "run_steps": 1,
+            "run_save": -1,
+            "run_keep": -1,
+            "run_reuse": plan.gradient[1:],
+            "run_update": 0,
+        }
+        runs = {name: np.insert(values, ends, last[name]) for name, values in runs.items()}
+        segment = segment + np.maximum(np.arange(segments + 1) - 1, 0)
+    return {"load": plan.load, "start": reached - advanced, "segment": segment} | runs

@@ -1,0 +1,51 @@
+"""The lowering rules that the table asks for."""
+
+from functools import partial
+
+from jax._src.interpreters import mlir
+from jax.extend.core import primitives as P
+
+from metagrad.frontend.capabilities.table import CAPABILITIES
+from metagrad.frontend.capabilities.true_rules import CustomRule
+from metagrad.frontend.exact_lowerings.jaxs_rules import ByRule
+from metagrad.frontend.exact_lowerings.value_and_derivative import (
+    is_complex,
+    is_float,
+    jax_lowering,
+    lower_stop_gradient,
+)
+
+
+def overrides() -> tuple:
+    """The lowering rules with which a function that Enzyme differentiates must be lowered, for `LoweringParameters(override_lowering_rules=...)`.
+
+    Some leave custom calls that the compiler raises (compiler/passes/raise_gradients.py).
+    """
+    rules = [(p, _lowering(p, c)) for p, c in CAPABILITIES.items() if c.lowering or c.by_rule]
+    return (
+        *rules,
+        (P.custom_jvp_call_p, CustomRule(P.custom_jvp_call_p)),
+        (P.stop_gradient_p, lower_stop_gradient),
+    )
+
+
+def _lowering(primitive, capability):
+    otherwise = (
+        partial(_rule, primitive, capability)
+        if capability.lowering
+        else partial(jax_lowering, primitive)
+    )
+    if not capability.by_rule:
+        return otherwise
+    when = capability.by_rule if callable(capability.by_rule) else None
+    return ByRule(primitive, constant=capability.constant, when=when, otherwise=otherwise)
+
+
+def _rule(primitive, capability, ctx, *operands, **params):
+    if not any(map(is_float, ctx.avals_in)) or any(map(is_complex, ctx.avals_in)):
+        return jax_lowering(primitive, ctx, *operands, **params)
+    if capability.is_rule:
+        return capability.lowering(ctx, *operands, **params)
+    return mlir.lower_fun(capability.lowering, multiple_results=primitive.multiple_results)(
+        ctx, *operands, **params
+    )

@@ -1,0 +1,243 @@
+"""The primitive that stands for an inner gradient, and what JAX's transformations make of it: mixed mode, wherever it stands.
+
+    (value, aux, g) = grad_p(operands)                    g = the derivative of sum(value) with respect to the operands `wrt`
+
+A gradient at the top level of the step is cut out by the compiler (split_step.py). One inside a loop, a branch or a function that the user transforms is met by
+JAX's own transformations, and the rules here keep the gradient whole there as well:
+
+    jvp     (value, aux, g)' = product_p(operands, tangents)      linear in the tangents
+    transpose of product_p                                        forward over reverse: MixFlow-MG's mixed mode (Kemaev et al. 2025, arXiv 2505.00793)
+    vmap    grad_p of the batched loss
+
+The residuals of `product_p` are the loss's operands. So the reverse mode over a `scan` in which microbatches' gradients are accumulated keeps the
+parameters once and the data, and no activations: its memory is that of one microbatch.
+
+The transpose rests on the symmetry of the Hessian. A loss with a custom rule that is not known to be a true derivative has no such symmetry; there the
+gradient is expanded as JAX does it.
+"""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax._src import core
+from jax._src.interpreters import ad, batching, mlir
+from jax.extend.core import Primitive, jaxpr_as_fun
+
+from metagrad.frontend import capabilities
+from metagrad.frontend.capabilities import is_float
+
+TRACING = jax.make_user_context(False)
+"""Whether a decorated step is being traced. Part of JAX's cache keys, so a jitted function inside the step is traced anew for us."""
+
+
+def floats(avals: Sequence) -> list[int]:
+    return [i for i, aval in enumerate(avals) if is_float(aval)]
+
+
+# --- What the primitive means ------------------------------------------------------------------------------------
+
+
+def expanded(*operands, jaxpr: core.ClosedJaxpr, wrt: tuple[int, ...], label: str = "") -> list:
+    """[value, *aux, *gradients], by JAX's reverse mode."""
+
+    def loss(*differentiated):
+        value, *aux = jaxpr_as_fun(jaxpr)(*_filled(operands, wrt, differentiated))
+        return value, aux
+
+    if not wrt:
+        value, aux = loss()
+        return [value, *aux]
+    value, pullback, aux = jax.vjp(loss, *(operands[i] for i in wrt), has_aux=True)
+    return [value, *aux, *pullback(jnp.ones_like(value))]
+
+
+def pull(
+    jaxpr: core.ClosedJaxpr,
+    operands: Sequence,
+    cotangents: dict[int, jax.Array],
+    active: Sequence[int],
+) -> list:
+    """Cotangents of the operands `active`, by JAX's reverse mode.
+
+    Args:
+      cotangents: by result index. What is missing is no zero but nothing: a zero would be NaN where it meets an infinite derivative.
+    """
+
+    def moving(*values):
+        results = jaxpr_as_fun(jaxpr)(*_filled(operands, active, values))
+        return [results[i] for i in cotangents]
+
+    _, pullback = jax.vjp(moving, *(operands[i] for i in active))
+    return list(pullback(list(cotangents.values())))
+
+
+def product(
+    jaxpr: core.ClosedJaxpr,
+    wrt: Sequence[int],
+    operands: Sequence,
+    cotangents: dict[int, jax.Array],
+    active: Sequence[int],
+) -> list:
+    """Cotangents of the operands `active` from those of (value, aux, gradients): forward over reverse.
+
+    With the loss's pullback P(operands, seeds) the gradient is P at the seeds (1, 0, ...). Its Jacobian is symmetric, so the cotangents are the tangents
+    of P when the operands `wrt` move by the cotangents of the gradients and the seeds by those of value and aux. The sweep is MixFlow-MG's.
+
+    Args:
+      cotangents: by result index, as for `pull`.
+    """
+    outputs = len(jaxpr.out_avals)
+    moving = [j for j in range(len(wrt)) if outputs + j in cotangents]
+    steered = [i for i in cotangents if i < outputs]
+    seeds = {
+        i: jnp.full(jaxpr.out_avals[i].shape, 1 if i == 0 else 0, jaxpr.out_avals[i].dtype)
+        for i in {0, *steered}
+    }
+
+    def pullback(parameters, moved_seeds):
+        filled = _filled(operands, [wrt[j] for j in moving], parameters)
+        return pull(jaxpr, filled, seeds | dict(zip(steered, moved_seeds)), active)
+
+    primals = [operands[wrt[j]] for j in moving], [seeds[i] for i in steered]
+    tangents = [cotangents[outputs + j] for j in moving], [cotangents[i] for i in steered]
+    return jax.jvp(pullback, primals, tangents)[1]
+
+
+def _filled(everything: Sequence, where: Sequence[int], values: Sequence) -> list:
+    """A copy of a list with `values` at the places `where`."""
+    filled = list(everything)
+    for i, value in zip(where, values):
+        filled[i] = value
+    return filled
+
+
+def has_true_gradient(jaxpr: core.Jaxpr) -> bool:
+    """Whether no custom rule is anywhere inside, but such as are known to be the true derivative of their function."""
+    for eqn in jaxpr.eqns:
+        if "custom_jvp_call" in eqn.primitive.name or "custom_vjp_call" in eqn.primitive.name:
+            if eqn.primitive.name != "custom_jvp_call" or not capabilities.true_rule(eqn.params):
+                return False
+        if not all(has_true_gradient(inner) for inner in core.jaxprs_in_params(eqn.params)):
+            return False
+    return True
+
+
+# --- The gradient ------------------------------------------------------------------------------------------------
+
+grad_p = Primitive("metagrad_grad")
+grad_p.multiple_results = True
+
+
+@grad_p.def_impl
+def _run(*operands, **params):
+    return jax.jit(functools.partial(expanded, **params))(*operands)
+
+
+@grad_p.def_abstract_eval
+def _shapes(*avals, jaxpr, wrt, label):
+    return [*jaxpr.out_avals, *(avals[i].update(weak_type=False) for i in wrt)]
+
+
+def _batch(operands, dims, *, jaxpr, wrt, label):
+    """Per-example gradients are the gradient of the batched loss, each example with its own copy of the parameters."""
+    size = next(operand.shape[dim] for operand, dim in zip(operands, dims) if dim is not None)
+    operands, dims = list(operands), list(dims)
+    for i in wrt:
+        operands[i] = batching.bdim_at_front(operands[i], dims[i], size)
+        dims[i] = 0
+    axes = list(dims)
+    batched = jax.make_jaxpr(jax.vmap(jaxpr_as_fun(jaxpr), in_axes=axes, axis_size=size))(*operands)
+    results = grad_p.bind(*operands, jaxpr=batched, wrt=wrt, label=label)
+    return results, [0] * len(results)
+
+
+def _jvp(primals, tangents, **params):
+    if not has_true_gradient(params["jaxpr"].jaxpr):
+        return _moved(functools.partial(expanded, **params), primals, tangents)
+    results = grad_p.bind(*primals, **params)
+    moving = tuple(i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero))
+    moved = iter(
+        product_p.bind(
+            *primals,
+            *(tangents[i] for i in moving),
+            moving=moving,
+            jaxpr=params["jaxpr"],
+            wrt=params["wrt"],
+        )
+    )
+    return results, [
+        next(moved) if is_float(core.typeof(r)) else ad.Zero(core.typeof(r).to_tangent_aval())
+        for r in results
+    ]
+
+
+def _moved(function, primals, tangents):
+    """`jax.jvp` in the operands that move. A zero for a tangent that is none would send a derivative through what has no rule for one."""
+    moving = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
+    of_moving = lambda *values: function(*_filled(primals, moving, values))
+    return jax.jvp(of_moving, [primals[i] for i in moving], [tangents[i] for i in moving])
+
+
+batching.primitive_batchers[grad_p] = _batch
+ad.primitive_jvps[grad_p] = _jvp
+mlir.register_lowering(grad_p, mlir.lower_fun(expanded, multiple_results=True))
+
+
+# --- Its derivative ----------------------------------------------------------------------------------------------
+
+product_p = Primitive("metagrad_gradient_product")
+product_p.multiple_results = True
+
+
+def _push(*operands, jaxpr, wrt, moving):
+    """Tangents of the float results of the gradient, those of the operands `moving` following the operands."""
+    count = len(jaxpr.in_avals)
+    primals, tangents = operands[:count], operands[count:]
+
+    def of_moving(*values):
+        results = expanded(*_filled(primals, moving, values), jaxpr=jaxpr, wrt=wrt)
+        return [result for result in results if is_float(core.typeof(result))]
+
+    return jax.jvp(of_moving, [primals[i] for i in moving], list(tangents))[1]
+
+
+def _transpose(cotangents, *operands, jaxpr, wrt, moving):
+    count = len(jaxpr.in_avals)
+    results = floats([*jaxpr.out_avals, *(jaxpr.in_avals[i] for i in wrt)])
+    given = {i: ct for i, ct in zip(results, cotangents) if not isinstance(ct, ad.Zero)}
+    linear = [i for i, tangent in zip(moving, operands[count:]) if ad.is_undefined_primal(tangent)]
+    if not given or not linear:
+        return [None] * len(operands)
+    back = dict(zip(linear, product(jaxpr, wrt, operands[:count], given, linear)))
+    return [None] * count + [back.get(i) for i in moving]
+
+
+@product_p.def_abstract_eval
+def _product_shapes(*avals, jaxpr, wrt, moving):
+    results = [*jaxpr.out_avals, *(jaxpr.in_avals[i] for i in wrt)]
+    return [aval.update(weak_type=False) for aval in results if is_float(aval)]
+
+
+def _product_jvp(primals, tangents, **params):
+    return _moved(functools.partial(_push, **params), primals, tangents)
+
+
+def _product_batch(operands, dims, **params):
+    axes = list(dims)
+    results = jax.vmap(functools.partial(_push, **params), in_axes=axes)(*operands)
+    return results, [0] * len(results)
+
+
+@product_p.def_impl
+def _run_product(*operands, **params):
+    return jax.jit(functools.partial(_push, **params))(*operands)
+
+
+ad.primitive_jvps[product_p] = _product_jvp
+ad.primitive_transposes[product_p] = _transpose
+batching.primitive_batchers[product_p] = _product_batch
+mlir.register_lowering(product_p, mlir.lower_fun(_push, multiple_results=True))

@@ -1,0 +1,138 @@
+"""Which operands of a step carry a derivative, and which results are asked for one: found on jaxprs, for what JAX differentiates and for what needs a proof.
+
+A loss may do anything with what no derivative reaches: run a `while_loop` over the tokens of a batch, call the host with it.  Where JAX differentiates a
+function in Enzyme's place it is asked for the derivative in the active operands alone, so such code is as good as in a plain step.
+
+The compiler reads from the module what is found here: on the jaxpr custom rules, loops and branches can still be told apart.  What it finds by itself on the
+MLIR (compiler/analysis/dependence.py), where they cannot, errs on the side of too many.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Sequence
+
+from jax._src import core
+
+from metagrad.compiler.dialect.functions import Arguments
+from metagrad.frontend import capabilities
+from metagrad.frontend.jaxprs.cotangent_flow import reaching_inputs
+from metagrad.frontend.split_step import Site, inputs_of, update_of
+
+
+@dataclasses.dataclass(frozen=True)
+class Activity:
+    """Where in a step there are cotangents.
+
+    Attributes:
+      state: for each leaf of the state, whether a derivative is wanted in it: `wrt` reaches it, in one step or several.
+      data: the same for the leaves of meta and of the batch.
+      new_state: for each leaf of the new state, whether it has a cotangent: it reaches the outer value, in one step or several. The others have none in
+        JAX, not even a zero that could meet an infinity further up.
+      losses: for each inner gradient, the operands of its loss in which a derivative is wanted and which have one.
+      gradients: for each inner gradient, which of its results have a cotangent, by index.
+    """
+
+    state: tuple[bool, ...]
+    data: tuple[bool, ...]
+    new_state: tuple[bool, ...]
+    losses: tuple[tuple[bool, ...], ...]
+    gradients: tuple[tuple[int, ...], ...]
+
+    def of_update(self, function: core.ClosedJaxpr) -> list[bool]:
+        """The flags of a function that takes the operands of the step and then results of inner gradients."""
+        return _with_gradients([*self.state, *self.data], function)
+
+    def of_outer(self, function: core.ClosedJaxpr) -> list[bool]:
+        """The flags of the outer function. What it takes beside the state is never differentiated."""
+        return [*self.state, *(False for _ in function.in_avals[len(self.state) :])]
+
+    def of_results(self, piece: str) -> list[int]:
+        """The results with a cotangent, by index, of a piece of the step: "update", "inputs_0", ... or "outer"."""
+        if piece == "outer":
+            return [0]
+        flags = (
+            self.new_state if piece == "update" else self.losses[int(piece.removeprefix("inputs_"))]
+        )
+        return [i for i, flag in enumerate(flags) if flag]
+
+    def between_steps(self) -> list[int]:
+        """The leaves of the state whose cotangent goes from step to step, by index."""
+        return [
+            i for i, (wanted, has) in enumerate(zip(self.state, self.new_state)) if wanted and has
+        ]
+
+
+def find(
+    step: core.ClosedJaxpr,
+    outer: core.ClosedJaxpr,
+    found: Sequence[Site],
+    groups: Arguments,
+    wrt: Sequence[str],
+) -> Activity:
+    """The activity of a step whose gradients are marked, in a run that ends in the first result of `outer`."""
+    state, data = _wanted(step, groups, wrt)
+    new_state = _reaching_outer(step.jaxpr, outer.jaxpr, groups.state)
+    losses, gradients = _of_gradients(
+        step,
+        list(found),
+        [*state, *data],
+        [*new_state, *(False for _ in step.out_avals[groups.state :])],
+    )
+    return Activity(tuple(state), tuple(data), tuple(new_state), tuple(losses), tuple(gradients))
+
+
+def _wanted(
+    step: core.ClosedJaxpr, groups: Arguments, wrt: Sequence[str]
+) -> tuple[list[bool], list[bool]]:
+    """The operands of the step that `wrt` reaches: (state, data). A fixed point over the step."""
+    sizes = {"state": groups.state, "meta": groups.meta, "batches": groups.batch}
+    flags = [name in wrt for name, size in sizes.items() for _ in range(size)]
+    active = [flag and capabilities.is_float(aval) for flag, aval in zip(flags, step.in_avals)]
+    state, data = active[: groups.state], active[groups.state :]
+    while True:
+        carried = capabilities.active_results(step, [*state, *data])[: groups.state]
+        grown = [a or b for a, b in zip(state, carried)]
+        if grown == state:
+            return state, data
+        state = grown
+
+
+def _reaching_outer(step: core.Jaxpr, outer: core.Jaxpr, count: int) -> list[bool]:
+    """The leaves of the state from which a derivative reaches the outer value. A fixed point over the step."""
+    reached = reaching_inputs(outer, [True, *(False for _ in outer.outvars[1:])])[:count]
+    while True:
+        through = reaching_inputs(step, [*reached, *(False for _ in step.outvars[count:])])[:count]
+        grown = [a or b for a, b in zip(reached, through)]
+        if grown == reached:
+            return reached
+        reached = grown
+
+
+def _of_gradients(
+    step, found: list[Site], operands: list[bool], results: list[bool]
+) -> tuple[list[tuple[bool, ...]], list[tuple[int, ...]]]:
+    """(operands of the losses, results of the gradients), last gradient first: what is called on an earlier gradient gives that one its cotangents."""
+    update = update_of(step, found)
+    of_inner = reaching_inputs(update.jaxpr, results)[len(operands) :]
+    losses, gradients = [], []
+    for site in reversed(found):
+        first = sum(len(each.kept) for each in found[: site.index])
+        seeded = tuple(i for k, i in enumerate(site.kept) if of_inner[first + k])
+        outputs = len(site.loss.out_avals)
+        reached = reaching_inputs(
+            site.loss.jaxpr, [i == 0 or i in site.kept for i in range(outputs)]
+        )
+        reader = inputs_of(step, found, site.index)
+        wanted = capabilities.active_results(reader, _with_gradients(operands, reader))
+        active = [a and b for a, b in zip(wanted, reached)]
+        if seeded:
+            earlier = reaching_inputs(reader.jaxpr, active)[len(operands) :]
+            of_inner = [a or b for a, b in zip(of_inner, earlier)] + of_inner[len(earlier) :]
+        losses.append(tuple(active))
+        gradients.append(seeded)
+    return losses[::-1], gradients[::-1]
+
+
+def _with_gradients(active: Sequence[bool], function: core.ClosedJaxpr) -> list[bool]:
+    return [*active, *map(capabilities.is_float, function.in_avals[len(active) :])]

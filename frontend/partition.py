@@ -1,0 +1,299 @@
+"""Who differentiates what: for each function of a step, Enzyme where it is proven to mean what JAX means, JAX where it is not.
+
+Enzyme differentiates StableHLO, where custom rules are gone.  So every function is checked on its jaxpr against the table (capabilities/table.py):
+
+    enzyme        all of it is proven: Enzyme does every order.
+    jax-reverse   JAX makes the backward pass when the function is traced, Enzyme the forward mode over it (the mixed-mode product of an inner gradient).
+    jax-mixed     JAX makes both, forward over reverse. The gradient is a true gradient, so the product is symmetric.
+    jax           JAX makes both, reverse over reverse: a custom rule need not be the true derivative, and then the mixed-mode rule does not hold.
+    nested-mixed  the gradient stands in a loop or a branch; as jax-mixed, by the rules of grad_primitive.py, as part of the update.
+    nested-jax    the same, as jax.
+    expanded      the step has no `metagrad.grad`.
+
+"jax" is the meaning itself, and so never wrong; the others are faster.
+
+What is exact is not yet what was asked for: a function with `jax.checkpoint` in it is left to JAX, which computes again what the user wants computed again.
+Enzyme would keep it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import dataclasses
+import functools
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax._src import core, source_info_util
+from jax._src.callback import pure_callback_p
+from jax.extend.core import primitives
+
+from metagrad.frontend import capabilities
+from metagrad.frontend.capabilities import is_float
+from metagrad.frontend.grad_primitive import (
+    expanded,
+    floats,
+    grad_p,
+    has_true_gradient,
+    product,
+    product_p,
+    pull,
+)
+from metagrad.frontend.split_step import Site
+
+MODES = ("auto", "enzyme", "jax")
+
+_WITHOUT_REVERSE = {primitives.while_p.name: "while_loop", pure_callback_p.name: "callback"}
+"""Primitives that JAX cannot differentiate in reverse, and a word of what it says of them."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Decision:
+    """Who differentiates one function, and why.
+
+    Attributes:
+      function: the function as the user knows it.
+      rule: "enzyme", "jax-reverse", "jax-mixed" or "jax"; "nested-mixed" or "nested-jax" for a gradient inside a loop or a branch; "expanded" for a step
+        without any `metagrad.grad`.
+      why: one sentence for each reason.
+      once: whether the function is differentiated once, in reverse (the update, the outer function), and not twice as an inner gradient is.
+    """
+
+    function: str
+    rule: str
+    why: tuple[str, ...] = ()
+    once: bool = False
+
+    def __str__(self) -> str:
+        who = {
+            "enzyme": "Enzyme",
+            "jax-reverse": "JAX (reverse), Enzyme (forward over it)",
+            "jax-mixed": "JAX (forward over reverse)",
+            "jax": "JAX" if self.once else "JAX (reverse over reverse)",
+            "nested-mixed": "JAX (forward over reverse), as part of the update",
+            "nested-jax": "JAX (reverse over reverse), as part of the update",
+            "expanded": "expanded by JAX and differentiated as part of the update, without the mixed mode",
+        }[self.rule]
+        return "\n".join([f"{self.function}: {who}", *(f"    {reason}" for reason in self.why)])
+
+
+def decide_first_order(
+    label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool], ad: str
+) -> Decision:
+    """For a function that is differentiated once, in reverse: the optimiser's update, the outer function.
+
+    Raises:
+      NotImplementedError: `ad` is "enzyme" and something in the function is not proven.
+    """
+    by_jax = functools.partial(Decision, label, "jax", once=True)
+    if ad == "jax":
+        return by_jax(("asked for with ad='jax'",))
+    missing = capabilities.unproven(jaxpr, "reverse", active)
+    if missing:
+        return _not_enzyme(by_jax(_reasons(missing)), ad)
+    return _unless_recomputed(Decision(label, "enzyme", once=True), jaxpr, "jax", ad)
+
+
+def decide_gradient(site: Site, active: Sequence[bool], seeded: Sequence[int], ad: str) -> Decision:
+    """For an inner gradient: reverse mode, and the product with its Jacobian."""
+    if ad == "jax":
+        return Decision(site.label, "jax", ("asked for with ad='jax'",))
+    moving = _moving(site, active)
+    reverse = capabilities.unproven(site.loss, "reverse", moving)
+    forward = capabilities.unproven(site.loss, "forward", moving)
+    by_jax = "jax-mixed" if has_true_gradient(site.loss.jaxpr) else "jax"
+    if not reverse and not forward:
+        return _unless_recomputed(Decision(site.label, "enzyme"), site.loss, by_jax, ad)
+    reasons = _reasons([*reverse, *(item for item in forward if item not in reverse)])
+    if by_jax == "jax-mixed" and not _recomputations(site.loss.jaxpr):
+        pullback = loss_vjp(site, active, seeded)
+        if not capabilities.unproven(
+            pullback, "forward", [*moving, *(True for _ in pullback.in_avals[len(moving) :])]
+        ):
+            by_jax = "jax-reverse"
+    return _not_enzyme(Decision(site.label, by_jax, reasons), ad)
+
+
+def nested_gradients(jaxpr: core.Jaxpr) -> list[Decision]:
+    """The inner gradients that stand in a loop, a branch or another function of the step: JAX's rules for them (grad_primitive.py) are used."""
+    found = []
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is grad_p:
+            rule = "nested-mixed" if has_true_gradient(eqn.params["jaxpr"].jaxpr) else "nested-jax"
+            found.append(Decision(eqn.params["label"], rule, ("not at the top level of the step",)))
+        else:
+            found += [
+                decision
+                for inner in core.jaxprs_in_params(eqn.params)
+                for decision in nested_gradients(inner)
+            ]
+    return list(dict.fromkeys(found))
+
+
+def _moving(site: Site, active: Sequence[bool]) -> list[bool]:
+    """The operands in which the loss is differentiated: those of the user's `argnums`, and those that carry a derivative of the run."""
+    return [flag or i in site.wrt for i, flag in enumerate(active)]
+
+
+def _unless_recomputed(
+    decision: Decision, jaxpr: core.ClosedJaxpr, by_jax: str, ad: str
+) -> Decision:
+    """JAX's, where the user asked for recomputation."""
+    lines = _recomputations(jaxpr.jaxpr)
+    if not lines:
+        return decision
+    honoured = (
+        "jax.checkpoint is not honoured, as ad='enzyme' was asked for"
+        if ad == "enzyme"
+        else "jax.checkpoint: JAX computes again what Enzyme would keep"
+    )
+    why = tuple(f"{honoured} ({line})" if line else honoured for line in lines)
+    return dataclasses.replace(decision, rule=decision.rule if ad == "enzyme" else by_jax, why=why)
+
+
+def _recomputations(jaxpr: core.Jaxpr) -> list[str]:
+    """The lines of the user's `jax.checkpoint`s."""
+    lines: dict[str, None] = {}
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is primitives.remat_p:
+            lines[source_info_util.summarize(eqn.source_info)] = None
+        for inner in core.jaxprs_in_params(eqn.params):
+            lines |= dict.fromkeys(_recomputations(inner))
+    return list(lines)
+
+
+def _reasons(missing) -> tuple[str, ...]:
+    def reason(name, line, why):
+        what = (
+            "an inner gradient in a loop, a branch or another function"
+            if name in (grad_p.name, product_p.name)
+            else f"{name}: {why}"
+        )
+        return f"{what} ({line})" if line else what
+
+    return tuple(dict.fromkeys(reason(*item) for item in missing))
+
+
+def _not_enzyme(decision: Decision, ad: str) -> Decision:
+    if ad == "enzyme":
+        raise NotImplementedError(
+            f"ad='enzyme', but Enzyme is not proven to differentiate {decision.function} as JAX does:\n  "
+            + "\n  ".join(decision.why)
+            + "\nUse ad='auto' to let JAX differentiate this function."
+        )
+    return decision
+
+
+# --- What JAX makes ----------------------------------------------------------------------------------------------
+
+
+def vjp(
+    jaxpr: core.ClosedJaxpr, active: Sequence[bool], seeded: Sequence[int], label: str
+) -> core.ClosedJaxpr:
+    """(operands, cotangents of the float results) -> cotangents of the float operands, zero where they are not active.
+
+    Args:
+      jaxpr: the function.
+      active: the operands that get a cotangent.
+      seeded: the results that have one, by index. What is given for another is not used.
+      label: the function as the user knows it.
+
+    Raises:
+      NotImplementedError: JAX cannot differentiate the function in reverse (a `while_loop` on what is differentiated).
+    """
+    return _traced(label, jaxpr, active, jaxpr.out_avals, seeded, functools.partial(pull, jaxpr))
+
+
+def loss_vjp(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> core.ClosedJaxpr:
+    """The backward pass of a loss, for Enzyme's forward mode. `seeded` are the results of the gradient that have a cotangent, by index."""
+    return _traced(
+        site.label,
+        site.loss,
+        _moving(site, active),
+        site.loss.out_avals,
+        [0, *seeded],
+        functools.partial(pull, site.loss),
+    )
+
+
+def gradient(site: Site) -> core.ClosedJaxpr:
+    """operands -> (value, aux, gradients)."""
+    with _named(site.label, site.loss, [i in site.wrt for i in range(len(site.loss.in_avals))]):
+        return jax.make_jaxpr(lambda *args: expanded(*args, jaxpr=site.loss, wrt=site.wrt))(
+            *site.loss.in_avals
+        )
+
+
+def gradient_vjp(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> core.ClosedJaxpr:
+    """(operands, cotangents of the float results of `gradient`) -> cotangents of the float operands; reverse over reverse.
+
+    Args:
+      seeded: the results that have a cotangent, by index. What is given for another is not used.
+    """
+    return _traced(
+        site.label, site.loss, active, site.results, seeded, functools.partial(pull, gradient(site))
+    )
+
+
+def gradient_vjp_mixed(
+    site: Site, active: Sequence[bool], seeded: Sequence[int]
+) -> core.ClosedJaxpr:
+    """The same by forward over reverse."""
+    return _traced(
+        site.label,
+        site.loss,
+        active,
+        site.results,
+        seeded,
+        functools.partial(product, site.loss, site.wrt),
+    )
+
+
+def _traced(
+    label: str,
+    function: core.ClosedJaxpr,
+    active: Sequence[bool],
+    results: Sequence,
+    seeded: Sequence[int],
+    pull_back,
+) -> core.ClosedJaxpr:
+    """(operands of the function, cotangents of the float results) -> cotangents of the float operands, of which `pull_back` makes the active ones.
+
+    Only the cotangents of the results `seeded` are passed on: the others have none, whatever number stands in their place.
+    """
+    operands = function.in_avals
+    count = len(operands)
+    where = [i for i in floats(operands) if active[i]]
+    of_floats = floats(results)
+
+    def run(*args):
+        cotangents = {i: cotangent for i, cotangent in zip(of_floats, args[count:]) if i in seeded}
+        made = dict(
+            zip(where, pull_back(args[:count], cotangents, where) if where and cotangents else ())
+        )
+        return [
+            made[i] if i in made else jnp.zeros(aval.shape, aval.dtype)
+            for i, aval in enumerate(operands)
+            if is_float(aval)
+        ]
+
+    with _named(label, function, active):
+        return jax.make_jaxpr(run)(*operands, *(results[i] for i in of_floats))
+
+
+@contextlib.contextmanager
+def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
+    """What JAX cannot differentiate is refused with the name of the user's function, and with the lines where it may be: JAX's own words have no line."""
+    try:
+        yield
+    except (TypeError, ValueError, NotImplementedError) as error:
+        suspects = [
+            item
+            for item in capabilities.unproven(jaxpr, "reverse", active)
+            if item.primitive in _WITHOUT_REVERSE and _WITHOUT_REVERSE[item.primitive] in str(error)
+        ]
+        places = "".join(f"\n  {item.primitive} ({item.source})" for item in suspects)
+        raise NotImplementedError(
+            f"JAX cannot differentiate {label}, and the metagradient needs its derivative:\n  {error}{places}"
+        ) from error

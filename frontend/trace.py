@@ -1,0 +1,313 @@
+"""Traces the user's step and outer function to jaxprs over flat leaves, and refuses what cannot be a training step.
+
+Every error names the user's argument and the leaf's path, and says what to do.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Callable
+from typing import Any
+
+import jax
+from jax._src import core, source_info_util, tree_util
+
+from metagrad.frontend import one_device, prints
+from metagrad.frontend.grad_primitive import TRACING
+from metagrad.frontend.pytrees import Leaf, Tree, describe, shaped, tree_of
+
+# A message about an equation names the user's line, not one of ours.
+source_info_util.register_exclusion(os.path.dirname(__file__) + os.sep)
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedStep:
+    """The step over flat leaves: (state, meta, batch) -> (state', aux).
+
+    Attributes:
+      jaxpr: the step without its prints, inner gradients still in it as `metagrad_grad`.
+      printing: whether it is known to print.
+      prints: traces what the plain step prints, as a function of the same operands without results; None if it prints nothing.
+      state: the state's description; where Python scalars were given, with the dtypes that the step settles on.
+      aux: the description of the auxiliary output (no leaves without `has_aux`).
+    """
+
+    jaxpr: core.ClosedJaxpr
+    printing: bool
+    prints: Callable[[], core.ClosedJaxpr | None]
+    state: Tree
+    aux: Tree
+
+
+def trace_step(step: Callable, state: Tree, meta: Tree, batch: Tree, has_aux: bool) -> TracedStep:
+    """Traces the step and checks that it returns a state like the one it was given.
+
+    Raises:
+      TypeError: the new state differs from the state in structure, shape or dtype, or the step has side effects.
+      ValueError: `has_aux` was given and the step does not return a pair.
+    """
+    jaxpr, out, aux = _trace_step(step, state, meta, batch, has_aux)
+    settled = _settle(state, out)
+    if settled is not state:
+        state = settled
+        jaxpr, out, aux = _trace_step(step, state, meta, batch, has_aux)
+    _check_state(state, out)
+
+    def printed():
+        return _prints(_trace_step(step, state, meta, batch, has_aux, compiling=False)[0], STEP)
+
+    return TracedStep(_silent(jaxpr, STEP), prints.prints(jaxpr), printed, state, aux)
+
+
+STEP = "the training step"
+
+
+def _trace_step(step, state, meta, batch, has_aux, compiling=True):
+    described = {}
+
+    # Under the step's own name and with its arguments' names, which JAX's errors speak of.
+    @functools.wraps(step)
+    def flat(*trees):
+        result = step(*(tree.rebuild(arrays) for tree, arrays in zip((state, meta, batch), trees)))
+        if has_aux and not (isinstance(result, tuple) and len(result) == 2):
+            raise ValueError(
+                "the step was decorated with has_aux=True, so it must return (new_state, aux); "
+                f"it returned {_kind(result)}"
+            )
+        new_state, aux = result if has_aux else (result, ())
+        described["state"], described["aux"] = tree_of("state", new_state), tree_of("aux", aux)
+        return described["state"].arrays(new_state) + described["aux"].arrays(aux)
+
+    with TRACING(compiling), one_device.tracing(STEP):
+        jaxpr = jax.make_jaxpr(flat)(
+            *([leaf.aval for leaf in tree.leaves] for tree in (state, meta, batch))
+        )
+    return jaxpr, described["state"], described["aux"]
+
+
+def _settle(state: Tree, out: Tree) -> Tree:
+    """Python scalars in the state are weakly typed: they take the dtype that the step gives them, as in `lax.scan`."""
+    if state.structure != out.structure or len(state.leaves) != len(out.leaves):
+        return state
+    leaves = []
+    for leaf, new in zip(state.leaves, out.leaves):
+        if getattr(leaf.aval, "weak_type", False) and leaf.aval.shape == new.aval.shape:
+            aval = jax.ShapeDtypeStruct(leaf.aval.shape, new.aval.dtype)
+            leaves.append(dataclasses.replace(leaf, aval=aval, stored=aval))
+        else:
+            leaves.append(leaf)
+    return (
+        state if tuple(leaves) == state.leaves else dataclasses.replace(state, leaves=tuple(leaves))
+    )
+
+
+def _check_state(state: Tree, out: Tree) -> None:
+    if state.structure != out.structure:
+        raise TypeError(_structure_message(state, out))
+    old, new = _by_path(state), _by_path(out)
+    swapped = [
+        f"  {path}: {_leaf(old[path])} came in, {_leaf(new[path])} went out"
+        for path in old
+        if isinstance(old[path], Leaf) != isinstance(new[path], Leaf)
+    ]
+    if swapped:
+        raise TypeError(
+            "the step must return arrays where the state has arrays, and the same constants where it has others:\n"
+            + "\n".join(swapped)
+            + "\n"
+            "Hold what the step computes as an array."
+        )
+    replaced = [
+        f"  {path}: {old[path]!r} came in, {new[path]!r} went out"
+        for path in old
+        if not isinstance(old[path], Leaf)
+        and not (old[path] is new[path] or old[path] == new[path])
+    ]
+    if replaced:
+        raise TypeError(
+            "the step changed leaves of the state that are no arrays:\n"
+            + "\n".join(replaced)
+            + "\n"
+            "Such leaves are constants of the compilation; hold what changes as an array."
+        )
+    changed = [
+        (leaf, new)
+        for leaf, new in zip(state.leaves, out.leaves)
+        if (leaf.aval.shape, leaf.aval.dtype) != (new.aval.shape, new.aval.dtype)
+    ]
+    if changed:
+        listed = "\n".join(
+            f"  {leaf.path}: {shaped(leaf.aval)} came in, {shaped(new.aval)} went out"
+            for leaf, new in changed
+        )
+        hints = []
+        if any(leaf.is_key or new.is_key for leaf, new in changed):
+            hints.append("A key stays a key of its kind, as jax.random.split and fold_in give it.")
+        others = [(leaf.aval, new.aval) for leaf, new in changed if not (leaf.is_key or new.is_key)]
+        if any(old.shape != new.shape for old, new in others):
+            hints.append(
+                "Return the new leaf in the shape of the old one; what grows from step to step belongs in the aux output (has_aux=True), which is stacked."
+            )
+        if any(old.dtype != new.dtype for old, new in others):
+            hints.append(
+                "Cast the new leaf back (new.astype(old.dtype)), or give the initial state the dtype that the step computes in."
+            )
+        raise TypeError(
+            f"the step must not change the shape or dtype of a leaf of the state:\n{listed}\n"
+            + "\n".join(hints)
+        )
+
+
+def _structure_message(state: Tree, out: Tree) -> str:
+    """Which subtree differs and how; and if the state seems to have come with something else beside it, has_aux."""
+    children = jax.tree_util.treedef_children(out.structure)
+    if (
+        out.structure.node_data() is not None
+        and out.structure.node_data()[0] is tuple
+        and children
+        and children[0] == state.structure
+    ):
+        return (
+            f"the step must return a state with the structure of its argument `state`; it returned a tuple of {len(children)}, of which the first is such a state. "
+            "If the rest is auxiliary, decorate the step with @metagrad.compile(has_aux=True) and return (new_state, aux)."
+        )
+    old, new = state.rebuild(list(state.leaves)), out.rebuild(list(out.leaves))
+    differences = "\n".join(
+        f"  state{jax.tree_util.keystr(path)}: {was} came in, {now} went out ({why})"
+        for path, was, now, why in tree_util.equality_errors(old, new)
+    ).replace(str(Leaf), "an array")
+    return (
+        f"the step must return a state with the structure of its argument `state`, but it differs:\n{differences}\n"
+        "Return the same pytree with new leaves; put what is new in each step in the aux output (has_aux=True)."
+    )
+
+
+def _by_path(tree: Tree) -> dict[str, Any]:
+    """Path of each leaf -> its description, or the constant that it is."""
+    filled = tree.rebuild(list(tree.leaves))
+    return {
+        tree.name + jax.tree_util.keystr(path): leaf
+        for path, leaf in jax.tree_util.tree_flatten_with_path(filled)[0]
+    }
+
+
+def _leaf(leaf: Any) -> str:
+    return shaped(leaf.aval) if isinstance(leaf, Leaf) else repr(leaf)
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedOuter:
+    """The outer function over flat leaves: (state, outer arguments) -> (value, aux). `printing` and `prints` are those of `TracedStep`."""
+
+    jaxpr: core.ClosedJaxpr
+    printing: bool
+    prints: Callable[[], core.ClosedJaxpr | None]
+    aux: Tree
+
+
+def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) -> TracedOuter:
+    """Traces the outer function and checks that it gives a real scalar.
+
+    Raises:
+      TypeError: the value is not a real floating-point scalar, or the function has side effects.
+    """
+    described = {}
+    name = getattr(outer, "__name__", "outer")
+
+    @functools.wraps(outer)
+    def flat(final, *given):
+        result = outer(state.rebuild(final), *arguments.rebuild(jax.tree.leaves(given)))
+        if has_aux and not (isinstance(result, tuple) and len(result) == 2):
+            raise ValueError(
+                f"metagradient(has_aux=True): `{name}` must return (value, aux); it returned {_kind(result)}"
+            )
+        value, aux = result if has_aux else (result, ())
+        leaf = describe(f"what the outer function `{name}` returns", value)
+        if leaf is None or leaf.aval.shape or not leaf.is_float:
+            raise TypeError(
+                f"the outer function `{name}` must return one floating-point scalar to be differentiated; it returned "
+                f"{_kind(value) if leaf is None else shaped(leaf.aval)}. "
+                "Reduce it (jnp.mean, jnp.sum), and return what you want to look at as aux (has_aux=True)."
+            )
+        described["aux"] = tree_of("aux", aux)
+        return [value] + described["aux"].arrays(aux)
+
+    what = f"the outer function `{name}`"
+
+    def trace(compiling: bool):
+        with TRACING(compiling), one_device.tracing(what):
+            final, given = ([leaf.aval for leaf in tree.leaves] for tree in (state, arguments))
+            return jax.make_jaxpr(flat)(final, *given)
+
+    jaxpr = trace(True)
+    return TracedOuter(
+        _silent(jaxpr, what),
+        prints.prints(jaxpr),
+        lambda: _prints(trace(False), what),
+        described["aux"],
+    )
+
+
+def batches_tree(batches: Any) -> tuple[Tree, Tree, int]:
+    """Describes `batches`, one batch of it, and gives T.
+
+    Raises:
+      ValueError: no array leaf, a leaf without a leading axis, unequal leading axes, or T = 0.
+    """
+    tree = tree_of("batches", batches)
+    if not tree.leaves:
+        raise ValueError(
+            f"batches is {_kind(batches)} without an array leaf, so the number of training steps is unknown. Give a pytree of arrays with a leading axis of length T; "
+            "if the step needs no data, batches=jnp.arange(T) says how many steps to run."
+        )
+    scalars = [leaf.path for leaf in tree.leaves if not leaf.aval.shape]
+    if scalars:
+        raise ValueError(
+            f"every leaf of batches needs a leading axis of length T, and {', '.join(scalars)} is a scalar"
+        )
+    lengths = {leaf.path: leaf.aval.shape[0] for leaf in tree.leaves}
+    if len(set(lengths.values())) > 1:
+        listed = "\n".join(f"  {path}: {length}" for path, length in lengths.items())
+        raise ValueError(
+            f"the leaves of batches must have equal leading axes (one entry for each training step), but they are\n{listed}"
+        )
+    steps = next(iter(lengths.values()))
+    if steps == 0:
+        raise ValueError(
+            f"{tree.leaves[0].path} has a leading axis of length 0: there is no training step to differentiate through. Give at least one batch."
+        )
+    leaves = tuple(_one(leaf) for leaf in tree.leaves)
+    return tree, dataclasses.replace(tree, name="batch", leaves=leaves), steps
+
+
+def _one(leaf):
+    return dataclasses.replace(
+        leaf,
+        path=leaf.path.replace("batches", "batch", 1),
+        aval=jax.ShapeDtypeStruct(leaf.aval.shape[1:], leaf.aval.dtype),
+        stored=jax.ShapeDtypeStruct(leaf.stored.shape[1:], leaf.stored.dtype),
+    )
+
+
+def _silent(jaxpr: core.ClosedJaxpr, what: str) -> core.ClosedJaxpr:
+    one_device.check(jaxpr, what)
+    prints.check_effects(jaxpr, what)
+    return prints.silence(jaxpr)
+
+
+def _prints(jaxpr: core.ClosedJaxpr, what: str) -> core.ClosedJaxpr | None:
+    # A backward rule shows its effects only here.
+    prints.check_effects(jaxpr, what)
+    return prints.only(jaxpr)
+
+
+def _kind(value: Any) -> str:
+    if value is None:
+        return "None"
+    if describe("", value) is not None:
+        return shaped(describe("", value).aval)
+    return f"a {type(value).__name__}" + (
+        f" of length {len(value)}" if isinstance(value, tuple) else ""
+    )

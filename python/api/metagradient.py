@@ -1,0 +1,145 @@
+"""`train_step.metagradient(...)`: the gradient of a whole training run, ready to call, to look into, or to compile ahead of time."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+
+from metagrad.api import driver, stages
+from metagrad.api.results import Result, ResultWithAux
+from metagrad.runtime import schedules
+
+WRT = ("meta", "state", "batches")
+
+
+class Metagradient:
+    """The metagradient of one training step and one outer function. Made by `TrainStep.metagradient`.
+
+    Calling it with `(state0, meta, batches, *outer_args)` runs training and its reversal and returns a `Result`. The first call with new shapes compiles; later
+    ones do not. It may be called inside `jax.jit`.
+    """
+
+    def __init__(
+        self,
+        step: Callable,
+        outer: Callable,
+        *,
+        step_has_aux: bool,
+        wrt: str | tuple[str, ...],
+        has_aux: bool,
+        schedule: Any,
+        ad: str,
+        check_nans: bool | None,
+    ):
+        self._step, self._outer = step, outer
+        self._step_has_aux, self._has_aux = step_has_aux, has_aux
+        self._wrt, self._single = _check_wrt(wrt)
+        self._schedule = (
+            schedules.as_schedule(schedule) if schedule is not None else schedules.Binomial(24)
+        )
+        self._ad = ad
+        self._check_nans = check_nans
+        self._compiled: dict[Any, stages.Compiled] = {}
+
+    def lower(self, state0: Any, meta: Any, batches: Any, *outer_args: Any) -> stages.Lowered:
+        """Traces and lowers for these arguments, without running anything.
+
+        Args:
+          state0, meta, batches, outer_args: arrays or `jax.ShapeDtypeStruct`s.
+
+        Returns:
+          The program in all its stages: `.stages`, `.ir(stage)`, `.plan`, `.explain()`, `.compile()`.
+
+        Raises:
+          TypeError, ValueError: an argument or the step cannot be differentiated through; the message names the leaf and says what to do.
+          EnzymeError: with ad="enzyme", Enzyme failed on a function.
+        """
+        return driver.lower(
+            self._step,
+            self._outer,
+            (state0, meta, batches, outer_args),
+            step_has_aux=self._step_has_aux,
+            has_aux=self._has_aux,
+            wrt=self._wrt,
+            single=self._single,
+            schedule=self._schedule,
+            ad=self._ad,
+            check_nans=self._check_nans,
+        )
+
+    def __call__(
+        self, state0: Any, meta: Any, batches: Any, *outer_args: Any
+    ) -> Result | ResultWithAux:
+        """Runs training from `state0` and returns value, gradient and final state (and aux).
+
+        Args:
+          state0: the state before the first step.
+          meta: the metaparameters; they enter every step.
+          batches: a pytree whose leaves have a leading axis of length T.
+          *outer_args: further arguments of the outer function.
+
+        Raises:
+          FloatingPointError: with `check_nans=True`, the gradient has a NaN; the message names the leaf and the step.
+        """
+        arguments = (state0, meta, batches, outer_args)
+        key = _key(arguments)
+        if key not in self._compiled:
+            self._compiled[key] = self.lower(state0, meta, batches, *outer_args).compile()
+        return self._compiled[key](state0, meta, batches, *outer_args)
+
+    def __repr__(self) -> str:
+        names = ", ".join(map(repr, self._wrt))
+        return f"Metagradient({getattr(self._step, '__name__', 'step')}, {getattr(self._outer, '__name__', 'outer')}, wrt=({names}), schedule={self._schedule})"
+
+
+def _check_wrt(wrt: Any) -> tuple[tuple[str, ...], bool]:
+    single = isinstance(wrt, str)
+    names = (wrt,) if single else tuple(wrt) if isinstance(wrt, (tuple, list)) else None
+    if not names:
+        raise ValueError(
+            f'wrt={wrt!r} names nothing to differentiate; choose from "meta", "state", "batches", or a tuple of them'
+        )
+    unknown = [name for name in names if name not in WRT]
+    if unknown:
+        raise ValueError(f'wrt={wrt!r}: {unknown[0]!r} is none of "meta", "state", "batches"')
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise ValueError(
+            f"wrt={wrt!r} names {twice[0]!r} twice; name each once, the gradient has one entry for each"
+        )
+    return names, single
+
+
+def _key(arguments):
+    """What a compiled program depends on: structure, shapes and dtypes, and the leaves that are no arrays."""
+    leaves, structure = jax.tree.flatten(arguments)
+    described = tuple(_described(leaf) if _is_array(leaf) else leaf for leaf in leaves)
+    key = structure, described, jax.config.jax_enable_x64
+    try:
+        hash(key)
+    except TypeError:
+        raise _unhashable(arguments) from None
+    return key
+
+
+def _is_array(leaf: Any) -> bool:
+    return hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))
+
+
+def _described(leaf: Any):
+    aval = jax.typeof(leaf)
+    return aval.shape, aval.dtype, aval.weak_type
+
+
+def _unhashable(arguments) -> TypeError:
+    names = ("state", "meta", "batches", "outer_args")
+    for name, tree in zip(names, arguments):
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            if not _is_array(leaf) and type(leaf).__hash__ is None:
+                return TypeError(
+                    f"{name}{jax.tree_util.keystr(path)} is {leaf!r}, which is neither an array nor hashable. A leaf that is no array is a constant of the "
+                    "compilation, so it must be hashable: give an array, a tuple or a frozenset."
+                )
+    return TypeError(f"a part of the arguments is not hashable: {jax.tree.structure(arguments)}")

@@ -1,0 +1,199 @@
+"""A metagradient in its stages: lowered, compiled. The names follow `jax.stages`."""
+
+from __future__ import annotations
+
+import warnings
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metagrad.api.signature import Signature
+from metagrad.api.user_frame import users_level
+from metagrad.compiler import pipeline
+from metagrad.diagnostics import non_finite_warning
+from metagrad.frontend.partition import Decision
+from metagrad.frontend.pytrees import Leaf, describe, shaped
+from metagrad.runtime.schedules.plan import Plan
+
+
+class Lowered:
+    """A metagradient lowered for given shapes. Made by `Metagradient.lower`."""
+
+    def __init__(
+        self,
+        signature: Signature,
+        plan: Plan,
+        decisions: list[Decision],
+        texts,
+        program,
+        diagnose,
+        check_nans: bool | None,
+    ):
+        self._signature, self._plan, self._decisions = signature, plan, decisions
+        self._texts, self._program, self._diagnose, self._check_nans = (
+            texts,
+            program,
+            diagnose,
+            check_nans,
+        )
+        self._compiled: Compiled | None = None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages, in order; each can be given to `ir`."""
+        return (*pipeline.STAGES, "hlo")
+
+    def ir(self, stage: str) -> str:
+        """The program after a stage, as text: MLIR, and for "hlo" what XLA made of it (which compiles, if that has not been done).
+
+        Raises:
+          ValueError: there is no such stage.
+        """
+        if stage not in self.stages:
+            raise ValueError(f"no stage {stage!r}; there are {', '.join(map(repr, self.stages))}")
+        return self.compile().as_text() if stage == "hlo" else self._texts[stage]
+
+    @property
+    def plan(self) -> Plan:
+        """The schedule: steps run, slots held. `str()` draws it."""
+        return self._plan
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """Who differentiates each function: one entry for each inner gradient, the optimiser's update and the outer function."""
+        return tuple(self._decisions)
+
+    def explain(self) -> str:
+        """Which function is differentiated by whom and why, as text."""
+        return "\n".join(map(str, self._decisions))
+
+    def compile(self) -> Compiled:
+        """Compiles with XLA, once."""
+        if self._compiled is None:
+            compiled = jax.jit(self._checked).lower(*self._signature.inputs).compile()
+            self._compiled = Compiled(
+                self._signature,
+                self._program,
+                compiled,
+                self._plan,
+                self._diagnose,
+                self._check_nans,
+            )
+        return self._compiled
+
+    def _checked(self, *inputs):
+        """The program's results, and whether they have no NaN."""
+        results = self._program.call(*inputs)
+        if self._diagnose is None:
+            return results, True
+        value, first = results[:1], 1 + len(self._signature.outer_aux.leaves)
+        last = first + len(self._signature.gradient_leaves())
+        return results, non_finite_warning.is_fine(
+            [*value, *results[first:last]], results[last : last + len(self._signature.state.leaves)]
+        )
+
+
+class Compiled:
+    """A compiled metagradient: call it with arguments of the shapes that it was lowered for."""
+
+    def __init__(
+        self, signature: Signature, program, compiled, plan: Plan, diagnose, check_nans: bool | None
+    ):
+        self._signature, self._program, self._xla = signature, program, compiled
+        self._diagnose, self._check_nans = diagnose, check_nans
+        self.plan = plan
+
+    def __call__(self, state0: Any, meta: Any, batches: Any, *outer_args: Any):
+        given = (state0, meta, batches, outer_args)
+        self._check(given)
+        arrays = self._signature.flatten(*given)
+        if any(isinstance(array, jax.core.Tracer) for array in arrays):
+            return self._signature.unflatten(self._call_traced(arrays))
+        flat, fine = self._xla(*arrays)
+        result = self._signature.unflatten(flat)
+        if self._diagnose is not None and not fine and (warning := self._diagnose(result, given)):
+            # Once for each program: the search costs a training run, and descent on a metagradient calls it again and again.
+            self._diagnose = None
+            warnings.warn(warning, RuntimeWarning, stacklevel=users_level())
+        return result
+
+    def _call_traced(self, arrays: list) -> list:
+        if self._check_nans:
+            message = "check_nans=True checks nothing under jax.jit, where there are no values yet. Call the metagradient outside of it."
+            warnings.warn(message, stacklevel=users_level())
+        try:
+            return self._program.call(*arrays)
+        except NotImplementedError as error:
+            if "Batching rule" not in str(error):
+                raise
+            raise NotImplementedError(
+                "a metagradient cannot be put under jax.vmap. jax.lax.map takes one after the other, in one program."
+            ) from None
+
+    def _check(self, given) -> None:
+        signature = self._signature
+        for tree, value in zip(
+            (signature.state, signature.meta, signature.batches, signature.outer), given
+        ):
+            if jax.tree.structure(value) != tree.structure:
+                raise TypeError(
+                    f"{tree.name} has the structure {jax.tree.structure(value)}, and this program was compiled for {tree.structure}"
+                )
+            leaves, stopped_values = iter(tree.leaves), iter(tree.constants)
+            for (path, given), is_array in zip(
+                jax.tree_util.tree_flatten_with_path(value)[0], tree.is_array
+            ):
+                if is_array:
+                    _check_array(next(leaves), given)
+                elif (constant := next(stopped_values)) is not given and not _equal(
+                    constant, given
+                ):
+                    raise TypeError(
+                        f"{tree.name}{jax.tree_util.keystr(path)} is {given!r}, and this program was compiled for {constant!r}"
+                    )
+
+    def memory_analysis(self):
+        """XLA's memory analysis: bytes of arguments, outputs, temporaries and code."""
+        return self._xla.memory_analysis()
+
+    def cost(self):
+        """XLA's cost analysis of the program. Loops are counted once, so this is no measure of the run's time."""
+        return self._xla.cost_analysis()
+
+    def as_text(self) -> str:
+        """The optimised HLO."""
+        return self._xla.as_text()
+
+
+def _check_array(leaf: Leaf, given: Any) -> None:
+    described = describe(leaf.path, given)
+    if described is None:
+        raise TypeError(
+            f"{leaf.path} is {given!r}, and this program was compiled for {shaped(leaf.aval)}"
+        )
+    shape, dtype = described.aval.shape, described.aval.dtype
+    if shape != leaf.aval.shape:
+        raise TypeError(
+            f"{leaf.path} has shape {shape}, and this program was compiled for {leaf.aval.shape}"
+        )
+    # A Python scalar takes the dtype that the program has, if that is of its kind or above.
+    if dtype != leaf.aval.dtype and not (
+        getattr(described.aval, "weak_type", False) and _rank(dtype) <= _rank(leaf.aval.dtype)
+    ):
+        raise TypeError(
+            f"{leaf.path} is {dtype}, and this program was compiled for {leaf.aval.dtype}"
+        )
+
+
+def _rank(dtype) -> int:
+    """Booleans below integers below floating point; keys apart."""
+    kinds = (np.bool_, np.integer, np.floating, jax.dtypes.prng_key)
+    return next(rank for rank, kind in enumerate(kinds) if jnp.issubdtype(dtype, kind))
+
+
+def _equal(constant: Any, given: Any) -> bool:
+    return (
+        type(constant) is type(given) and not hasattr(constant, "dtype") and bool(constant == given)
+    )

@@ -1,0 +1,110 @@
+"""`metagrad.compile`: the decorator that makes a training step differentiable as a whole run."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+from metagrad.api.metagradient import Metagradient
+from metagrad.frontend.partition import MODES
+
+
+class TrainStep:
+    """A training step that can still be called, and of which metagradients can be taken. Made by `metagrad.compile`."""
+
+    def __init__(self, step: Callable, has_aux: bool, ad: str):
+        functools.update_wrapper(self, step)
+        self._step, self._has_aux, self._ad = step, has_aux, ad
+
+    def __call__(self, state: Any, meta: Any, batch: Any) -> Any:
+        """One plain training step; `jit`, `vmap`, `jax.grad` and `lax.scan` work on it as on the undecorated function."""
+        return self._step(state, meta, batch)
+
+    def __get__(self, instance: Any, owner: type | None = None) -> TrainStep:
+        """Of a decorated method, the step of one object. As without the decorator, a function binds `self` and a `functools.partial` does not."""
+        return (
+            self
+            if instance is None or not hasattr(self._step, "__get__")
+            else TrainStep(self._step.__get__(instance, owner), self._has_aux, self._ad)
+        )
+
+    def metagradient(
+        self,
+        outer: Callable,
+        wrt: str | tuple[str, ...] = "meta",
+        *,
+        has_aux: bool = False,
+        schedule: Any = None,
+        runtime: str = "auto",
+        check_nans: bool | None = None,
+    ) -> Metagradient:
+        """The gradient of what a training run ends up with.
+
+        Args:
+          outer: `outer(state, *outer_args)`, a real scalar of the final state; `(scalar, aux)` with `has_aux`.
+          wrt: what to differentiate with respect to: "meta", "state" (the initial state), "batches", or a tuple of them.
+          has_aux: whether `outer` returns auxiliary data; the result's `value` is then the pair, as in `jax.value_and_grad`.
+          schedule: which states are held and which are run again: `LazyKary(k)`, `Binomial(slots)`, `Periodic(every)`, `StoreAll()`, or a schedule of the
+            `checkpoint_schedules` package. None is `Binomial(24)`: at most 24 states are held, and up to 324 steps are run no more than twice.
+          runtime: "fused" (one XLA program) or "auto".
+          check_nans: what a NaN in the result does. None (the default): a RuntimeWarning, once for each compiled program, that names the leaf, the step and where a
+            root of zero was taken; reading one boolean of the result is its cost, and one more training run if there is a NaN. True: a FloatingPointError that
+            says at which step of the reversal the NaN first appeared; that search keeps every state. False: nothing, and the call does not wait for the
+            result. Under `jax.jit` nothing is checked, and True warns that it is not.
+
+        Returns:
+          A callable `mg(state0, meta, batches, *outer_args) -> Result(value, grad, state)`.
+
+        Raises:
+          TypeError, ValueError: an argument is not one of the above.
+        """
+        if not callable(outer):
+            raise TypeError(f"outer must be a function of the final state, not {outer!r}")
+        if runtime not in ("auto", "fused"):
+            raise ValueError(
+                f'runtime={runtime!r}: this version has "fused" (and "auto", which chooses it)'
+            )
+        return Metagradient(
+            self._step,
+            outer,
+            step_has_aux=self._has_aux,
+            wrt=wrt,
+            has_aux=has_aux,
+            schedule=schedule,
+            ad=self._ad,
+            check_nans=check_nans,
+        )
+
+
+def compile(step: Callable | None = None, *, has_aux: bool = False, ad: str = "auto") -> Any:
+    """Decorates a training step `step(state, meta, batch) -> new_state`.
+
+    Args:
+      step: one optimiser step; any JAX code, any pytrees. The new state has the structure, shapes and dtypes of the state.
+      has_aux: whether the step returns `(new_state, aux)`.
+      ad: "auto" lets Enzyme differentiate each function for which it is proven to mean what JAX means, and JAX the others; "enzyme" refuses the others;
+        "jax" lets JAX differentiate all of them.
+
+    Returns:
+      A `TrainStep`: still the plain step when called, with `.metagradient(...)`.
+
+    Raises:
+      ValueError: `ad` is not one of the above.
+
+    >>> import jax.numpy as jnp, metagrad
+    >>> @metagrad.compile
+    ... def step(w, lr, x):
+    ...     return w - lr * metagrad.grad(lambda w: jnp.sum((w - x) ** 2))(w)
+    >>> mg = step.metagradient(lambda w: jnp.sum(w ** 2))
+    >>> value, grad, w = mg(jnp.zeros(2), 0.1, jnp.ones((3, 2)))
+    >>> round(float(value), 4), round(float(grad), 4)
+    (0.4763, 7.4957)
+    """
+    if ad not in MODES:
+        raise ValueError(f"ad={ad!r} is none of {', '.join(map(repr, MODES))}")
+    if step is None:
+        return lambda decorated: compile(decorated, has_aux=has_aux, ad=ad)
+    if not callable(step):
+        raise TypeError(f"metagrad.compile decorates a function, not {step!r}")
+    return TrainStep(step, has_aux, ad)

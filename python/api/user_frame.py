@@ -1,0 +1,13 @@
+"""Which frame of the stack is the user's: where a warning points."""
+
+from __future__ import annotations
+
+import sys
+
+
+def users_level() -> int:
+    """The `stacklevel` of the first caller that is not metagrad, for a warning raised by our caller."""
+    level, frame = 1, sys._getframe(1)
+    while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("metagrad."):
+        level, frame = level + 1, frame.f_back
+    return level

@@ -1,0 +1,146 @@
+"""Finds where a NaN in a metagradient comes from: the leaf, and the step at which it first appeared.
+
+Only run when the result has a NaN and the user asked.  The run is done again step by step on the host, all states kept, first forward and then backward with
+JAX's own VJP; slow and simple.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metagrad.frontend import prints
+from metagrad.frontend.capabilities import is_float
+from metagrad.frontend.pytrees import tree_of
+
+
+def diagnosis(
+    step: Callable,
+    outer: Callable,
+    step_has_aux: bool,
+    has_aux: bool,
+    wrt: tuple[str, ...],
+    single: bool,
+) -> Callable:
+    """A function of (result, arguments) that raises FloatingPointError if value, gradient or final state have a NaN."""
+
+    def diagnose(result: Any, arguments: tuple) -> None:
+        gradients = {wrt[0]: result.grad} if single else dict(zip(wrt, result.grad))
+        bad = _nan_leaves("value", result.value[0] if has_aux else result.value)
+        bad += [
+            f"the gradient of {path}"
+            for name, tree in gradients.items()
+            for path in _nan_leaves(name, tree)
+        ]
+        bad += [f"the final {path}" for path in _nan_leaves("state", result.state)]
+        if bad:
+            raise FloatingPointError(
+                f"the metagradient has a NaN in {listed(bad)}. {_origin(step, outer, step_has_aux, has_aux, arguments)}"
+            )
+
+    return diagnose
+
+
+def _origin(step, outer, step_has_aux: bool, has_aux: bool, arguments: tuple) -> str:
+    state, meta, batches, outer_args = arguments
+    # Leaves that are no arrays stay outside of JAX, as in the compiled program.
+    trees = {
+        name: tree_of(name, tree)
+        for name, tree in (
+            ("state", state),
+            ("meta", meta),
+            ("batches", batches),
+            ("outer_args", outer_args),
+        )
+    }
+
+    @jax.jit
+    @prints.without
+    def forward(s, z, b):
+        new = step(trees["state"].rebuild(s), trees["meta"].rebuild(z), trees["batches"].rebuild(b))
+        return trees["state"].arrays(new[0] if step_has_aux else new)
+
+    @jax.jit
+    @prints.without
+    def value_of(s, args):
+        value = outer(trees["state"].rebuild(s), *trees["outer_args"].rebuild(args))
+        return value[0] if has_aux else value
+
+    @jax.jit
+    def reverse(s, z, b, bar):
+        state_bar, meta_bar, batch_bar = _pull(forward, (s, z, b), bar)
+        return state_bar, meta_bar, batch_bar
+
+    def nans(name: str, tree: str, leaves: list) -> list[str]:
+        return [
+            leaf.path.replace(tree, name, 1)
+            for leaf, array in zip(trees[tree].leaves, leaves)
+            if _has_nan(array)
+        ]
+
+    arrays = {name: tree.arrays(value) for (name, tree), value in zip(trees.items(), arguments)}
+    if bad := [path for name in trees for path in nans(name, name, arrays[name])]:
+        return f"It was in the arguments: {listed(bad)}."
+    batch = lambda t: [leaf[t] for leaf in arrays["batches"]]
+    states = [arrays["state"]]
+    for t in range(arrays["batches"][0].shape[0]):
+        states.append(forward(states[-1], arrays["meta"], batch(t)))
+        if bad := nans("state", "state", states[-1]):
+            return f"Training itself gave the first NaN: at step {t}, in {listed(bad)}. Lower the learning rate, or look at that batch."
+    value = value_of(states[-1], arrays["outer_args"])
+    if _has_nan(value):
+        return "Training has no NaN; the outer function's value is the first."
+    bar, _ = _pull(value_of, (states[-1], arrays["outer_args"]), jnp.ones_like(value))
+    if bad := nans("state", "state", bar):
+        return f"Training has no NaN; the outer function's gradient has the first, in the cotangent of {listed(bad)}. {_ROOT}"
+    for t in reversed(range(len(states) - 1)):
+        state_bar, meta_bar, batch_bar = reverse(states[t], arrays["meta"], batch(t), bar)
+        bad = (
+            nans("state", "state", state_bar)
+            + nans("meta", "meta", meta_bar)
+            + nans("batch", "batches", batch_bar)
+        )
+        if bad:
+            return f"Training has no NaN; going backward it first appeared in the VJP of step {t}, in the cotangent of {listed(bad)}. {_ROOT}"
+        bar = state_bar
+    return "The NaN did not appear again when the run was repeated step by step by JAX; please report this."
+
+
+_ROOT = (
+    "A square root at zero has no finite derivative: an adaptive optimiser where a gradient is exactly zero does this "
+    "(in optax, give `eps_root`), and so does a norm of zeros."
+)
+
+
+def _pull(function: Callable, operands: tuple, bar: Any) -> Any:
+    """Cotangents of lists of operands. A result that is no float takes a float0 zero, whatever `bar` holds for it."""
+    results, pullback = jax.vjp(function, *operands)
+    return pullback(
+        jax.tree.map(
+            lambda result, bar: (
+                bar if is_float(result) else np.zeros(result.shape, jax.dtypes.float0)
+            ),
+            results,
+            bar,
+        )
+    )
+
+
+def _nan_leaves(name: str, tree: Any) -> list[str]:
+    return [
+        name + jax.tree_util.keystr(path)
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]
+        if _has_nan(leaf)
+    ]
+
+
+def _has_nan(leaf: Any) -> bool:
+    return is_float(leaf) and bool(jnp.isnan(leaf).any())
+
+
+def listed(paths: list[str]) -> str:
+    return ", ".join(paths[:4]) + (f" and {len(paths) - 4} more leaves" if len(paths) > 4 else "")

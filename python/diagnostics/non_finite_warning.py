@@ -1,0 +1,154 @@
+"""What a metagradient with a NaN is told by default: the leaf, the step and the root that has no finite derivative.
+
+The compiled program returns one boolean more, whether value and gradient are finite; reading it is all that a good result costs.  Only when it is false the
+run is made once more, forward, with a count at each root (singular_roots.py).  `check_nans=True` goes backward too, and keeps every state for it (first_nan.py).
+"""
+
+from __future__ import annotations
+
+import inspect
+import sys
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax._src import core
+
+from metagrad.diagnostics.first_nan import listed
+from metagrad.diagnostics.singular_roots import Root, Watched
+from metagrad.frontend.capabilities import is_float
+from metagrad.frontend.jaxprs.activity import Activity
+from metagrad.frontend.pytrees import Leaf, Tree
+
+
+def is_fine(value_and_gradients: Sequence[jax.Array], state: Sequence[jax.Array]) -> jax.Array:
+    """Whether value and gradients are finite and the state has no NaN, as one boolean. A state may well hold an infinity (the best loss so far)."""
+    bad = [~jnp.isfinite(array).all() for array in value_and_gradients if is_float(array)] + [
+        jnp.isnan(array).any() for array in state if is_float(array)
+    ]
+    return ~jnp.stack(bad).any()
+
+
+def warning(
+    step: core.ClosedJaxpr,
+    outer: core.ClosedJaxpr,
+    trees: dict[str, Tree],
+    active: Activity,
+    wrt: tuple[str, ...],
+    single: bool,
+    has_aux: bool,
+) -> Callable:
+    """A function of (result, arguments) that gives the text of the warning.
+
+    Args:
+      step, outer: the traced functions over flat leaves.
+      trees: the state, meta, batches and outer_args.
+      active: which leaves carry a derivative.
+    """
+    names = [
+        leaf.path if flag else None
+        for leaf, flag in zip(
+            _leaves(trees, "state", "meta", "batches"), (*active.state, *active.data), strict=True
+        )
+    ]
+
+    def text(result: Any, arguments: tuple) -> str:
+        gradients = {wrt[0]: result.grad} if single else dict(zip(wrt, result.grad))
+        bad = _not_finite("value", result.value[0] if has_aux else result.value)
+        bad += [
+            f"the gradient of {path}"
+            for name, tree in gradients.items()
+            for path in _not_finite(name, tree)
+        ]
+        where = f"a NaN or infinity in {listed(bad)}" if bad else "a NaN in the final state"
+        leaves = len(active.state)
+        in_step = Watched(step, names, leaves)
+        in_outer = Watched(outer, [*names[:leaves], *(None for _ in trees["outer_args"].leaves)], 1)
+        try:
+            origin = _origin(in_step, in_outer, trees, arguments)
+        except Exception as error:  # the search may fail in ways that the run did not (out of memory, say), and the result stands all the same
+            origin = f"Why could not be found out: {type(error).__name__}: {error}."
+        return f"the metagradient has {where}. {origin} (check_nans=False in metagradient() turns this check off.)"
+
+    return text
+
+
+def _origin(in_step: Watched, in_outer: Watched, trees: dict[str, Tree], arguments: tuple) -> str:
+    arrays = {name: _arrays(tree, value) for (name, tree), value in zip(trees.items(), arguments)}
+    if bad := [
+        leaf.path
+        for leaf, array in zip(_leaves(trees, *trees), sum(arrays.values(), []))
+        if is_float(array) and jnp.isnan(array).any()
+    ]:
+        return f"It was in the arguments: {listed(bad)}."
+    state = trees["state"]
+
+    @jax.jit
+    def run(s, meta, batches, outer_args):
+        def one(s, batch):
+            results, counts = in_step(*s, *meta, *batch)
+            new = results[: len(s)]
+            return new, (counts, [_finite(old) & ~_finite(leaf) for old, leaf in zip(s, new)])
+
+        final, found = jax.lax.scan(one, s, batches)
+        results, of_outer = in_outer(*final, *outer_args)
+        return found, of_outer, _finite(results[0])
+
+    (counts, lost), of_outer, value_is_finite = jax.device_get(run(*arrays.values()))
+    lost = np.stack(lost, 1)
+    if lost.any():
+        t = int(lost.any(1).argmax())
+        bad = [leaf.path for leaf, flag in zip(state.leaves, lost[t]) if flag]
+        return f"Training itself gave the first: at step {t}, in {listed(bad)}. Lower the learning rate, or look at that batch."
+    if not value_is_finite:
+        return "Training is finite; the outer function's value is the first."
+    if of_outer.any():
+        return f"Training is finite. The outer function, in {_told(in_outer.roots, of_outer)}"
+    if counts.any():
+        t = int(counts.any(1).argmax())
+        return f"Training is finite. At step {t} {_told(in_step.roots, counts[t])}"
+    return "Training is finite. metagradient(check_nans=True) repeats the run backward and says at which step a NaN first appears."
+
+
+def _told(roots: list[Root], counts) -> str:
+    """The first root with a count, and what to do about it."""
+    root, count = next((root, count) for root, count in zip(roots, counts) if count)
+    more = sum(1 for count in counts if count) - 1
+    others = f" ({more} more roots do too)" if more else ""
+    return (
+        f"{root.function}{f' ({root.line})' if root.line else ''} takes a root (`{root.primitive}`) of zero or next to it in {count} of {root.size} entries of "
+        f"what it computes from {listed(list(root.leaves))}{others}: its derivative there is infinite, in jax.grad of the run too. {_remedy(root)}"
+    )
+
+
+def _remedy(root: Root) -> str:
+    maker = getattr(sys.modules.get("optax"), root.function, None)
+    if maker is not None and "eps_root" in inspect.signature(maker).parameters:
+        return "Give the optimiser `eps_root`: optax.adam(1e-3, eps_root=1e-8), and likewise for its relatives."
+    return "Keep what is under the root away from zero (sqrt(x + 1e-8); in optax `eps_root`, where an optimiser has it), or freeze leaves that have no gradient."
+
+
+def _arrays(tree: Tree, value: Any) -> list:
+    return [
+        array if leaf.is_key else jnp.asarray(array, leaf.aval.dtype)
+        for leaf, array in zip(tree.leaves, tree.arrays(value))
+    ]
+
+
+def _leaves(trees: dict[str, Tree], *names: str) -> list[Leaf]:
+    return [leaf for name in names for leaf in trees[name].leaves]
+
+
+def _finite(array: jax.Array) -> jax.Array:
+    return jnp.isfinite(array).all() if is_float(array) else jnp.asarray(True)
+
+
+def _not_finite(name: str, tree: Any) -> list[str]:
+    leaves = jax.tree_util.tree_flatten_with_path(tree)[0]
+    return [
+        name + jax.tree_util.keystr(path)
+        for path, leaf in leaves
+        if is_float(leaf) and not _finite(leaf)
+    ]

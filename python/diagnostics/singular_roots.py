@@ -1,0 +1,202 @@
+"""Finds where a training run takes a root of zero: the value is finite there and the derivative is not, so the metagradient is NaN, in JAX as well.
+
+The usual case is an adaptive optimiser without `eps_root` where a gradient is exactly zero: a dead relu, a row of an embedding that no batch used.
+
+The step is run once more, forward, with a count beside each root on a path that carries a derivative.  Each value has the names of the leaves that it was
+computed from, so that a finding can name them.  Cost: compiling the plain step and one training run; memory for one state.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import os
+from collections.abc import Sequence
+
+import jax
+import jax.numpy as jnp
+from jax._src import core, source_info_util
+from jax.extend.core import primitives as P
+
+from metagrad.frontend import capabilities, split_step
+from metagrad.frontend.grad_primitive import grad_p
+from metagrad.frontend.jaxprs.cotangent_flow import CALLS, ENDS, reaching
+
+ROOTS = {P.sqrt_p, P.rsqrt_p, P.cbrt_p, P.pow_p, P.log_p}
+"""Their values may be finite where their derivatives are not. What is looked at is the first operand."""
+
+
+@dataclasses.dataclass(frozen=True)
+class Root:
+    """One root in the user's program.
+
+    Attributes:
+      primitive: its name.
+      function: the function that it is in; for an optax transformation the one that makes it (`scale_by_adam`).
+      line: file and line.
+      leaves: what its operand is computed from: paths of float leaves, and inner gradients by the leaf that they are taken in.
+      size: entries of the operand.
+    """
+
+    primitive: str
+    function: str
+    line: str
+    leaves: tuple[str, ...]
+    size: int
+
+
+class Watched:
+    """A function that counts, beside its results, for each root the entries of its operand at which the derivative is not finite.
+
+    `roots` is known once `__call__` has been traced.
+
+    Args:
+      function: a closed jaxpr.
+      names: for each operand, its path, or None if it carries no derivative.
+      results: how many of the results, the first ones, are differentiated.
+    """
+
+    def __init__(self, function: core.ClosedJaxpr, names: Sequence[str | None], results: int):
+        self._function = function
+        self._wanted = [i < results for i in range(len(function.out_avals))]
+        self._names = [frozenset() if name is None else frozenset([name]) for name in names]
+        self.roots: list[Root] = []
+
+    def __call__(self, *operands):
+        """(results, counts)."""
+        self.roots, counts = [], []
+        results, _ = self._evaluate(
+            self._function, operands, self._names, self._wanted, counts, self.roots, None
+        )
+        return results, jnp.stack(counts) if counts else jnp.zeros(0, jnp.int32)
+
+    def _evaluate(self, closed, operands, names, wanted, counts, roots, caller):
+        jaxpr = closed.jaxpr
+        live = reaching(jaxpr, wanted)
+        env = dict(
+            zip(jaxpr.constvars, zip(closed.consts, [frozenset()] * len(closed.consts)))
+        ) | dict(zip(jaxpr.invars, zip(operands, names)))
+        read = lambda atom: (atom.val, frozenset()) if isinstance(atom, core.Literal) else env[atom]
+        for eqn in jaxpr.eqns:
+            values, origins = zip(*map(read, eqn.invars)) if eqn.invars else ((), ())
+            place, of_eqn = _place(eqn) or caller, [var in live for var in eqn.outvars]
+            with split_step.where(eqn):
+                if eqn.primitive in CALLS:
+                    results, of_results = self._evaluate(
+                        _called(eqn), values, origins, of_eqn, counts, roots, place
+                    )
+                elif eqn.primitive is P.cond_p:
+                    results, of_results = self._branches(
+                        eqn, values, origins, of_eqn, counts, roots, place
+                    )
+                else:
+                    if eqn.primitive in ROOTS and origins[0] and of_eqn[0]:
+                        function, line = place or ("the step", "")
+                        roots.append(
+                            Root(
+                                eqn.primitive.name,
+                                function,
+                                line,
+                                tuple(sorted(origins[0])),
+                                values[0].size,
+                            )
+                        )
+                        counts.append(_singular(eqn, values))
+                    results, of_results = split_step.bind(eqn, values), _origins(eqn, origins)
+            env.update(zip(eqn.outvars, zip(results, of_results)))
+        results, of_results = zip(*map(read, jaxpr.outvars)) if jaxpr.outvars else ((), ())
+        return list(results), list(of_results)
+
+    def _branches(self, eqn, values, origins, wanted, counts, roots, place):
+        """A conditional: the branch that is taken counts its roots, the others have none."""
+        index, *operands = values
+        branches = eqn.params["branches"]
+        own, of_results = [], []
+        for branch in branches:
+            found, of_branch = self._roots_of(branch, operands, origins[1:], wanted, place)
+            own.append(found)
+            of_results.append(of_branch)
+
+        def padded(which, *xs):
+            counted = []
+            results, _ = self._evaluate(
+                branches[which], xs, origins[1:], wanted, counted, [], place
+            )
+            none = jnp.zeros((), jnp.int32)
+            return results, [
+                count
+                for i, found in enumerate(own)
+                for count in (counted if i == which else [none] * len(found))
+            ]
+
+        results, counted = jax.lax.switch(
+            index, [functools.partial(padded, i) for i in range(len(branches))], *operands
+        )
+        roots += [root for found in own for root in found]
+        counts += counted
+        return results, [frozenset().union(*origin) for origin in zip(*of_results)]
+
+    def _roots_of(self, branch, operands, origins, wanted, place):
+        """(the roots of a branch, what its results are computed from)."""
+        roots, of_results = [], []
+
+        def trace(*xs):
+            results, found = self._evaluate(branch, xs, origins, wanted, [], roots, place)
+            of_results.extend(found)
+            return results
+
+        jax.eval_shape(trace, *operands)
+        return roots, of_results
+
+
+def _origins(eqn, origins) -> list[frozenset[str]]:
+    """What the results of an equation are computed from, along paths that carry a derivative."""
+    if eqn.primitive in ENDS or not any(origins):
+        return [frozenset()] * len(eqn.outvars)
+    everything = frozenset().union(*origins)
+    each = [everything] * len(eqn.outvars)
+    if eqn.primitive is grad_p:
+        wrt = eqn.params["wrt"]
+        each[len(each) - len(wrt) :] = [
+            frozenset(f"the gradient in {name}" for name in origins[i]) or everything for i in wrt
+        ]
+    return [
+        origin if capabilities.is_float(var.aval) else frozenset()
+        for origin, var in zip(each, eqn.outvars)
+    ]
+
+
+def _singular(eqn, values):
+    """At how many entries the operand and the result are finite and the derivative is not."""
+    x, *others = values
+    result, slope = jax.jvp(
+        lambda x: split_step.bind(eqn, [x, *others])[0], (x,), (jnp.ones_like(x),)
+    )
+    return jnp.sum(jnp.isfinite(result) & jnp.isfinite(x) & ~jnp.isfinite(slope), dtype=jnp.int32)
+
+
+def _called(eqn) -> core.ClosedJaxpr:
+    called = eqn.params[CALLS[eqn.primitive]]
+    return called if isinstance(called, core.ClosedJaxpr) else core.ClosedJaxpr(called, ())
+
+
+def _place(eqn) -> tuple[str, str] | None:
+    """(function, file and line) of an equation, from its traceback; None where only libraries that JAX hides are in it.
+
+    optax's transformations are closures, `scale_by_adam.<locals>.update_fn`: the innermost of those names the optimiser better than a function for norms
+    that it calls.
+    """
+    frames = list(source_info_util.user_frames(eqn.source_info.traceback))
+    if not frames:
+        return None
+    inner = frames[0]
+    file = os.sep.join(inner.file_name.split(os.sep)[-3:])
+    makers = [
+        frame.function_name.split(".<locals>")[0]
+        for frame in frames
+        if ".<locals>.update" in frame.function_name
+    ]
+    function = (
+        makers[0] if makers else inner.function_name.split(".")[-1].replace("<lambda>", "a lambda")
+    )
+    return function, f"{file}:{inner.start_line}"

@@ -1,0 +1,1 @@
+"""Executors: programs in, arrays out."""

@@ -1,0 +1,126 @@
+"""A program that calls the host (prints, pure callbacks): an `Exported` whose host functions travel beside it.
+
+An exported module can say that the host is called, by an index; whose functions these are is known to the process that lowers the call, in a list that belongs
+to the module around it.  So each lowering of such a program adds its functions to that list and shifts the indices in the module to where they came to stand.
+A program that calls no host needs none of this, and a program that does cannot be stored: its functions are this process's.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections.abc import Callable, Sequence
+
+import jax
+from jax import export
+from jax._src.debugging import debug_effect
+from jax._src.interpreters import ad, mlir
+from jax.extend.core import Primitive
+from jaxlib.mlir import ir
+
+from metagrad.runtime.executors.fused import exported, no_vjp, serialized
+
+_TARGET = re.compile(r"xla_ffi(_partitioned)?_python_(cpu|gpu)_callback")
+
+
+def program(
+    module: ir.Module,
+    inputs: Sequence[jax.ShapeDtypeStruct],
+    outputs: Sequence[jax.ShapeDtypeStruct],
+    callbacks: Sequence[Callable],
+) -> export.Exported | HostCalling:
+    """`executable.exported`, with the host functions that the module calls, if it calls any.
+
+    Raises:
+      NotImplementedError: the module calls the host as a platform does that has no index for it (TPUs have channels).
+    """
+    made = exported(module, inputs, outputs)
+    if not callbacks:
+        return made
+    with module.context:
+        if not any(_calls(module)):
+            raise NotImplementedError(
+                f"calls of the host (jax.debug.print, jax.pure_callback) are for CPUs and GPUs, not for {', '.join(made.platforms)}"
+            )
+    return HostCalling(made, tuple(callbacks))
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class HostCalling:
+    """A program and the host functions that it calls.
+
+    Attributes:
+      exported: the program.
+      callbacks: the functions, by the index in the program's calls.
+    """
+
+    exported: export.Exported
+    callbacks: tuple[Callable, ...]
+
+    def call(self, *arrays):
+        """What `Exported.call` does."""
+        return host_calling_p.bind(*arrays, program=self)
+
+    def serialize(self, *_, **__):
+        raise NotImplementedError(
+            "a program that calls the host (jax.debug.print, jax.pure_callback) cannot be stored: the functions that it calls are this process's. "
+            "Take the calls out of the step and of the outer function before exporting it."
+        )
+
+
+host_calling_p = Primitive("metagrad_host_calling")
+host_calling_p.multiple_results = True
+
+
+@host_calling_p.def_effectful_abstract_eval
+def _shapes(*avals, program: HostCalling):
+    return list(program.exported.out_avals), {debug_effect}
+
+
+@host_calling_p.def_impl
+def _run(*arrays, program: HostCalling):
+    return jax.jit(program.call)(*arrays)
+
+
+def _lower(ctx: mlir.LoweringRuleContext, *operands, program: HostCalling):
+    first = len(ctx.module_context.host_callbacks)
+    for callback in program.callbacks:
+        ctx.module_context.add_host_callback(callback)
+    shifted = _shifted(program.exported, first) if first else program.exported
+    return mlir.lower_fun(shifted.call)(ctx, *operands)
+
+
+def _shifted(program: export.Exported, first: int) -> export.Exported:
+    """The program with the indices of its calls moved by `first`."""
+    with mlir.make_ir_context(), ir.Location.unknown():
+        module = ir.Module.parse(str(program.mlir_module()))
+        for op in _calls(module):
+            said = op.attributes["mhlo.backend_config"]
+            moved = {named.name: named.attr for named in said} | {
+                "index": ir.IntegerAttr.get(said["index"].type, said["index"].value + first)
+            }
+            op.attributes["mhlo.backend_config"] = ir.DictAttr.get(moved)
+        return dataclasses.replace(program, mlir_module_serialized=serialized(module))
+
+
+def _calls(module: ir.Module) -> list[ir.Operation]:
+    found: list[ir.OpView] = []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if op.name == "stablehlo.custom_call" and _TARGET.fullmatch(
+            op.attributes["call_target_name"].value
+        ):
+            found.append(op)
+        return ir.WalkResult.ADVANCE
+
+    module.operation.walk(visit)
+    return found
+
+
+def _refuse_derivative(primals, tangents, *, program: HostCalling):
+    no_vjp(program.exported)
+
+
+ad.primitive_jvps[host_calling_p] = _refuse_derivative
+# Each lowering has functions of its own in the list: one must not be found in another's cache.
+mlir.register_lowering(host_calling_p, _lower, cacheable=False)

@@ -1,0 +1,1 @@
+../../python/__main__.py
