@@ -1,7 +1,11 @@
-"""A GPT with four layers of width 128 and four heads, vocabulary 64, batches of four sequences of 64 tokens."""
+"""A GPT with four layers of width 128 and four heads, vocabulary 64, batches of four sequences of 64 tokens.
+
+`python -m benchmarks.compile_scaling` compiles it with more layers, unrolled as here or in one `lax.scan` over stacked parameters.
+"""
 
 from __future__ import annotations
 
+import jax
 import jax.numpy as jnp
 import optax
 
@@ -19,8 +23,13 @@ def logits(params, tokens):
     length = tokens.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
     x = params["embedding"][tokens] + params["position"][:length]
-    for layer in params["layers"]:
-        x = transformer_block(x, layer, HEADS, causal)
+    layers = params["layers"]
+    if isinstance(layers, list):
+        for layer in layers:
+            x = transformer_block(x, layer, HEADS, causal)
+    else:
+        body = lambda x, layer: (transformer_block(x, layer, HEADS, causal), None)
+        x, _ = jax.lax.scan(body, x, layers)
     return layer_norm(x, params["last"]) @ params["embedding"].T
 
 
@@ -34,15 +43,17 @@ def losses(params, tokens):
     )
 
 
-def model() -> Model:
+def model(layers: int = LAYERS, scanned: bool = False) -> Model:
+    """The model; with `scanned` the layers' parameters are stacked, and one `lax.scan` runs them."""
     draw = Draw()
+    blocks = [draw.block(WIDTH) for _ in range(layers)]
     params = {
         "embedding": draw.normal(VOCABULARY, WIDTH, scale=0.02),
         "position": draw.normal(TOKENS, WIDTH, scale=0.02),
-        "layers": [draw.block(WIDTH) for _ in range(LAYERS)],
+        "layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks) if scanned else blocks,
         "last": draw.unit(WIDTH),
     }
-    description = f"GPT, {LAYERS} layers of width {WIDTH}, {HEADS} heads, vocabulary {VOCABULARY}, {BATCH} x {TOKENS} tokens"
+    description = f"GPT, {layers} layers{' in a scan' if scanned else ''} of width {WIDTH}, {HEADS} heads, vocabulary {VOCABULARY}, {BATCH} x {TOKENS} tokens"
     return weighted_run(
         "gpt",
         description,
