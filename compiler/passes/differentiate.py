@@ -30,7 +30,7 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.analysis.dependence import active_state, carries_derivative, dependence
 from metagrad.compiler.dialect import functions
-from metagrad.compiler.dialect.enzyme_ops import autodiff, fwddiff
+from metagrad.compiler.dialect.enzyme import autodiff, fwddiff
 from metagrad.compiler.dialect.functions import Arguments, is_float
 from metagrad.compiler.passes.cut import gradients_of
 
