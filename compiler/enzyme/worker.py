@@ -1,28 +1,33 @@
-"""The Enzyme worker: the process in which Enzyme's library runs.
+"""The Enzyme worker: the process in which Enzyme's library runs, as its parent sees it.
 
-The library can abort (a loop with 32-bit counters is enough), hang or run out of memory, and none of it must take the user's interpreter along.  So it lives
-in a child process that starts when it is first needed, is reused by later calls, and is replaced if it dies.  It is started as a script and loads the library
-alone, not the package around it: nothing of metagrad, of JAX or of the user's program, which would take most of its starting time.
+The library can abort (a loop with 32-bit counters is enough), hang or run out of memory, and none of it
+must take the user's interpreter along. So it lives in a child process that starts when it is first
+needed, is reused by later calls, and is replaced if it dies. The child runs a script (process.py) that
+loads the library alone, and nothing of metagrad, of JAX or of the user's program, which would take most
+of its starting time.
 
-Parent and child speak JSON over a pipe of their own, so that what the library prints is not taken for an answer and a garbled answer can do no harm.
+Parent and child speak JSON over a pipe of their own, so that what the library prints is not taken for
+an answer and a garbled answer can do no harm.
 """
 
 from __future__ import annotations
 
 import atexit
-import functools
-import importlib.machinery
-import importlib.metadata
-import importlib.util
 import json
-import math
 import multiprocessing.connection
 import os
+import pathlib
 import signal
 import subprocess
-import sys
 import tempfile
 import threading
+
+from metagrad.compiler.enzyme import interpreter, library
+from metagrad.compiler.enzyme.error import EnzymeError
+from metagrad.compiler.enzyme.process import NO_LIBRARY, WRONG_LIBRARY
+
+SCRIPT = str(pathlib.Path(__file__).with_name("process.py"))
+"""What the child runs."""
 
 TIMEOUT = 300.0
 """Seconds that one function may take; the largest model measured (a 4-layer GPT) takes under one."""
@@ -30,21 +35,8 @@ TIMEOUT = 300.0
 LARGEST = 2**29
 """Bytes of an answer. Text that got onto the pipe by accident reads as a length above it, and is found out at once."""
 
-NO_LIBRARY = os.EX_UNAVAILABLE
-"""The child's exit code when the library cannot be loaded."""
-
-NO_MEMORY = os.EX_OSERR
-"""The child's exit code when memory has run out and Python noticed. More often the library aborts, or the system kills the child."""
-
-
-class EnzymeError(RuntimeError):
-    """Enzyme could not differentiate a function. The message names the function and has the library's own words.
-
-    Attributes:
-      function: name of the module's function, once the compiler has told.
-    """
-
-    function: str | None = None
+_GLIBC = "2.35"
+"""The version that the library needs, whatever the tag of its wheel says."""
 
 
 class EnzymeWorker:
@@ -70,7 +62,7 @@ class EnzymeWorker:
           The module's text after the pipeline, as the library gave it.
 
         Raises:
-          EnzymeError: the library is not installed, reported an error, died, spoke nonsense or took longer than `timeout`. The next call starts a new child if
+          EnzymeError: the library cannot be had, cannot be loaded, is wrong, reported an error, died, spoke nonsense or took longer than `timeout`. The next call starts a new child if
             this one is lost.
         """
         with self._lock:
@@ -135,12 +127,14 @@ class EnzymeWorker:
             self._said.truncate()
             return
         self._stop()
-        path = library()
+        path = library.path()
+        python = interpreter.choose()
+        arguments = [path] if python.shim is None else [path, python.shim]
         self._connection, theirs = multiprocessing.connection.Pipe()
         self._said = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
-                [sys.executable, "-P", __file__, str(theirs.fileno()), path],
+                [*python.command, SCRIPT, str(theirs.fileno()), *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
                 stdout=self._said,
@@ -172,7 +166,12 @@ class EnzymeWorker:
         if code is None:
             return f"Enzyme's process answered nonsense on @{function} ({str(error) or 'it closed the pipe'}) and was stopped; it said: {reason}"
         if code == NO_LIBRARY:
-            return f"Enzyme's library cannot be loaded for @{function}: {reason}. Install it anew: pip install --force-reinstall enzyme-ad"
+            return f"Enzyme's library cannot be loaded for @{function}: {reason}. {_remedy(reason)}"
+        if code == WRONG_LIBRARY:
+            return (
+                f"Enzyme's library is wrong, so it is not used for @{function}: in the check at its "
+                f"start, {reason.removeprefix('ERROR: ')}. {_remedy(reason)}"
+            )
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if code == -signal.SIGKILL:
             reason += "; a system that runs out of memory ends processes in this way"
@@ -199,109 +198,15 @@ class EnzymeWorker:
         self._lock = threading.Lock()
 
 
+def _remedy(reason: str) -> str:
+    if "GLIBC_" in reason:
+        return (
+            f"It needs glibc {_GLIBC} or newer, as in Debian 12 and Ubuntu 22.04, and this system's is "
+            "older. Let JAX differentiate: metagrad.compile(ad='jax')"
+        )
+    return library.locate().remedy
+
+
 WORKER = EnzymeWorker()
 atexit.register(WORKER._stop)
 os.register_at_fork(after_in_child=WORKER._after_fork)
-
-
-@functools.cache
-def library() -> str:
-    """Path of Enzyme's library: the extension module of the package `enzyme-ad`.
-
-    Raises:
-      EnzymeError: it is not installed.
-    """
-    package = importlib.util.find_spec("enzyme_ad")
-    for folder in (package.submodule_search_locations or ()) if package else ():
-        for suffix in importlib.machinery.EXTENSION_SUFFIXES:
-            path = os.path.join(folder, "jax", f"enzyme_call{suffix}")
-            if os.path.isfile(path):
-                return path
-    raise EnzymeError(
-        "Enzyme is not installed. Install it (pip install enzyme-ad==0.0.16, which has wheels for Python 3.11), or let JAX differentiate: metagrad.compile(ad='jax')"
-    )
-
-
-@functools.cache
-def identity() -> str:
-    """What tells this build of the library from another: its version, and the digest that the wheel gives for the file.
-
-    Raises:
-      EnzymeError: it is not installed.
-    """
-    path = library()
-    try:
-        package = importlib.metadata.distribution("enzyme-ad")
-        digests = [
-            file.hash.value
-            for file in package.files or ()
-            if file.name == os.path.basename(path) and file.hash
-        ]
-        return f"enzyme-ad {package.version} {digests}"
-    except importlib.metadata.PackageNotFoundError:
-        stat = os.stat(path)
-        return f"enzyme-ad {stat.st_size} {stat.st_mtime_ns}"
-
-
-def _load(path: str):
-    loader = importlib.machinery.ExtensionFileLoader("enzyme_call", path)
-    module = importlib.util.module_from_spec(
-        importlib.util.spec_from_file_location("enzyme_call", path, loader=loader)
-    )
-    loader.exec_module(module)
-    return module
-
-
-def _serve(descriptor: int, path: str) -> None:
-    """The child: answers each request with a text or an error's message, until the parent closes the pipe."""
-    # The parent's Ctrl-C is the parent's affair.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    # Whatever the parent did with this signal: here it ends the process.
-    signal.signal(signal.SIGALRM, signal.SIG_DFL)
-    connection = multiprocessing.connection.Connection(descriptor)
-    try:
-        enzyme = _load(path)
-    except Exception as error:
-        _exit(NO_LIBRARY, f"ERROR: {error}")
-    try:
-        while _answer_one(connection, enzyme):
-            pass
-    except MemoryError:
-        _exit(NO_MEMORY, "ERROR: out of memory")
-
-
-def _answer_one(connection: multiprocessing.connection.Connection, enzyme) -> bool:
-    try:
-        request = json.loads(connection.recv_bytes())
-    except EOFError:
-        return False
-    # If the parent dies meanwhile nobody else stops a pass that hangs.
-    signal.alarm(math.ceil(request["timeout"]) + 10)
-    try:
-        worked, text = (
-            True,
-            enzyme.run_pass_pipeline([request["function"]], request["module"], request["pipeline"])[
-                1
-            ],
-        )
-    except MemoryError:
-        raise
-    except (
-        Exception
-    ) as error:  # whatever the library raises is an answer, not the end of the worker
-        worked, text = False, f"{type(error).__name__}: {error}"
-    signal.alarm(0)
-    connection.send_bytes(
-        json.dumps({"call": request["call"], "worked": worked, "text": text}).encode()
-    )
-    return True
-
-
-def _exit(code: int, message: str) -> None:
-    print(message, file=sys.stderr, flush=True)
-    # At once: what is left of the library is not worth taking down in order.
-    os._exit(code)
-
-
-if __name__ == "__main__":
-    _serve(int(sys.argv[1]), sys.argv[2])

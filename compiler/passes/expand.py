@@ -19,7 +19,7 @@ from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.dialect import context, functions, stopped
-from metagrad.compiler.enzyme import cache, worker
+from metagrad.compiler.enzyme import cache, library
 from metagrad.compiler.enzyme.worker import WORKER, EnzymeError
 
 NAME = "expand"
@@ -102,7 +102,7 @@ def _enzyme(alone: ir.Module, function: func.FuncOp, pipeline: str) -> ir.Module
     Nothing that comes from outside is believed: it must be MLIR and hold a function of that name and type.  Only such a text goes into the cache.
     """
     name, text = function.name.value, context.text(alone)
-    key = cache.key(worker.identity(), jaxlib.version.__version__, name, pipeline, text)
+    key = cache.key(library.identity(), jaxlib.version.__version__, name, pipeline, text)
     remembered = cache.load(key)
     if remembered is not None:
         try:

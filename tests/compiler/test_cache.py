@@ -293,7 +293,7 @@ def test_a_cache_that_cannot_be_written(cached, run):
 def test_another_library_makes_other_entries(cached, run, asked, monkeypatch):
     metagradient, arguments = run
     metagradient.lower(*arguments)
-    monkeypatch.setattr("metagrad.compiler.enzyme.worker.identity", lambda: "enzyme-ad 99")
+    monkeypatch.setattr("metagrad.compiler.enzyme.library.identity", lambda: "enzyme-ad 99")
     metagradient.lower(*arguments)
     assert asked == 2 * ALL
 

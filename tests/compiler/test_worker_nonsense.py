@@ -1,7 +1,5 @@
 """A worker that does not answer as it should: children that are no Enzyme, a library that is missing, and answers that are no derivative."""
 
-import importlib.util
-import sys
 import textwrap
 import time
 
@@ -10,7 +8,7 @@ import numpy as np
 import pytest
 
 import metagrad
-from metagrad.compiler.enzyme import cache, worker
+from metagrad.compiler.enzyme import cache, interpreter, library, worker
 from metagrad.compiler.enzyme.worker import WORKER, EnzymeError, EnzymeWorker
 from metagrad.compiler.passes.expand import FIRST_ORDER
 
@@ -33,7 +31,7 @@ def child(tmp_path, monkeypatch):
             "answer = lambda **said: pipe.send_bytes(json.dumps(said).encode())\n"
             + textwrap.dedent(script)
         )
-        monkeypatch.setattr(worker, "__file__", str(file))
+        monkeypatch.setattr(worker, "SCRIPT", str(file))
         return made
 
     yield become
@@ -119,29 +117,18 @@ def test_an_earlier_call_does_not_explain_the_end(child):
 
 @pytest.fixture
 def fresh(monkeypatch):
-    """A worker that has not looked for the library yet."""
-    for remembered in (worker.library, worker.identity):
-        remembered.cache_clear()
+    """A worker that has not started its process yet."""
     made = EnzymeWorker()
     yield made
     monkeypatch.undo()
-    for remembered in (worker.library, worker.identity):
-        remembered.cache_clear()
     assert made.run("f", MODULE, "canonicalize")
     made._stop()
 
 
-def test_enzyme_is_not_installed(fresh, monkeypatch):
-    monkeypatch.setattr(importlib.util, "find_spec", lambda name: None)
-    with pytest.raises(
-        EnzymeError, match=r"^Enzyme is not installed. Install it \(pip install enzyme-ad.*ad='jax'"
-    ):
-        fresh.run("f", MODULE, "canonicalize")
-
-
 def test_a_library_that_cannot_be_loaded(fresh, monkeypatch, tmp_path):
     (tmp_path / "enzyme_call.so").write_bytes(b"\x7fELF, but no more")
-    monkeypatch.setattr(worker, "library", lambda: str(tmp_path / "enzyme_call.so"))
+    broken = library.Library(tmp_path / "enzyme_call.so", "installed", "enzyme-ad 0.0.16")
+    monkeypatch.setattr(library, "locate", lambda: broken)
     with pytest.raises(
         EnzymeError, match=r"^Enzyme's library cannot be loaded for @f: ERROR: .+\. Install it anew"
     ):
@@ -150,7 +137,8 @@ def test_a_library_that_cannot_be_loaded(fresh, monkeypatch, tmp_path):
 
 @pytest.mark.parametrize("executable", ["/nowhere/python", ""])
 def test_a_process_that_cannot_start(fresh, monkeypatch, executable):
-    monkeypatch.setattr(sys, "executable", executable)
+    python = interpreter.Interpreter((executable,), "3.11.0")
+    monkeypatch.setattr(interpreter, "choose", lambda: python)
     with pytest.raises(EnzymeError, match="^Enzyme's process for @f cannot be started: "):
         fresh.run("f", MODULE, "canonicalize")
 
