@@ -1,20 +1,26 @@
 """metagrad: exact gradients of whole training runs, compiled.
 
-Decorate a training step with `metagrad.compile`, call `metagrad.grad` for the inner gradient, and take `train_step.metagradient(outer)`.
+Decorate a training step with `metagrad.compile`, call `metagrad.grad` for the inner gradient, and take
+`train_step.metagradient(outer)`.
+
+A name is imported when it is first asked for. So `metagrad-opt` and `python -m metagrad --help`, which need a part of the
+package, do not wait for JAX.
 """
 
-from importlib.metadata import version as _version
+import importlib
+from typing import TYPE_CHECKING
 
-from metagrad.api.grad import grad, value_and_grad
-from metagrad.api.metagradient import Metagradient
-from metagrad.api.results import Result, ResultWithAux
-from metagrad.api.stages import Compiled, Lowered
-from metagrad.api.train_step import TrainStep, compile
-from metagrad.compiler.enzyme.worker import EnzymeError
-from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
-from metagrad.runtime.schedules.plan import Plan
+if TYPE_CHECKING:
+    from metagrad.api.grad import grad, value_and_grad
+    from metagrad.api.metagradient import Metagradient
+    from metagrad.api.results import Result, ResultWithAux
+    from metagrad.api.stages import Compiled, Lowered
+    from metagrad.api.train_step import TrainStep, compile
+    from metagrad.compiler.enzyme.worker import EnzymeError
+    from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
+    from metagrad.runtime.schedules.plan import Plan
 
-__version__ = _version("metagrad")
+    __version__: str
 
 __all__ = [
     "Binomial",
@@ -33,3 +39,33 @@ __all__ = [
     "grad",
     "value_and_grad",
 ]
+
+_HOMES = {
+    "api.grad": ("grad", "value_and_grad"),
+    "api.metagradient": ("Metagradient",),
+    "api.results": ("Result", "ResultWithAux"),
+    "api.stages": ("Compiled", "Lowered"),
+    "api.train_step": ("TrainStep", "compile"),
+    "compiler.enzyme.worker": ("EnzymeError",),
+    "runtime.schedules": ("Binomial", "LazyKary", "Periodic", "StoreAll"),
+    "runtime.schedules.plan": ("Plan",),
+}
+"""The public names, by the module that each is imported from."""
+
+_MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
+
+# Not for type checkers: they would take any misspelt name for one that is made here.
+if not TYPE_CHECKING:
+
+    def __getattr__(name):
+        if name in _MODULE_OF:
+            value = getattr(importlib.import_module(f"metagrad.{_MODULE_OF[name]}"), name)
+        elif name == "__version__":
+            value = importlib.import_module("importlib.metadata").version("metagrad")
+        else:
+            raise AttributeError(f"module 'metagrad' has no attribute {name!r}", name=name)
+        globals()[name] = value
+        return value
+
+    def __dir__():
+        return sorted({*globals(), *__all__, "__version__"})

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
-from jax._src.interpreters.mlir import make_ir_context
 from jaxlib.mlir import ir
 
 
 def context() -> ir.Context:
     """A fresh context with StableHLO, CHLO and func loaded. `enzyme.*` and `metagrad.*` ops are read and built unregistered."""
+    # Here, so that a command which only prints its help does not wait for JAX.
+    from jax._src.interpreters.mlir import make_ir_context
+
     ctx = make_ir_context()
     ctx.allow_unregistered_dialects = True
     return ctx

@@ -7,13 +7,15 @@ import pkgutil
 import pytest
 
 import metagrad
+import metagrad.api
 import metagrad.frontend
 
 MODULES = [
     "metagrad",
     *(
-        f"metagrad.frontend.{module.name}"
-        for module in pkgutil.iter_modules(metagrad.frontend.__path__)
+        f"{package.__name__}.{module.name}"
+        for package in (metagrad.api, metagrad.frontend)
+        for module in pkgutil.iter_modules(package.__path__)
     ),
 ]
 
