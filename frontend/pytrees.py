@@ -7,6 +7,7 @@ compilation: they are kept aside and put back.
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
@@ -28,11 +29,11 @@ class Leaf:
     aval: jax.ShapeDtypeStruct
     stored: jax.ShapeDtypeStruct
 
-    @property
+    @functools.cached_property
     def is_key(self) -> bool:
         return jnp.issubdtype(self.aval.dtype, jax.dtypes.prng_key)
 
-    @property
+    @functools.cached_property
     def is_float(self) -> bool:
         return jnp.issubdtype(self.aval.dtype, np.floating)
 
@@ -47,20 +48,24 @@ class Tree:
     is_array: tuple[bool, ...]
     structure: Any
 
+    @functools.cached_property
+    def has_keys(self) -> bool:
+        return any(leaf.is_key for leaf in self.leaves)
+
     def arrays(self, tree: Any) -> list:
         """The array leaves of a pytree of this structure, keys as users hold them."""
         return [leaf for leaf, keep in zip(jax.tree.leaves(tree), self.is_array) if keep]
 
-    def flatten(self, tree: Any) -> list:
-        """The array leaves as the program takes them."""
-        return [to_stored(leaf, array) for leaf, array in zip(self.leaves, self.arrays(tree))]
-
     def unflatten(self, stored: list) -> Any:
         """A pytree from arrays as the program holds them."""
-        return self.rebuild([from_stored(leaf, array) for leaf, array in zip(self.leaves, stored)])
+        if self.has_keys:
+            stored = [from_stored(leaf, array) for leaf, array in zip(self.leaves, stored)]
+        return self.rebuild(stored)
 
     def rebuild(self, arrays: list) -> Any:
         """A pytree from one value per array leaf, whatever the values are."""
+        if not self.constants:
+            return jax.tree.unflatten(self.structure, arrays)
         arrays, constants = iter(arrays), iter(self.constants)
         return jax.tree.unflatten(
             self.structure, [next(arrays) if keep else next(constants) for keep in self.is_array]
@@ -85,15 +90,18 @@ def tree_of(name: str, tree: Any) -> Tree:
     return Tree(name, tuple(leaves), tuple(constants), tuple(is_array), structure)
 
 
+def is_array_leaf(value: Any) -> bool:
+    """Whether a leaf is an array, or a number that becomes one. The others are constants."""
+    if isinstance(value, (str, bytes)):
+        return False
+    if hasattr(value, "dtype") or isinstance(value, (bool, int, float, complex)):
+        return True
+    return hasattr(value, "__jax_array__") and not callable(value)
+
+
 def describe(path: str, value: Any) -> Leaf | None:
     """What a leaf is as an array, or None for one that is no array."""
-    if isinstance(value, (str, bytes)) or callable(value) and not hasattr(value, "dtype"):
-        return None
-    if (
-        not hasattr(value, "dtype")
-        and not isinstance(value, (bool, int, float, complex))
-        and not hasattr(value, "__jax_array__")
-    ):
+    if not is_array_leaf(value):
         return None
     if isinstance(value, jax.ShapeDtypeStruct):
         aval = value
@@ -119,8 +127,15 @@ def stored_aval(aval: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
     return jax.ShapeDtypeStruct(data.shape, data.dtype)
 
 
-def to_stored(leaf: Leaf, array: Any) -> jax.Array:
-    return jax.random.key_data(array) if leaf.is_key else jnp.asarray(array, leaf.aval.dtype)
+def to_stored(leaf: Leaf, array: Any) -> jax.Array | np.ndarray:
+    """An array as the program takes it: key data for typed keys, and the program's dtype."""
+    if leaf.is_key:
+        return jax.random.key_data(array)
+    if type(array) is np.ndarray:
+        # XLA takes NumPy arrays as they are, which is quick, but may read them when the call has
+        # returned and the user has written to them. So it gets a copy.
+        return np.array(array, leaf.stored.dtype)
+    return jnp.asarray(array, leaf.stored.dtype)
 
 
 def from_stored(leaf: Leaf, array: jax.Array) -> jax.Array:

@@ -8,7 +8,9 @@ from typing import Any
 import jax
 
 from metagrad.api import driver, stages
+from metagrad.api.flat_arguments import CallSignature, FlatArguments, flatten
 from metagrad.api.results import Result, ResultWithAux
+from metagrad.frontend.pytrees import is_array_leaf
 from metagrad.runtime import schedules
 
 WRT = ("meta", "state", "batches")
@@ -41,7 +43,9 @@ class Metagradient:
         )
         self._ad = ad
         self._check_nans = check_nans
-        self._compiled: dict[Any, stages.Compiled] = {}
+        self._programs: dict[Any, stages.Compiled] = {}
+        # The last call's signature, JAX's settings and program: most calls are like the one before.
+        self._latest: tuple[CallSignature, Any, stages.Compiled] | None = None
 
     def lower(self, state0: Any, meta: Any, batches: Any, *outer_args: Any) -> stages.Lowered:
         """Traces and lowers for these arguments, without running anything.
@@ -83,11 +87,27 @@ class Metagradient:
         Raises:
           FloatingPointError: with `check_nans=True`, the gradient has a NaN; the message names the leaf and the step.
         """
-        arguments = (state0, meta, batches, outer_args)
-        key = _key(arguments)
-        if key not in self._compiled:
-            self._compiled[key] = self.lower(state0, meta, batches, *outer_args).compile()
-        return self._compiled[key](state0, meta, batches, *outer_args)
+        arguments = flatten((state0, meta, batches, outer_args))
+        return self._compiled_for(arguments).call_flat(arguments)
+
+    def _compiled_for(self, arguments: FlatArguments) -> stages.Compiled:
+        """The program for arguments of these shapes; compiles it if there is none."""
+        context = jax.config.jax_enable_x64
+        if self._latest is not None:
+            signature, its_context, compiled = self._latest
+            if context == its_context and arguments.signature.is_same(signature):
+                return compiled
+        key = arguments.signature.key, context
+        try:
+            compiled = self._programs.get(key)
+        except TypeError:
+            raise _unhashable(arguments.trees) from None
+        if compiled is None:
+            state0, meta, batches, outer_args = arguments.trees
+            compiled = self.lower(state0, meta, batches, *outer_args).compile()
+            self._programs[key] = compiled
+        self._latest = arguments.signature, context, compiled
+        return compiled
 
     def __repr__(self) -> str:
         names = ", ".join(map(repr, self._wrt))
@@ -112,32 +132,11 @@ def _check_wrt(wrt: Any) -> tuple[tuple[str, ...], bool]:
     return names, single
 
 
-def _key(arguments):
-    """What a compiled program depends on: structure, shapes and dtypes, and the leaves that are no arrays."""
-    leaves, structure = jax.tree.flatten(arguments)
-    described = tuple(_described(leaf) if _is_array(leaf) else leaf for leaf in leaves)
-    key = structure, described, jax.config.jax_enable_x64
-    try:
-        hash(key)
-    except TypeError:
-        raise _unhashable(arguments) from None
-    return key
-
-
-def _is_array(leaf: Any) -> bool:
-    return hasattr(leaf, "dtype") or isinstance(leaf, (bool, int, float, complex))
-
-
-def _described(leaf: Any):
-    aval = jax.typeof(leaf)
-    return aval.shape, aval.dtype, aval.weak_type
-
-
 def _unhashable(arguments) -> TypeError:
     names = ("state", "meta", "batches", "outer_args")
     for name, tree in zip(names, arguments):
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-            if not _is_array(leaf) and type(leaf).__hash__ is None:
+            if not is_array_leaf(leaf) and type(leaf).__hash__ is None:
                 return TypeError(
                     f"{name}{jax.tree_util.keystr(path)} is {leaf!r}, which is neither an array nor hashable. A leaf that is no array is a constant of the "
                     "compilation, so it must be hashable: give an array, a tuple or a frozenset."

@@ -3,11 +3,15 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
+import itertools
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 
 from metagrad.api.results import Result, ResultWithAux
-from metagrad.frontend.pytrees import Tree, float0
+from metagrad.frontend.pytrees import Leaf, Tree, float0
 
 
 @dataclasses.dataclass(frozen=True)
@@ -25,22 +29,15 @@ class Signature:
     step_has_aux: bool
     has_aux: bool
 
+    @functools.cached_property
+    def leaves(self) -> tuple[Leaf, ...]:
+        """The array leaves of all arguments, in the order of the program's inputs."""
+        trees = (self.state, self.meta, self.batches, self.outer)
+        return tuple(leaf for tree in trees for leaf in tree.leaves)
+
     @property
     def inputs(self) -> list[jax.ShapeDtypeStruct]:
-        return [
-            leaf.stored
-            for tree in (self.state, self.meta, self.batches, self.outer)
-            for leaf in tree.leaves
-        ]
-
-    def flatten(self, state0, meta, batches, outer_args) -> list:
-        pairs = (
-            (self.state, state0),
-            (self.meta, meta),
-            (self.batches, batches),
-            (self.outer, outer_args),
-        )
-        return [array for tree, value in pairs for array in tree.flatten(value)]
+        return [leaf.stored for leaf in self.leaves]
 
     def gradient_leaves(self):
         """(group, leaf) for each float leaf of the gradient, in the order of the program's results."""
@@ -66,25 +63,25 @@ class Signature:
             *stacked,
         ]
 
-    def unflatten(self, results: list):
-        results = iter(results)
-        take = lambda count: [next(results) for _ in range(count)]
-        value = next(results)
-        outer_aux = take(len(self.outer_aux.leaves))
+    def unflatten(self, results: Sequence) -> Result | ResultWithAux:
+        """The program's flat results as the user gets them."""
+        remaining = iter(results)
+        take = lambda tree: list(itertools.islice(remaining, len(tree.leaves)))
+        value: Any = next(remaining)
+        outer_aux = take(self.outer_aux)
         gradients = {}
         trees = {"state": self.state, "meta": self.meta, "batches": self.batches}
         for name, tree in trees.items():
             if name in self.wrt:
                 gradients[name] = tree.rebuild(
-                    [next(results) if leaf.is_float else float0(leaf) for leaf in tree.leaves]
+                    [next(remaining) if leaf.is_float else float0(leaf) for leaf in tree.leaves]
                 )
-        state = self.state.unflatten(take(len(self.state.leaves)))
-        aux = take(len(self.aux.leaves))
+        state = self.state.unflatten(take(self.state))
         grad = (
             gradients[self.wrt[0]] if self.single else tuple(gradients[name] for name in self.wrt)
         )
         if self.has_aux:
             value = value, self.outer_aux.unflatten(outer_aux)
         if self.step_has_aux:
-            return ResultWithAux(value, grad, state, self.aux.unflatten(aux))
+            return ResultWithAux(value, grad, state, self.aux.unflatten(take(self.aux)))
         return Result(value, grad, state)

@@ -9,12 +9,13 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metagrad.api.flat_arguments import CallSignature, FlatArguments, flatten
 from metagrad.api.signature import Signature
 from metagrad.api.user_frame import users_level
 from metagrad.compiler import pipeline
 from metagrad.diagnostics import non_finite_warning
 from metagrad.frontend.partition import Decision
-from metagrad.frontend.pytrees import Leaf, describe, shaped
+from metagrad.frontend.pytrees import Leaf, describe, shaped, to_stored
 from metagrad.runtime.schedules.plan import Plan
 
 
@@ -101,23 +102,63 @@ class Compiled:
     def __init__(
         self, signature: Signature, program, compiled, plan: Plan, diagnose, check_nans: bool | None
     ):
-        self._signature, self._program, self._xla = signature, program, compiled
+        self._signature, self._program, self.xla = signature, program, compiled
         self._diagnose, self._check_nans = diagnose, check_nans
         self.plan = plan
+        trees = (signature.state, signature.meta, signature.batches, signature.outer)
+        is_array = [flag for tree in trees for flag in tree.is_array]
+        positions = [position for position, flag in enumerate(is_array) if flag]
+        # Where each array leaf stands among all leaves of the arguments.
+        self._leaf_at: dict[int, Leaf] = dict(zip(positions, signature.leaves))
+        # The last call that was checked, and which of its leaves need converting.
+        self._accepted: tuple[CallSignature | None, list[int]] = None, []
 
     def __call__(self, state0: Any, meta: Any, batches: Any, *outer_args: Any):
-        given = (state0, meta, batches, outer_args)
-        self._check(given)
-        arrays = self._signature.flatten(*given)
+        trees = (state0, meta, batches, outer_args)
+        try:
+            arguments = flatten(trees)
+        except (TypeError, ValueError, OverflowError):
+            # A leaf that JAX does not take; what this program was compiled for is the better message.
+            self._check(trees)
+            raise
+        return self.call_flat(arguments)
+
+    def call_flat(self, arguments: FlatArguments):
+        """What a call does, for arguments that have been flattened."""
+        signature, to_convert = self._accepted
+        if signature is None or not arguments.signature.is_same(signature):
+            self._check(arguments.trees)
+            to_convert = self._to_convert(arguments.signature)
+            self._accepted = arguments.signature, to_convert
+        arrays = self._stored(arguments, to_convert)
         if any(isinstance(array, jax.core.Tracer) for array in arrays):
             return self._signature.unflatten(self._call_traced(arrays))
-        flat, fine = self._xla(*arrays)
+        flat, fine = self.xla(*arrays)
         result = self._signature.unflatten(flat)
-        if self._diagnose is not None and not fine and (warning := self._diagnose(result, given)):
+        if (
+            self._diagnose is not None
+            and not fine
+            and (warning := self._diagnose(result, arguments.trees))
+        ):
             # Once for each program: the search costs a training run, and descent on a metagradient calls it again and again.
             self._diagnose = None
             warnings.warn(warning, RuntimeWarning, stacklevel=users_level())
         return result
+
+    def _to_convert(self, signature: CallSignature) -> list[int]:
+        """Positions of the JAX arrays that are not as the program takes them: typed keys, and those of another or of a weak type."""
+        return [
+            position
+            for position, leaf in self._leaf_at.items()
+            if signature.avals[position] != (leaf.stored.shape, leaf.stored.dtype, False)
+        ]
+
+    def _stored(self, arguments: FlatArguments, to_convert: list[int]) -> list:
+        """The array leaves as the program takes them."""
+        leaves = list(arguments.leaves)
+        for position in {*to_convert, *arguments.not_jax}:
+            leaves[position] = to_stored(self._leaf_at[position], leaves[position])
+        return [leaves[position] for position in self._leaf_at]
 
     def _call_traced(self, arrays: list) -> list:
         if self._check_nans:
@@ -156,15 +197,15 @@ class Compiled:
 
     def memory_analysis(self):
         """XLA's memory analysis: bytes of arguments, outputs, temporaries and code."""
-        return self._xla.memory_analysis()
+        return self.xla.memory_analysis()
 
     def cost(self):
         """XLA's cost analysis of the program. Loops are counted once, so this is no measure of the run's time."""
-        return self._xla.cost_analysis()
+        return self.xla.cost_analysis()
 
     def as_text(self) -> str:
         """The optimised HLO."""
-        return self._xla.as_text()
+        return self.xla.as_text()
 
 
 def _check_array(leaf: Leaf, given: Any) -> None:

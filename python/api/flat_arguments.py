@@ -1,0 +1,84 @@
+"""The arguments of one call, flattened once: what is compared, and the leaves that are handed on.
+
+With hundreds of leaves the host's work is what a call costs, so each leaf is looked at once, in
+`flatten`. Paths are made only for an error message.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import operator
+from typing import Any
+
+import jax
+
+from metagrad.frontend.pytrees import is_array_leaf
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class CallSignature:
+    """What two calls of one program have in common.
+
+    Attributes:
+      structure: of the tuple (state0, meta, batches, outer_args).
+      avals: shape, dtype and whether the type is weak, of each leaf that is an array; None for one
+        that is not.
+      constants: the leaves that are not arrays, in order. They are part of the program.
+    """
+
+    structure: Any
+    avals: tuple[tuple | None, ...]
+    constants: tuple[Any, ...]
+
+    def is_same(self, other: CallSignature) -> bool:
+        """Whether the calls are of one program for certain: constants are compared by identity."""
+        return (
+            self.structure == other.structure
+            and self.avals == other.avals
+            and all(map(operator.is_, self.constants, other.constants))
+        )
+
+    @property
+    def key(self) -> tuple:
+        """For a dict of programs. Not hashable if a constant or a static part of a tree is not."""
+        return self.structure, self.avals, self.constants
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class FlatArguments:
+    """The arguments of one call.
+
+    Attributes:
+      trees: (state0, meta, batches, outer_args), as the user gave them.
+      leaves: all leaves of the trees, in order.
+      not_jax: positions of the leaves that are arrays to JAX but not JAX's own: NumPy arrays,
+        Python numbers, objects with `__jax_array__`.
+      signature: what is compared.
+    """
+
+    trees: tuple[Any, Any, Any, tuple]
+    leaves: list
+    not_jax: list[int]
+    signature: CallSignature
+
+
+def flatten(trees: tuple[Any, Any, Any, tuple]) -> FlatArguments:
+    """Looks at each leaf of (state0, meta, batches, outer_args) once."""
+    leaves, structure = jax.tree.flatten(trees)
+    avals: list[tuple | None] = []
+    not_jax: list[int] = []
+    constants: list[Any] = []
+    for position, leaf in enumerate(leaves):
+        if isinstance(leaf, jax.Array):
+            aval = leaf.aval  # several times faster than jax.typeof
+        elif is_array_leaf(leaf):
+            aval = jax.typeof(leaf)
+            not_jax.append(position)
+        else:
+            avals.append(None)
+            constants.append(leaf)
+            continue
+        avals.append((aval.shape, aval.dtype, aval.weak_type))
+    return FlatArguments(
+        trees, leaves, not_jax, CallSignature(structure, tuple(avals), tuple(constants))
+    )
