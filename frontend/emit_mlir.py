@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
 import jax
-from jax._src import core
-from jax._src.interpreters import mlir
+from jax.extend import core
 from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import mlir
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
@@ -27,6 +27,7 @@ from metagrad.frontend.exact_lowerings import value_and_derivative
 from metagrad.frontend.jaxprs import stopped_values
 from metagrad.frontend.jaxprs.activity import Activity
 from metagrad.frontend.split_step import Site, site_p
+from metagrad.runtime import jax_internals
 
 Derivatives = dict[str, core.ClosedJaxpr]
 """Functions that JAX differentiates itself, by the name of what they stand for: "vjp", "grad", "grad_vjp"."""
@@ -67,9 +68,13 @@ def lower(
     """
 
     def lower_site(ctx, *operands, index, jaxpr, wrt, label):
-        names = {"loss": _lower_function(ctx, f"metagrad_loss_{index}", stopped_values.hold(jaxpr))}
+        names = {
+            "loss": jax_internals.lower_function(
+                ctx, f"metagrad_loss_{index}", stopped_values.hold(jaxpr)
+            )
+        }
         for name, made in of_site[index].items():
-            names[name] = _lower_function(ctx, f"metagrad_loss_{index}_{name}", made)
+            names[name] = jax_internals.lower_function(ctx, f"metagrad_loss_{index}_{name}", made)
         said = {name: ir.FlatSymbolRefAttr.get(symbol) for name, symbol in names.items()}
         said |= {
             "wrt": _indices(wrt),
@@ -93,11 +98,9 @@ def lower(
 
     traced = jax.jit(program, keep_unused=True).trace(*(pieces[name].in_avals for name in names))
     try:
-        lowered = traced.lower(
-            _private_parameters=mlir.LoweringParameters(override_lowering_rules=rules)
-        )
+        lowered = jax_internals.lower_with_rules(traced, rules)
     except TypeError as error:
-        if "No constant handler" not in str(error) or "Tracer" not in str(error):
+        if not jax_internals.speaks_of_a_traced_constant(error):
             raise
         raise TypeError(
             "a traced value is used outside of the function that it belongs to: by a jax.custom_jvp or custom_vjp function that closes over it, or because a loss "
@@ -111,7 +114,7 @@ def lower(
         raise_gradients.run(module)
         scalar_slices.run(module)
         _announce(module, pieces, active, arguments, wrt)
-    return Traced(module, tuple(lowered._lowering.compile_args["host_callbacks"]), muted)
+    return Traced(module, jax_internals.host_callbacks(lowered), muted)
 
 
 as_run_p = Primitive("metagrad_as_run")
@@ -143,18 +146,6 @@ def _jitted(name: str, jaxpr: core.ClosedJaxpr):
     function = lambda *args: jaxpr_as_fun(jaxpr)(*args)
     function.__name__ = function.__qualname__ = name
     return jax.jit(function, keep_unused=True)
-
-
-def _lower_function(ctx: mlir.LoweringRuleContext, name: str, jaxpr: core.ClosedJaxpr) -> str:
-    consts = core.jaxpr_const_args(jaxpr.jaxpr)
-    if consts:
-        raise NotImplementedError(
-            "metagrad needs jax_use_simplified_jaxpr_constants to be off, which is JAX's default"
-        )
-    lowered = mlir.lower_jaxpr_to_fun(
-        ctx.module_context, name, jaxpr, [], num_const_args=0, in_avals=jaxpr.in_avals
-    )
-    return lowered.name.value
 
 
 def _custom_call(

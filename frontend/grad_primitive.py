@@ -23,9 +23,9 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax._src import core
-from jax._src.interpreters import ad, batching, mlir
+from jax.extend import core
 from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import ad, batching, mlir
 
 from metagrad.frontend import capabilities
 from metagrad.frontend.capabilities import is_float
@@ -170,7 +170,7 @@ def _jvp(primals, tangents, **params):
         )
     )
     return results, [
-        next(moved) if is_float(core.typeof(r)) else ad.Zero(core.typeof(r).to_tangent_aval())
+        next(moved) if is_float(jax.typeof(r)) else ad.Zero(jax.typeof(r).to_tangent_aval())
         for r in results
     ]
 
@@ -200,7 +200,7 @@ def _push(*operands, jaxpr, wrt, moving):
 
     def of_moving(*values):
         results = expanded(*_filled(primals, moving, values), jaxpr=jaxpr, wrt=wrt)
-        return [result for result in results if is_float(core.typeof(result))]
+        return [result for result in results if is_float(jax.typeof(result))]
 
     return jax.jvp(of_moving, [primals[i] for i in moving], list(tangents))[1]
 

@@ -10,7 +10,10 @@ import traceback
 from collections.abc import Iterator
 
 import jax
-from jax._src import core, source_info_util
+from jax.extend import core, source_info_util
+
+from metagrad.runtime import jax_internals
+from metagrad.runtime.jax_internals import NamedAxisEffect
 
 _INSTEAD = (
     "metagrad differentiates a training run on one device: take collectives, shard_map, pmap and shardings out of what it is given. "
@@ -24,7 +27,7 @@ def check(jaxpr: core.ClosedJaxpr, what: str) -> None:
     Raises:
       NotImplementedError: there is one; the message has its line.
     """
-    outside = {effect.name for effect in jaxpr.effects if isinstance(effect, core.NamedAxisEffect)}
+    outside = {effect.name for effect in jaxpr.effects if isinstance(effect, NamedAxisEffect)}
     lines = dict.fromkeys(f"{why}{_place(eqn)}" for eqn, why in _asking(jaxpr.jaxpr, outside))
     if lines:
         raise NotImplementedError(f"{what} is for several devices: {'; '.join(lines)}. {_INSTEAD}")
@@ -36,12 +39,12 @@ def tracing(what: str) -> Iterator[None]:
     try:
         yield
     except NameError as error:
-        if "axis name" not in str(error):
+        if not jax_internals.speaks_of_an_unbound_axis(error):
             raise
         users = [
             frame
             for frame in traceback.extract_tb(error.__traceback__)
-            if source_info_util.is_user_filename(frame.filename)
+            if jax_internals.is_user_file(frame.filename)
         ]
         where = f" at {users[-1].filename}:{users[-1].lineno} ({users[-1].name})" if users else ""
         raise NotImplementedError(
@@ -66,8 +69,7 @@ def _asking(jaxpr: core.Jaxpr, outside: set) -> Iterator[tuple[core.JaxprEqn, st
         elif inside:
             yield from inside
         elif any(
-            isinstance(effect, core.NamedAxisEffect) and effect.name in outside
-            for effect in eqn.effects
+            isinstance(effect, NamedAxisEffect) and effect.name in outside for effect in eqn.effects
         ):
             yield eqn, eqn.primitive.name
 

@@ -25,8 +25,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax._src import core, source_info_util
-from jax._src.callback import pure_callback_p
+from jax.extend import core, source_info_util
 from jax.extend.core import primitives
 
 from metagrad.frontend import capabilities
@@ -41,11 +40,9 @@ from metagrad.frontend.grad_primitive import (
     pull,
 )
 from metagrad.frontend.split_step import Site
+from metagrad.runtime import jax_internals
 
 MODES = ("auto", "enzyme", "jax")
-
-_WITHOUT_REVERSE = {primitives.while_p.name: "while_loop", pure_callback_p.name: "callback"}
-"""Primitives that JAX cannot differentiate in reverse, and a word of what it says of them."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -291,7 +288,7 @@ def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
         suspects = [
             item
             for item in capabilities.unproven(jaxpr, "reverse", active)
-            if item.primitive in _WITHOUT_REVERSE and _WITHOUT_REVERSE[item.primitive] in str(error)
+            if jax_internals.refuses_reverse(error, item.primitive)
         ]
         places = "".join(f"\n  {item.primitive} ({item.source})" for item in suspects)
         raise NotImplementedError(

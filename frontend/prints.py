@@ -13,15 +13,19 @@ import functools
 from collections.abc import Callable, Iterator, Sequence
 
 import jax
-from jax._src import core, source_info_util
-from jax._src.callback import io_callback_p
-from jax._src.debugging import debug_callback_p, debug_effect, debug_print_p
-from jax._src.interpreters import mlir
-from jax._src.interpreters import partial_eval as pe
-from jax._src.state.types import RefEffect
+from jax.extend import core, source_info_util
 from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.interpreters import mlir
+from jax.interpreters import partial_eval as pe
 
 from metagrad.frontend.exact_lowerings import value_and_derivative
+from metagrad.runtime.jax_internals import (
+    RefEffect,
+    debug_callback_p,
+    debug_effect,
+    debug_print_p,
+    io_callback_p,
+)
 
 heard_p = Primitive("metagrad_prints_inside")
 """Stands for the prints of an inner gradient, whose loss is remembered without them: the step is known to print."""

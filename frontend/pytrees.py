@@ -14,6 +14,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metagrad.runtime import jax_internals
+
 
 @dataclasses.dataclass(frozen=True)
 class Leaf:
@@ -144,7 +146,7 @@ def from_stored(leaf: Leaf, array: jax.Array) -> jax.Array:
 
 def key_impl(dtype) -> str:
     """The name of a key dtype's generator, as `jax.random.key(..., impl=...)` takes it."""
-    return dtype._impl.name
+    return jax_internals.key_implementation(dtype)
 
 
 def float0(leaf: Leaf) -> np.ndarray:

@@ -10,9 +10,9 @@ import contextlib
 import dataclasses
 
 import jax
-from jax._src import core, source_info_util
-from jax._src.interpreters import partial_eval as pe
+from jax.extend import core, source_info_util
 from jax.extend.core import Primitive
+from jax.interpreters import partial_eval as pe
 
 from metagrad.frontend.grad_primitive import grad_p
 
@@ -46,7 +46,7 @@ class Site:
     kept: tuple[int, ...]
 
     @property
-    def results(self) -> list[core.ShapedArray]:
+    def results(self) -> list[jax.core.ShapedArray]:
         return [*self.loss.out_avals, *(self.loss.in_avals[i] for i in self.wrt)]
 
 

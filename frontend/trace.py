@@ -12,11 +12,12 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-from jax._src import core, source_info_util, tree_util
+from jax.extend import core, source_info_util
 
 from metagrad.frontend import one_device, prints
 from metagrad.frontend.grad_primitive import TRACING
 from metagrad.frontend.pytrees import Leaf, Tree, describe, shaped, tree_of
+from metagrad.runtime import jax_internals
 
 # A message about an equation names the user's line, not one of ours.
 source_info_util.register_exclusion(os.path.dirname(__file__) + os.sep)
@@ -176,7 +177,7 @@ def _structure_message(state: Tree, out: Tree) -> str:
     old, new = state.rebuild(list(state.leaves)), out.rebuild(list(out.leaves))
     differences = "\n".join(
         f"  state{jax.tree_util.keystr(path)}: {was} came in, {now} went out ({why})"
-        for path, was, now, why in tree_util.equality_errors(old, new)
+        for path, was, now, why in jax_internals.equality_errors(old, new)
     ).replace(str(Leaf), "an array")
     return (
         f"the step must return a state with the structure of its argument `state`, but it differs:\n{differences}\n"

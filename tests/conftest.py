@@ -10,11 +10,10 @@ import os
 
 import jax
 import pytest
-
-_FAST = "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false"
+from fast_xla import FAST
 
 _given = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = f"{_FAST} {_given or ''}"
+os.environ["XLA_FLAGS"] = f"{FAST} {_given or ''}"
 jax.devices()
 if _given is None:
     del os.environ["XLA_FLAGS"]

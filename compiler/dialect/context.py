@@ -8,9 +8,9 @@ from jaxlib.mlir import ir
 def context() -> ir.Context:
     """A fresh context with StableHLO, CHLO and func loaded. `enzyme.*` and `metagrad.*` ops are read and built unregistered."""
     # Here, so that a command which only prints its help does not wait for JAX.
-    from jax._src.interpreters.mlir import make_ir_context
+    from metagrad.runtime.jax_internals import ir_context
 
-    ctx = make_ir_context()
+    ctx = ir_context()
     ctx.allow_unregistered_dialects = True
     return ctx
 

@@ -7,8 +7,7 @@ import dataclasses
 from collections.abc import Sequence
 from functools import partial
 
-from jax._src import source_info_util
-from jax.extend import core
+from jax.extend import core, source_info_util
 from jax.extend.core import primitives as P
 
 from metagrad.frontend.capabilities.table import BOTH, CAPABILITIES, NOT_ENZYME, WITHOUT_DERIVATIVE

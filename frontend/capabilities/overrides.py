@@ -2,8 +2,8 @@
 
 from functools import partial
 
-from jax._src.interpreters import mlir
 from jax.extend.core import primitives as P
+from jax.interpreters import mlir
 
 from metagrad.frontend.capabilities.table import CAPABILITIES
 from metagrad.frontend.capabilities.true_rules import CustomRule

@@ -16,13 +16,7 @@ does not, it has the number. The table's notes say where.
 import dataclasses
 from collections.abc import Callable
 
-import jax
-from jax._src import ad_util
-from jax._src.ad_checkpoint import name_p
-from jax._src.lax import lax as lax_internal
-from jax._src.lax import slicing, windowed_reductions
-from jax._src.lax.parallel import psum_p
-from jax._src.random.core import random_gamma_p
+from jax import lax
 from jax.extend import core
 from jax.extend.core import primitives as P
 
@@ -37,6 +31,7 @@ from metagrad.frontend.exact_lowerings import (
     value_and_derivative,
     windows,
 )
+from metagrad.runtime import jax_internals
 
 BOTH = ("reverse", "forward")
 
@@ -122,18 +117,18 @@ PLAIN = [
     P.rem_p,
     P.convert_element_type_p,
     P.copy_p,
-    ad_util.add_any_p,
+    P.add_jaxvals_p,
     P.broadcast_in_dim_p,
     P.reshape_p,
     P.transpose_p,
     P.squeeze_p,
     P.concatenate_p,
-    lax_internal.stack_p,
-    lax_internal.unstack_p,
-    lax_internal.tile_p,
+    lax.stack_p,
+    jax_internals.unstack_p,
+    lax.tile_p,
     P.rev_p,
     P.slice_p,
-    lax_internal.split_p,
+    lax.split_p,
     P.dynamic_slice_p,
     P.dynamic_update_slice_p,
     P.reduce_sum_p,
@@ -191,7 +186,7 @@ CAPABILITIES: dict[core.Primitive, Capability] = (
     | {p: Capability(modes=(), lowering=value_and_derivative.without_derivative(p)) for p in STEPS}
     | {
         P.polygamma_p: Capability(by_rule=True, constant=(0,)),
-        random_gamma_p: Capability(modes=("reverse",), by_rule=True),
+        P.random_gamma_p: Capability(modes=("reverse",), by_rule=True),
         P.igamma_grad_a_p: Capability(modes=(), by_rule=True, constant=(0, 1)),
         P.regularized_incomplete_beta_p: Capability(by_rule=True, constant=(0, 1)),
         P.div_p: Capability(
@@ -210,14 +205,14 @@ CAPABILITIES: dict[core.Primitive, Capability] = (
         P.gather_p: Capability(lowering=indexing.gather),
         P.scatter_add_p: Capability(lowering=indexing.scatter(P.scatter_add_p)),
         P.scatter_mul_p: Capability(lowering=indexing.scatter_mul, when=distinct_factors),
-        slicing.scatter_sub_p: Capability(lowering=indexing.scatter_sub),
+        lax.scatter_sub_p: Capability(lowering=indexing.scatter_sub),
         P.scatter_p: Capability(
             lowering=indexing.scatter(P.scatter_p), by_rule=indexing.targets_may_repeat
         ),
         # The order that it asks for means nothing to a derivative.
-        lax_internal.optimization_barrier_p: Capability(lowering=lambda *xs: xs),
-        name_p: Capability(lowering=lambda x, name: x),
-        psum_p: Capability(lowering=prefixes.psum, when=axes_of_the_array),
+        lax.optimization_barrier_p: Capability(lowering=lambda *xs: xs),
+        P.name_p: Capability(lowering=lambda x, name: x),
+        P.psum_p: Capability(lowering=prefixes.psum, when=axes_of_the_array),
         P.select_n_p: Capability(lowering=choices.select_n),
         P.max_p: Capability(lowering=choices.larger_or_smaller(P.max_p)),
         P.min_p: Capability(lowering=choices.larger_or_smaller(P.min_p)),
@@ -227,20 +222,20 @@ CAPABILITIES: dict[core.Primitive, Capability] = (
         P.logistic_p: Capability(lowering=powers.logistic, is_rule=True),
         P.sort_p: Capability(lowering=orderings.sort),
         P.top_k_p: Capability(lowering=orderings.top_k),
-        P.cumsum_p: Capability(lowering=prefixes.prefix(jax.lax.add)),
-        P.cumprod_p: Capability(lowering=prefixes.prefix(jax.lax.mul)),
-        P.cummax_p: Capability(lowering=prefixes.prefix(jax.lax.max)),
+        P.cumsum_p: Capability(lowering=prefixes.prefix(lax.add)),
+        P.cumprod_p: Capability(lowering=prefixes.prefix(lax.mul)),
+        P.cummax_p: Capability(lowering=prefixes.prefix(lax.max)),
         P.cumlogsumexp_p: Capability(lowering=prefixes.prefix(activations.logaddexp)),
-        P.cummin_p: Capability(lowering=prefixes.prefix(jax.lax.min)),
+        P.cummin_p: Capability(lowering=prefixes.prefix(lax.min)),
         P.reduce_prod_p: Capability(lowering=prefixes.product),
         P.reduce_window_sum_p: Capability(lowering=windows.window_sum),
         P.reduce_window_max_p: Capability(
-            lowering=windows.window_extreme(jax.lax.ge, float("-inf")), when=undilated_window
+            lowering=windows.window_extreme(lax.ge, float("-inf")), when=undilated_window
         ),
         P.reduce_window_min_p: Capability(
-            lowering=windows.window_extreme(jax.lax.le, float("inf")), when=undilated_window
+            lowering=windows.window_extreme(lax.le, float("inf")), when=undilated_window
         ),
-        windowed_reductions.select_and_gather_add_p: Capability(lowering=windows.gather_chosen),
-        windowed_reductions.select_and_scatter_add_p: Capability(lowering=windows.scatter_chosen),
+        P.select_and_gather_add_p: Capability(lowering=windows.gather_chosen),
+        P.select_and_scatter_add_p: Capability(lowering=windows.scatter_chosen),
     }
 )

@@ -13,52 +13,55 @@ import types
 from collections.abc import Callable
 
 import jax
-import jax.nn
-from jax._src import linear_util as lu
-from jax._src.api_util import fun_sourceinfo
-from jax._src.interpreters import mlir
-from jax._src.lax import other
-from jax._src.nn import functions as nn
-from jax._src.numpy import ufuncs
-from jax._src.scipy import special
-from jax._src.third_party.scipy import special as fresnel
+from jax.extend import linear_util
+from jax.interpreters import mlir
 
 from metagrad.frontend.exact_lowerings import activations
 from metagrad.frontend.exact_lowerings.jaxs_rules import ByRule, constant
 from metagrad.frontend.exact_lowerings.value_and_derivative import lower_jaxpr
+from metagrad.runtime import jax_internals
 
-# With the lowering, where there is one by hand.
-# Not among them: jnp.i0 and optax's weighted_logsoftmax, where what the rule says beside its tangent has another derivative (at 0).
+_ROWS: tuple[tuple[str, str, Callable | None], ...] = (
+    ("nn.functions", "relu", activations.relu),
+    ("nn.functions", "relu6", activations.relu6),
+    ("nn.functions", "_softmax", None),
+    ("nn.functions", "log1mexp", None),
+    ("lax.other", "logaddexp", None),
+    ("lax.other", "logaddexp2", None),
+    ("numpy.ufuncs", "_sinc_maclaurin", None),
+    ("numpy.ufuncs", "_frexp", None),
+    ("scipy.special", "logit", None),
+    ("scipy.special", "xlogy", None),
+    ("scipy.special", "xlog1py", None),
+    ("scipy.special", "_xlogx", None),
+    ("scipy.special", "log_ndtr", None),
+    ("scipy.special", "_erfcx", None),
+    ("scipy.special", "_dawsn", None),
+    ("scipy.special", "expi", None),
+    ("scipy.special", "zeta", None),
+    ("scipy.special", "sici", None),
+    ("scipy.special", "poch", None),
+    ("scipy.special", "_owens_t_impl", None),
+    ("third_party.scipy.special", "fresnel", None),
+)
+"""Module and name of each function, and its lowering, where there is one by hand. No JAX has all of them.
+
+Not among them: jnp.i0 and optax's weighted_logsoftmax, where what the rule says beside its tangent has another derivative (at 0).
+"""
+
 TRUE_RULES: dict[jax.custom_jvp, Callable | None] = {
-    jax.nn.relu: activations.relu,
-    jax.nn.relu6: activations.relu6,
-    other.logaddexp: None,
-    other.logaddexp2: None,
-    nn._softmax: None,
-    nn.log1mexp: None,
-    ufuncs._sinc_maclaurin: None,
-    ufuncs._frexp: None,
-    special.logit: None,
-    special.xlogy: None,
-    special.xlog1py: None,
-    special._xlogx: None,
-    special.log_ndtr: None,
-    special._erfcx: None,
-    special._dawsn: None,
-    special.expi: None,
-    special.zeta: None,
-    special.sici: None,
-    special.poch: None,
-    special._owens_t_impl: None,
-    fresnel.fresnel: None,
+    function: by_hand
+    for module, name, by_hand in _ROWS
+    if isinstance(function := jax_internals.function(module, name), jax.custom_jvp)
 }
+"""The functions that this JAX has."""
 
 
 def true_rule(params: dict) -> jax.custom_jvp | None:
     """The function above whose `custom_jvp_call` has these parameters, if there is one."""
     said = params["call_jaxpr"].jaxpr.debug_info.func_src_info
     for function in TRUE_RULES:
-        if said == fun_sourceinfo(function.fun) and _leads_to(
+        if said == jax_internals.source_of(function.fun) and _leads_to(
             params["jvp_jaxpr_fun"], function.jvp
         ):
             return function
@@ -80,7 +83,7 @@ def _leads_to(rule, wanted) -> bool:
         if id(layer) in seen:
             continue
         seen[id(layer)] = layer
-        if isinstance(layer, lu.WrappedFun):
+        if isinstance(layer, linear_util.WrappedFun):
             queue += [layer.f, layer.f_transformed]
         elif isinstance(layer, functools.partial):
             queue += [layer.func, *layer.args]

@@ -16,9 +16,9 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
-from jax._src import core
-from jax._src.interpreters import mlir
+from jax.extend import core
 from jax.extend.core import Primitive
+from jax.interpreters import mlir
 
 from metagrad.frontend.exact_lowerings.value_and_derivative import (
     attach,

@@ -24,8 +24,9 @@ def sort(*operands, dimension, is_stable, num_keys):
     ]
 
 
-def top_k(x, *, k, axis):
-    _, places = value(primitives.top_k_p, x, k=k, axis=axis)
+def top_k(x, *, k, axis, **how):
+    # `is_stable`, from 0.12 on: which of equal entries is taken.
+    _, places = value(primitives.top_k_p, x, k=k, axis=axis, **how)
     return along(x, places, axis), places
 
 

@@ -4,7 +4,6 @@ import math
 
 import jax.numpy as jnp
 from jax import lax
-from jax._src.lax.parallel import psum_p
 from jax.extend.core import primitives
 
 from metagrad.frontend.exact_lowerings.value_and_derivative import plain
@@ -49,7 +48,7 @@ def prefix(combine):
 def psum(x, *, axes, axis_index_groups):
     """What is left of a sum over a named axis once `vmap` has made it an axis of the array. One over a mesh of one device is JAX's."""
     if any(isinstance(axis, str) for axis in axes):
-        return plain(psum_p, x, axes=axes, axis_index_groups=axis_index_groups)
+        return plain(primitives.psum_p, x, axes=axes, axis_index_groups=axis_index_groups)
     return lax.reduce_sum(x, axes)
 
 

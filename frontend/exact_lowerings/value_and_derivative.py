@@ -16,12 +16,12 @@ import dataclasses
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax._src.interpreters import mlir
-from jax._src.lib import xla_client
 from jax.extend import core
 from jax.extend.core import primitives
+from jax.interpreters import mlir
 
 from metagrad.compiler.passes import raise_gradients
+from metagrad.runtime import jax_internals
 
 plain_p = core.Primitive("as_jax_lowers_it")
 plain_p.multiple_results = True
@@ -80,11 +80,11 @@ def lower_jaxpr(ctx, jaxpr, *operands):
         jaxpr.jaxpr,
         ctx.name_stack,
         mlir.TokenSet(),
-        mlir.ir_consts(jaxpr.consts, [v.aval for v in jaxpr.jaxpr.constvars]),
+        jax_internals.ir_constants(jaxpr.consts, [v.aval for v in jaxpr.jaxpr.constvars]),
         *operands,
         dim_var_values=ctx.dim_var_values,
         const_lowering=ctx.const_lowering,
-        outer_traceback=xla_client.Traceback(),
+        outer_traceback=None,
     )
     return results
 
@@ -122,7 +122,7 @@ def _say(target):
     """A custom call that the compiler raises (compiler/passes/raise_gradients.py), because JAX's lowering knows no op of Enzyme's."""
 
     def lower(ctx, x):
-        return mlir.custom_call(target, result_types=[x.type], operands=[x]).results
+        return jax_internals.custom_call(target, result_types=[x.type], operands=[x]).results
 
     return lower
 

@@ -12,7 +12,7 @@ from __future__ import annotations
 import dataclasses
 from collections.abc import Sequence
 
-from jax._src import core
+from jax.extend import core
 
 from metagrad.compiler.dialect.functions import Arguments
 from metagrad.frontend import capabilities

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-from jax._src import core
+from jax.extend import core
 from jax.extend.core import primitives
 
 from metagrad.frontend.capabilities import WITHOUT_DERIVATIVE

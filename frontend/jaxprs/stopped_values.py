@@ -9,7 +9,7 @@ carries would be work for nothing: a walk from the results backward finds such e
 from __future__ import annotations
 
 import jax
-from jax._src import core
+from jax.extend import core
 from jax.extend.core import primitives
 
 from metagrad.frontend import capabilities

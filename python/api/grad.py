@@ -14,11 +14,11 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax._src import core
-from jax._src.interpreters import partial_eval as pe
+from jax.extend import core
 
 from metagrad.frontend import prints
 from metagrad.frontend.grad_primitive import TRACING, grad_p
+from metagrad.runtime import jax_internals
 
 
 def grad(
@@ -141,7 +141,7 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         by_jax(*args, **kwargs)
         raise
     value = jaxpr.out_avals[0]
-    if any(isinstance(effect, core.NamedAxisEffect) for effect in jaxpr.effects):
+    if any(isinstance(effect, jax_internals.NamedAxisEffect) for effect in jaxpr.effects):
         # A collective over an axis of the user's vmap around us; one over devices is refused where the step is checked.
         return by_jax(*args, **kwargs)
     prints.check_effects(jaxpr, f"the loss {_label(fun)}")
@@ -149,7 +149,7 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         return by_jax(*args, **kwargs)
     if any(
         jax.numpy.issubdtype(aval.dtype, np.complexfloating)
-        for aval in (*jaxpr.in_avals, *jaxpr.out_avals, *map(core.typeof, jaxpr.consts))
+        for aval in (*jaxpr.in_avals, *jaxpr.out_avals, *map(jax.typeof, jaxpr.consts))
     ):
         # The compiler's rules for an inner gradient are for real operands and results.
         return by_jax(*args, **kwargs)
@@ -163,7 +163,7 @@ def _remembered(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         if jax.numpy.issubdtype(_dtype(leaves[i]), np.inexact)
     )
     # Values that the loss closes over become operands, so that derivatives flow to them.
-    closed = core.ClosedJaxpr(pe.convert_constvars_jaxpr(jaxpr.jaxpr), ())
+    closed = core.ClosedJaxpr(jax_internals.constants_to_operands(jaxpr.jaxpr), ())
     operands = [*consts, *(leaves[i] for i in traced)]
     results = grad_p.bind(*operands, jaxpr=closed, wrt=wrt, label=_label(fun))
     outputs = len(jaxpr.out_avals)

@@ -16,6 +16,7 @@ from metagrad.compiler import pipeline
 from metagrad.diagnostics import non_finite_warning
 from metagrad.frontend.partition import Decision
 from metagrad.frontend.pytrees import Leaf, describe, shaped, to_stored
+from metagrad.runtime import jax_internals
 from metagrad.runtime.schedules.plan import Plan
 
 
@@ -167,7 +168,7 @@ class Compiled:
         try:
             return self._program.call(*arrays)
         except NotImplementedError as error:
-            if "Batching rule" not in str(error):
+            if not jax_internals.speaks_of_no_batching_rule(error):
                 raise
             raise NotImplementedError(
                 "a metagradient cannot be put under jax.vmap. jax.lax.map takes one after the other, in one program."

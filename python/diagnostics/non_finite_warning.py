@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax._src import core
+from jax.extend import core
 
 from metagrad.diagnostics.first_nan import listed
 from metagrad.diagnostics.singular_roots import Root, Watched

@@ -15,12 +15,13 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
-from jax._src import core, source_info_util
+from jax.extend import core
 from jax.extend.core import primitives as P
 
 from metagrad.frontend import capabilities, split_step
 from metagrad.frontend.grad_primitive import grad_p
 from metagrad.frontend.jaxprs.cotangent_flow import CALLS, ENDS, reaching
+from metagrad.runtime import jax_internals
 
 ROOTS = {P.sqrt_p, P.rsqrt_p, P.cbrt_p, P.pow_p, P.log_p}
 """Their values may be finite where their derivatives are not. What is looked at is the first operand."""
@@ -186,7 +187,7 @@ def _place(eqn) -> tuple[str, str] | None:
     optax's transformations are closures, `scale_by_adam.<locals>.update_fn`: the innermost of those names the optimiser better than a function for norms
     that it calls.
     """
-    frames = list(source_info_util.user_frames(eqn.source_info.traceback))
+    frames = jax_internals.user_frames(eqn)
     if not frames:
         return None
     inner = frames[0]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 import jax
 import jax.numpy as jnp
 from jax import export
-from jax._src.lib import _jax
+from jax.extend.mlir import serialize_portable_artifact
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
@@ -40,7 +40,7 @@ def serialized(module: ir.Module) -> bytes:
         target = hlo.get_version_from_compatibility_requirement(
             hlo.StablehloCompatibilityRequirement.WEEK_4
         )
-        return _jax.mlir.serialize_portable_artifact(module, target, False)
+        return serialize_portable_artifact(module, target, False)
 
 
 def no_vjp(program: export.Exported):

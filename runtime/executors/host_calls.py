@@ -13,12 +13,12 @@ from collections.abc import Callable, Sequence
 
 import jax
 from jax import export
-from jax._src.debugging import debug_effect
-from jax._src.interpreters import ad, mlir
 from jax.extend.core import Primitive
+from jax.interpreters import ad, mlir
 from jaxlib.mlir import ir
 
 from metagrad.runtime.executors.fused import exported, no_vjp, serialized
+from metagrad.runtime.jax_internals import debug_effect, ir_context
 
 _TARGET = re.compile(r"xla_ffi(_partitioned)?_python_(cpu|gpu)_callback")
 
@@ -92,7 +92,7 @@ def _lower(ctx: mlir.LoweringRuleContext, *operands, program: HostCalling):
 
 def _shifted(program: export.Exported, first: int) -> export.Exported:
     """The program with the indices of its calls moved by `first`."""
-    with mlir.make_ir_context(), ir.Location.unknown():
+    with ir_context(), ir.Location.unknown():
         module = ir.Module.parse(str(program.mlir_module()))
         for op in _calls(module):
             said = op.attributes["mhlo.backend_config"]

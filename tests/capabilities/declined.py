@@ -4,7 +4,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax._src.nn import functions
+
+from metagrad.runtime import jax_internals
 
 X = jnp.arange(1.0, 4.0)
 SQUARE = jnp.eye(3) + 0.1
@@ -19,7 +20,9 @@ relu.defjvps(lambda g, ans, x: 7.0 * g)
 
 relu_inside = jax.custom_jvp(jax.nn.relu.fun)
 relu_inside.defjvps(lambda g, ans, x: 7.0 * g)
-softmax_inside = jax.custom_jvp(functions._softmax.fun, nondiff_argnums=(1,))
+softmax_inside = jax.custom_jvp(
+    jax_internals.function("nn.functions", "_softmax").fun, nondiff_argnums=(1,)
+)
 softmax_inside.defjvp(
     lambda axis, primals, tangents: (softmax_inside(primals[0], axis), 7.0 * tangents[0])
 )

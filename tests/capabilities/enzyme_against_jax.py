@@ -20,26 +20,28 @@ Cost: about 0.15 s for a case, most of it XLA's compilation of the module and of
 import json
 import os
 import sys
+from pathlib import Path
 
 # The comparison is of derivatives, not of speed: compile fast.
-os.environ.setdefault(
-    "XLA_FLAGS",
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false",
-)
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from fast_xla import FAST  # noqa: E402
+
+os.environ.setdefault("XLA_FLAGS", FAST)
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from enzyme_ad.jax import enzyme_call
-from jax._src.interpreters import mlir
-from jax._src.lib import xla_client
+from jaxlib import xla_client
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func, stablehlo
 
 from metagrad.compiler.dialect import stopped
+from metagrad.compiler.enzyme.worker import WORKER
 from metagrad.compiler.passes import raise_gradients
 from metagrad.compiler.passes.expand import FIRST_ORDER, SECOND_ORDER
 from metagrad.compiler.passes.for_enzyme import scalar_slices
+from metagrad.runtime import jax_internals
+from metagrad.runtime.jax_internals import ir_context
 
 
 def is_float(x):
@@ -129,9 +131,7 @@ class Job:
     def lower_into(self, module, name, overrides):
         """Adds `@name` (the case) and `@name_reverse` (its vjp) to the module."""
         traced = jax.jit(self.outputs, keep_unused=True).trace(*self.x)
-        lowered = traced.lower(
-            _private_parameters=mlir.LoweringParameters(override_lowering_rules=overrides)
-        ).compiler_ir("stablehlo")
+        lowered = jax_internals.lower_with_rules(traced, overrides).compiler_ir("stablehlo")
         with lowered.context, ir.Location.unknown():
             scalar_slices.run(lowered)
         source = ir.Module.parse(lowered.operation.get_asm(enable_debug_info=True))
@@ -219,7 +219,7 @@ class Job:
 
 
 def enzyme_module(jobs, overrides):
-    with mlir.make_ir_context() as context, ir.Location.unknown(context):
+    with ir_context() as context, ir.Location.unknown(context):
         context.allow_unregistered_dialects = True
         module = ir.Module.create()
         for i, job in enumerate(jobs):
@@ -275,7 +275,7 @@ def restore_main(module):
 
 def between_orders(text):
     """Renews `ignore_derivatives` at the marks, and shows Enzyme the forward differentiations."""
-    with mlir.make_ir_context() as context, ir.Location.unknown(context):
+    with ir_context() as context, ir.Location.unknown(context):
         context.allow_unregistered_dialects = True
         module = ir.Module.parse(text)
         restore_main(module)
@@ -301,7 +301,7 @@ def between_orders(text):
 
 
 def run_module(text, arguments):
-    with mlir.make_ir_context() as context, ir.Location.unknown(context):
+    with ir_context() as context, ir.Location.unknown(context):
         context.allow_unregistered_dialects = True
         module = ir.Module.parse(text)
         stopped.erase(module)
@@ -354,8 +354,8 @@ TOLERANCE = {"float64": (1e-12, 1e-2), "float32": (1e-5, 1.0), "bfloat16": (4e-2
 def compare(pairs, all_cases, overrides, over="forward"):
     jobs = [Job(all_cases[name], dtype, over) for name, dtype in pairs]
     text = enzyme_module(jobs, overrides)
-    _, text = enzyme_call.run_pass_pipeline(["main"], text, FIRST_ORDER)
-    _, text = enzyme_call.run_pass_pipeline(["main"], between_orders(text), SECOND_ORDER)
+    text = WORKER.run("main", text, FIRST_ORDER)
+    text = WORKER.run("main", between_orders(text), SECOND_ORDER)
     sizes = np.cumsum([0] + [len(j.flat) for j in jobs])
     flat = [a for j in jobs for a in j.flat]
     want = jax.jit(lambda *f: [j.jax_answers(*f[a:b]) for j, a, b in zip(jobs, sizes, sizes[1:])])(

@@ -9,6 +9,10 @@ import os
 import subprocess
 import sys
 import tempfile
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parents[1]))
+from fast_xla import FAST  # noqa: E402
 
 LIMIT = 120.0
 """Seconds for one program. The slowest take ten on an idle core; a machine may be busy."""
@@ -19,10 +23,7 @@ LIFE = 400
 CLEARED = 40
 """Programs before JAX's caches are cleared. Small operations outside of `jit` are compiled once while they last."""
 
-FLAGS = (
-    "--xla_backend_optimization_level=0 --xla_llvm_disable_expensive_passes=true --xla_cpu_use_fusion_emitters=false --xla_cpu_parallel_codegen_split_count=1 "
-    "--xla_force_host_platform_device_count=1"
-)
+FLAGS = f"{FAST} --xla_cpu_parallel_codegen_split_count=1 --xla_force_host_platform_device_count=1"
 
 
 OURS = "JAX has its gradient"

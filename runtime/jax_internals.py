@@ -1,0 +1,186 @@
+"""Every private name of JAX that metagrad uses: the reason for each, and what it is in each version of JAX.
+
+Nobody else imports `jax._src` or reads a private attribute of a JAX object (tests/test_jax_internals.py).
+What has a public name (`jax.extend.core`, `jax.interpreters.mlir`, ...) is used by that name and is not here.
+
+It is in the runtime, the lowest of the four folders, so that each of them may import it.
+
+Moving to a new JAX starts here: a name that moved gets a version case; a function that is gone is `None`, and a
+table leaves out the row that names it.
+"""
+
+from __future__ import annotations
+
+import importlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+from jax._src import core as _core
+from jax._src import source_info_util as _source_info_util
+from jax._src import tree_util as _tree_util
+from jax._src.api_util import fun_sourceinfo as _fun_sourceinfo
+from jax._src.callback import io_callback_p
+from jax._src.callback import pure_callback_p as _pure_callback_p
+from jax._src.debugging import debug_callback_p, debug_effect, debug_print_p
+from jax._src.interpreters import mlir as _mlir
+from jax._src.interpreters import partial_eval as _partial_eval
+from jax._src.lax import lax as _lax
+from jax._src.state.types import RefEffect
+from jax.extend.core import Jaxpr, JaxprEqn
+from jax.extend.core.primitives import while_p
+from jax.interpreters import mlir
+from jaxlib.mlir import ir
+
+__all__ = [
+    "NamedAxisEffect",
+    "RefEffect",
+    "constants_to_operands",
+    "custom_call",
+    "debug_callback_p",
+    "debug_effect",
+    "debug_print_p",
+    "equality_errors",
+    "function",
+    "host_callbacks",
+    "io_callback_p",
+    "ir_constants",
+    "ir_context",
+    "is_user_file",
+    "key_implementation",
+    "lower_function",
+    "lower_with_rules",
+    "refuses_reverse",
+    "source_of",
+    "speaks_of_a_traced_constant",
+    "speaks_of_an_unbound_axis",
+    "speaks_of_no_batching_rule",
+    "unstack_p",
+    "user_frames",
+]
+
+# --- Effects and primitives that have no public name -------------------------------------------------------------
+
+# Imported above: the effects and primitives of `jax.debug.print`, `jax.debug.callback`, `io_callback` and `pure_callback`, by which
+# prints and other effects are told apart, and the effect of a mutable reference.
+
+NamedAxisEffect = _core.NamedAxisEffect
+"""The effect of a collective: says over which axis."""
+
+unstack_p = _lax.unstack_p
+"""`jnp.unstack`; `jax.lax` names its inverse `stack_p` and not this one."""
+
+
+def function(module: str, name: str) -> Callable | None:
+    """A function of a module below `jax._src` with a custom rule, or None where this JAX has none of that name.
+
+    The rules are told by identity (capabilities/true_rules.py), and many belong to the function inside a public one.
+    """
+    try:
+        return getattr(importlib.import_module(f"jax._src.{module}"), name, None)
+    except ModuleNotFoundError:
+        return None
+
+
+# --- Jaxprs ------------------------------------------------------------------------------------------------------
+
+constants_to_operands: Callable[[Jaxpr], Jaxpr] = _partial_eval.convert_constvars_jaxpr
+"""The jaxpr with its constants as its first operands. Public as `jax.interpreters.partial_eval.convert_constvars_jaxpr` from 0.12 on."""
+
+
+def source_of(function: Callable) -> str | None:
+    """How a traced function names its source in `debug_info`, to compare with."""
+    return _fun_sourceinfo(function)
+
+
+# --- Source lines ------------------------------------------------------------------------------------------------
+
+is_user_file: Callable[[str], bool] = _source_info_util.is_user_filename
+"""Whether a file is the user's: not JAX's, and not ours (`register_exclusion`, which is public)."""
+
+
+def user_frames(eqn: JaxprEqn) -> list:
+    """The user's frames in the traceback of an equation, innermost first."""
+    return list(_source_info_util.user_frames(eqn.source_info.traceback))
+
+
+# --- Pytrees and keys --------------------------------------------------------------------------------------------
+
+equality_errors = _tree_util.equality_errors
+"""Where two pytrees differ in structure, in words."""
+
+
+def key_implementation(dtype: Any) -> str:
+    """The name of a key dtype's generator. `jax.random.key_impl` asks for an array."""
+    return dtype._impl.name
+
+
+# --- Lowering ----------------------------------------------------------------------------------------------------
+
+ir_constants = _mlir.ir_consts
+"""Values in a module for the constants of a jaxpr that is lowered in place."""
+
+custom_call = _mlir.custom_call
+"""A `stablehlo.custom_call` with the API version and layouts that JAX gives its own."""
+
+
+def ir_context() -> ir.Context:
+    """A context of our own with JAX's dialects.
+
+    `jax.interpreters.mlir.make_ir_context` hands one context out up to ten times from 0.12 on. Ours reads ops of
+    unregistered dialects, which JAX's own must go on to refuse.
+    """
+    create = getattr(_mlir, "_create_ir_context", mlir.make_ir_context)
+    return create()
+
+
+def lower_with_rules(traced: jax.stages.Traced, rules: Sequence[tuple]) -> jax.stages.Lowered:
+    """Lowers a traced function, with lowering rules that go before JAX's own."""
+    parameters = mlir.LoweringParameters(override_lowering_rules=tuple(rules))
+    return traced.lower(_private_parameters=parameters)
+
+
+def host_callbacks(lowered: jax.stages.Lowered) -> tuple[Callable, ...]:
+    """The host functions that a lowered module calls, by the index in its calls."""
+    return tuple(lowered._lowering.compile_args["host_callbacks"])
+
+
+def lower_function(ctx: mlir.LoweringRuleContext, name: str, jaxpr: Jaxpr) -> str:
+    """Lowers a closed jaxpr to a function of the module, and gives its symbol.
+
+    Raises:
+      NotImplementedError: JAX is told to pass a jaxpr's constants as operands.
+    """
+    if _core.jaxpr_const_args(jaxpr.jaxpr):
+        raise NotImplementedError(
+            "metagrad needs jax_use_simplified_jaxpr_constants to be off, which is JAX's default"
+        )
+    asked = dict(num_const_args=0, in_avals=jaxpr.in_avals)
+    if jax.__version_info__ >= (0, 11):
+        asked["out_avals"] = jaxpr.out_avals
+    return mlir.lower_jaxpr_to_fun(ctx.module_context, name, jaxpr, [], **asked).name.value
+
+
+# --- What JAX's errors say ---------------------------------------------------------------------------------------
+
+_WITHOUT_REVERSE = {while_p.name: "while_loop", _pure_callback_p.name: "callback"}
+
+
+def refuses_reverse(error: Exception, primitive: str) -> bool:
+    """Whether an error says that JAX cannot differentiate the primitive of this name in reverse."""
+    return primitive in _WITHOUT_REVERSE and _WITHOUT_REVERSE[primitive] in str(error)
+
+
+def speaks_of_an_unbound_axis(error: NameError) -> bool:
+    """Whether a NameError is of a collective over an axis that nobody binds."""
+    return "axis name" in str(error)
+
+
+def speaks_of_a_traced_constant(error: TypeError) -> bool:
+    """Whether a value of another trace was met where a constant should be."""
+    return "No constant handler" in str(error) and "Tracer" in str(error)
+
+
+def speaks_of_no_batching_rule(error: NotImplementedError) -> bool:
+    """Whether `jax.vmap` met a primitive that it has no rule for."""
+    return "Batching rule" in str(error)
