@@ -1,32 +1,54 @@
-# `make demo` and `make test` are all that a fresh machine needs: Python 3.11 and a C++ compiler.
-# Everything is installed into .venv, in editable mode; a stamp for each set of extras remembers that it has been done.
+# `make demo` and `make test` are all that a fresh machine needs: a Python (3.11, 3.12 or 3.13) and a
+# C++ compiler. The newest Python on the PATH is taken, or the one that is named: make test
+# PYTHON=/path/to/python3.12. Everything is installed into a virtual environment for that version,
+# in editable mode; a stamp for each set of extras remembers that it has been done.
+#
+# `make matrix` runs the tests with every Python and JAX that metagrad claims (noxfile.py).
 
-PYTHON ?= python3.11
-VENV := .venv
+ifneq ($(MAKECMDGOALS),clean)
+CHOSEN := $(shell .ci/find-python "$(PYTHON)")
+ifeq ($(CHOSEN),)
+$(error no Python to work with: see the line above)
+endif
+VERSION := $(shell "$(CHOSEN)" -c 'import sys; print("%d.%d" % sys.version_info[:2])')
+endif
+
+VENV := .venv-$(VERSION)
 BIN := $(VENV)/bin
-NATIVE := pyproject.toml CMakeLists.txt $(wildcard runtime/schedules/native/*)
-# The editable install of these versions of scikit-build-core rebuilds nothing by itself, so changed C++ code means a new install.
-INSTALL = $(BIN)/pip install --quiet --disable-pip-version-check --editable
+NATIVE := pyproject.toml CMakeLists.txt $(wildcard runtime/schedules/native/* compiler/enzyme/native/*)
+# The editable install of these versions of scikit-build-core rebuilds nothing by itself, so changed
+# native code means a new install.
+INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test bench clean
+.PHONY: demo test bench matrix clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python -m metagrad demo
 
+# Enzyme's library is fetched before the tests, once, and not by several of them.
 test: $(VENV)/installed-test
+	$(BIN)/python -m metagrad doctor --fetch
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.step_vjp
 	$(BIN)/python -m benchmarks
 
+matrix: $(VENV)/installed-matrix
+	$(BIN)/python -m nox
+
 $(BIN)/python:
-	$(PYTHON) -m venv $(VENV)
+	"$(CHOSEN)" -m venv $(VENV)
 
 $(VENV)/installed-%: $(BIN)/python $(NATIVE)
 	@echo "installing metagrad[$*] into $(VENV) (a few minutes, once)"
 	$(INSTALL) ".[$*]"
 	@touch $@
 
+$(VENV)/installed-matrix: $(BIN)/python
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check "nox>=2025.5.1"
+	@touch $@
+
 clean:
-	rm -rf $(VENV) build dist *.egg-info
+	rm -rf .venv .venv-* .nox build dist *.egg-info src/metagrad/*.so .cmake .ninja_* .skbuild-info.json \
+	    CMakeCache.txt CMakeFiles CMakeInit.txt build.ninja cmake_install.cmake

@@ -1,4 +1,4 @@
-"""The command line of metagrad: `python -m metagrad demo [options]`.
+"""The command line of metagrad: `metagrad demo [options]`, `metagrad doctor`, or `python -m metagrad ...`.
 
 What a subcommand needs is imported when it is known, so that `--help` works without the extras. A mistake in the arguments ends with
 status 2, as argparse has it; a demo that cannot run here, for want of an extra, with status 1.
@@ -67,6 +67,17 @@ def parser():
         help=f"a shortened run: {QUICK_STEPS} steps, {QUICK_ROUNDS} rounds, unless said otherwise",
     )
     demo.set_defaults(run=run_demo, parser=demo)
+    doctor = commands.add_parser(
+        "doctor",
+        help="say what is installed and whether Enzyme works here",
+        description="Prints the versions, where Enzyme's library is, whether its process answers "
+        "with right derivatives, the compilation cache and the devices. The exit status is 0 if "
+        "metagrad can compile with Enzyme here, and 1 if not.",
+    )
+    doctor.add_argument(
+        "--fetch", action="store_true", help="get Enzyme's library if it is not there yet"
+    )
+    doctor.set_defaults(run=run_doctor)
     return top
 
 
@@ -102,6 +113,12 @@ def run_demo(arguments):
     rounds = arguments.rounds or (QUICK_ROUNDS if arguments.quick else Settings.rounds)
     run(Settings(out=arguments.out, steps=steps, rounds=rounds, seed=arguments.seed))
     return 0
+
+
+def run_doctor(arguments):
+    from metagrad.doctor import examine
+
+    return examine(arguments.fetch)
 
 
 def main(argv=None):

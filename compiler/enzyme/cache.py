@@ -42,6 +42,18 @@ def folder() -> pathlib.Path | None:
     ) / "enzyme"
 
 
+def size() -> tuple[int, int]:
+    """How many entries there are, and how many bytes they take together."""
+    where = folder()
+    if where is None:
+        return 0, 0
+    try:
+        sizes = [file.stat().st_size for file in os.scandir(where) if _ENTRY.fullmatch(file.name)]
+    except OSError:
+        return 0, 0
+    return len(sizes), sum(sizes)
+
+
 def key(*parts: str) -> str:
     """A digest of `parts`; no two lists of them share one."""
     digest = hashlib.sha256()

@@ -10,6 +10,7 @@ import importlib.util
 import os
 import pathlib
 import platform
+import re
 import subprocess
 import sys
 import sysconfig
@@ -21,7 +22,11 @@ from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeR
 from metagrad.compiler.enzyme import wheel
 from metagrad.compiler.enzyme.error import EnzymeError
 
-_NO_PIP = "there is no pip in this Python's environment"
+_NO_PIP = "there is no pip in this Python's environment, and no ensurepip"
+
+# How pip reports a connection that failed, and the addresses of objects in it.
+_BROKEN = re.compile(r"after connection broken by '\w+\((.*)\)': ")
+_OBJECT = re.compile(r"<[^<>]*>(: |, )|^'|'$")
 
 
 def fetch() -> None:
@@ -133,6 +138,7 @@ def _watch(process: subprocess.Popen[bytes], part: pathlib.Path) -> None:
         f"{wheel.PIN.size >> 20} MiB, once) into {wheel.folder()}",
         markup=False,
         highlight=False,
+        soft_wrap=True,
     )
     columns = (TextColumn("  fetched"), BarColumn(), DownloadColumn(True), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
@@ -156,8 +162,10 @@ def _size(part: pathlib.Path) -> int:
 
 def _reason(output: str, code: int) -> str:
     lines = [line.strip() for line in output.splitlines() if line.strip()]
-    errors = [line for line in lines if line.startswith("ERROR")]
     # A machine without network: pip warns of each try, and its last line blames the version.
-    tries = [line for line in lines if "connection" in line.lower() and "Retrying" in line]
-    words = (tries or errors or lines or [f"it ended with exit code {code}"])[-1]
-    return f"pip said: {words.removeprefix('ERROR:').removeprefix('WARNING:').strip()}"
+    broken = [match[1] for line in lines if (match := _BROKEN.search(line))]
+    if broken:
+        return f"pip has no connection ({_OBJECT.sub('', broken[-1])})"
+    errors = [line for line in lines if line.startswith("ERROR:")]
+    words = (errors or lines or [f"nothing, and ended with exit code {code}"])[-1]
+    return f"pip said: {words.removeprefix('ERROR:').strip()}"

@@ -17,6 +17,7 @@ import hashlib
 import os
 import pathlib
 import shutil
+import sys
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -97,13 +98,21 @@ def locked() -> Iterator[pathlib.Path]:
         lock = os.open(where / ".lock", os.O_RDWR | os.O_CREAT, 0o644)
     try:
         with writing(where):
-            fcntl.flock(lock, fcntl.LOCK_EX)
+            _wait_for(lock)
             # What others left here died with them: the lock is ours.
             for leftover in where.glob("part-*"):
                 shutil.rmtree(leftover, ignore_errors=True)
         yield where
     finally:
         os.close(lock)
+
+
+def _wait_for(lock: int) -> None:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        print("metagrad: another process is getting Enzyme's library; waiting", file=sys.stderr)
+        fcntl.flock(lock, fcntl.LOCK_EX)
 
 
 @contextlib.contextmanager

@@ -92,7 +92,7 @@ class EnzymeWorker:
                 ) from None
             except BaseException:
                 # A Ctrl-C while waiting: the answer would come to the next call, which asked for something else.
-                self._stop()
+                self.stop()
                 raise
             finally:
                 timer.cancel()
@@ -126,7 +126,7 @@ class EnzymeWorker:
             self._said.seek(0)
             self._said.truncate()
             return
-        self._stop()
+        self.stop()
         path = library.path()
         python = interpreter.choose()
         arguments = [path] if python.shim is None else [path, python.shim]
@@ -141,7 +141,7 @@ class EnzymeWorker:
                 stderr=self._said,
             )
         except OSError as error:
-            self._stop()
+            self.stop()
             raise EnzymeError(
                 f"Enzyme's process for @{function} cannot be started: {error}"
             ) from None
@@ -159,7 +159,7 @@ class EnzymeWorker:
         said = [
             line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()
         ]
-        self._stop()
+        self.stop()
         reason = next(
             (line for line in said if "ERROR" in line), said[-1] if said else "it said nothing"
         )
@@ -177,7 +177,8 @@ class EnzymeWorker:
             reason += "; a system that runs out of memory ends processes in this way"
         return f"Enzyme's library ended its process on @{function} ({how}): {reason}"
 
-    def _stop(self) -> None:
+    def stop(self) -> None:
+        """Ends the child, if there is one. The next call starts another."""
         if self._process is not None:
             self._process.kill()
             self._process.wait()
@@ -208,5 +209,5 @@ def _remedy(reason: str) -> str:
 
 
 WORKER = EnzymeWorker()
-atexit.register(WORKER._stop)
+atexit.register(WORKER.stop)
 os.register_at_fork(after_in_child=WORKER._after_fork)

@@ -72,7 +72,7 @@ def gone(process: int) -> bool:
 def shared():
     worker = EnzymeWorker()
     yield worker
-    worker._stop()
+    worker.stop()
 
 
 @pytest.fixture
@@ -240,7 +240,7 @@ def test_a_forked_process_has_a_worker_of_its_own():
         child = os.fork()
         if child == 0:
             second = ask()
-            WORKER._stop()
+            WORKER.stop()
             os._exit(0 if second != first else 3)
         assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
         assert ask() == first""")
@@ -263,7 +263,7 @@ def test_a_fork_while_another_thread_compiles():
         if child == 0:
             signal.alarm(30)
             WORKER.run("f", "func.func public @f() { return }", "canonicalize")
-            WORKER._stop()
+            WORKER.stop()
             os._exit(0)
         code = os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
         os.kill(WORKER._process.pid, signal.SIGCONT)
@@ -276,7 +276,7 @@ def test_a_stopped_worker_leaves_nothing_behind():
     worker = EnzymeWorker()
     works(worker)
     process = pid(worker)
-    worker._stop()
+    worker.stop()
     assert gone(process)
 
 

@@ -37,7 +37,7 @@ def child(tmp_path, monkeypatch):
     yield become
     monkeypatch.undo()
     assert "func.func" in made.run("f", MODULE, "canonicalize"), "the next call works"
-    made._stop()
+    made.stop()
 
 
 NONSENSE = {
@@ -98,7 +98,7 @@ def test_noise_is_no_answer(child):
         answer(call=request["call"], worked=True, text="pipe")
         time.sleep(600)""")
     assert asked.run("f", MODULE, "canonicalize") == "pipe"
-    asked._stop()
+    asked.stop()
 
 
 def test_an_earlier_call_does_not_explain_the_end(child):
@@ -122,7 +122,7 @@ def fresh(monkeypatch):
     yield made
     monkeypatch.undo()
     assert made.run("f", MODULE, "canonicalize")
-    made._stop()
+    made.stop()
 
 
 def test_a_library_that_cannot_be_loaded(fresh, monkeypatch, tmp_path):

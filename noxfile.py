@@ -1,0 +1,36 @@
+"""The tests with every Python and JAX that metagrad claims: `make matrix`, or `nox -s "tests(3.12, newest)"`.
+
+Each session builds a wheel and installs it into an environment of its own, away from the tree, so
+that the tests see what a user gets. JAX itself ended its support of Python 3.11 with 0.11.
+"""
+
+import pathlib
+import tomllib
+
+import nox
+
+nox.needs_version = ">=2025.5.1"
+nox.options.error_on_missing_interpreters = True
+
+PROJECT = tomllib.loads(pathlib.Path("pyproject.toml").read_text())["project"]
+OLDEST_JAX = "0.10.2"
+
+assert f"jax>={OLDEST_JAX}," in PROJECT["dependencies"][0].replace(" ", "")
+
+MATRIX = [
+    nox.param("3.11", OLDEST_JAX, id="3.11, oldest"),
+    nox.param("3.12", OLDEST_JAX, id="3.12, oldest"),
+    nox.param("3.12", None, id="3.12, newest"),
+    nox.param("3.13", None, id="3.13, newest"),
+]
+
+
+@nox.session
+@nox.parametrize("python,jax", MATRIX)
+def tests(session: nox.Session, jax: str | None) -> None:
+    """The test suite. Arguments behind `--` go to pytest, in place of `-n 2`."""
+    pins = [] if jax is None else [f"jax=={jax}", f"jaxlib=={jax}"]
+    session.install(".[test]", *pins)
+    session.run("metagrad", "doctor", "--fetch")
+    arguments = session.posargs or ["-n", "2", "--dist", "loadgroup"]
+    session.run("python", "-P", "-m", "pytest", "-q", *arguments)
