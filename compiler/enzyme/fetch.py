@@ -16,9 +16,6 @@ import sys
 import sysconfig
 import time
 
-from rich.console import Console
-from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
 from metagrad.compiler.enzyme import wheel
 from metagrad.compiler.enzyme.error import EnzymeError
 
@@ -132,6 +129,10 @@ def _pip() -> list[str] | None:
 
 def _watch(process: subprocess.Popen[bytes], part: pathlib.Path) -> None:
     """Shows how much has come, until pip ends."""
+    # Here, because it is needed once for a user, and takes its time at each `import metagrad`.
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
+
     console = Console(stderr=True)
     console.print(
         f"metagrad: fetching Enzyme's library (enzyme-ad {wheel.PIN.version}, "

@@ -59,18 +59,23 @@ def choose() -> Interpreter:
       EnzymeError: METAGRAD_ENZYME_PYTHON names none that works, or the library cannot be loaded in
         this Python and there is no other.
     """
-    return _choose(os.environ.get(VARIABLE, ""), os.environ.get("PATH", ""), sys.executable)
+    return _choose(
+        os.environ.get(VARIABLE, ""),
+        os.environ.get("PATH", ""),
+        sys.executable,
+        sys.version_info[:3],
+    )
 
 
 @functools.cache
-def _choose(by_hand: str, path: str, this: str) -> Interpreter:
+def _choose(by_hand: str, path: str, this: str, release: tuple[int, int, int]) -> Interpreter:
     if by_hand:
         return _by_hand(os.path.expanduser(by_hand))
-    version = sys.version_info[:2]
+    version = release[:2]
     # Another Python gets neither this one's environment variables nor its packages (-I, -S). This one
     # may need its variables: some installations set PYTHONHOME.
     own = (this, "-P", "-S")
-    text = ".".join(map(str, sys.version_info[:3]))
+    text = ".".join(map(str, release))
     if version == BUILT_FOR:
         return Interpreter(own, text)
     for folder in filter(None, path.split(os.pathsep)):

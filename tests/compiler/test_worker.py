@@ -1,6 +1,5 @@
 """The Enzyme worker: one process for all calls, and an error, not a dead interpreter, where the library refuses, dies or hangs."""
 
-import inspect
 import os
 import pathlib
 import resource
@@ -13,6 +12,7 @@ import time
 
 import pytest
 
+import metagrad
 from metagrad.compiler import opt
 from metagrad.compiler.enzyme.worker import EnzymeError, EnzymeWorker
 
@@ -226,7 +226,14 @@ def test_calls_from_several_threads(worker):
 
 def alone(script: str) -> subprocess.CompletedProcess:
     """Runs a script that has `WORKER`, in a process without JAX, which starts slowly and has threads."""
-    script = f"import os, runpy, signal\nWORKER = runpy.run_path({inspect.getfile(EnzymeWorker)!r})['WORKER']\n{textwrap.dedent(script)}"
+    package = pathlib.Path(metagrad.__file__).parent
+    script = (
+        "import os, signal, sys, types\n"
+        "package = sys.modules['metagrad'] = types.ModuleType('metagrad')\n"
+        f"package.__path__ = [{str(package)!r}]\n"
+        "from metagrad.compiler.enzyme.worker import WORKER\n"
+        "assert 'jax' not in sys.modules\n" + textwrap.dedent(script)
+    )
     return subprocess.run(
         [sys.executable, "-c", script], capture_output=True, text=True, timeout=60
     )

@@ -135,6 +135,15 @@ def test_a_library_that_cannot_be_loaded(fresh, monkeypatch, tmp_path):
         fresh.run("f", MODULE, "canonicalize")
 
 
+def test_a_system_that_is_too_old_for_the_library(child):
+    asked = child("""
+        print("ERROR: libm.so.6: version `GLIBC_2.35' not found (required by enzyme_call.so)")
+        sys.stdout.flush()
+        os._exit(os.EX_UNAVAILABLE)""")
+    with pytest.raises(EnzymeError, match=r"for @f: .* It needs glibc 2\.35 or newer.*ad='jax'"):
+        asked.run("f", MODULE, "canonicalize")
+
+
 @pytest.mark.parametrize("executable", ["/nowhere/python", ""])
 def test_a_process_that_cannot_start(fresh, monkeypatch, executable):
     python = interpreter.Interpreter((executable,), "3.11.0")
