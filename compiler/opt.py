@@ -20,7 +20,7 @@ from metagrad.compiler.dialect import context
 from metagrad.compiler.enzyme.worker import EnzymeError
 from metagrad.compiler.passes import schedule as schedule_pass
 from metagrad.compiler.passes import verify
-from metagrad.compiler.passes.registry import PASSES
+from metagrad.compiler.pipeline import PASSES
 from metagrad.runtime import schedules
 
 SPLIT = "// -----"

@@ -1,54 +1,118 @@
-"""The passes in their order, from the traced module to plain StableHLO, with the module's text after each stage."""
+"""The passes in their order, from what JAX lowered to the program. The stages are marks in it.
+
+This is the one place that says what comes after what; `metagrad-opt`, the documentation and the tests read it here.
+"""
 
 from __future__ import annotations
 
+import dataclasses
+import io
+from types import ModuleType
+
 from jaxlib.mlir import ir
 
-from metagrad.compiler.dialect import context, functions
-from metagrad.compiler.passes import cut, differentiate, verify
-from metagrad.compiler.passes import schedule as schedule_pass
-from metagrad.compiler.passes.registry import AFTER_SCHEDULE
+from metagrad.compiler.dialect import context
+from metagrad.compiler.passes import (
+    cut,
+    differentiate,
+    expand,
+    pieces,
+    raise_gradients,
+    schedule,
+    verify,
+)
+from metagrad.compiler.passes.for_enzyme import counters_first, scalar_slices, widen_counters
+from metagrad.compiler.passes.for_xla import (
+    canonicalise_convolutions,
+    drop_clearing,
+    flatten_contractions,
+    inverse_square_roots,
+    join_pads,
+    reverse_kernels,
+    save_products,
+    transpose_products,
+    update_rows,
+)
 from metagrad.runtime.schedules.plan import Plan
 
-STAGES = ("traced", "cut", "differentiated", "scheduled", "stablehlo")
+
+@dataclasses.dataclass(frozen=True)
+class Stage:
+    """A state of the program that can be looked at.
+
+    Attributes:
+      name: what `Lowered.ir` calls it.
+      passes: the passes that lead from the stage before to this one, in order.
+    """
+
+    name: str
+    passes: tuple[ModuleType, ...]
 
 
-def run(module: ir.Module, plan: Plan) -> dict[str, str]:
+PIPELINE = (
+    Stage("traced", (raise_gradients, scalar_slices, verify)),
+    Stage("cut", (cut,)),
+    Stage("differentiated", (differentiate,)),
+    Stage(
+        "pieces",
+        (
+            # What Enzyme needs, and Enzyme.
+            widen_counters,
+            counters_first,
+            expand,
+            pieces,
+            # What XLA is bad at. Only values matter from here on.
+            drop_clearing,
+            update_rows,
+            save_products,
+            inverse_square_roots,
+            join_pads,
+            flatten_contractions,
+            transpose_products,
+            reverse_kernels,
+            canonicalise_convolutions,
+        ),
+    ),
+    Stage("scheduled", (schedule,)),
+)
+
+STAGES = tuple(stage.name for stage in PIPELINE)
+
+PASSES = {module.NAME: module for stage in PIPELINE for module in stage.passes}
+"""Every pass by its name on the command line."""
+
+
+class Snapshots:
+    """The module as it was at each stage. Kept as bytecode, which takes milliseconds and little memory; made to text when asked for."""
+
+    def __init__(self):
+        self._bytecode: dict[str, bytes] = {}
+
+    def take(self, stage: str, module: ir.Module) -> None:
+        buffer = io.BytesIO()
+        module.operation.write_bytecode(buffer)
+        self._bytecode[stage] = buffer.getvalue()
+
+    def text(self, stage: str) -> str:
+        """The module at a stage, as text that `metagrad-opt` reads."""
+        return context.text(context.parse(self._bytecode[stage]))
+
+
+def run(module: ir.Module, plan: Plan) -> Snapshots:
     """Runs all passes on `module`, in place.
 
     Args:
-      module: the traced module: @step, @outer and the losses.
+      module: what the frontend lowered: @step, @outer and the losses.
       plan: the schedule.
-
-    Returns:
-      The module's text after each stage, by name.
 
     Raises:
       EnzymeError: Enzyme could not differentiate a function.
       ValueError: the module is malformed; the message names the op.
     """
-    texts = {}
+    snapshots = Snapshots()
     with module.context, ir.Location.unknown():
-        verify.run(module)
-        texts["traced"] = context.text(module)
-        cut.run(module)
-        texts["cut"] = context.text(module)
-        differentiate.run(module)
-        texts["differentiated"] = context.text(module)
-        schedule_pass.run(module, plan)
-        texts["scheduled"] = context.text(module)
-        for each in AFTER_SCHEDULE:
-            each.run(module)
-        _make_main(module)
-        texts["stablehlo"] = context.text(module)
-    return texts
-
-
-def _make_main(module: ir.Module) -> None:
-    """@metagradient becomes the program's @main, and what only the passes needed goes."""
-    functions.drop_unreachable(module, ["metagradient"])
-    functions.rename(module, {"metagradient": "main"})
-    for owner in (module.operation, *module.body.operations):
-        for name in list(owner.attributes):
-            if name.startswith("metagrad."):
-                del owner.attributes[name]
+        for stage in PIPELINE:
+            for each in stage.passes:
+                each.run(module, plan) if each is schedule else each.run(module)
+            snapshots.take(stage.name, module)
+    return snapshots

@@ -21,7 +21,6 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 from metagrad.compiler.dialect import functions
 from metagrad.compiler.dialect.functions import Arguments
 from metagrad.compiler.passes import raise_gradients
-from metagrad.compiler.passes.for_enzyme import scalar_slices
 from metagrad.frontend import capabilities, prints
 from metagrad.frontend.exact_lowerings import value_and_derivative
 from metagrad.frontend.jaxprs import stopped_values
@@ -111,8 +110,6 @@ def lower(
     with module.context, ir.Location.unknown():
         _drop_placements(module)
         _name(module, names)
-        raise_gradients.run(module)
-        scalar_slices.run(module)
         _announce(module, pieces, active, arguments, wrt)
     return Traced(module, jax_internals.host_callbacks(lowered), muted)
 
@@ -195,7 +192,7 @@ def _name(module: ir.Module, names: Sequence[str]) -> None:
         symbol = op.name.value
         if symbol.startswith("metagrad_loss"):
             ours[symbol] = symbol.removeprefix("metagrad_")
-    taken = set(ours.values()) | {"update", "inner", "metagradient"}
+    taken = set(ours.values()) | {"update", "inner", "main"}
     renamed = dict(ours)
     for op in module.body.operations:
         if op.name.value not in ours and (

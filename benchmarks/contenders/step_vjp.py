@@ -116,7 +116,7 @@ def by_metagrad(problem: Problem, example: Operands):
         raise ValueError(
             f"@step_vjp of {problem.model.name} takes cotangents of the leaves {active} of the state, not of {floats}"
         )
-    module = context.parse(lowered.ir("stablehlo"))
+    module = context.parse(lowered.ir("scheduled"))
     with module.context, ir.Location.unknown():
         functions.drop_unreachable(module, ["step_vjp"])
         functions.rename(module, {"step_vjp": "main"})

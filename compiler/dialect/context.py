@@ -15,8 +15,8 @@ def context() -> ir.Context:
     return ctx
 
 
-def parse(text: str) -> ir.Module:
-    """Parses a module into a context of its own.
+def parse(text: str | bytes) -> ir.Module:
+    """Parses a module, as text or as bytecode, into a context of its own.
 
     Raises:
       ValueError: the text is not MLIR; the message is the parser's, with line and column.

@@ -10,7 +10,7 @@ A metagrad module holds a small set of functions with fixed names and argument g
     @loss_i   operands                        -> (value, aux)
     @step_vjp (state, meta, batch, inner, cotangents of state') -> cotangents       after `differentiate`; of the active operands
     @outer_vjp(state, outer arguments)        -> (value, outer aux, cotangents)     after `differentiate`
-    @metagradient                             -> the results            after `schedule`
+    @main     (state, meta, batches, outer arguments) -> the results    after `schedule`
     @prints   (state, meta, batch)            -> ()                     if the step prints
     @outer_prints (state, outer arguments)    -> ()                     if the outer function prints
 

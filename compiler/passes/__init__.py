@@ -1,1 +1,1 @@
-"""One pass, one file. `registry` has all of them, and their order."""
+"""One pass, one file. compiler/pipeline.py has all of them, in their order."""

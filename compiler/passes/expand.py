@@ -5,8 +5,8 @@
 One run for each order.  Enzyme drops `enzyme.ignore_derivatives` when it differentiates, so the forward mode over a backward pass would differentiate what
 was stopped.  In the first run `enzyme.fwddiff` is hidden in a custom call; between the runs what is held is held anew (stopped.py), and the op shows itself.
 
-@metagradient itself is not sent: Enzyme's optimiser has no business in our loops, whose slots must stay in place.  @update is not differentiated where
-it is run, so it stays as JAX lowered it, and the training run computes bit for bit what the user's step does.
+@update is not differentiated where it is run, so it is not sent: it stays as JAX lowered it, and the training run computes bit for bit what the user's
+step does.  The loops around the pieces are written later, so Enzyme's optimiser never sees the slots.
 """
 
 from __future__ import annotations

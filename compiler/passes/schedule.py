@@ -1,4 +1,4 @@
-"""The rematerialisation pass: writes @metagradient, the whole run and its reversal, around calls of the step's pieces.
+"""The rematerialisation pass: writes @main, the whole run and its reversal, around calls of the step's pieces.
 
     for r in 0 .. T:                                 # segment 0 is the training run, segment r prepares the VJP at t = T - r
         state = state_slots[load[r]]
@@ -16,7 +16,7 @@ Every schedule is this one loop with other tables, so the program holds one copy
 that the VJP needs is a last run that stops before the update: it is loaded from its slot, or computed by the same copy of @inner.  Slots are one
 stacked buffer per leaf and are updated in place.
 
-Results of @metagradient: value, outer aux; the gradient (float leaves of what `metagrad.wrt` names: state, then meta, then batches); the final state; the
+Results of @main: value, outer aux; the gradient (float leaves of what `metagrad.wrt` names: state, then meta, then batches); the final state; the
 step's aux, stacked over steps.
 """
 
@@ -48,6 +48,12 @@ NAME = "schedule"
 
 def run(module: ir.Module, plan: Plan) -> None:
     _Writer(module, plan).write()
+    functions.drop_unreachable(module, ["main"])
+    # What only the passes needed goes: XLA's parser does not know it.
+    for owner in (module.operation, *module.body.operations):
+        for name in list(owner.attributes):
+            if name.startswith("metagrad."):
+                del owner.attributes[name]
 
 
 class _Writer:
@@ -61,13 +67,6 @@ class _Writer:
             functions.need(module, name, NAME)
             for name in ("inner", "update", "step_vjp", "outer_vjp")
         )
-        # The update as it is run needs nothing that only its differentiation needs.
-        own = (
-            self.update.attributes["metagrad.run"].value
-            if "metagrad.run" in self.update.attributes
-            else "update"
-        )
-        self.run_update = functions.need(module, own, NAME)
         self.prints, self.outer_prints = (
             functions.find(module, "prints"),
             functions.find(module, "outer_prints"),
@@ -101,7 +100,7 @@ class _Writer:
         ]
         outer_arguments = list(self.outer_vjp.type.inputs)[self.arguments.state :]
         inputs = [*self.types("state"), *self.types("meta"), *stacked, *outer_arguments]
-        functions.add_function(self.module, "metagradient", inputs, self.build, visibility="public")
+        functions.add_function(self.module, "main", inputs, self.build, visibility="public")
 
     def build(self, operands: list[ir.Value]) -> list[ir.Value]:
         n, plan = self.arguments, self.plan
@@ -246,7 +245,7 @@ class _Writer:
             seen = {"state": carry["state"], "batch": self.batch(t)}
             once_if(compare(operands["reuse"][0], "LT", index(0)), {}, seen, self.print)
         results = functions.call(
-            self.run_update, [*carry["state"], *self.meta, *self.batch(t), *operands["inner"]]
+            self.update, [*carry["state"], *self.meta, *self.batch(t), *operands["inner"]]
         )
         state, aux = results[: self.arguments.state], results[self.arguments.state :]
         return {

@@ -98,7 +98,7 @@ def lower(
         return decisions, pipeline.run(made.module, plan), made
 
     try:
-        decisions, texts, made = attempt(ad)
+        decisions, snapshots, made = attempt(ad)
     except EnzymeError as error:
         if ad != "auto":
             raise
@@ -116,7 +116,7 @@ def lower(
             f"{error}{which}. JAX differentiates this step instead; lowered.explain() says so.",
             stacklevel=users_level(),
         )
-        decisions, texts, made = attempt("jax")
+        decisions, snapshots, made = attempt("jax")
         decisions = [dataclasses.replace(decision, why=(str(error),)) for decision in decisions]
     value = traced_outer.jaxpr.out_avals[0]
     outputs = signature.outputs(jax.ShapeDtypeStruct(value.shape, value.dtype), steps)
@@ -134,7 +134,7 @@ def lower(
         diagnose = non_finite_warning.warning(
             traced.jaxpr, traced_outer.jaxpr, trees, active, wrt, single, has_aux
         )
-    return Lowered(signature, plan, decisions, texts, program, diagnose, check_nans)
+    return Lowered(signature, plan, decisions, snapshots, program, diagnose, check_nans)
 
 
 def _divide(marked, found, outer, names, active, ad):

@@ -28,14 +28,14 @@ class Lowered:
         signature: Signature,
         plan: Plan,
         decisions: list[Decision],
-        texts,
+        snapshots: pipeline.Snapshots,
         program,
         diagnose,
         check_nans: bool | None,
     ):
         self._signature, self._plan, self._decisions = signature, plan, decisions
-        self._texts, self._program, self._diagnose, self._check_nans = (
-            texts,
+        self._snapshots, self._program, self._diagnose, self._check_nans = (
+            snapshots,
             program,
             diagnose,
             check_nans,
@@ -55,7 +55,7 @@ class Lowered:
         """
         if stage not in self.stages:
             raise ValueError(f"no stage {stage!r}; there are {', '.join(map(repr, self.stages))}")
-        return self.compile().as_text() if stage == "hlo" else self._texts[stage]
+        return self.compile().as_text() if stage == "hlo" else self._snapshots.text(stage)
 
     @property
     def plan(self) -> Plan:

@@ -8,7 +8,7 @@ import pytest
 from jaxlib.mlir import ir
 
 from metagrad.compiler.dialect import context, functions
-from metagrad.compiler.passes import cut, differentiate, verify
+from metagrad.compiler.passes import cut, differentiate, expand, pieces, verify
 from metagrad.compiler.passes import schedule as schedule_pass
 from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
 
@@ -73,8 +73,8 @@ def scheduled(text: str, schedule, steps: int, *, gradients: bool = True) -> ir.
 
 
 def calls(module: ir.Module) -> dict[str, int]:
-    """How often @metagradient calls each function."""
-    ops = functions.walk(functions.body(functions.find(module, "metagradient")))
+    """How often @main calls each function."""
+    ops = functions.walk(functions.body(functions.find(module, "main")))
     return collections.Counter(op.callee.value for op in ops if op.operation.name == "func.call")
 
 
@@ -96,9 +96,19 @@ def test_one_copy_of_each_piece(schedule):
 
 def test_one_copy_of_the_update_as_it_is_run():
     """Where JAX lowered the update for running it, the program runs that, and differentiates the other."""
-    module = scheduled(UPDATE_OF_ITS_OWN, LazyKary(2), 9)
-    assert calls(module) == {"inner": 1, "update_as_run": 1, "outer_vjp": 1, "step_vjp": 1}
-    assert "fn = @update," in context.text(module)
+    module = context.parse(UPDATE_OF_ITS_OWN)
+    with module.context, ir.Location.unknown():
+        for each in (cut, differentiate):
+            each.run(module)
+        assert "fn = @update," in context.text(module)
+        for each in (expand, pieces):
+            each.run(module)
+        schedule_pass.run(module, LazyKary(2).plan(9, gradients=True))
+        verify.run(module)
+    assert calls(module) == {"inner": 1, "update": 1, "outer_vjp": 1, "step_vjp": 1}
+    # The copy that is run does not count its steps.
+    assert "stablehlo.add" not in str(functions.find(module, "update"))
+    assert functions.find(module, "update_as_run") is None
 
 
 def test_a_step_without_gradients_has_none_to_compute():
@@ -123,7 +133,7 @@ def test_only_the_numbers_change(family):
 def test_buffers_are_as_large_as_the_plan_says():
     plan = LazyKary(5).plan(20, gradients=True)
     module = scheduled(WITH_GRADIENT, LazyKary(5), 20)
-    function = functions.find(module, "metagradient")
+    function = functions.find(module, "main")
     loops = [
         op for op in functions.body(function).operations if op.operation.name == "stablehlo.while"
     ]

@@ -18,7 +18,7 @@ from metagrad.demo import data, label_noise, rate_descent
 from metagrad.demo.requirements import EXTRA, MissingExtra, require_extra
 from metagrad.demo.timeline import timeline
 
-STAGES = "traced", "cut", "differentiated", "scheduled", "stablehlo", "hlo"
+STAGES = "traced", "cut", "differentiated", "pieces", "scheduled", "hlo"
 PLOTS = "plan.png", "label_noise.png", "loss.png", "learning_rate.png"
 
 
@@ -57,7 +57,7 @@ def test_ir_of_every_stage_is_written(demo):
         assert (folder / name).read_text().strip(), name
         assert name in printed
     assert "enzyme.autodiff" in (folder / "3-differentiated.mlir").read_text()
-    assert "enzyme." not in (folder / "5-stablehlo.mlir").read_text()
+    assert "enzyme." not in (folder / "5-scheduled.mlir").read_text()
 
 
 @pytest.mark.parametrize("name", PLOTS)

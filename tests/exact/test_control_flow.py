@@ -258,7 +258,7 @@ def test_what_is_to_be_computed_again_is_fenced():
         .metagradient(runs.outer)
         .lower({"params": runs.params()}, runs.meta(), runs.data(2))
     )
-    product = lowered.ir("scheduled")
+    product = lowered.ir("differentiated")
     assert "optimization_barrier" in product[product.index("@loss_0_grad_vjp") :]
 
 

@@ -22,7 +22,7 @@ NAME = "counters-first"
 
 def run(module: ir.Module) -> None:
     for function in module.body.operations:
-        if isinstance(function, func.FuncOp) and function.name.value != "metagradient":
+        if isinstance(function, func.FuncOp):
             for op in list(functions.walk(functions.body(function))):
                 if isinstance(op, hlo.WhileOp) and counter_of(op):
                     _exchange(op, 0, counter_of(op))

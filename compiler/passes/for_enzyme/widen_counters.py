@@ -21,7 +21,7 @@ NAME = "widen-counters"
 
 def run(module: ir.Module) -> None:
     for function in module.body.operations:
-        if isinstance(function, func.FuncOp) and function.name.value != "metagradient":
+        if isinstance(function, func.FuncOp):
             for op in list(functions.walk(functions.body(function))):
                 if isinstance(op, hlo.WhileOp):
                     index = counter_of(op)

@@ -1,7 +1,7 @@
 // What the passes and the command line itself refuse.
 
 // RUN: not metagrad-opt %s --pass=cut,mend 2>&1 | filecheck %s --check-prefix=UNKNOWN
-// UNKNOWN: metagrad-opt: there is no pass 'mend'; there are scalar-slices, raise-gradients, verify, cut, differentiate, schedule,
+// UNKNOWN: metagrad-opt: there is no pass 'mend'; there are raise-gradients, scalar-slices, verify, cut, differentiate, widen-counters,
 
 // RUN: not metagrad-opt %s --pass=cut,differentiate 2>&1 | filecheck %s --check-prefix=MISSING
 // MISSING: metagrad-opt: pass 'differentiate': the module has no function @outer

@@ -2,7 +2,7 @@
 // RUN: metagrad-opt %s --pass=schedule --steps=1000 --schedule='LazyKary(k=2)' | filecheck %s --check-prefixes=CHECK,LAZY
 // RUN: metagrad-opt %s --pass=schedule --steps=3 --schedule='Periodic(every=2,keep_gradients=False)' | filecheck %s --check-prefixes=CHECK,PLAIN
 
-// @metagradient is loops and tables around one call of each piece, whatever the number of steps and the schedule are.
+// @main is loops and tables around one call of each piece, whatever the number of steps and the schedule are.
 // The batches and the step's auxiliary result have a leading axis with an entry for each step.
 
 module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta", "batches"], metagrad.active = [0]} {
@@ -24,7 +24,7 @@ module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch 
 }
 
 // The results: value and auxiliary result of the outer function, the gradient, the final state, the stacked auxiliary results of the steps.
-// CHECK-LABEL: func.func public @metagradient(
+// CHECK-LABEL: func.func public @main(
 // STORE-SAME:    %arg0: tensor<3xf32>, %arg1: tensor<i32>, %arg2: tensor<3xf32>, %arg3: tensor<3x2xf32>, %arg4: tensor<3xf32>)
 // STORE-SAME:    -> (tensor<f32>, tensor<i32>, tensor<3xf32>, tensor<3x2xf32>, tensor<3xf32>, tensor<i32>, tensor<3xf64>) {
 // LAZY-SAME:     %arg0: tensor<3xf32>, %arg1: tensor<i32>, %arg2: tensor<3xf32>, %arg3: tensor<1000x2xf32>, %arg4: tensor<3xf32>)

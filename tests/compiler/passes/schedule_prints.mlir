@@ -27,7 +27,7 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
   }
 }
 
-// CHECK-LABEL: func.func public @metagradient(
+// CHECK-LABEL: func.func public @main(
 // CHECK:         call @inner(
 // CHECK:         stablehlo.while(%{{[^,]+}} = %{{[^,]+}}) : tensor<i32>
 // CHECK:         call @prints(%{{.+}}, %arg1, %{{.+}}) : (tensor<3xf32>, tensor<3xf32>, tensor<2xf32>) -> ()

@@ -129,27 +129,3 @@ func.func @halving(%x: tensor<i32>) -> tensor<i32> {
 // CHECK-LABEL: func.func @halving(
 // CHECK-NOT:     stablehlo.convert
 // CHECK:         return
-
-// -----
-
-// The loops of the schedule are not differentiated, and stay as they are.
-
-func.func @metagradient(%x: tensor<f32>) -> tensor<f32> {
-  %zero = stablehlo.constant dense<0> : tensor<i32>
-  %turns = stablehlo.constant dense<4> : tensor<i32>
-  %one = stablehlo.constant dense<1> : tensor<i32>
-  %r:2 = stablehlo.while(%i = %zero, %h = %x) : tensor<i32>, tensor<f32>
-  cond {
-    %c = stablehlo.compare LT, %i, %turns, SIGNED : (tensor<i32>, tensor<i32>) -> tensor<i1>
-    stablehlo.return %c : tensor<i1>
-  } do {
-    %j = stablehlo.add %i, %one : tensor<i32>
-    %n = stablehlo.sine %h : tensor<f32>
-    stablehlo.return %j, %n : tensor<i32>, tensor<f32>
-  }
-  return %r#1 : tensor<f32>
-}
-
-// CHECK-LABEL: func.func @metagradient(
-// CHECK-NOT:     stablehlo.convert
-// CHECK:         return
