@@ -7,10 +7,11 @@
 
 namespace metagrad {
 
-// A segment is split into k parts of equal length, up to one leaf of k units; a segment of at most k units is a leaf. All leaves but the first
-// of the run are full, so that most gradients find a slot; parts of equal length up to one unit leave two thirds of the gradients to be
-// computed on the spot for T = 100, k = 4. With ceil(T / k) leaves the tree is still ceil(log_k T) deep, and holds at most
-// (k - 1) * ceil(log_k T) + 1 states.
+// A segment is split into k parts of equal length, up to one leaf of k units; a segment of at most
+// k units is a leaf. All leaves but the first of the run are full, so that most gradients find a
+// slot; parts of equal length up to one unit leave two thirds of the gradients to be computed on
+// the spot for T = 100, k = 4. With ceil(T / k) leaves the tree is still ceil(log_k T) deep, and
+// holds at most (k - 1) * ceil(log_k T) + 1 states.
 class LazyKary : public Splitter {
  public:
   explicit LazyKary(int64_t k) : k_(k) {}

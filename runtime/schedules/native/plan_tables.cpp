@@ -28,7 +28,8 @@ void PlanTables::run(int64_t steps, int64_t save, int64_t keep, int64_t reuse) {
     return;
   }
   if (static_cast<int64_t>(run_steps.size()) == kMost)
-    throw std::length_error("a plan's tables are int32: this schedule needs more than " + std::to_string(kMost) + " runs; give it more slots");
+    throw std::length_error("a plan's tables are int32: this schedule needs more than " +
+                            std::to_string(kMost) + " runs; give it more slots");
   run_steps.push_back(static_cast<int32_t>(steps));
   run_save.push_back(static_cast<int32_t>(save));
   run_keep.push_back(static_cast<int32_t>(keep));
@@ -37,8 +38,11 @@ void PlanTables::run(int64_t steps, int64_t save, int64_t keep, int64_t reuse) {
 
 // A save ends a run, as does a change of where gradients go to or come from.
 bool PlanTables::continues(int64_t keep, int64_t reuse) const {
-  if (static_cast<int64_t>(run_steps.size()) == segment.back() || run_save.back() != kNone) return false;
-  const auto follows = [&](int64_t last, int64_t next) { return last == kNone ? next == kNone : next == last + run_steps.back(); };
+  if (static_cast<int64_t>(run_steps.size()) == segment.back() || run_save.back() != kNone)
+    return false;
+  const auto follows = [&](int64_t last, int64_t next) {
+    return last == kNone ? next == kNone : next == last + run_steps.back();
+  };
   return follows(run_keep.back(), keep) && follows(run_reuse.back(), reuse);
 }
 

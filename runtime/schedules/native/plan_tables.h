@@ -8,7 +8,8 @@ namespace metagrad {
 
 constexpr int64_t kNone = -1;
 
-// The tables of metagrad.runtime.plan.Plan. Call order: begin_segment, run*, end_segment; T + 1 times.
+// The tables of metagrad.runtime.plan.Plan. Call order: begin_segment, run*, end_segment; T + 1
+// times.
 class PlanTables {
  public:
   // `steps` fits in int32; the caller has checked.
@@ -16,7 +17,8 @@ class PlanTables {
 
   void begin_segment(int64_t load);
 
-  // A run of no steps is left out. Runs that continue each other become one. Throws std::length_error if the runs outgrow int32.
+  // A run of no steps is left out. Runs that continue each other become one. Throws
+  // std::length_error if the runs outgrow int32.
   void run(int64_t steps, int64_t save, int64_t keep, int64_t reuse);
 
   // `gradient`: the slot of the gradient that the segment's VJP takes, or kNone.
