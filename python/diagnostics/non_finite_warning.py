@@ -24,11 +24,27 @@ from metagrad.frontend.pytrees import Leaf, Tree
 
 
 def is_fine(value_and_gradients: Sequence[jax.Array], state: Sequence[jax.Array]) -> jax.Array:
-    """Whether value and gradients are finite and the state has no NaN, as one boolean. A state may well hold an infinity (the best loss so far)."""
-    bad = [~jnp.isfinite(array).all() for array in value_and_gradients if is_float(array)] + [
-        jnp.isnan(array).any() for array in state if is_float(array)
-    ]
-    return ~jnp.stack(bad).any()
+    """Whether value and gradients are finite and the state has no NaN, as one boolean.
+
+    A state may well hold an infinity (the best loss so far).
+    """
+    bad = [~jnp.isfinite(array) for array in value_and_gradients if is_float(array)]
+    bad += [jnp.isnan(array) for array in state if is_float(array)]
+    by_shape: dict[tuple[int, ...], list[jax.Array]] = {}
+    for flags in bad:
+        by_shape.setdefault(flags.shape, []).append(flags)
+    return ~jnp.stack([flag for group in by_shape.values() for flag in _any_of_each(group)]).any()
+
+
+def _any_of_each(group: list[jax.Array]) -> Sequence[jax.Array]:
+    """`any` of each of some arrays of one shape, in one reduction.
+
+    XLA:CPU makes three kernels of a reduction of one array. One for each leaf of the state was a
+    sixth of all kernels of a program, and of the time to compile them.
+    """
+    starts = [np.False_] * len(group)
+    either = lambda totals, flags: [total | flag for total, flag in zip(totals, flags)]
+    return jax.lax.reduce(group, starts, either, range(group[0].ndim))
 
 
 def warning(
