@@ -10,24 +10,86 @@ from __future__ import annotations
 import functools
 import os
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Concatenate, Literal, ParamSpec, overload
 
 import jax
 import numpy as np
 from jax.extend import core
 
+from metagrad.api.type_variables import ArgT, AuxT, ValueT
 from metagrad.frontend import prints
 from metagrad.frontend.grad_primitive import TRACING, grad_p
 from metagrad.runtime import jax_internals
 
+P = ParamSpec("P")
 
+
+@overload
+def grad(
+    fun: Callable[Concatenate[ArgT, P], ValueT],
+    argnums: Literal[0] = 0,
+    has_aux: Literal[False] = False,
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[Concatenate[ArgT, P], ArgT]: ...
+@overload
+def grad(
+    fun: Callable[Concatenate[ArgT, P], tuple[ValueT, AuxT]],
+    argnums: Literal[0] = 0,
+    *,
+    has_aux: Literal[True],
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[Concatenate[ArgT, P], tuple[ArgT, AuxT]]: ...
+@overload
+def grad(
+    fun: Callable[P, ValueT],
+    argnums: int,
+    has_aux: Literal[False] = False,
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[P, Any]: ...
+@overload
+def grad(
+    fun: Callable[P, tuple[ValueT, AuxT]],
+    argnums: int,
+    *,
+    has_aux: Literal[True],
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[P, tuple[Any, AuxT]]: ...
+@overload
+def grad(
+    fun: Callable[P, ValueT],
+    argnums: Sequence[int],
+    has_aux: Literal[False] = False,
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[P, tuple[Any, ...]]: ...
+@overload
+def grad(
+    fun: Callable[P, tuple[ValueT, AuxT]],
+    argnums: Sequence[int],
+    *,
+    has_aux: Literal[True],
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[P, tuple[tuple[Any, ...], AuxT]]: ...
+@overload
+def grad(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[..., Any]: ...
 def grad(
     fun: Callable,
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
-) -> Callable:
+) -> Callable[..., Any]:
     """The gradient of a scalar function; the arguments are those of `jax.grad`.
 
     Inside a step decorated with `metagrad.compile` the call becomes one operation that the compiler differentiates in mixed mode.
@@ -59,13 +121,72 @@ def grad(
     return gradient
 
 
+@overload
+def value_and_grad(
+    fun: Callable[Concatenate[ArgT, P], ValueT],
+    argnums: Literal[0] = 0,
+    has_aux: Literal[False] = False,
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[Concatenate[ArgT, P], tuple[ValueT, ArgT]]: ...
+@overload
+def value_and_grad(
+    fun: Callable[Concatenate[ArgT, P], tuple[ValueT, AuxT]],
+    argnums: Literal[0] = 0,
+    *,
+    has_aux: Literal[True],
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[Concatenate[ArgT, P], tuple[tuple[ValueT, AuxT], ArgT]]: ...
+@overload
+def value_and_grad(
+    fun: Callable[P, ValueT],
+    argnums: int,
+    has_aux: Literal[False] = False,
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[P, tuple[ValueT, Any]]: ...
+@overload
+def value_and_grad(
+    fun: Callable[P, tuple[ValueT, AuxT]],
+    argnums: int,
+    *,
+    has_aux: Literal[True],
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[P, tuple[tuple[ValueT, AuxT], Any]]: ...
+@overload
+def value_and_grad(
+    fun: Callable[P, ValueT],
+    argnums: Sequence[int],
+    has_aux: Literal[False] = False,
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[P, tuple[ValueT, tuple[Any, ...]]]: ...
+@overload
+def value_and_grad(
+    fun: Callable[P, tuple[ValueT, AuxT]],
+    argnums: Sequence[int],
+    *,
+    has_aux: Literal[True],
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[P, tuple[tuple[ValueT, AuxT], tuple[Any, ...]]]: ...
+@overload
+def value_and_grad(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: Literal[False] = False,
+    allow_int: bool = False,
+) -> Callable[..., Any]: ...
 def value_and_grad(
     fun: Callable,
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
-) -> Callable:
+) -> Callable[..., Any]:
     """Value and gradient of a scalar function; the arguments are those of `jax.value_and_grad`. See `metagrad.grad`.
 
     >>> import jax.numpy as jnp, metagrad

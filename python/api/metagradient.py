@@ -3,20 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, Literal, TypeAlias, overload
 
 import jax
 
 from metagrad.api import driver, stages
 from metagrad.api.flat_arguments import CallSignature, FlatArguments, flatten
-from metagrad.api.results import Result, ResultWithAux
+from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
+from metagrad.api.type_variables import AuxT, GradT, KindT, MetaT, StateT, ValueT
 from metagrad.frontend.pytrees import is_array_leaf
 from metagrad.runtime import schedules
 
+Wrt: TypeAlias = Literal["meta", "state", "batches"]
 WRT = ("meta", "state", "batches")
 
 
-class Metagradient:
+class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
     """The metagradient of one training step and one outer function. Made by `TrainStep.metagradient`.
 
     Calling it with `(state0, meta, batches, *outer_args)` runs training and its reversal and returns a `Result`. The first call with new shapes compiles; later
@@ -47,7 +49,9 @@ class Metagradient:
         # The last call's signature, JAX's settings and program: most calls are like the one before.
         self._latest: tuple[CallSignature, Any, stages.Compiled] | None = None
 
-    def lower(self, state0: Any, meta: Any, batches: Any, *outer_args: Any) -> stages.Lowered:
+    def lower(
+        self, state0: Any, meta: Any, batches: Any, *outer_args: Any
+    ) -> stages.Lowered[StateT, ValueT, GradT, KindT]:
         """Traces and lowers for these arguments, without running anything.
 
         Args:
@@ -73,9 +77,23 @@ class Metagradient:
             check_nans=self._check_nans,
         )
 
+    @overload
     def __call__(
-        self, state0: Any, meta: Any, batches: Any, *outer_args: Any
-    ) -> Result | ResultWithAux:
+        self: Metagradient[StateT, MetaT, ValueT, GradT, NoAux],
+        state0: StateT,
+        meta: MetaT,
+        batches: Any,
+        *outer_args: Any,
+    ) -> Result[ValueT, GradT, StateT]: ...
+    @overload
+    def __call__(
+        self: Metagradient[StateT, MetaT, ValueT, GradT, Aux[AuxT]],
+        state0: StateT,
+        meta: MetaT,
+        batches: Any,
+        *outer_args: Any,
+    ) -> ResultWithAux[ValueT, GradT, StateT, AuxT]: ...
+    def __call__(self, state0: Any, meta: Any, batches: Any, *outer_args: Any) -> Any:
         """Runs training from `state0` and returns value, gradient and final state (and aux).
 
         Args:

@@ -2,28 +2,41 @@
 
 from __future__ import annotations
 
-from typing import Any, NamedTuple
+from typing import Generic, NamedTuple
+
+from metagrad.api.type_variables import AuxT, GradT, StateT, ValueT
 
 
-class Result(NamedTuple):
+class Result(NamedTuple, Generic[ValueT, GradT, StateT]):
     """What a metagradient returns when the step has no auxiliary output.
+
+    For a type checker it is `Result[value, grad, state]`: with `wrt="meta"` the gradient has the
+    type of the metaparameters.
 
     Attributes:
       value: the outer function's value; `(value, aux)` with `metagradient(has_aux=True)`.
-      grad: the gradient, in the structure of what `wrt` names (a tuple for a tuple). Leaves that are not floating point get float0 zeros, as in
-        `jax.grad(..., allow_int=True)`.
+      grad: the gradient, in the structure of what `wrt` names (a tuple for a tuple). Leaves that
+        are not floating point get float0 zeros, as in `jax.grad(..., allow_int=True)`.
       state: the state after the last step.
     """
 
-    value: Any
-    grad: Any
-    state: Any
+    value: ValueT
+    grad: GradT
+    state: StateT
 
 
-class ResultWithAux(NamedTuple):
+class ResultWithAux(NamedTuple, Generic[ValueT, GradT, StateT, AuxT]):
     """`Result`, and the step's auxiliary outputs stacked over the T steps."""
 
-    value: Any
-    grad: Any
-    state: Any
-    aux: Any
+    value: ValueT
+    grad: GradT
+    state: StateT
+    aux: AuxT
+
+
+class NoAux:
+    """For type checkers: a step that returns its state alone. There are no objects of this class."""
+
+
+class Aux(Generic[AuxT]):
+    """For type checkers: a step that returns `(state, aux)`. There are no objects of this class."""

@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any
+from typing import Any, Generic, overload
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
 from metagrad.api.flat_arguments import CallSignature, FlatArguments, flatten
+from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
 from metagrad.api.signature import Signature
+from metagrad.api.type_variables import AuxT, GradT, KindT, StateT, ValueT
 from metagrad.api.user_frame import users_level
 from metagrad.compiler import pipeline
 from metagrad.diagnostics import non_finite_warning
@@ -20,7 +22,7 @@ from metagrad.runtime import jax_internals
 from metagrad.runtime.schedules.plan import Plan
 
 
-class Lowered:
+class Lowered(Generic[StateT, ValueT, GradT, KindT]):
     """A metagradient lowered for given shapes. Made by `Metagradient.lower`."""
 
     def __init__(
@@ -40,7 +42,7 @@ class Lowered:
             diagnose,
             check_nans,
         )
-        self._compiled: Compiled | None = None
+        self._compiled: Compiled[StateT, ValueT, GradT, KindT] | None = None
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -71,7 +73,7 @@ class Lowered:
         """Which function is differentiated by whom and why, as text."""
         return "\n".join(map(str, self._decisions))
 
-    def compile(self) -> Compiled:
+    def compile(self) -> Compiled[StateT, ValueT, GradT, KindT]:
         """Compiles with XLA, once."""
         if self._compiled is None:
             compiled = jax.jit(self._checked).lower(*self._signature.inputs).compile()
@@ -97,7 +99,7 @@ class Lowered:
         )
 
 
-class Compiled:
+class Compiled(Generic[StateT, ValueT, GradT, KindT]):
     """A compiled metagradient: call it with arguments of the shapes that it was lowered for."""
 
     def __init__(
@@ -114,7 +116,23 @@ class Compiled:
         # The last call that was checked, and which of its leaves need converting.
         self._accepted: tuple[CallSignature | None, list[int]] = None, []
 
-    def __call__(self, state0: Any, meta: Any, batches: Any, *outer_args: Any):
+    @overload
+    def __call__(
+        self: Compiled[StateT, ValueT, GradT, NoAux],
+        state0: StateT,
+        meta: Any,
+        batches: Any,
+        *outer_args: Any,
+    ) -> Result[ValueT, GradT, StateT]: ...
+    @overload
+    def __call__(
+        self: Compiled[StateT, ValueT, GradT, Aux[AuxT]],
+        state0: StateT,
+        meta: Any,
+        batches: Any,
+        *outer_args: Any,
+    ) -> ResultWithAux[ValueT, GradT, StateT, AuxT]: ...
+    def __call__(self, state0: Any, meta: Any, batches: Any, *outer_args: Any) -> Any:
         trees = (state0, meta, batches, outer_args)
         try:
             arguments = flatten(trees)

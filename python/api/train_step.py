@@ -4,24 +4,59 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Generic, Literal, Protocol, TypeAlias, overload
 
-from metagrad.api.metagradient import Metagradient
+import jax
+
+from metagrad.api.metagradient import Metagradient, Wrt
+from metagrad.api.results import Aux, NoAux
+from metagrad.api.type_variables import (
+    AuxT,
+    BatchT,
+    KindT,
+    MetaT,
+    OuterAuxT,
+    StateT,
+    StateT_contra,
+)
 from metagrad.frontend.partition import MODES
 
+Mode: TypeAlias = Literal["auto", "enzyme", "jax"]
+Runtime: TypeAlias = Literal["auto", "fused"]
 
-class TrainStep:
-    """A training step that can still be called, and of which metagradients can be taken. Made by `metagrad.compile`."""
+
+class Outer(Protocol[StateT_contra]):
+    """An outer function for a type checker: a scalar of the final state, and of arguments of its own."""
+
+    def __call__(self, state: StateT_contra, /, *outer_args: Any, **options: Any) -> Any: ...
+
+
+class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
+    """A training step that can still be called, and of which metagradients can be taken. Made by `metagrad.compile`.
+
+    For a type checker it is `TrainStep[state, meta, batch, kind]`; the kind says whether there is an
+    auxiliary output.
+    """
 
     def __init__(self, step: Callable, has_aux: bool, ad: str):
         functools.update_wrapper(self, step)
         self._step, self._has_aux, self._ad = step, has_aux, ad
 
+    @overload
+    def __call__(
+        self: TrainStep[StateT, MetaT, BatchT, NoAux], state: StateT, meta: MetaT, batch: BatchT
+    ) -> StateT: ...
+    @overload
+    def __call__(
+        self: TrainStep[StateT, MetaT, BatchT, Aux[AuxT]], state: StateT, meta: MetaT, batch: BatchT
+    ) -> tuple[StateT, AuxT]: ...
     def __call__(self, state: Any, meta: Any, batch: Any) -> Any:
         """One plain training step; `jit`, `vmap`, `jax.grad` and `lax.scan` work on it as on the undecorated function."""
         return self._step(state, meta, batch)
 
-    def __get__(self, instance: Any, owner: type | None = None) -> TrainStep:
+    def __get__(
+        self, instance: Any, owner: type | None = None
+    ) -> TrainStep[StateT, MetaT, BatchT, KindT]:
         """Of a decorated method, the step of one object. As without the decorator, a function binds `self` and a `functools.partial` does not."""
         return (
             self
@@ -29,16 +64,104 @@ class TrainStep:
             else TrainStep(self._step.__get__(instance, owner), self._has_aux, self._ad)
         )
 
+    @overload
+    def metagradient(
+        self,
+        outer: Outer[StateT],
+        wrt: Literal["meta"] = "meta",
+        *,
+        has_aux: Literal[False] = False,
+        schedule: Any = None,
+        runtime: Runtime = "auto",
+        check_nans: bool | None = None,
+    ) -> Metagradient[StateT, MetaT, jax.Array, MetaT, KindT]: ...
+    @overload
+    def metagradient(
+        self,
+        outer: Outer[StateT],
+        wrt: Literal["state"],
+        *,
+        has_aux: Literal[False] = False,
+        schedule: Any = None,
+        runtime: Runtime = "auto",
+        check_nans: bool | None = None,
+    ) -> Metagradient[StateT, MetaT, jax.Array, StateT, KindT]: ...
+    @overload
+    def metagradient(
+        self,
+        outer: Outer[StateT],
+        wrt: Literal["batches"],
+        *,
+        has_aux: Literal[False] = False,
+        schedule: Any = None,
+        runtime: Runtime = "auto",
+        check_nans: bool | None = None,
+    ) -> Metagradient[StateT, MetaT, jax.Array, BatchT, KindT]: ...
+    @overload
+    def metagradient(
+        self,
+        outer: Outer[StateT],
+        wrt: tuple[Wrt, ...] | list[Wrt],
+        *,
+        has_aux: Literal[False] = False,
+        schedule: Any = None,
+        runtime: Runtime = "auto",
+        check_nans: bool | None = None,
+    ) -> Metagradient[StateT, MetaT, jax.Array, tuple[Any, ...], KindT]: ...
+    @overload
+    def metagradient(
+        self,
+        outer: Callable[..., tuple[Any, OuterAuxT]],
+        wrt: Literal["meta"] = "meta",
+        *,
+        has_aux: Literal[True],
+        schedule: Any = None,
+        runtime: Runtime = "auto",
+        check_nans: bool | None = None,
+    ) -> Metagradient[StateT, MetaT, tuple[jax.Array, OuterAuxT], MetaT, KindT]: ...
+    @overload
+    def metagradient(
+        self,
+        outer: Callable[..., tuple[Any, OuterAuxT]],
+        wrt: Literal["state"],
+        *,
+        has_aux: Literal[True],
+        schedule: Any = None,
+        runtime: Runtime = "auto",
+        check_nans: bool | None = None,
+    ) -> Metagradient[StateT, MetaT, tuple[jax.Array, OuterAuxT], StateT, KindT]: ...
+    @overload
+    def metagradient(
+        self,
+        outer: Callable[..., tuple[Any, OuterAuxT]],
+        wrt: Literal["batches"],
+        *,
+        has_aux: Literal[True],
+        schedule: Any = None,
+        runtime: Runtime = "auto",
+        check_nans: bool | None = None,
+    ) -> Metagradient[StateT, MetaT, tuple[jax.Array, OuterAuxT], BatchT, KindT]: ...
+    @overload
+    def metagradient(
+        self,
+        outer: Callable[..., tuple[Any, OuterAuxT]],
+        wrt: tuple[Wrt, ...] | list[Wrt],
+        *,
+        has_aux: Literal[True],
+        schedule: Any = None,
+        runtime: Runtime = "auto",
+        check_nans: bool | None = None,
+    ) -> Metagradient[StateT, MetaT, tuple[jax.Array, OuterAuxT], tuple[Any, ...], KindT]: ...
     def metagradient(
         self,
         outer: Callable,
-        wrt: str | tuple[str, ...] = "meta",
+        wrt: Any = "meta",
         *,
         has_aux: bool = False,
         schedule: Any = None,
         runtime: str = "auto",
         check_nans: bool | None = None,
-    ) -> Metagradient:
+    ) -> Metagradient[Any, Any, Any, Any, Any]:
         """The gradient of what a training run ends up with.
 
         Args:
@@ -77,7 +200,91 @@ class TrainStep:
         )
 
 
-def compile(step: Callable | None = None, *, has_aux: bool = False, ad: str = "auto") -> Any:
+class Decorator(Protocol):
+    """`metagrad.compile(...)` with options, for a step that returns its state."""
+
+    @overload
+    def __call__(
+        self, step: Callable[[StateT, MetaT, BatchT], StateT], /
+    ) -> TrainStep[StateT, MetaT, BatchT, NoAux]: ...
+    @overload
+    def __call__(
+        self, step: Callable[[Any, StateT, MetaT, BatchT], StateT], /
+    ) -> StepMethod[StateT, MetaT, BatchT, NoAux]: ...
+    @overload
+    def __call__(
+        self, step: Callable[[Any, Any, Any], Any], /
+    ) -> TrainStep[Any, Any, Any, NoAux]: ...
+
+
+class DecoratorWithAux(Protocol):
+    """`metagrad.compile(has_aux=True)`, for a step that returns `(state, aux)`."""
+
+    @overload
+    def __call__(
+        self, step: Callable[[StateT, MetaT, BatchT], tuple[StateT, AuxT]], /
+    ) -> TrainStep[StateT, MetaT, BatchT, Aux[AuxT]]: ...
+    @overload
+    def __call__(
+        self, step: Callable[[Any, StateT, MetaT, BatchT], tuple[StateT, AuxT]], /
+    ) -> StepMethod[StateT, MetaT, BatchT, Aux[AuxT]]: ...
+    @overload
+    def __call__(
+        self, step: Callable[[Any, Any, Any], Any], /
+    ) -> TrainStep[Any, Any, Any, Aux[Any]]: ...
+
+
+class StepMethod(Protocol[StateT, MetaT, BatchT, KindT]):
+    """A decorated method, as its class holds it: a `TrainStep` of each object."""
+
+    def __get__(
+        self, instance: Any, owner: type | None = None, /
+    ) -> TrainStep[StateT, MetaT, BatchT, KindT]: ...
+
+
+@overload
+def compile(
+    step: Callable[[StateT, MetaT, BatchT], StateT],
+    *,
+    has_aux: Literal[False] = False,
+    ad: Mode = "auto",
+) -> TrainStep[StateT, MetaT, BatchT, NoAux]: ...
+@overload
+def compile(
+    step: Callable[[Any, StateT, MetaT, BatchT], StateT],
+    *,
+    has_aux: Literal[False] = False,
+    ad: Mode = "auto",
+) -> StepMethod[StateT, MetaT, BatchT, NoAux]: ...
+@overload
+def compile(
+    step: Callable[[StateT, MetaT, BatchT], tuple[StateT, AuxT]],
+    *,
+    has_aux: Literal[True],
+    ad: Mode = "auto",
+) -> TrainStep[StateT, MetaT, BatchT, Aux[AuxT]]: ...
+@overload
+def compile(
+    step: Callable[[Any, StateT, MetaT, BatchT], tuple[StateT, AuxT]],
+    *,
+    has_aux: Literal[True],
+    ad: Mode = "auto",
+) -> StepMethod[StateT, MetaT, BatchT, Aux[AuxT]]: ...
+@overload
+def compile(
+    step: Callable[[Any, Any, Any], Any], *, has_aux: Literal[False] = False, ad: Mode = "auto"
+) -> TrainStep[Any, Any, Any, NoAux]: ...
+@overload
+def compile(
+    step: Callable[[Any, Any, Any], Any], *, has_aux: Literal[True], ad: Mode = "auto"
+) -> TrainStep[Any, Any, Any, Aux[Any]]: ...
+@overload
+def compile(*, has_aux: Literal[False] = False, ad: Mode = "auto") -> Decorator: ...
+@overload
+def compile(*, has_aux: Literal[True], ad: Mode = "auto") -> DecoratorWithAux: ...
+@overload
+def compile(*, has_aux: bool, ad: Mode = "auto") -> Callable[[Callable], Any]: ...
+def compile(step: Any = None, *, has_aux: bool = False, ad: str = "auto") -> Any:
     """Decorates a training step `step(state, meta, batch) -> new_state`.
 
     Args:

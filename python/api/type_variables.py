@@ -1,0 +1,34 @@
+"""The type variables of the public interface.
+
+Each has the default Any, so that a step without annotations, or a lambda, is a step of anything for
+a type checker. `typing` has such variables from Python 3.13; type checkers know them in all versions.
+"""
+
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVar
+
+    StateT = TypeVar("StateT", default=Any)
+    MetaT = TypeVar("MetaT", default=Any)
+    BatchT = TypeVar("BatchT", default=Any)
+    AuxT = TypeVar("AuxT", default=Any)
+    OuterAuxT = TypeVar("OuterAuxT", default=Any)
+    ValueT = TypeVar("ValueT", default=Any)
+    GradT = TypeVar("GradT", default=Any)
+    KindT = TypeVar("KindT", default=Any)  # NoAux, or Aux[what a step returns beside its state]
+    ArgT = TypeVar("ArgT", default=Any)  # what an inner gradient is taken with respect to
+    StateT_contra = TypeVar("StateT_contra", default=Any, contravariant=True)
+else:
+    from typing import TypeVar
+
+    StateT = TypeVar("StateT")
+    MetaT = TypeVar("MetaT")
+    BatchT = TypeVar("BatchT")
+    AuxT = TypeVar("AuxT")
+    OuterAuxT = TypeVar("OuterAuxT")
+    ValueT = TypeVar("ValueT")
+    GradT = TypeVar("GradT")
+    KindT = TypeVar("KindT")
+    ArgT = TypeVar("ArgT")
+    StateT_contra = TypeVar("StateT_contra", contravariant=True)
