@@ -211,10 +211,6 @@ class Decorator(Protocol):
     def __call__(
         self, step: Callable[[Any, StateT, MetaT, BatchT], StateT], /
     ) -> StepMethod[StateT, MetaT, BatchT, NoAux]: ...
-    @overload
-    def __call__(
-        self, step: Callable[[Any, Any, Any], Any], /
-    ) -> TrainStep[Any, Any, Any, NoAux]: ...
 
 
 class DecoratorWithAux(Protocol):
@@ -228,10 +224,6 @@ class DecoratorWithAux(Protocol):
     def __call__(
         self, step: Callable[[Any, StateT, MetaT, BatchT], tuple[StateT, AuxT]], /
     ) -> StepMethod[StateT, MetaT, BatchT, Aux[AuxT]]: ...
-    @overload
-    def __call__(
-        self, step: Callable[[Any, Any, Any], Any], /
-    ) -> TrainStep[Any, Any, Any, Aux[Any]]: ...
 
 
 class StepMethod(Protocol[StateT, MetaT, BatchT, KindT]):
@@ -270,14 +262,6 @@ def compile(
     has_aux: Literal[True],
     ad: Mode = "auto",
 ) -> StepMethod[StateT, MetaT, BatchT, Aux[AuxT]]: ...
-@overload
-def compile(
-    step: Callable[[Any, Any, Any], Any], *, has_aux: Literal[False] = False, ad: Mode = "auto"
-) -> TrainStep[Any, Any, Any, NoAux]: ...
-@overload
-def compile(
-    step: Callable[[Any, Any, Any], Any], *, has_aux: Literal[True], ad: Mode = "auto"
-) -> TrainStep[Any, Any, Any, Aux[Any]]: ...
 @overload
 def compile(*, has_aux: Literal[False] = False, ad: Mode = "auto") -> Decorator: ...
 @overload

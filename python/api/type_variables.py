@@ -9,16 +9,20 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from typing_extensions import TypeVar
 
-    StateT = TypeVar("StateT", default=Any)
-    MetaT = TypeVar("MetaT", default=Any)
-    BatchT = TypeVar("BatchT", default=Any)
-    AuxT = TypeVar("AuxT", default=Any)
-    OuterAuxT = TypeVar("OuterAuxT", default=Any)
-    ValueT = TypeVar("ValueT", default=Any)
-    GradT = TypeVar("GradT", default=Any)
-    KindT = TypeVar("KindT", default=Any)  # NoAux, or Aux[what a step returns beside its state]
-    ArgT = TypeVar("ArgT", default=Any)  # what an inner gradient is taken with respect to
-    StateT_contra = TypeVar("StateT_contra", default=Any, contravariant=True)
+    StateT = TypeVar("StateT", bound=Any, default=Any)
+    MetaT = TypeVar("MetaT", bound=Any, default=Any)
+    BatchT = TypeVar("BatchT", bound=Any, default=Any)
+    AuxT = TypeVar("AuxT", bound=Any, default=Any)
+    OuterAuxT = TypeVar("OuterAuxT", bound=Any, default=Any)
+    ValueT = TypeVar("ValueT", bound=Any, default=Any)
+    GradT = TypeVar("GradT", bound=Any, default=Any)
+    KindT = TypeVar(
+        "KindT", bound=Any, default=Any
+    )  # NoAux, or Aux[what a step returns beside its state]
+    ArgT = TypeVar(
+        "ArgT", bound=Any, default=Any
+    )  # what an inner gradient is taken with respect to
+    StateT_contra = TypeVar("StateT_contra", bound=Any, default=Any, contravariant=True)
 else:
     from typing import TypeVar
 

@@ -11,7 +11,7 @@ import metagrad
 
 class State(NamedTuple):
     w: Array
-    count: Array
+    steps: Array
 
 
 class Meta(NamedTuple):
@@ -44,7 +44,7 @@ def step(state: State, meta: Meta, batch: Array) -> State:
         metagrad.grad(lambda w: (jnp.sum(w - batch), 1), has_aux=True)(state.w)[0],
     ):
         gradient = gradient + inline
-    return State(state.w - meta.rate * gradient, state.count + 1)
+    return State(state.w - meta.rate * gradient, state.steps + 1)
 
 
 def outer(state: State, target: Array) -> Array:
@@ -99,7 +99,7 @@ class Trainer:
 
     @metagrad.compile
     def step(self, state: State, meta: Meta, batch: Array) -> State:
-        return State(state.w - self.scale * meta.rate * batch, state.count)
+        return State(state.w - self.scale * meta.rate * batch, state.steps)
 
     @metagrad.compile(has_aux=True)
     def step_with_aux(self, state: State, meta: Meta, batch: Array) -> tuple[State, Array]:

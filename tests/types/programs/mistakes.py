@@ -29,6 +29,10 @@ def of_meta(meta: Meta) -> Array:
     return meta.rate
 
 
+def returns_meta(state: State, meta: Meta, batch: Array) -> Meta:
+    return meta
+
+
 state, meta, batches = State(jnp.ones(2)), Meta(jnp.asarray(0.1)), jnp.ones((3, 2))
 mg = step.metagradient(outer)
 result = mg(state, meta, batches)
@@ -51,6 +55,8 @@ step(state, state, batches)  # error
 metagrad.compile(step, ad="enzime")  # error
 metagrad.compile(has_ax=True)  # error
 metagrad.compile(lambda state, meta: state)  # error
+metagrad.compile(returns_meta)  # error
+metagrad.compile(has_aux=True)(step)  # error
 metagrad.grad(outer)(state, meta)  # error
 metagrad.grad(outer, has_auxx=True)  # error
 metagrad.Binomial(slot=24)  # error
