@@ -4,12 +4,20 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from typing import Any, Generic, Literal, Protocol, TypeAlias, overload
+from typing import Any, Generic, Literal, overload
 
 import jax
 
 from metagrad.api.metagradient import Metagradient, Wrt
 from metagrad.api.results import Aux, NoAux
+from metagrad.api.step_types import (
+    Decorator,
+    DecoratorWithAux,
+    Mode,
+    Outer,
+    Runtime,
+    StepMethod,
+)
 from metagrad.api.type_variables import (
     AuxT,
     BatchT,
@@ -17,18 +25,8 @@ from metagrad.api.type_variables import (
     MetaT,
     OuterAuxT,
     StateT,
-    StateT_contra,
 )
 from metagrad.frontend.partition import MODES
-
-Mode: TypeAlias = Literal["auto", "enzyme", "jax"]
-Runtime: TypeAlias = Literal["auto", "fused"]
-
-
-class Outer(Protocol[StateT_contra]):
-    """An outer function for a type checker: a scalar of the final state, and of arguments of its own."""
-
-    def __call__(self, state: StateT_contra, /, *outer_args: Any, **options: Any) -> Any: ...
 
 
 class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
@@ -198,40 +196,6 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             ad=self._ad,
             check_nans=check_nans,
         )
-
-
-class Decorator(Protocol):
-    """`metagrad.compile(...)` with options, for a step that returns its state."""
-
-    @overload
-    def __call__(
-        self, step: Callable[[StateT, MetaT, BatchT], StateT], /
-    ) -> TrainStep[StateT, MetaT, BatchT, NoAux]: ...
-    @overload
-    def __call__(
-        self, step: Callable[[Any, StateT, MetaT, BatchT], StateT], /
-    ) -> StepMethod[StateT, MetaT, BatchT, NoAux]: ...
-
-
-class DecoratorWithAux(Protocol):
-    """`metagrad.compile(has_aux=True)`, for a step that returns `(state, aux)`."""
-
-    @overload
-    def __call__(
-        self, step: Callable[[StateT, MetaT, BatchT], tuple[StateT, AuxT]], /
-    ) -> TrainStep[StateT, MetaT, BatchT, Aux[AuxT]]: ...
-    @overload
-    def __call__(
-        self, step: Callable[[Any, StateT, MetaT, BatchT], tuple[StateT, AuxT]], /
-    ) -> StepMethod[StateT, MetaT, BatchT, Aux[AuxT]]: ...
-
-
-class StepMethod(Protocol[StateT, MetaT, BatchT, KindT]):
-    """A decorated method, as its class holds it: a `TrainStep` of each object."""
-
-    def __get__(
-        self, instance: Any, owner: type | None = None, /
-    ) -> TrainStep[StateT, MetaT, BatchT, KindT]: ...
 
 
 @overload
