@@ -16,6 +16,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+from jax._src import config as _config
 from jax._src import core as _core
 from jax._src import source_info_util as _source_info_util
 from jax._src import tree_util as _tree_util
@@ -51,6 +52,7 @@ __all__ = [
     "lower_function",
     "lower_with_rules",
     "refuses_reverse",
+    "settings",
     "source_of",
     "speaks_of_a_traced_constant",
     "speaks_of_an_unbound_axis",
@@ -58,6 +60,12 @@ __all__ = [
     "unstack_p",
     "user_frames",
 ]
+
+# --- Settings ----------------------------------------------------------------------------------------------------
+
+settings = _config.trace_context
+"""A hashable value of all settings of JAX that what is traced depends on: double precision, the precision of products,
+whether random bits are partitionable, the mesh, and so on. `jax.jit` has it in the keys of its cache."""
 
 # --- Effects and primitives that have no public name -------------------------------------------------------------
 

@@ -12,7 +12,7 @@ from metagrad.api.flat_arguments import CallSignature, FlatArguments, flatten
 from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
 from metagrad.api.type_variables import AuxT, GradT, KindT, MetaT, StateT, ValueT
 from metagrad.frontend.pytrees import is_array_leaf
-from metagrad.runtime import schedules
+from metagrad.runtime import jax_internals, schedules
 
 Wrt: TypeAlias = Literal["meta", "state", "batches"]
 WRT = ("meta", "state", "batches")
@@ -110,12 +110,12 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
 
     def _compiled_for(self, arguments: FlatArguments) -> stages.Compiled:
         """The program for arguments of these shapes; compiles it if there is none."""
-        context = jax.config.jax_enable_x64
+        settings = jax_internals.settings()
         if self._latest is not None:
-            signature, its_context, compiled = self._latest
-            if context == its_context and arguments.signature.is_same(signature):
+            signature, its_settings, compiled = self._latest
+            if settings == its_settings and arguments.signature.is_same(signature):
                 return compiled
-        key = arguments.signature.key, context
+        key = arguments.signature.key, settings
         try:
             compiled = self._programs.get(key)
         except TypeError:
@@ -124,7 +124,7 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
             state0, meta, batches, outer_args = arguments.trees
             compiled = self.lower(state0, meta, batches, *outer_args).compile()
             self._programs[key] = compiled
-        self._latest = arguments.signature, context, compiled
+        self._latest = arguments.signature, settings, compiled
         return compiled
 
     def __repr__(self) -> str:

@@ -100,6 +100,52 @@ def test_double_precision_is_another_program(mg, lowerings):
     np.testing.assert_array_equal(single.grad, again.grad)
 
 
+@pytest.mark.parametrize(
+    "setting",
+    [
+        lambda: jax.default_matmul_precision("bfloat16"),
+        lambda: jax.threefry_partitionable(not jax.config.jax_threefry_partitionable),
+        lambda: jax.numpy_rank_promotion("warn"),
+    ],
+    ids=["matmul precision", "partitionable bits", "rank promotion"],
+)
+def test_another_setting_of_jax_is_another_program(mg, lowerings, setting):
+    """As under `jax.jit`: what is traced may depend on it."""
+    state = {"w": jnp.zeros(2)}
+    mg(state, 0.1, XS)
+    with setting():
+        mg(state, 0.1, XS)
+        mg(state, 0.1, XS)
+    mg(state, 0.1, XS)
+    assert len(lowerings) == 2
+
+
+def test_random_bits_are_those_of_the_settings():
+    """A number drawn in the step, of a shape for which the two ways of drawing differ."""
+    draw = metagrad.compile(lambda w, z, key: w + z * jax.random.normal(key, (3,)))
+    mg = draw.metagradient(jnp.sum)
+    arguments = jnp.zeros(3), 1.0, jax.random.split(jax.random.key(0), 2)
+    for partitionable in (False, True, False):
+        with jax.threefry_partitionable(partitionable):
+            expected = sum(jax.random.normal(key, (3,)) for key in arguments[2])
+            np.testing.assert_allclose(mg(*arguments).state, expected, rtol=1e-6)
+
+
+def test_a_call_under_jit_uses_the_program_of_a_call_outside(mg, lowerings):
+    """Tracing is no setting: the same shapes are the same program."""
+    state = {"w": jnp.zeros(2)}
+    expected = mg(state, jnp.float32(0.1), XS).grad
+    np.testing.assert_allclose(
+        jax.jit(lambda *args: mg(*args).grad)(state, jnp.float32(0.1), XS), expected, rtol=1e-6
+    )
+    np.testing.assert_allclose(
+        jax.lax.map(lambda rate: mg(state, rate, XS).grad, jnp.full(2, 0.1, jnp.float32)),
+        expected,
+        rtol=1e-6,
+    )
+    assert len(lowerings) == 1
+
+
 def test_typed_keys_beside_arrays(mg, lowerings):
     values = [
         mg({"w": jnp.zeros(2), "key": jax.random.key(seed)}, 0.1, XS).state["key"]
