@@ -143,6 +143,13 @@ def in_the_folder() -> list[str]:
     return sorted(file.name for file in wheel.folder().iterdir())
 
 
+def unpack(index) -> pathlib.Path:
+    """Has the library there without pip, which takes a second."""
+    with wheel.locked() as where:
+        wheel.unpack(index.wheel, where)
+    return wheel.library()
+
+
 WHOLE = [".lock", "enzyme_call.so"]
 
 # --- Fetched ------------------------------------------------------------------------------------------------------
@@ -211,7 +218,8 @@ def test_a_ctrl_c_while_it_fetches(index, monkeypatch):
 
 def test_a_file_of_half_the_size_is_no_library(index):
     """However it came there: a copy that was cut off, a disk that lost its power."""
-    path = pathlib.Path(library.path())
+    path = unpack(index)
+    assert library.locate().present
     path.write_bytes(LIBRARY[: len(LIBRARY) // 2])
     assert not library.locate().present
     library.path()
@@ -374,7 +382,7 @@ WRONG = {
 @pytest.mark.parametrize("name", WRONG)
 def test_a_wrong_name(index, monkeypatch, tmp_path, name):
     """It is an error, also where a library has been fetched."""
-    library.path()
+    unpack(index)
     make, says = WRONG[name]
     monkeypatch.setenv(library.VARIABLE, str(make(index, tmp_path)))
     with pytest.raises(EnzymeError, match=f"^METAGRAD_ENZYME names .*{says}"):
