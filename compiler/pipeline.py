@@ -33,6 +33,7 @@ from metagrad.compiler.passes.for_xla import (
     transpose_products,
     update_rows,
 )
+from metagrad.runtime import stage_reports
 from metagrad.runtime.schedules.plan import Plan
 
 
@@ -113,6 +114,7 @@ def run(module: ir.Module, plan: Plan) -> Snapshots:
     with module.context, ir.Location.unknown():
         for stage in PIPELINE:
             for each in stage.passes:
+                stage_reports.stage(f"running the pass {each.NAME}")
                 each.run(module, plan) if each is schedule else each.run(module)
             snapshots.take(stage.name, module)
     return snapshots

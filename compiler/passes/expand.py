@@ -21,6 +21,7 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 from metagrad.compiler.dialect import context, functions, stopped
 from metagrad.compiler.enzyme import cache, library
 from metagrad.compiler.enzyme.worker import WORKER, EnzymeError
+from metagrad.runtime.stage_reports import stage
 
 NAME = "expand"
 
@@ -82,6 +83,7 @@ def run(module: ir.Module) -> None:
         for name in ("inner", "step_vjp", "outer_vjp"):
             function = functions.find(module, name)
             if function is not None and _has_enzyme(module, function):
+                stage(f"differentiating @{name} with Enzyme")
                 try:
                     _expand(module, function)
                 except EnzymeError as error:

@@ -20,6 +20,7 @@ from metagrad.frontend.jaxprs import activity, stopped_values
 from metagrad.frontend.partition import Decision
 from metagrad.frontend.pytrees import shaped, tree_of
 from metagrad.runtime.executors import host_calls
+from metagrad.runtime.stage_reports import stage
 
 
 def lower(
@@ -34,13 +35,16 @@ def lower(
     schedule,
     ad: str,
     check_nans: bool | None,
+    progress: bool | None,
 ) -> Lowered:
     """Traces, decides who differentiates what, runs the passes and wraps the result. See `Metagradient.lower`."""
     state0, meta, batches, outer_args = arguments
     batches_tree, batch_tree, steps = trace.batches_tree(batches)
+    stage("tracing the step")
     traced = trace.trace_step(
         step, tree_of("state", state0), tree_of("meta", meta), batch_tree, step_has_aux
     )
+    stage("tracing the outer function")
     traced_outer = trace.trace_outer(
         outer, traced.state, tree_of("outer_args", outer_args), has_aux
     )
@@ -81,7 +85,9 @@ def lower(
         return {name: trace for name, trace in traces.items() if trace is not None}
 
     def attempt(ad: str):
+        stage("tracing derivatives")
         decisions, pieces, of_site = _divide(marked, found, traced_outer.jaxpr, names, active, ad)
+        stage("lowering to MLIR")
         made = emit_mlir.lower(
             pieces | printed(lambda traced: traced.printing), found, of_site, active, groups, wrt
         )
@@ -134,7 +140,7 @@ def lower(
         diagnose = non_finite_warning.warning(
             traced.jaxpr, traced_outer.jaxpr, trees, active, wrt, single, has_aux
         )
-    return Lowered(signature, plan, decisions, snapshots, program, diagnose, check_nans)
+    return Lowered(signature, plan, decisions, snapshots, program, diagnose, check_nans, progress)
 
 
 def _divide(marked, found, outer, names, active, ad):

@@ -9,6 +9,7 @@ import jax
 
 from metagrad.api import driver, stages
 from metagrad.api.flat_arguments import CallSignature, FlatArguments, flatten
+from metagrad.api.progress import shown
 from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
 from metagrad.api.type_variables import AuxT, GradT, KindT, MetaT, StateT, ValueT
 from metagrad.frontend.pytrees import is_array_leaf
@@ -36,6 +37,7 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         schedule: Any,
         ad: str,
         check_nans: bool | None,
+        progress: bool | None = None,
     ):
         self._step, self._outer = step, outer
         self._step_has_aux, self._has_aux = step_has_aux, has_aux
@@ -45,6 +47,7 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         )
         self._ad = ad
         self._check_nans = check_nans
+        self._progress = progress
         self._programs: dict[Any, stages.Compiled] = {}
         # The last call's signature, JAX's settings and program: most calls are like the one before.
         self._latest: tuple[CallSignature, Any, stages.Compiled] | None = None
@@ -64,18 +67,20 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
           TypeError, ValueError: an argument or the step cannot be differentiated through; the message names the leaf and says what to do.
           EnzymeError: with ad="enzyme", Enzyme failed on a function.
         """
-        return driver.lower(
-            self._step,
-            self._outer,
-            (state0, meta, batches, outer_args),
-            step_has_aux=self._step_has_aux,
-            has_aux=self._has_aux,
-            wrt=self._wrt,
-            single=self._single,
-            schedule=self._schedule,
-            ad=self._ad,
-            check_nans=self._check_nans,
-        )
+        with shown(self._progress):
+            return driver.lower(
+                self._step,
+                self._outer,
+                (state0, meta, batches, outer_args),
+                step_has_aux=self._step_has_aux,
+                has_aux=self._has_aux,
+                wrt=self._wrt,
+                single=self._single,
+                schedule=self._schedule,
+                ad=self._ad,
+                check_nans=self._check_nans,
+                progress=self._progress,
+            )
 
     @overload
     def __call__(
@@ -122,7 +127,8 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
             raise _unhashable(arguments.trees) from None
         if compiled is None:
             state0, meta, batches, outer_args = arguments.trees
-            compiled = self.lower(state0, meta, batches, *outer_args).compile()
+            with shown(self._progress):
+                compiled = self.lower(state0, meta, batches, *outer_args).compile()
             self._programs[key] = compiled
         self._latest = arguments.signature, settings, compiled
         return compiled

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.api.flat_arguments import CallSignature, FlatArguments, flatten
+from metagrad.api.progress import shown
 from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
 from metagrad.api.signature import Signature
 from metagrad.api.type_variables import AuxT, GradT, KindT, StateT, ValueT
@@ -20,6 +21,7 @@ from metagrad.frontend.partition import Decision
 from metagrad.frontend.pytrees import Leaf, describe, shaped, to_stored
 from metagrad.runtime import jax_internals
 from metagrad.runtime.schedules.plan import Plan
+from metagrad.runtime.stage_reports import stage
 
 
 class Lowered(Generic[StateT, ValueT, GradT, KindT]):
@@ -34,7 +36,9 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         program,
         diagnose,
         check_nans: bool | None,
+        progress: bool | None,
     ):
+        self._progress = progress
         self._signature, self._plan, self._decisions = signature, plan, decisions
         self._snapshots, self._program, self._diagnose, self._check_nans = (
             snapshots,
@@ -76,7 +80,11 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
     def compile(self) -> Compiled[StateT, ValueT, GradT, KindT]:
         """Compiles with XLA, once."""
         if self._compiled is None:
-            compiled = jax.jit(self._checked).lower(*self._signature.inputs).compile()
+            with shown(self._progress):
+                stage("lowering the program for XLA")
+                lowered = jax.jit(self._checked).lower(*self._signature.inputs)
+                stage("compiling with XLA")
+                compiled = lowered.compile()
             self._compiled = Compiled(
                 self._signature,
                 self._program,

@@ -72,6 +72,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         schedule: Any = None,
         runtime: Runtime = "auto",
         check_nans: bool | None = None,
+        progress: bool | None = None,
     ) -> Metagradient[StateT, MetaT, jax.Array, MetaT, KindT]: ...
     @overload
     def metagradient(
@@ -83,6 +84,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         schedule: Any = None,
         runtime: Runtime = "auto",
         check_nans: bool | None = None,
+        progress: bool | None = None,
     ) -> Metagradient[StateT, MetaT, jax.Array, StateT, KindT]: ...
     @overload
     def metagradient(
@@ -94,6 +96,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         schedule: Any = None,
         runtime: Runtime = "auto",
         check_nans: bool | None = None,
+        progress: bool | None = None,
     ) -> Metagradient[StateT, MetaT, jax.Array, BatchT, KindT]: ...
     @overload
     def metagradient(
@@ -105,6 +108,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         schedule: Any = None,
         runtime: Runtime = "auto",
         check_nans: bool | None = None,
+        progress: bool | None = None,
     ) -> Metagradient[StateT, MetaT, jax.Array, tuple[Any, ...], KindT]: ...
     @overload
     def metagradient(
@@ -116,6 +120,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         schedule: Any = None,
         runtime: Runtime = "auto",
         check_nans: bool | None = None,
+        progress: bool | None = None,
     ) -> Metagradient[StateT, MetaT, tuple[jax.Array, OuterAuxT], MetaT, KindT]: ...
     @overload
     def metagradient(
@@ -127,6 +132,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         schedule: Any = None,
         runtime: Runtime = "auto",
         check_nans: bool | None = None,
+        progress: bool | None = None,
     ) -> Metagradient[StateT, MetaT, tuple[jax.Array, OuterAuxT], StateT, KindT]: ...
     @overload
     def metagradient(
@@ -138,6 +144,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         schedule: Any = None,
         runtime: Runtime = "auto",
         check_nans: bool | None = None,
+        progress: bool | None = None,
     ) -> Metagradient[StateT, MetaT, tuple[jax.Array, OuterAuxT], BatchT, KindT]: ...
     @overload
     def metagradient(
@@ -149,6 +156,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         schedule: Any = None,
         runtime: Runtime = "auto",
         check_nans: bool | None = None,
+        progress: bool | None = None,
     ) -> Metagradient[StateT, MetaT, tuple[jax.Array, OuterAuxT], tuple[Any, ...], KindT]: ...
     def metagradient(
         self,
@@ -159,6 +167,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         schedule: Any = None,
         runtime: str = "auto",
         check_nans: bool | None = None,
+        progress: bool | None = None,
     ) -> Metagradient[Any, Any, Any, Any, Any]:
         """The gradient of what a training run ends up with.
 
@@ -173,6 +182,10 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             root of zero was taken; reading one boolean of the result is its cost, and one more training run if there is a NaN. True: a FloatingPointError that
             says at which step of the reversal the NaN first appeared; that search keeps every state. False: nothing, and the call does not wait for the
             result. Under `jax.jit` nothing is checked, and True warns that it is not.
+          progress: what is shown while a program is compiled. None (the default): on a terminal or in a
+            notebook, after two seconds, the stage and for how long; METAGRAD_PROGRESS=0 switches that
+            off. True: at once, and as plain lines where the standard error is no terminal. False:
+            nothing.
 
         Returns:
           A callable `mg(state0, meta, batches, *outer_args) -> Result(value, grad, state)`.
@@ -182,6 +195,8 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         """
         if not callable(outer):
             raise TypeError(f"outer must be a function of the final state, not {outer!r}")
+        if progress not in (None, True, False):
+            raise ValueError(f"progress={progress!r} is none of None, True and False")
         if runtime not in ("auto", "fused"):
             raise ValueError(
                 f'runtime={runtime!r}: this version has "fused" (and "auto", which chooses it)'
@@ -195,6 +210,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             schedule=schedule,
             ad=self._ad,
             check_nans=check_nans,
+            progress=progress,
         )
 
 
