@@ -13,7 +13,9 @@ from typing import Any
 
 import jax
 
-PACKAGES = ("metagrad", "jax", "jaxlib", "enzyme-ad", "optax", "equinox", "numpy")
+from metagrad.compiler.enzyme import library
+
+PACKAGES = ("metagrad", "jax", "jaxlib", "optax", "equinox", "numpy")
 
 
 def provenance(command: str) -> dict[str, Any]:
@@ -28,7 +30,10 @@ def provenance(command: str) -> dict[str, Any]:
             "cores": len(os.sched_getaffinity(0)),
         },
         "versions": {"python": platform.python_version()}
-        | {name: _version(name) for name in PACKAGES},
+        | {name: _version(name) for name in PACKAGES}
+        # Its library need not be an installed package. The second word is the version, or the digest of
+        # a library that is named by hand.
+        | {"enzyme-ad": library.identity().split()[1]},
     }
 
 

@@ -2,10 +2,11 @@
 
 import json
 import sys
-from importlib.metadata import version
 from pathlib import Path
 
 import jax
+
+from metagrad.compiler.enzyme import library
 
 sys.path.insert(0, str(Path(__file__).parent))
 import page  # noqa: E402
@@ -20,7 +21,7 @@ def main(arguments):
     known = json.loads(MEASURED.read_text())["cases"] if arguments else {}
     chosen = {name: CASES[name] for name in (arguments or CASES) if name != "--page"}
     found = {name: result for name, result in known.items() if name in CASES} | measure(chosen)
-    versions = f"jax {jax.__version__} and enzyme-ad {version('enzyme-ad')}"
+    versions = f"jax {jax.__version__} and enzyme-ad {library.identity().split()[1]}"
     MEASURED.write_text(
         json.dumps({"versions": versions, "cases": dict(sorted(found.items()))}, indent=0) + "\n"
     )
