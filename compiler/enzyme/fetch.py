@@ -6,6 +6,7 @@ for, because it would not take this one for Python 3.12 or later by itself.
 
 from __future__ import annotations
 
+import contextlib
 import importlib.util
 import os
 import pathlib
@@ -15,9 +16,14 @@ import subprocess
 import sys
 import sysconfig
 import time
+from collections.abc import Callable, Iterator
 
 from metagrad.compiler.enzyme import wheel
 from metagrad.compiler.enzyme.error import EnzymeError
+from metagrad.runtime import stage_reports
+
+_STAGE = 10 << 20
+"""Bytes after which a stage says how much has come."""
 
 _NO_PIP = "there is no pip in this Python's environment, and no ensurepip"
 
@@ -52,6 +58,7 @@ def fetch() -> None:
                     f"pip brought a file for {wheel.PIN.wheel} that is not it: {complaint}. "
                     f"{elsewhere()}"
                 )
+            stage_reports.stage("unpacking Enzyme's library")
             wheel.unpack(file, where)
 
 
@@ -129,24 +136,47 @@ def _pip() -> list[str] | None:
 
 def _watch(process: subprocess.Popen[bytes], part: pathlib.Path) -> None:
     """Shows how much has come, until pip ends."""
-    # Here, because it is needed once for a user, and takes its time at each `import metagrad`.
-    from rich.console import Console
-    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    console.print(
+    print(
         f"metagrad: fetching Enzyme's library (enzyme-ad {wheel.PIN.version}, "
         f"{wheel.PIN.size >> 20} MiB, once) into {wheel.folder()}",
-        markup=False,
-        highlight=False,
-        soft_wrap=True,
+        file=sys.stderr,
+        flush=True,
     )
-    columns = (TextColumn("  fetched"), BarColumn(), DownloadColumn(True), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("fetch", total=wheel.PIN.size)
+    # Where the stages of a compilation are shown, this is one of them: a terminal has room for one
+    # line that moves.
+    show = _as_stages() if stage_reports.LISTENER.get() is not None else _as_bar()
+    with show as update:
         while process.poll() is None:
             time.sleep(0.1)
-            progress.update(task, completed=_size(part))
+            update(_size(part))
+
+
+@contextlib.contextmanager
+def _as_stages() -> Iterator[Callable[[int], None]]:
+    shown = -1
+
+    def update(size: int) -> None:
+        nonlocal shown
+        if size // _STAGE > shown:
+            shown = size // _STAGE
+            of = f"{size >> 20} of {wheel.PIN.size >> 20} MiB"
+            stage_reports.stage(f"fetching Enzyme's library, {of}")
+
+    yield update
+
+
+@contextlib.contextmanager
+def _as_bar() -> Iterator[Callable[[int], None]]:
+    # Here, because it is needed once for a user, and takes its time at each `import metagrad`.
+    from rich.console import Console
+    from rich.progress import BarColumn, DownloadColumn, Progress, TextColumn, TransferSpeedColumn
+
+    console = Console(stderr=True)
+    silent = not console.is_terminal or os.environ.get("METAGRAD_PROGRESS") == "0"
+    columns = (TextColumn("  fetched"), BarColumn(), DownloadColumn(True), TransferSpeedColumn())
+    with Progress(*columns, console=console, transient=True, disable=silent) as progress:
+        task = progress.add_task("fetch", total=wheel.PIN.size)
+        yield lambda size: progress.update(task, completed=size)
 
 
 def _size(part: pathlib.Path) -> int:

@@ -24,6 +24,7 @@ import pytest
 import metagrad
 from metagrad.compiler.enzyme import fetch, library, wheel
 from metagrad.compiler.enzyme.error import EnzymeError
+from metagrad.runtime import stage_reports
 
 REAL = wheel.PIN
 LIBRARY = b"\x7fELF" + bytes(range(256)) * 4096
@@ -166,6 +167,32 @@ def test_it_is_fetched_once(index, capsys):
     index.wheel.unlink()
     assert library.path() == path and capsys.readouterr().err == ""
     assert library.locate().present and library.identity() == identity
+
+
+def test_it_is_a_stage_of_a_compilation(index, monkeypatch):
+    """Where the stages are shown: a second line that moves would write over the first."""
+    stages = []
+    token = stage_reports.LISTENER.set(stages.append)
+    monkeypatch.setattr(fetch, "_STAGE", 1 << 18)
+    index.sends = len(LIBRARY) // 2
+
+    def end_the_wait():
+        index.reached.wait(60)
+        time.sleep(1)  # in which the half that has come is seen
+        index.goes_on.set()
+
+    timer = threading.Thread(target=end_the_wait)
+    timer.start()
+    try:
+        with pytest.raises(EnzymeError):
+            library.path()
+        assert len(stages) > 1 and stages[0] == "fetching Enzyme's library, 0 of 1 MiB"
+        index.sends = None
+        library.path()
+    finally:
+        stage_reports.LISTENER.reset(token)
+        timer.join()
+    assert stages[-1] == "unpacking Enzyme's library"
 
 
 def test_two_processes_at_once(index):
