@@ -1,11 +1,11 @@
 """What type checkers say of programs that use metagrad: mypy, and pyright in its PyPI edition.
 
 The programs lie in programs/. They are copied to a folder outside of the tree first, and checked with
-this environment's interpreter: so the checkers find the package as they do for a user.
+this environment's interpreter: so the checkers find the package, and that it has types, as they do for
+a user, in an editable install too.
 """
 
 import json
-import os
 import re
 import runpy
 import shutil
@@ -14,8 +14,6 @@ import sys
 from pathlib import Path
 
 import pytest
-
-import metagrad
 
 ROOT = Path(__file__).parent.parent.parent
 PROGRAMS = Path(__file__).parent / "programs"
@@ -35,10 +33,7 @@ def folder(tmp_path_factory):
 
 
 def run(command, folder):
-    # Where the package was imported from, for a checkout that is not the one installed.
-    source = str(Path(metagrad.__file__).parent.parent)
-    environment = os.environ | {"MYPYPATH": source}
-    return subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    return subprocess.run(command, cwd=folder, capture_output=True, text=True)
 
 
 @pytest.fixture(scope="module")
@@ -54,10 +49,7 @@ def mypy(folder):
 @pytest.fixture(scope="module")
 def pyright(folder):
     """{program: {line: message}} of pyright."""
-    settings = {
-        "typeCheckingMode": "standard",
-        "extraPaths": [str(Path(metagrad.__file__).parent.parent)],
-    }
+    settings = {"typeCheckingMode": "standard"}
     (folder / "pyrightconfig.json").write_text(json.dumps(settings), encoding="utf-8")
     command = [sys.executable, "-m", "basedpyright", "--outputjson", "--pythonpath", sys.executable]
     done = run([*command, "--level", "error"], folder)
