@@ -68,10 +68,9 @@ class Tree:
         """A pytree from one value per array leaf, whatever the values are."""
         if not self.constants:
             return jax.tree.unflatten(self.structure, arrays)
-        arrays, constants = iter(arrays), iter(self.constants)
-        return jax.tree.unflatten(
-            self.structure, [next(arrays) if keep else next(constants) for keep in self.is_array]
-        )
+        of_arrays, of_constants = iter(arrays), iter(self.constants)
+        leaves = [next(of_arrays if keep else of_constants) for keep in self.is_array]
+        return jax.tree.unflatten(self.structure, leaves)
 
 
 def tree_of(name: str, tree: Any) -> Tree:

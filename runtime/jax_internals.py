@@ -144,7 +144,8 @@ def ir_context() -> ir.Context:
 
 def lower_with_rules(traced: jax.stages.Traced, rules: Sequence[tuple]) -> jax.stages.Lowered:
     """Lowers a traced function, with lowering rules that go before JAX's own."""
-    parameters = mlir.LoweringParameters(override_lowering_rules=tuple(rules))
+    # JAX's annotation says one rule; it takes any number.
+    parameters = mlir.LoweringParameters(override_lowering_rules=tuple(rules))  # type: ignore[arg-type]
     return traced.lower(_private_parameters=parameters)
 
 

@@ -29,8 +29,9 @@ def grad(
     holomorphic: Literal[False] = False,
     allow_int: bool = False,
 ) -> Callable[Concatenate[ArgT, P], ArgT]: ...
+# An argument is differentiated by its position, so the fourth says less of the same calls.
 @overload
-def grad(
+def grad(  # type: ignore[overload-overlap]
     fun: Callable[Concatenate[ArgT, P], tuple[ValueT, AuxT]],
     argnums: Literal[0] = 0,
     *,
@@ -108,7 +109,7 @@ def grad(
     >>> metagrad.grad(lambda x: jnp.sum(x ** 2))(jnp.array([1.0, 2.0]))
     Array([2., 4.], dtype=float32)
     """
-    differentiated = value_and_grad(fun, argnums, has_aux, holomorphic, allow_int)
+    differentiated = _differentiated(fun, argnums, has_aux, holomorphic, allow_int)
 
     @functools.wraps(fun)
     def gradient(*args, **kwargs):
@@ -126,8 +127,9 @@ def value_and_grad(
     holomorphic: Literal[False] = False,
     allow_int: bool = False,
 ) -> Callable[Concatenate[ArgT, P], tuple[ValueT, ArgT]]: ...
+# An argument is differentiated by its position, so the fourth says less of the same calls.
 @overload
-def value_and_grad(
+def value_and_grad(  # type: ignore[overload-overlap]
     fun: Callable[Concatenate[ArgT, P], tuple[ValueT, AuxT]],
     argnums: Literal[0] = 0,
     *,
@@ -190,6 +192,17 @@ def value_and_grad(
     >>> metagrad.value_and_grad(lambda x: jnp.sum(x ** 2))(jnp.array([1.0, 2.0]))
     (Array(5., dtype=float32), Array([2., 4.], dtype=float32))
     """
+    return _differentiated(fun, argnums, has_aux, holomorphic, allow_int)
+
+
+def _differentiated(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int],
+    has_aux: bool,
+    holomorphic: bool,
+    allow_int: bool,
+) -> Callable[..., Any]:
+    """Value and gradient, by JAX or as one operation of the step that is being traced."""
     if holomorphic:
         raise ValueError(
             "metagrad does not differentiate holomorphic functions (holomorphic=True): a metagradient is the gradient of a real "

@@ -122,10 +122,12 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
                 return compiled
         key = arguments.signature.key, settings
         try:
-            compiled = self._programs.get(key)
+            known = key in self._programs
         except TypeError:
             raise _unhashable(arguments.trees) from None
-        if compiled is None:
+        if known:
+            compiled = self._programs[key]
+        else:
             state0, meta, batches, outer_args = arguments.trees
             with shown(self._progress):
                 compiled = self.lower(state0, meta, batches, *outer_args).compile()

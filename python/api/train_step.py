@@ -275,7 +275,8 @@ def compile(step: Any = None, *, has_aux: bool = False, ad: str = "auto") -> Any
     if ad not in MODES:
         raise ValueError(f"ad={ad!r} is none of {', '.join(map(repr, MODES))}")
     if step is None:
-        return lambda decorated: compile(decorated, has_aux=has_aux, ad=ad)
+        # The overloads are for calls whose options a type checker knows.
+        return lambda decorated: compile(decorated, has_aux=has_aux, ad=ad)  # type: ignore[call-overload]
     if not callable(step):
         raise TypeError(f"metagrad.compile decorates a function, not {step!r}")
     return TrainStep(step, has_aux, ad)

@@ -46,8 +46,12 @@ class Timeline(NamedTuple):
 
 def timeline(plan):
     """Follows `plan` through its segments."""
-    states, gradients = {0: [0, 0, 0]}, {}  # slot -> [step, since, until]
-    runs, vjps, held_states, held_gradients = [], [], [], []
+    # slot -> [step, since, until]
+    states: dict[int, list] = {0: [0, 0, 0]}
+    gradients: dict[int, list] = {}
+    runs, vjps = [], []
+    held_states: list = []
+    held_gradients: list = []
     time = 0
 
     def store(slots, finished, slot, step):

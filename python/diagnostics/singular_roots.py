@@ -65,7 +65,8 @@ class Watched:
 
     def __call__(self, *operands):
         """(results, counts)."""
-        self.roots, counts = [], []
+        self.roots = []
+        counts: list = []
         results, _ = self._evaluate(
             self._function, operands, self._names, self._wanted, counts, self.roots, None
         )
@@ -119,7 +120,7 @@ class Watched:
             of_results.append(of_branch)
 
         def padded(which, *xs):
-            counted = []
+            counted: list = []
             results, _ = self._evaluate(
                 branches[which], xs, origins[1:], wanted, counted, [], place
             )
@@ -139,7 +140,8 @@ class Watched:
 
     def _roots_of(self, branch, operands, origins, wanted, place):
         """(the roots of a branch, what its results are computed from)."""
-        roots, of_results = [], []
+        roots: list[Root] = []
+        of_results = []
 
         def trace(*xs):
             results, found = self._evaluate(branch, xs, origins, wanted, [], roots, place)

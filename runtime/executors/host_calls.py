@@ -95,26 +95,28 @@ def _shifted(program: export.Exported, first: int) -> export.Exported:
     with ir_context(), ir.Location.unknown():
         module = ir.Module.parse(str(program.mlir_module()))
         for op in _calls(module):
-            said = op.attributes["mhlo.backend_config"]
-            moved = {named.name: named.attr for named in said} | {
-                "index": ir.IntegerAttr.get(said["index"].type, said["index"].value + first)
+            config = ir.DictAttr(op.attributes["mhlo.backend_config"])
+            index = ir.IntegerAttr(config["index"])
+            # jaxlib's annotations leave out that such a dictionary can be walked.
+            moved = {named.name: named.attr for named in config} | {  # type: ignore[attr-defined]
+                "index": ir.IntegerAttr.get(index.type, index.value + first)
             }
             op.attributes["mhlo.backend_config"] = ir.DictAttr.get(moved)
         return dataclasses.replace(program, mlir_module_serialized=serialized(module))
 
 
 def _calls(module: ir.Module) -> list[ir.Operation]:
-    found: list[ir.OpView] = []
+    calls: list[ir.Operation] = []
 
     def visit(op: ir.Operation) -> ir.WalkResult:
         if op.name == "stablehlo.custom_call" and _TARGET.fullmatch(
-            op.attributes["call_target_name"].value
+            ir.StringAttr(op.attributes["call_target_name"]).value
         ):
-            found.append(op)
+            calls.append(op)
         return ir.WalkResult.ADVANCE
 
     module.operation.walk(visit)
-    return found
+    return calls
 
 
 def _refuse_derivative(primals, tangents, *, program: HostCalling):

@@ -103,9 +103,10 @@ class _Walk:
         self.initial = Held(0)
         self.stored: dict[tuple[Any, int], _Checkpoint] = {}
         self.adjoint: dict[int, tuple[Held, Held]] = {}  # in WORK, where VJPs look
-        self.start: Held | None = self.initial
+        # At no state, where a segment has ended, `at` is None and nothing reads `start`.
+        self.start: Any = self.initial
         self.runs: list[Run] = []
-        self.at: int | None = 0
+        self.at: Any = 0
         self.trained = False
         self.reversed = steps  # VJPs have been taken down to here
 

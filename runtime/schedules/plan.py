@@ -183,11 +183,9 @@ class Plan:
                 name: np.frombuffer(zlib.decompress(base64.b64decode(stored[name])), "<i4")
                 for name in _TABLES
             }
-            return cls(
-                *(stored[name] for name in ("steps", "state_slots", "gradient_slots")),
-                **tables,
-                schedule=stored["schedule"],
-            )
+            numbers = {name: stored[name] for name in ("steps", "state_slots", "gradient_slots")}
+            fields: dict[str, Any] = numbers | tables | {"schedule": stored["schedule"]}
+            return cls(**fields)
         except (KeyError, zlib.error, ValueError) as error:
             raise ValueError(f"the stored plan is damaged: {error!r}") from error
 

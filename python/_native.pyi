@@ -1,0 +1,21 @@
+"""The native planner and simulator, for type checkers (runtime/schedules/native/bindings.cpp)."""
+
+from typing import Any
+
+import numpy as np
+
+def plan_lazy_kary(steps: int, k: int, rebuild: int, keep: bool) -> dict[str, Any]: ...
+def plan_binomial(steps: int, slots: int, rebuild: int, keep: bool) -> dict[str, Any]: ...
+def plan_periodic(steps: int, every: int, rebuild: int, keep: bool) -> dict[str, Any]: ...
+def simulate(
+    steps: int,
+    state_slots: int,
+    gradient_slots: int,
+    load: np.ndarray,
+    segment: np.ndarray,
+    run_steps: np.ndarray,
+    run_save: np.ndarray,
+    run_keep: np.ndarray,
+    run_reuse: np.ndarray,
+    gradient: np.ndarray,
+) -> tuple[int, int]: ...
