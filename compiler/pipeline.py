@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import io
+from collections.abc import Callable
 from types import ModuleType
 
 from jaxlib.mlir import ir
@@ -86,8 +87,9 @@ PASSES = {module.NAME: module for stage in PIPELINE for module in stage.passes}
 class Snapshots:
     """The module as it was at each stage. Kept as bytecode, which takes milliseconds and little memory; made to text when asked for."""
 
-    def __init__(self):
+    def __init__(self, traced: Callable[[], ir.Module] | None = None):
         self._bytecode: dict[str, bytes] = {}
+        self._traced = traced
 
     def take(self, stage: str, module: ir.Module) -> None:
         buffer = io.BytesIO()
@@ -96,21 +98,31 @@ class Snapshots:
 
     def text(self, stage: str) -> str:
         """The module at a stage, as text that `metagrad-opt` reads."""
+        first = PIPELINE[0]
+        if stage == first.name and self._traced is not None:
+            module = self._traced()
+            with module.context, ir.Location.unknown():
+                for each in first.passes:
+                    each.run(module)
+            return context.text(module)
         return context.text(context.parse(self._bytecode[stage]))
 
 
-def run(module: ir.Module, plan: Plan) -> Snapshots:
+def run(
+    module: ir.Module, plan: Plan, *, traced: Callable[[], ir.Module] | None = None
+) -> Snapshots:
     """Runs all passes on `module`, in place.
 
     Args:
-      module: what the frontend lowered: @step, @outer and the losses.
+      module: what the frontend lowered: the step, in one piece or cut, @outer and the losses.
       plan: the schedule.
+      traced: makes the module with the step in one piece, if `module` has it cut. Called when that stage is asked for.
 
     Raises:
       EnzymeError: Enzyme could not differentiate a function.
       ValueError: the module is malformed; the message names the op.
     """
-    snapshots = Snapshots()
+    snapshots = Snapshots(traced)
     with module.context, ir.Location.unknown():
         for stage in PIPELINE:
             for each in stage.passes:

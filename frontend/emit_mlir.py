@@ -1,4 +1,4 @@
-"""From jaxprs to one MLIR module that keeps JAX's derivative semantics: the `traced` stage.
+"""From jaxprs to one MLIR module that keeps JAX's derivative semantics: the `cut` stage, and on demand the `traced` one.
 
 One lowering by JAX, with its rules overridden where the derivative would be lost: an inner gradient becomes a custom call that names its loss, and
 the table's overrides (capabilities/) keep what JAX's derivative is.  What comes out is renamed and raised; see compiler/dialect/functions.py for the functions a
@@ -7,7 +7,8 @@ metagrad module holds.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Sequence
+import dataclasses
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import jax
@@ -18,9 +19,9 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler.dialect import functions
-from metagrad.compiler.dialect.functions import Arguments
-from metagrad.compiler.passes import raise_gradients
+from metagrad.compiler.dialect import functions, metagrad
+from metagrad.compiler.dialect.metagrad import Layout
+from metagrad.compiler.passes import pieces
 from metagrad.frontend import capabilities, prints
 from metagrad.frontend.exact_lowerings import value_and_derivative
 from metagrad.frontend.jaxprs import stopped_values
@@ -32,13 +33,46 @@ Derivatives = dict[str, core.ClosedJaxpr]
 """Functions that JAX differentiates itself, by the name of what they stand for: "vjp", "grad", "grad_vjp"."""
 
 
+@dataclasses.dataclass(frozen=True)
+class Piece:
+    """A function of the cut step, or the outer function.
+
+    Attributes:
+      function: as it is differentiated; also as it is run, if `run` is None.
+      vjp: its VJP, where JAX differentiates it.
+      run: the function as it is run, where the lowering for differentiation is another.
+    """
+
+    function: core.ClosedJaxpr
+    vjp: core.ClosedJaxpr | None = None
+    run: core.ClosedJaxpr | None = None
+
+
+@dataclasses.dataclass(frozen=True)
+class Pieces:
+    """What the module is made of, beside the losses.
+
+    Attributes:
+      update: (state, meta, batch, results of the gradients) -> (state, aux).
+      inputs: for each gradient, (state, meta, batch, results of the gradients before) -> operands of its loss.
+      outer: (state, outer arguments) -> (value, aux).
+      prints, outer_prints: what the step and the outer function print (prints.py); None if nothing.
+    """
+
+    update: Piece
+    inputs: tuple[Piece, ...]
+    outer: Piece
+    prints: core.ClosedJaxpr | None = None
+    outer_prints: core.ClosedJaxpr | None = None
+
+
 class Traced(NamedTuple):
     """What JAX lowered.
 
     Attributes:
-      module: the traced module.
+      module: the module, its gradients cut out of the step.
       callbacks: the host functions that it calls, by the index in the calls.
-      muted: formats of the prints that were left out; they are in the pieces "prints" and "outer_prints", if those were given.
+      muted: formats of the prints that were left out; they are in `Pieces.prints` and `Pieces.outer_prints`, if those were given.
     """
 
     module: ir.Module
@@ -46,72 +80,125 @@ class Traced(NamedTuple):
     muted: list[str]
 
 
-def lower(
-    pieces: dict[str, core.ClosedJaxpr],
-    found: Sequence[Site],
-    of_site: Sequence[Derivatives],
-    active: Activity,
-    arguments: Arguments,
-    wrt: Sequence[str],
-) -> Traced:
-    """Lowers the step, the outer function and what JAX differentiates to one module.
+@dataclasses.dataclass(frozen=True)
+class Emitter:
+    """Lowers jaxprs of one training step.
 
-    Args:
-      pieces: "step" and "outer", "update_run" (the update as it is run), and optionally "update_vjp", "inputs_0_vjp", ..., "outer_vjp"
-        made by JAX, and "prints" and "outer_prints" (prints.py).
-      found: the inner gradients.
+    Attributes:
+      sites: the inner gradients.
       of_site: what JAX made for each of them.
       active: where there are cotangents.
-      arguments: sizes of the argument groups.
+      layout: sizes of the argument groups.
       wrt: what the metagradient is taken with respect to.
     """
 
-    def lower_site(ctx, *operands, index, jaxpr, wrt, label):
-        names = {
+    sites: Sequence[Site]
+    of_site: Sequence[Derivatives]
+    active: Activity
+    layout: Layout
+    wrt: Sequence[str]
+
+    def pieces(self, cut: Pieces) -> Traced:
+        """The step cut into pieces: the `cut` stage."""
+        parts = {"update": cut.update, "outer": cut.outer}
+        parts |= {f"inputs_{index}": piece for index, piece in enumerate(cut.inputs)}
+        jaxprs, named = {}, {}
+        for name, piece in parts.items():
+            jaxprs[name] = piece.function
+            for attribute, jaxpr in ((metagrad.VJP, piece.vjp), (metagrad.RUN, piece.run)):
+                if jaxpr is not None:
+                    symbol = metagrad.symbol_of_piece(name, attribute)
+                    jaxprs[symbol] = jaxpr
+                    named[name, attribute] = symbol
+        prints = {"prints": cut.prints, "outer_prints": cut.outer_prints}
+        jaxprs |= {name: jaxpr for name, jaxpr in prints.items() if jaxpr is not None}
+        functions_of = {
+            name: (_jitted(name, jaxpr), jaxpr.in_avals) for name, jaxpr in jaxprs.items()
+        }
+        step = cut.update.function.in_avals[: self.layout.step]
+        if self.sites:
+            readers = [functions_of[f"inputs_{index}"][0] for index in range(len(self.sites))]
+            functions_of["inner"] = (_named("inner", self._inner(readers)), step)
+        traced = self._lower(functions_of)
+        with traced.module.context, ir.Location.unknown():
+            if not self.sites:
+                inputs = list(functions.find(traced.module, "update").type.inputs)
+                functions.add_function(
+                    traced.module, "inner", inputs[: self.layout.step], lambda _: []
+                )
+            for (name, attribute), symbol in named.items():
+                function = functions.find(traced.module, name)
+                function.attributes[attribute] = ir.FlatSymbolRefAttr.get(symbol)
+        return traced
+
+    def whole(self, step: core.ClosedJaxpr, outer: core.ClosedJaxpr) -> ir.Module:
+        """The step in one piece, its gradients marked: the `traced` stage, which is made to be looked at."""
+        jaxprs = {"step": stopped_values.hold(step), "outer": stopped_values.hold(outer)}
+        return self._lower(
+            {name: (_jitted(name, jaxpr), jaxpr.in_avals) for name, jaxpr in jaxprs.items()}
+        ).module
+
+    def _inner(self, readers: Sequence[Callable]) -> Callable:
+        """(state, meta, batch) -> results of the gradients. `readers` are the functions @inputs_i."""
+
+        def inner(*operands):
+            results = []
+            for site, reader in zip(self.sites, readers):
+                gradient = site_p.bind(*reader(*operands, *results), **site.parameters)
+                results += [gradient[i] for i in site.kept]
+            return results
+
+        return inner
+
+    def _lower_site(self, ctx, *operands, index, jaxpr, wrt, label):
+        symbols = {
             "loss": jax_internals.lower_function(
-                ctx, f"metagrad_loss_{index}", stopped_values.hold(jaxpr)
+                ctx, f"{_OURS}loss_{index}", stopped_values.hold(jaxpr)
             )
         }
-        for name, made in of_site[index].items():
-            names[name] = jax_internals.lower_function(ctx, f"metagrad_loss_{index}_{name}", made)
-        said = {name: ir.FlatSymbolRefAttr.get(symbol) for name, symbol in names.items()}
-        said |= {
-            "wrt": _indices(wrt),
-            "label": ir.StringAttr.get(label),
-            "kept": _indices(found[index].kept),
-            "active": _indices(i for i, flag in enumerate(active.losses[index]) if flag),
-        }
+        for name, derivative in self.of_site[index].items():
+            symbols[name] = jax_internals.lower_function(
+                ctx, f"{_OURS}loss_{index}_{name}", derivative
+            )
+        attributes = metagrad.gradient_attributes(
+            symbols, wrt, self.sites[index].kept, self.active.active_operands(index), label
+        )
         results = [
             ty for aval in ctx.avals_out for ty in mlir.aval_to_ir_types(ctx.module_context, aval)
         ]
-        return _custom_call(raise_gradients.GRAD, results, operands, said, list(names.values()))
+        return _custom_call(metagrad.GRAD, results, operands, attributes, list(symbols.values()))
 
-    muted: list[str] = []
-    rules = ((site_p, lower_site), *prints.mute(muted), *capabilities.overrides())
-    names = list(pieces)
+    def _lower(self, functions_of: dict[str, tuple[Callable, Sequence]]) -> Traced:
+        muted: list[str] = []
+        rules = (
+            (site_p, self._lower_site),
+            *prints.mute(muted),
+            *capabilities.overrides(),
+        )
 
-    def program(*groups):
-        return [
-            _jitted(f"metagrad_{name}", pieces[name])(*group) for name, group in zip(names, groups)
-        ]
+        def program(*groups):
+            callables = [function for function, _ in functions_of.values()]
+            return [function(*group) for function, group in zip(callables, groups)]
 
-    traced = jax.jit(program, keep_unused=True).trace(*(pieces[name].in_avals for name in names))
-    try:
-        lowered = jax_internals.lower_with_rules(traced, rules)
-    except TypeError as error:
-        if not jax_internals.speaks_of_a_traced_constant(error):
-            raise
-        raise TypeError(
-            "a traced value is used outside of the function that it belongs to: by a jax.custom_jvp or custom_vjp function that closes over it, or because a loss "
-            "stored it in a list or an attribute. Pass it as an argument, or return it as aux. (jax.jit of the step meets the same.)"
-        ) from error
-    module = lowered.compiler_ir("stablehlo")
-    module.context.allow_unregistered_dialects = True
-    with module.context, ir.Location.unknown():
-        _drop_placements(module)
-        _name(module, names)
-        _announce(module, pieces, active, arguments, wrt)
-    return Traced(module, jax_internals.host_callbacks(lowered), muted)
+        avals = [avals for _, avals in functions_of.values()]
+        traced = jax.jit(program, keep_unused=True).trace(*avals)
+        try:
+            lowered = jax_internals.lower_with_rules(traced, rules)
+        except TypeError as error:
+            if not jax_internals.speaks_of_a_traced_constant(error):
+                raise
+            raise TypeError(
+                "a traced value is used outside of the function that it belongs to: by a jax.custom_jvp or custom_vjp function that closes over it, or because a loss "
+                "stored it in a list or an attribute. Pass it as an argument, or return it as aux. (jax.jit of the step meets the same.)"
+            ) from error
+        module = lowered.compiler_ir("stablehlo")
+        module.context.allow_unregistered_dialects = True
+        with module.context, ir.Location.unknown():
+            _drop_placements(module)
+            _rename(module, list(functions_of))
+            metagrad.describe(module, self.layout, self.wrt, self.active.between_steps())
+            module.operation.attributes["sym_name"] = ir.StringAttr.get("metagrad")
+        return Traced(module, jax_internals.host_callbacks(lowered), muted)
 
 
 as_run_p = Primitive("metagrad_as_run")
@@ -139,14 +226,31 @@ def as_run(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
     return jax.make_jaxpr(lambda *args: as_run_p.bind(*args, jaxpr=jaxpr))(*jaxpr.in_avals)
 
 
-def _jitted(name: str, jaxpr: core.ClosedJaxpr):
-    function = lambda *args: jaxpr_as_fun(jaxpr)(*args)
-    function.__name__ = function.__qualname__ = name
+def is_overridden(jaxpr: core.Jaxpr) -> bool:
+    """Whether anything in a function is lowered in another way when the function is differentiated than when it is run."""
+    overridden = {primitive for primitive, _ in capabilities.overrides()}
+    return any(
+        eqn.primitive in overridden or any(map(is_overridden, core.jaxprs_in_params(eqn.params)))
+        for eqn in jaxpr.eqns
+    )
+
+
+def _jitted(name: str, jaxpr: core.ClosedJaxpr) -> Callable:
+    return _named(name, lambda *args: jaxpr_as_fun(jaxpr)(*args))
+
+
+def _named(name: str, function: Callable) -> Callable:
+    """The function as one of the module's, under a name that `_rename` knows again."""
+    function.__name__ = function.__qualname__ = _OURS + name
     return jax.jit(function, keep_unused=True)
 
 
+_OURS = "metagrad_"
+"""Before the names of our functions while JAX lowers them, to tell them from the user's."""
+
+
 def _custom_call(
-    target: str, results, operands, said: dict[str, ir.Attribute], called: Sequence[str]
+    target: str, results, operands, config: dict[str, ir.Attribute], called: Sequence[str]
 ):
     call = hlo.CustomCallOp(
         list(results),
@@ -155,7 +259,7 @@ def _custom_call(
         called_computations=ir.ArrayAttr.get([ir.FlatSymbolRefAttr.get(name) for name in called]),
         api_version=ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
     )
-    call.attributes["mhlo.backend_config"] = ir.DictAttr.get(said)
+    call.attributes[functions.BACKEND_CONFIG] = ir.DictAttr.get(config)
     return call.results
 
 
@@ -165,10 +269,10 @@ def _drop_placements(module: ir.Module) -> None:
         if op.operation.name == "sdy.mesh":
             op.operation.erase()
             continue
-        for inner in list(functions.walk(functions.body(op))):
-            if inner.operation.name == "sdy.sharding_constraint":
+        for inner in functions.operations(op):
+            if inner.name == "sdy.sharding_constraint":
                 inner.results[0].replace_all_uses_with(inner.operands[0])
-                inner.operation.erase()
+                inner.erase()
             elif "sdy.sharding" in inner.attributes:
                 del inner.attributes["sdy.sharding"]
         for group in ("arg_attrs", "res_attrs"):
@@ -180,7 +284,7 @@ def _drop_placements(module: ir.Module) -> None:
                 op.attributes[group] = ir.ArrayAttr.get([ir.DictAttr.get(each) for each in kept])
 
 
-def _name(module: ir.Module, names: Sequence[str]) -> None:
+def _rename(module: ir.Module, names: Sequence[str]) -> None:
     """Gives our functions their names, takes @main away, and moves user functions that are in the way aside."""
     main = functions.find(module, "main")
     called = [
@@ -188,42 +292,16 @@ def _name(module: ir.Module, names: Sequence[str]) -> None:
     ]
     main.operation.erase()
     ours = dict(zip(called, names))
-    for op in module.body.operations:
-        symbol = op.name.value
-        if symbol.startswith("metagrad_loss"):
-            ours[symbol] = symbol.removeprefix("metagrad_")
-    taken = set(ours.values()) | {"update", "inner", "main"}
+    symbols = [op.name.value for op in module.body.operations]
+    for symbol in symbols:
+        if symbol.startswith(f"{_OURS}loss_"):
+            ours[symbol] = symbol.removeprefix(_OURS)
     renamed = dict(ours)
-    for op in module.body.operations:
-        if op.name.value not in ours and (
-            op.name.value in taken or op.name.value.startswith("inputs_")
-        ):
-            renamed[op.name.value] = f"user_{op.name.value}"
+    taken = {*ours.values(), *pieces.PIECES, "main", "step"}
+    for symbol in symbols:
+        if symbol not in ours and (symbol in taken or symbol.startswith("inputs_")):
+            renamed[symbol] = f"user_{symbol}"
     functions.rename(module, renamed)
-
-
-def _indices(numbers: Iterable[int]) -> ir.ArrayAttr:
-    return ir.ArrayAttr.get(
-        [ir.IntegerAttr.get(ir.IntegerType.get_signless(64), i) for i in numbers]
-    )
-
-
-def _announce(
-    module: ir.Module, pieces, active: Activity, arguments: Arguments, wrt: Sequence[str]
-) -> None:
-    """Writes on the module and its functions what the passes need to know."""
-    arguments.attach(module)
-    module.operation.attributes["metagrad.wrt"] = ir.ArrayAttr.get(
-        [ir.StringAttr.get(name) for name in wrt]
-    )
-    module.operation.attributes["metagrad.between_steps"] = _indices(active.between_steps())
-    module.operation.attributes["sym_name"] = ir.StringAttr.get("metagrad")
-    step, outer = functions.find(module, "step"), functions.find(module, "outer")
-    for function in (step, outer):
-        function.attributes["sym_visibility"] = ir.StringAttr.get("public")
-    if "outer_vjp" in pieces:
-        functions.rename(module, {"outer_vjp": "outer_vjp_by_jax"})
-        outer.attributes["metagrad.vjp"] = ir.FlatSymbolRefAttr.get("outer_vjp_by_jax")
-    for name in pieces:
-        if name.startswith(("update", "inputs")):
-            step.attributes[f"metagrad.{name}"] = ir.FlatSymbolRefAttr.get(name)
+    for name in ("step", "outer"):
+        if (function := functions.find(module, name)) is not None:
+            function.attributes["sym_visibility"] = ir.StringAttr.get("public")

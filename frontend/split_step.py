@@ -1,7 +1,9 @@
 """The inner gradients of a traced step: where they are, and the step with them cut out, as jaxprs.
 
-The compiler cuts the same gradients out of the MLIR (compiler/passes/cut.py).  The jaxprs here serve the functions that JAX differentiates in Enzyme's place, and the
-decision which functions those are.
+    update_of       (state, meta, batch, results of the gradients)     -> what the step returns
+    inputs_of(i)    (state, meta, batch, results of those before i)    -> what gradient i is called on
+
+Here the step is cut; the module that the compiler gets holds these pieces (emit_mlir.py).
 """
 
 from __future__ import annotations
@@ -44,6 +46,11 @@ class Site:
     wrt: tuple[int, ...]
     label: str
     kept: tuple[int, ...]
+
+    @property
+    def parameters(self) -> dict:
+        """Of `site_p`, to bind it anew."""
+        return {"index": self.index, "jaxpr": self.loss, "wrt": self.wrt, "label": self.label}
 
     @property
     def results(self) -> list[jax.core.ShapedArray]:

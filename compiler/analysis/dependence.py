@@ -1,7 +1,7 @@
 """Which results of a function a derivative can reach from which arguments.
 
-An analysis, not a pass.  It answers two questions with one walk: which leaves of the state need a cotangent at all (step counters, frozen
-parameters and keys do not), and which operands of an `enzyme.*` op are active.  A value that is neither floating point nor complex carries no
+An analysis, not a pass.  It says which operands of an `enzyme.*` op are active.  (Which leaves of the state need a cotangent from step to step the frontend
+says.)  A value that is neither floating point nor complex carries no
 derivative, `enzyme.ignore_derivatives` ends one, and so does a function that is constant but for its jumps (`sign`, `floor`): for JAX their derivative is no
 number, not even 0, and must not meet an infinity further up.  Loops and conditionals are taken whole: every result depends on every operand and on every value
 captured from outside.  So is a function that JAX differentiates: a custom rule may send a derivative past an integer or a stopped value (a straight-through
@@ -16,12 +16,12 @@ from collections.abc import Iterable
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 
-from metagrad.compiler.dialect import functions
+from metagrad.compiler.dialect import enzyme, functions, metagrad
 
 Dependence = list[frozenset[int]]
 
 _ENDS = {
-    "enzyme.ignore_derivatives",
+    enzyme.IGNORE_DERIVATIVES,
     *(
         f"stablehlo.{name}"
         for name in ("sign", "floor", "ceil", "round_nearest_even", "round_nearest_afz")
@@ -41,7 +41,7 @@ def dependence(
             argument: frozenset([index]) if carries_derivative(argument.type) else frozenset()
             for index, argument in enumerate(arguments)
         }
-        if "metagrad.vjp" in function.attributes:
+        if metagrad.VJP in function.attributes:
             everything = _union(reach.values())
             reach |= {
                 value: everything
@@ -80,42 +80,10 @@ def carries_derivative(ty: ir.Type) -> bool:
 
 def _operands(op: ir.OpView) -> Iterable[ir.Value]:
     yield from op.operands
-    for region in op.regions:
-        for block in region.blocks:
-            for inner in functions.walk(block):
-                yield from inner.operands
+    if op.regions:
+        for inner in functions.operations(op):
+            yield from inner.operands
 
 
 def _union(sets: Iterable[frozenset[int]]) -> frozenset[int]:
     return frozenset().union(*sets)
-
-
-def active_state(
-    step: Dependence, outer: Dependence, state: int, meta: int, batch: int, wrt: tuple[str, ...]
-) -> list[int]:
-    """The state leaves that need a cotangent between steps: what `wrt` reaches, and what reaches the outer value. A fixed point.
-
-    Args:
-      step: dependence of @step's results on (state, meta, batch).
-      outer: dependence of @outer's results; the first is the value.
-      state, meta, batch: sizes of the groups.
-      wrt: any of "meta", "state", "batches".
-    """
-    sources = set(range(state)) if "state" in wrt else set()
-    if "meta" in wrt:
-        sources |= set(range(state, state + meta))
-    if "batches" in wrt:
-        sources |= set(range(state + meta, state + meta + batch))
-    varied = {leaf for leaf in sources if leaf < state}
-    while True:
-        grown = varied | {leaf for leaf in range(state) if step[leaf] & (sources | varied)}
-        if grown == varied:
-            break
-        varied = grown
-    useful = {leaf for leaf in outer[0] if leaf < state}
-    while True:
-        grown = useful | {leaf for result in useful for leaf in step[result] if leaf < state}
-        if grown == useful:
-            break
-        useful = grown
-    return sorted(varied & useful)

@@ -14,6 +14,17 @@ from collections.abc import Sequence
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 
+REVERSE_MODE = "enzyme.autodiff"
+FORWARD_MODE = "enzyme.fwddiff"
+DERIVATIVES = (REVERSE_MODE, FORWARD_MODE)
+
+IGNORE_DERIVATIVES = "enzyme.ignore_derivatives"
+
+
+def ignore_derivatives(value: ir.Value) -> ir.Value:
+    """The value as a constant of the next differentiation alone, at the current insertion point."""
+    return ir.Operation.create(IGNORE_DERIVATIVES, results=[value.type], operands=[value]).result
+
 
 def autodiff(
     function: func.FuncOp,
@@ -43,7 +54,7 @@ def autodiff(
         arguments[i] for i in active
     ]
     op = ir.Operation.create(
-        "enzyme.autodiff",
+        REVERSE_MODE,
         results=outputs,
         operands=[*operands, *(seeds[i] for i in sorted(seeds))],
         attributes={
@@ -72,7 +83,7 @@ def fwddiff(
     for i, operand in enumerate(operands):
         interleaved += [operand, tangents[i]] if i in tangents else [operand]
     op = ir.Operation.create(
-        "enzyme.fwddiff",
+        FORWARD_MODE,
         results=list(function.type.results),
         operands=interleaved,
         attributes={

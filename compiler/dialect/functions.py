@@ -14,71 +14,19 @@ A metagrad module holds a small set of functions with fixed names and argument g
     @prints   (state, meta, batch)            -> ()                     if the step prints
     @outer_prints (state, outer arguments)    -> ()                     if the outer function prints
 
-The sizes of the groups stand in the module's `metagrad.arguments` attribute, so that a `.mlir` file says all that a pass needs.
+The sizes of the groups stand in an attribute of the module (metagrad.py), so that a `.mlir` file says all that a pass needs.
 """
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 
-BY_JAX, BY_ENZYME = MARKS = "metagrad.by_jax", "metagrad.by_enzyme"
-"""Attributes of a function that say who made it: a derivative that JAX traced, or one that is Enzyme's work throughout."""
-
-
-@dataclasses.dataclass(frozen=True)
-class Arguments:
-    """How many leaves each group of arguments has (leaves are the flattened pytrees, in order)."""
-
-    state: int
-    meta: int
-    batch: int
-    outer: int
-
-    @classmethod
-    def of(cls, module: ir.Module) -> Arguments:
-        attributes = module.operation.attributes
-        if "metagrad.arguments" not in attributes:
-            raise ValueError(
-                "the module has no `metagrad.arguments` attribute; it needs one like "
-                "{state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64} to say which argument of @step is what"
-            )
-        groups = attributes["metagrad.arguments"]
-        missing = [field.name for field in dataclasses.fields(cls) if field.name not in groups]
-        if missing:
-            raise ValueError(
-                f"the module's `metagrad.arguments` attribute does not say how many arguments are `{missing[0]}`: {groups}"
-            )
-        return cls(
-            **{field.name: int(groups[field.name].value) for field in dataclasses.fields(cls)}
-        )
-
-    def attach(self, module: ir.Module) -> None:
-        i64 = ir.IntegerType.get_signless(64, module.context)
-        with module.context:
-            module.operation.attributes["metagrad.arguments"] = ir.DictAttr.get(
-                {
-                    name: ir.IntegerAttr.get(i64, size)
-                    for name, size in dataclasses.asdict(self).items()
-                }
-            )
-
-    @property
-    def step(self) -> int:
-        """Arguments of @step."""
-        return self.state + self.meta + self.batch
-
-
-def wrt_of(module: ir.Module) -> tuple[str, ...]:
-    """What the metagradient is taken with respect to: the module's `metagrad.wrt` attribute."""
-    if "metagrad.wrt" not in module.operation.attributes:
-        raise ValueError(
-            'the module has no `metagrad.wrt` attribute; it needs one like ["meta"], of "meta", "state" and "batches"'
-        )
-    return tuple(attr.value for attr in module.operation.attributes["metagrad.wrt"])
+CUSTOM_CALL = "stablehlo.custom_call"
+BACKEND_CONFIG = "mhlo.backend_config"
+"""The attribute of a custom call that says what is meant."""
 
 
 def find(module: ir.Module, name: str) -> func.FuncOp | None:
@@ -231,12 +179,18 @@ def rename(module: ir.Module, names: dict[str, str]) -> None:
                     op.attributes[attribute] = mapped
 
 
-def _with_symbols(function: func.FuncOp):
-    """The function and the ops in it that can refer to others. A constant cannot, and jaxlib fails to read a complex one's value."""
-    return (
+def _with_symbols(function: func.FuncOp) -> list[ir.Operation | ir.OpView]:
+    """The function and the ops in it that can refer to others. Of StableHLO's only some can, and jaxlib fails to read a complex constant's value."""
+    return [
         function,
-        *(op for op in walk(body(function)) if op.operation.name != "stablehlo.constant"),
-    )
+        *operations(
+            function,
+            lambda name: name in _REFERRING or not name.startswith("stablehlo."),
+        ),
+    ]
+
+
+_REFERRING = {CUSTOM_CALL, "stablehlo.composite"}
 
 
 def _map_symbols(attribute: ir.Attribute, change: Callable[[str], str]) -> ir.Attribute:
@@ -249,6 +203,24 @@ def _map_symbols(attribute: ir.Attribute, change: Callable[[str], str]) -> ir.At
             {named.name: _map_symbols(named.attr, change) for named in attribute}
         )
     return attribute
+
+
+def operations(
+    function: ir.OpView, chosen: Callable[[str], bool] | None = None
+) -> list[ir.Operation]:
+    """The ops inside of a function, of a loop or of a module, outer ops first: all of them, or those whose name is `chosen`.
+
+    The walk is MLIR's own, which is some ten times faster than one in Python.
+    """
+    collected: list[ir.Operation] = []
+
+    def visit(op: ir.Operation) -> ir.WalkResult:
+        if chosen is None or chosen(op.name):
+            collected.append(op)
+        return ir.WalkResult.ADVANCE
+
+    function.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
+    return [op for op in collected if op != function.operation]
 
 
 def walk(block: ir.Block):

@@ -13,6 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable
 
 from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.dialect import functions
@@ -24,25 +25,25 @@ _STAYS_ZERO = {
 _PRODUCTS = {"stablehlo.multiply", "stablehlo.dot_general", "stablehlo.convolution"}
 
 
-def run(block: ir.Block, is_zero: Callable[[ir.OpView], bool]) -> None:
+def run(function: func.FuncOp, is_zero: Callable[[ir.Operation], bool]) -> None:
     """Simplifies what depends on the results of the ops that `is_zero` names, in place."""
-    zero: dict[ir.Value, ir.OpView] = {}
-    replaced: list[ir.OpView] = []
-    for op in list(functions.walk(block)):
-        known = [operand in zero for operand in op.operands]
-        if is_zero(op) or _gives_zero(op.operation.name, known):
+    zero: dict[ir.Value, ir.Operation] = {}
+    replaced: list[ir.Operation] = []
+    for op in functions.operations(function):
+        known = [operand in zero for operand in op.operands] if zero else []
+        if is_zero(op) or (any(known) and _gives_zero(op.name, known)):
             zero[op.results[0]] = op
         elif any(known) and (rest := _without_zero(op, known)) is not None:
             op.results[0].replace_all_uses_with(rest)
             replaced.append(op)
     for op in reversed(replaced):
-        op.operation.erase()
+        op.erase()
     for value, op in reversed(zero.items()):
         # Whoever still reads it gets the number.
         if any(True for _ in value.uses):
             with ir.InsertionPoint(op), op.location:
                 value.replace_all_uses_with(_constant(value.type))
-        op.operation.erase()
+        op.erase()
 
 
 def _gives_zero(name: str, known: list[bool]) -> bool:
@@ -55,11 +56,11 @@ def _gives_zero(name: str, known: list[bool]) -> bool:
     return name in _STAYS_ZERO and all(known)
 
 
-def _without_zero(op: ir.OpView, known: list[bool]) -> ir.Value | None:
+def _without_zero(op: ir.Operation, known: list[bool]) -> ir.Value | None:
     """What a sum or a difference is without its operand that is zero."""
-    if op.operation.name == "stablehlo.add":
+    if op.name == "stablehlo.add":
         return op.operands[known.index(False)]
-    if op.operation.name == "stablehlo.subtract":
+    if op.name == "stablehlo.subtract":
         if known[1]:
             return op.operands[0]
         with ir.InsertionPoint(op), op.location:

@@ -40,11 +40,10 @@ def splat(value: ir.Value) -> float | None:
 def operations(module: ir.Module, name: str, mark: str | None = None) -> list[ir.OpView]:
     """Every `stablehlo.<name>` of the module, as it is now; with `mark`, in the functions that have this attribute."""
     return [
-        op
+        op.opview
         for function in module.body.operations
         if isinstance(function, func.FuncOp) and (mark is None or mark in function.attributes)
-        for op in functions.walk(functions.body(function))
-        if op.operation.name == f"stablehlo.{name}"
+        for op in functions.operations(function, f"stablehlo.{name}".__eq__)
     ]
 
 

@@ -16,29 +16,21 @@ from __future__ import annotations
 
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
-from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.dialect import functions, known_zeros
+from metagrad.compiler.dialect.enzyme import IGNORE_DERIVATIVES, ignore_derivatives
 from metagrad.compiler.dialect.matching import splat
-
-IGNORE = "enzyme.ignore_derivatives"
-HELD = "metagrad.held"
-ANCHORED = "metagrad.anchored"
+from metagrad.compiler.dialect.metagrad import ANCHORED, HELD
 
 
 def hold(value: ir.Value) -> ir.Value:
     """The value as a constant of differentiation, at the current insertion point."""
-    return _mark(ignore(value), HELD)
+    return _mark(ignore_derivatives(value), HELD)
 
 
 def anchor(value: ir.Value) -> ir.Value:
     """The same; what is left of its difference to the value is zero."""
-    return _mark(ignore(value), ANCHORED)
-
-
-def ignore(value: ir.Value) -> ir.Value:
-    """The value as a constant of the next differentiation alone."""
-    return ir.Operation.create(IGNORE, results=[value.type], operands=[value]).result
+    return _mark(ignore_derivatives(value), ANCHORED)
 
 
 def _mark(value: ir.Value, target: str) -> ir.Value:
@@ -52,29 +44,29 @@ def _mark(value: ir.Value, target: str) -> ir.Value:
 
 def renew(module: ir.Module) -> None:
     """Puts `enzyme.ignore_derivatives` in front of every mark."""
-    for op in _ops(module):
+    for op in functions.operations(module, functions.CUSTOM_CALL.__eq__):
         if _is_mark(op):
             with ir.InsertionPoint(op), op.location:
-                op.operands[0] = ignore(op.operands[0])
+                op.operands[0] = ignore_derivatives(op.operands[0])
 
 
 def erase(module: ir.Module) -> None:
     """Takes out the zeros that carried a derivative, and replaces what is still held by the value itself."""
-    for op in _ops(module):
-        if op.operation.name == IGNORE:
-            op.results[0].replace_all_uses_with(op.operands[0])
-            op.operation.erase()
-    for function in _functions(module):
-        known_zeros.run(functions.body(function), _is_zero)
-    for op in _ops(module):
+    for op in functions.operations(module, IGNORE_DERIVATIVES.__eq__):
+        op.results[0].replace_all_uses_with(op.operands[0])
+        op.erase()
+    for function in module.body.operations:
+        if isinstance(function, func.FuncOp):
+            known_zeros.run(function, _is_zero)
+    for op in functions.operations(module, functions.CUSTOM_CALL.__eq__):
         if _is_mark(op):
             op.results[0].replace_all_uses_with(op.operands[0])
-            op.operation.erase()
+            op.erase()
 
 
-def _is_zero(op: ir.OpView) -> bool:
+def _is_zero(op: ir.Operation) -> bool:
     """Whether the op is `anchored(d) - d` or `d - anchored(d)`, or what a simplifier makes of these for the constant zero, `anchored(0)`."""
-    if op.operation.name != "stablehlo.subtract":
+    if op.name != "stablehlo.subtract":
         return _is_mark(op, ANCHORED) and splat(op.operands[0]) == 0
     left, right = op.operands
     return _is_anchor_of(left, right) or _is_anchor_of(right, left)
@@ -84,22 +76,12 @@ def _is_anchor_of(value: ir.Value, other: ir.Value) -> bool:
     owner = value.owner
     return (
         not isinstance(owner, ir.Block)
-        and _is_mark(owner.opview, ANCHORED)
+        and _is_mark(owner.operation, ANCHORED)
         and owner.operands[0] == other
     )
 
 
-def _is_mark(op: ir.OpView, *targets: str) -> bool:
-    return isinstance(op, hlo.CustomCallOp) and op.call_target_name.value in (
+def _is_mark(op: ir.Operation, *targets: str) -> bool:
+    return op.name == functions.CUSTOM_CALL and op.attributes["call_target_name"].value in (
         targets or (HELD, ANCHORED)
     )
-
-
-def _functions(module: ir.Module) -> list[func.FuncOp]:
-    return [op for op in module.body.operations if isinstance(op, func.FuncOp)]
-
-
-def _ops(module: ir.Module) -> list[ir.OpView]:
-    return [
-        op for function in _functions(module) for op in functions.walk(functions.body(function))
-    ]

@@ -10,6 +10,9 @@
 With m gradients there are m functions @inputs_i; the i-th also takes the results of the gradients before it, so that a step whose second
 gradient depends on its first (SAM, an inner loop unrolled by hand) is cut as well.  Results that nothing reads, or that `kept` does not list, are not passed on.
 A step without `metagrad.grad` keeps its body as @update, and @inner returns nothing.
+
+The frontend cuts the step where it is a jaxpr (frontend/split_step.py), and its modules arrive cut: one that has @inner stays as it is.  This pass is for modules that hold the
+step in one piece: what `lowered.ir("traced")` shows, and files written by hand.
 """
 
 from __future__ import annotations
@@ -17,16 +20,18 @@ from __future__ import annotations
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 
-from metagrad.compiler.dialect import functions
-from metagrad.compiler.passes.raise_gradients import GRAD
+from metagrad.compiler.dialect import functions, metagrad
+from metagrad.compiler.dialect.metagrad import GRAD, Gradient, gradient
 
 NAME = "cut"
 
 
 def run(module: ir.Module) -> None:
+    if functions.find(module, "inner") is not None:
+        return
     step = functions.need(module, "step", NAME)
     sites = gradients_of(step)
-    kept = [_kept(site) for site in sites]
+    kept = [Gradient(site).kept for site in sites]
     carried = [functions.types([site.results[i] for i in keep]) for site, keep in zip(sites, kept)]
 
     update = functions.clone(module, step, "update")
@@ -49,10 +54,8 @@ def run(module: ir.Module) -> None:
         for index, (results, attributes, location) in enumerate(templates):
             read = functions.call(inputs[index], [*operands, *inner])
             with location:
-                gradient = ir.Operation.create(
-                    GRAD, results=results, operands=read, attributes=attributes
-                )
-            inner += [gradient.results[i] for i in kept[index]]
+                made = gradient(results, read, attributes)
+            inner += [made.results[i] for i in kept[index]]
         return inner
 
     inner = functions.add_function(module, "inner", arguments, build_inner)
@@ -68,25 +71,20 @@ def run(module: ir.Module) -> None:
 
 def _hand_over(step: func.FuncOp, piece: func.FuncOp) -> None:
     """What JAX made for a piece of the step, a VJP or the function as it is run, stands on @step until the piece exists."""
-    for name in list(piece.attributes):
-        if name.startswith("metagrad."):
-            del piece.attributes[name]
-    for what in ("vjp", "run"):
-        made = f"metagrad.{piece.name.value}_{what}"
-        if made in step.attributes:
-            piece.attributes[f"metagrad.{what}"] = step.attributes[made]
+    metagrad.strip(piece)
+    for name in (metagrad.VJP, metagrad.RUN):
+        on_step = metagrad.of_piece(piece.name.value, name)
+        if on_step in step.attributes:
+            piece.attributes[name] = step.attributes[on_step]
 
 
 def gradients_of(function: func.FuncOp) -> list[ir.OpView]:
     """The `metagrad.grad` ops in the function's own body, in order."""
-    return [op for op in functions.body(function).operations if op.operation.name == GRAD]
-
-
-def _kept(site: ir.OpView) -> list[int]:
-    """The results that are passed on: what the frontend says, whose functions are made for just these, or what is read."""
-    if "kept" in site.attributes:
-        return [attr.value for attr in site.attributes["kept"]]
-    return [i for i, result in enumerate(site.results) if any(True for _ in result.uses)]
+    return [
+        op.opview
+        for op in functions.operations(function, GRAD.__eq__)
+        if op.parent == function.operation
+    ]
 
 
 def _attributes(op: ir.OpView):

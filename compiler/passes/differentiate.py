@@ -28,10 +28,11 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler.analysis.dependence import active_state, carries_derivative, dependence
-from metagrad.compiler.dialect import functions
+from metagrad.compiler.analysis.dependence import carries_derivative, dependence
+from metagrad.compiler.dialect import functions, metagrad
 from metagrad.compiler.dialect.enzyme import autodiff, fwddiff
-from metagrad.compiler.dialect.functions import Arguments, is_float
+from metagrad.compiler.dialect.functions import is_float
+from metagrad.compiler.dialect.metagrad import Gradient, Layout
 from metagrad.compiler.passes.cut import gradients_of
 
 NAME = "differentiate"
@@ -40,12 +41,17 @@ Cotangents = dict[int, ir.Value]
 
 
 def run(module: ir.Module) -> None:
-    arguments, wrt = Arguments.of(module), functions.wrt_of(module)
-    step, outer = functions.need(module, "step", NAME), functions.need(module, "outer", NAME)
-    active = _active_operands(module, arguments, wrt)
-    _record(module, "metagrad.active", [i for i in active if i < arguments.state])
-    _write_outer_vjp(module, outer, [i for i in active if i < arguments.state])
-    _write_step_vjp(module, arguments, active)
+    layout, wrt = Layout.of(module), metagrad.wrt_of(module)
+    between_steps = metagrad.between_steps_of(module)
+    update, outer = functions.need(module, "update", NAME), functions.need(module, "outer", NAME)
+    # Operands of @step that get a cotangent: of the state what hands it on, and all floats of meta and batches.
+    active = between_steps + [
+        i
+        for i in layout.differentiated(wrt)
+        if i >= layout.state and is_float(update.type.inputs[i])
+    ]
+    _write_outer_vjp(module, outer, between_steps)
+    _write_step_vjp(module, layout, active)
     _expand_gradients(module)
     functions.drop_unreachable(
         module,
@@ -53,36 +59,8 @@ def run(module: ir.Module) -> None:
     )
 
 
-def _active_operands(module: ir.Module, arguments: Arguments, wrt: Sequence[str]) -> list[int]:
-    """Operands of @step that get a cotangent: the active state leaves, and the float leaves of what `wrt` names."""
-    step, outer = functions.find(module, "step"), functions.find(module, "outer")
-    active = active_state(
-        _step_dependence(module),
-        dependence(module, outer),
-        arguments.state,
-        arguments.meta,
-        arguments.batch,
-        wrt,
-    )
-    active = _among(module.operation, "metagrad.between_steps", active)
-    inputs = list(step.type.inputs)
-    groups = {
-        "meta": (arguments.state, arguments.meta),
-        "batches": (arguments.state + arguments.meta, arguments.batch),
-    }
-    for group, (first, size) in groups.items():
-        if group in wrt:
-            active += [i for i in range(first, first + size) if is_float(inputs[i])]
-    return active
-
-
-def _step_dependence(module: ir.Module):
-    # @step calls @inner, whose `metagrad.grad` ops are taken whole: every gradient depends on every operand of its loss.
-    return dependence(module, functions.find(module, "step"))
-
-
 def _write_outer_vjp(module: ir.Module, outer: func.FuncOp, active: list[int]) -> None:
-    own = _own(module, outer, "metagrad.vjp")
+    own = _own(module, outer)
 
     def build(operands: list[ir.Value]) -> list[ir.Value]:
         one = _constant(outer.type.results[0], 1)
@@ -102,19 +80,20 @@ def _write_outer_vjp(module: ir.Module, outer: func.FuncOp, active: list[int]) -
     functions.add_function(module, "outer_vjp", list(outer.type.inputs), build)
 
 
-def _write_step_vjp(module: ir.Module, arguments: Arguments, active: list[int]) -> None:
+def _write_step_vjp(module: ir.Module, layout: Layout, active: list[int]) -> None:
     update, inner = functions.find(module, "update"), functions.find(module, "inner")
     sites = gradients_of(inner)
-    first_inner = arguments.step
-    slices, start = [], first_inner
-    for index, site in enumerate(sites):
-        size = len(_kept(inner, site))
-        slices.append(range(start, start + size))
-        start += size
-    states = [i for i in active if i < arguments.state]
+    kept = _kept(inner, sites)
+    slices, start = [], layout.step
+    for results in kept:
+        slices.append(range(start, start + len(results)))
+        start += len(results)
+    states = [i for i in active if i < layout.state]
     seed_types = [update.type.results[i] for i in states]
     known: dict = {}
     through_update = dependence(module, update, known)
+    readers = [functions.find(module, f"inputs_{index}") for index in range(len(sites))]
+    through_inputs = [dependence(module, reader, known) for reader in readers]
 
     def build(operands: list[ir.Value]) -> list[ir.Value]:
         primals, seeds = operands[: len(update.type.inputs)], operands[len(update.type.inputs) :]
@@ -122,10 +101,8 @@ def _write_step_vjp(module: ir.Module, arguments: Arguments, active: list[int]) 
         needed = set(active)
         # An inner result needs a cotangent if the state' reads it and something that we want reaches the gradient.
         inner_needed = [
-            [i for i in piece if carries_derivative(update.type.inputs[i])]
-            if _reaches(module, index, needed, slices, known)
-            else []
-            for index, piece in enumerate(slices)
+            [i for i in piece if carries_derivative(update.type.inputs[i])] if reached else []
+            for piece, reached in zip(slices, _reached(through_inputs, needed, slices))
         ]
         for site, piece in zip(sites, inner_needed):
             _refuse_complex(site, "returns", [update.type.inputs[i] for i in piece])
@@ -137,18 +114,20 @@ def _write_step_vjp(module: ir.Module, arguments: Arguments, active: list[int]) 
             cotangents = {i: total[i] for i in inner_needed[index] if i in total}
             if not cotangents:
                 continue
-            reader = functions.find(module, f"inputs_{index}")
+            reader, through = readers[index], through_inputs[index]
             read_primals = primals[: len(reader.type.inputs)]
             read = functions.call(reader, read_primals)
-            through = dependence(module, reader, known)
-            relevant = _among(
-                sites[index], "active", [i for i, reached in enumerate(through) if reached & wanted]
-            )
+            relevant = [i for i, reached in enumerate(through) if reached & wanted]
+            # The frontend sees more of what has a derivative than is left on the MLIR.
+            listed = Gradient(sites[index]).active
+            if listed is not None:
+                relevant = [i for i in relevant if i in set(listed)]
             if not relevant:
                 continue
             _refuse_complex(sites[index], "takes", [reader.type.results[i] for i in relevant])
-            kept = _kept(inner, sites[index])
-            by_result = {kept[i - slices[index].start]: value for i, value in cotangents.items()}
+            by_result = {
+                kept[index][i - slices[index].start]: value for i, value in cotangents.items()
+            }
             into = _gradient_vjp(module, sites[index], index, read, by_result, relevant)
             _accumulate(
                 total,
@@ -162,31 +141,28 @@ def _write_step_vjp(module: ir.Module, arguments: Arguments, active: list[int]) 
 def _refuse_complex(site: ir.OpView, does: str, passed: Sequence[ir.Type]) -> None:
     for ty in passed:
         if not is_float(ty):
-            whose = f" of {site.attributes['label'].value}" if "label" in site.attributes else ""
             raise ValueError(
-                f"the gradient{whose} {does} a {ty} that what is differentiated reaches, and metagrad passes no complex cotangents between "
+                f"the gradient{Gradient(site).whose} {does} a {ty} that what is differentiated reaches, and metagrad passes no complex cotangents between "
                 "functions. Give it real and imaginary parts apart, or use jax.grad there."
             )
 
 
-def _reaches(
-    module: ir.Module, index: int, needed: set[int], slices: list[range], known: dict
-) -> bool:
-    """Whether anything that needs a cotangent reaches gradient `index`, directly or through an earlier gradient."""
-    through = dependence(module, functions.find(module, f"inputs_{index}"), known)
-    reached = frozenset().union(*through)
-    if reached & needed:
-        return True
-    return any(
-        reached & set(slices[earlier]) and _reaches(module, earlier, needed, slices, known)
-        for earlier in range(index)
-    )
+def _reached(through_inputs, needed: set[int], slices: Sequence[range]) -> list[bool]:
+    """For each gradient, whether anything that needs a cotangent reaches it, directly or through an earlier gradient."""
+    gradient_of = {i: index for index, piece in enumerate(slices) for i in piece}
+    reached: list[bool] = []
+    for through in through_inputs:
+        operands = frozenset().union(*through)
+        reached.append(
+            any(i in needed or (i in gradient_of and reached[gradient_of[i]]) for i in operands)
+        )
+    return reached
 
 
-def _kept(inner: func.FuncOp, site: ir.OpView) -> list[int]:
-    """The results of a gradient that @inner passes on."""
-    passed = functions.returned(inner)
-    return [i for i, result in enumerate(site.results) if any(value == result for value in passed)]
+def _kept(inner: func.FuncOp, sites: Sequence[ir.OpView]) -> list[list[int]]:
+    """For each gradient, the results that @inner passes on."""
+    passed = set(functions.returned(inner))
+    return [[i for i, result in enumerate(site.results) if result in passed] for site in sites]
 
 
 def _vjp(
@@ -208,7 +184,7 @@ def _vjp(
     active = sorted(i for i in wanted if any(i in through[result] for result in seeds))
     if not active:
         return total
-    own = _own(module, function, "metagrad.vjp")
+    own = _own(module, function)
     if own is not None:
         seeded = _floats(function.type.results)[: len(own.type.inputs) - len(primals)]
         dense = [seeds.get(i) or _constant(function.type.results[i], 0) for i in seeded]
@@ -239,11 +215,11 @@ def _gradient_vjp(
     relevant: Sequence[int],
 ) -> list[ir.Value]:
     """Cotangents of the loss's operands `relevant`, from those of a gradient's results (value, aux, gradients)."""
-    loss = functions.find(module, site.attributes["loss"].value)
-    wrt = [attr.value for attr in site.attributes["wrt"]]
+    said = Gradient(site)
+    loss, wrt = functions.find(module, said.loss), said.wrt
     outputs = len(loss.type.results)
-    if "grad_vjp" in site.attributes:
-        own = _by_jax(module, site.attributes["grad_vjp"])
+    own = _by_jax(module, said.by_jax("grad_vjp"))
+    if own is not None:
         dense = [
             cotangents.get(i) or _constant(r.type, 0)
             for i, r in enumerate(site.results)
@@ -267,8 +243,8 @@ def _loss_vjp(module, site, loss, seeded, relevant, name) -> func.FuncOp:
 
     def build(operands: list[ir.Value]) -> list[ir.Value]:
         primals, seeds = operands[: len(loss.type.inputs)], operands[len(loss.type.inputs) :]
-        if "vjp" in site.attributes:
-            own = _by_jax(module, site.attributes["vjp"])
+        own = _by_jax(module, Gradient(site).by_jax("vjp"))
+        if own is not None:
             given = dict(zip(seeded, seeds))
             dense = [
                 given.get(i) or _constant(ty, 0)
@@ -287,14 +263,13 @@ def _expand_gradients(module: ir.Module) -> None:
     """The `metagrad.grad` ops of @inner become reverse mode of their losses."""
     inner = functions.find(module, "inner")
     for site in gradients_of(inner):
-        loss = functions.find(module, site.attributes["loss"].value)
-        wrt = [attr.value for attr in site.attributes["wrt"]]
+        said = Gradient(site)
+        loss, wrt = functions.find(module, said.loss), said.wrt
         outputs = len(loss.type.results)
+        by_jax = _by_jax(module, said.by_jax("grad"))
         with ir.InsertionPoint(site), site.location:
-            if "grad" in site.attributes:
-                results = functions.call(
-                    _by_jax(module, site.attributes["grad"]), list(site.operands)
-                )
+            if by_jax is not None:
+                results = functions.call(by_jax, list(site.operands))
             else:
                 read = [i for i in range(outputs) if any(True for _ in site.results[i].uses)]
                 order = sorted(wrt)
@@ -314,11 +289,11 @@ def _expand_gradients(module: ir.Module) -> None:
         site.operation.erase()
 
 
-def _own(module: ir.Module, function: func.FuncOp, attribute: str) -> func.FuncOp | None:
-    """The derivative that JAX made for `function`, if it brought one. It may leave out the last results, which are auxiliary and get no cotangent."""
-    if attribute not in function.attributes:
+def _own(module: ir.Module, function: func.FuncOp) -> func.FuncOp | None:
+    """The VJP that JAX made for `function`, if it brought one. It may leave out the last results, which are auxiliary and get no cotangent."""
+    if metagrad.VJP not in function.attributes:
         return None
-    own = _by_jax(module, function.attributes[attribute])
+    own = _by_jax(module, function.attributes[metagrad.VJP].value)
     expected = [*function.type.inputs, *(ty for ty in function.type.results if is_float(ty))]
     if (
         list(own.type.inputs)
@@ -330,10 +305,12 @@ def _own(module: ir.Module, function: func.FuncOp, attribute: str) -> func.FuncO
     return own
 
 
-def _by_jax(module: ir.Module, symbol: ir.Attribute) -> func.FuncOp:
+def _by_jax(module: ir.Module, name: str | None) -> func.FuncOp | None:
     """A function that JAX made, marked as such: what it computes twice, the user may want computed twice."""
-    function = functions.find(module, symbol.value)
-    function.attributes[functions.BY_JAX] = ir.UnitAttr.get()
+    if name is None:
+        return None
+    function = functions.find(module, name)
+    function.attributes[metagrad.BY_JAX] = ir.UnitAttr.get()
     return function
 
 
@@ -346,23 +323,7 @@ def _accumulate(total: Cotangents, more: Cotangents) -> None:
         total[i] = hlo.add(total[i], value) if i in total else value
 
 
-def _among(op, attribute: str, indices: list[int]) -> list[int]:
-    """Those of the indices that an attribute lists, if it is there: the frontend sees more of what has a derivative than is left on the MLIR."""
-    if attribute not in op.attributes:
-        return indices
-    listed = {attr.value for attr in op.attributes[attribute]}
-    return [i for i in indices if i in listed]
-
-
 def _constant(ty: ir.Type, value: float) -> ir.Value:
     return hlo.constant(
         ir.DenseElementsAttr.get_splat(ty, ir.FloatAttr.get(ty.element_type, value))
     )
-
-
-def _record(module: ir.Module, name: str, indices: Sequence[int]) -> None:
-    i64 = ir.IntegerType.get_signless(64, module.context)
-    with module.context:
-        module.operation.attributes[name] = ir.ArrayAttr.get(
-            [ir.IntegerAttr.get(i64, i) for i in indices]
-        )

@@ -18,59 +18,13 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler.dialect import context, functions, stopped
+from metagrad.compiler.dialect import context, enzyme, functions, metagrad, stopped
 from metagrad.compiler.enzyme import cache, library
+from metagrad.compiler.enzyme.pipelines import FIRST_ORDER, SECOND_ORDER
 from metagrad.compiler.enzyme.worker import WORKER, EnzymeError
 from metagrad.runtime.stage_reports import stage
 
 NAME = "expand"
-
-_HIDDEN = "metagrad.fwddiff"
-
-_INLINE = "inline{default-pipeline=canonicalize max-iterations=4}"
-
-
-def _rewrite(pattern: str) -> list[str]:
-    """One rewrite out of the many in Enzyme's `enzyme-hlo-opt`."""
-    return [
-        "enzyme-hlo-generate-td{patterns=" + pattern + "}",
-        "transform-interpreter",
-        "enzyme-hlo-remove-transform",
-    ]
-
-
-# Loops need this one before they are differentiated.  `enzyme-hlo-opt` as a whole must not run there: it has rewrites that keep values and change
-# derivatives (`select(x > 0, x, 0)` becomes `max(x, 0)`, which has another one at 0).
-_BEFORE = [_INLINE, *_rewrite("while_simplify<1>(1)"), "canonicalize", "cse"]
-
-_DIFFERENTIATE = [
-    'enzyme{postpasses="arith-raise{stablehlo=true},enzyme-batch-to-stablehlo,canonicalize,cse,canonicalize,'
-    'remove-unnecessary-enzyme-ops,enzyme-simplify-math,canonicalize,cse,canonicalize"}',
-    "canonicalize",
-    "remove-unnecessary-enzyme-ops",
-    "enzyme-simplify-math",
-    "cse",
-    "canonicalize",
-]
-
-# Drops enzymexla attributes, which JAX's parser does not know.
-_READABLE = "drop-unsupported-attributes"
-
-FIRST_ORDER = ",".join([*_BEFORE, *_DIFFERENTIATE, _READABLE])
-
-# Forward mode makes scatters with several operands, often the same zeros twice, and XLA's CPU compiler gets those wrong.
-SECOND_ORDER = ",".join(
-    [
-        *_BEFORE,
-        *_DIFFERENTIATE,
-        *_rewrite("split_variadic_scatter_op"),
-        _INLINE,
-        "cse",
-        "canonicalize",
-        "symbol-dce",
-        _READABLE,
-    ]
-)
 
 
 def run(module: ir.Module) -> None:
@@ -94,7 +48,7 @@ def run(module: ir.Module) -> None:
 
 def _expand(module: ir.Module, function: func.FuncOp) -> None:
     first = _enzyme(_alone(module, function), function, FIRST_ORDER)
-    second = _enzyme(_between_orders(first), function, SECOND_ORDER)
+    second = _enzyme(between_orders(first), function, SECOND_ORDER)
     _replace(module, function, second)
 
 
@@ -138,10 +92,11 @@ def _read(answer: str, function: func.FuncOp) -> ir.Module:
 
 
 def _has_enzyme(module: ir.Module, function: func.FuncOp) -> bool:
+    reached = functions.reachable(module, [function.name.value])
     return any(
-        op.operation.name in ("enzyme.autodiff", "enzyme.fwddiff")
-        for name in functions.reachable(module, [function.name.value])
-        for op in functions.walk(functions.body(functions.find(module, name)))
+        functions.operations(op, enzyme.DERIVATIVES.__contains__)
+        for op in module.body.operations
+        if op.attributes["sym_name"].value in reached
     )
 
 
@@ -154,16 +109,16 @@ def _alone(module: ir.Module, function: func.FuncOp) -> ir.Module:
             if not isinstance(op, func.FuncOp) or op.name.value in reached:
                 op.operation.clone()
     _publish(alone, function.name.value)
-    for op in _ops(alone):
-        if op.operation.name == "enzyme.fwddiff":
-            _hide(op)
+    for op in functions.operations(alone, enzyme.FORWARD_MODE.__eq__):
+        hide(op)
     return alone
 
 
-def _between_orders(module: ir.Module) -> ir.Module:
+def between_orders(module: ir.Module) -> ir.Module:
+    """Makes what the first run left ready for the second: what is held is held anew, and hidden ops show themselves."""
     stopped.renew(module)
-    for op in _ops(module):
-        if isinstance(op, hlo.CustomCallOp) and op.call_target_name.value == _HIDDEN:
+    for op in functions.operations(module, functions.CUSTOM_CALL.__eq__):
+        if op.attributes["call_target_name"].value == metagrad.HIDDEN:
             _show(op)
     return module
 
@@ -178,32 +133,33 @@ def _publish(module: ir.Module, name: str) -> None:
             op.attributes["sym_name"] = ir.StringAttr.get(name)
 
 
-def _hide(op: ir.OpView) -> None:
-    said = {name: op.attributes[name] for name in ("activity", "ret_activity")}
+def hide(op: ir.Operation) -> None:
+    """Hides an `enzyme` op in a custom call, so that the first run leaves it for the second."""
     with ir.InsertionPoint(op), op.location:
         hidden = hlo.CustomCallOp(
             functions.types(op.results),
             list(op.operands),
-            call_target_name=ir.StringAttr.get(_HIDDEN),
+            call_target_name=ir.StringAttr.get(metagrad.HIDDEN),
             called_computations=ir.ArrayAttr.get([op.attributes["fn"]]),
             api_version=ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
         )
         # As text: jaxlib's parser and Enzyme's need not agree on how an activity prints.
-        hidden.attributes["mhlo.backend_config"] = ir.DictAttr.get(
-            {name: ir.StringAttr.get(str(attr)) for name, attr in said.items()}
-        )
+        config = {name: ir.StringAttr.get(str(op.attributes[name])) for name in _ACTIVITIES}
+        config["op"] = ir.StringAttr.get(op.name)
+        hidden.attributes[functions.BACKEND_CONFIG] = ir.DictAttr.get(config)
     _exchange(op, hidden.results)
 
 
-def _show(op: hlo.CustomCallOp) -> None:
-    said = op.attributes["mhlo.backend_config"]
-    attributes = {
-        name: ir.Attribute.parse(said[name].value) for name in ("activity", "ret_activity")
-    }
+_ACTIVITIES = ("activity", "ret_activity")
+
+
+def _show(op: ir.Operation) -> None:
+    config = op.attributes[functions.BACKEND_CONFIG]
+    attributes = {name: ir.Attribute.parse(config[name].value) for name in _ACTIVITIES}
     attributes["fn"] = op.attributes["called_computations"][0]
     with ir.InsertionPoint(op), op.location:
         shown = ir.Operation.create(
-            "enzyme.fwddiff",
+            config["op"].value,
             results=functions.types(op.results),
             operands=list(op.operands),
             attributes=attributes,
@@ -211,16 +167,10 @@ def _show(op: hlo.CustomCallOp) -> None:
     _exchange(op, shown.results)
 
 
-def _exchange(op: ir.OpView, results) -> None:
+def _exchange(op: ir.Operation, results) -> None:
     for old, new in zip(op.results, results):
         old.replace_all_uses_with(new)
-    op.operation.erase()
-
-
-def _ops(module: ir.Module) -> list[ir.OpView]:
-    return [
-        op for function in module.body.operations for op in functions.walk(functions.body(function))
-    ]
+    op.erase()
 
 
 def _replace(module: ir.Module, function: func.FuncOp, made: ir.Module) -> None:
@@ -236,13 +186,14 @@ def _replace(module: ir.Module, function: func.FuncOp, made: ir.Module) -> None:
             f"Enzyme's pipeline left functions beside @{name} that are not inlined: {', '.join(others)}"
         )
     new = functions.find(made, name)
-    left = [op.operation.name for op in functions.walk(functions.body(new))]
-    left = [op for op in left if op.startswith("enzyme") and op != stopped.IGNORE]
+    left = functions.operations(
+        new, lambda op: op.startswith("enzyme") and op != enzyme.IGNORE_DERIVATIVES
+    )
     if left:
-        raise EnzymeError(f"{left[0]} is left in @{name} after Enzyme's pipeline")
+        raise EnzymeError(f"{left[0].name} is left in @{name} after Enzyme's pipeline")
     parts = [functions.find(module, part) for part in functions.reachable(module, [name])]
     copy = new.operation.clone(ip=ir.InsertionPoint(function))
     function.operation.erase()
     copy.attributes["sym_visibility"] = ir.StringAttr.get("private")
-    if not any(functions.BY_JAX in part.attributes for part in parts):
-        copy.attributes[functions.BY_ENZYME] = ir.UnitAttr.get()
+    if not any(metagrad.BY_JAX in part.attributes for part in parts):
+        copy.attributes[metagrad.BY_ENZYME] = ir.UnitAttr.get()

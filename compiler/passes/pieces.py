@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from jaxlib.mlir import ir
 
-from metagrad.compiler.dialect import functions
+from metagrad.compiler.dialect import functions, metagrad
 
 NAME = "pieces"
 
@@ -21,8 +21,8 @@ PIECES = ("inner", "update", "step_vjp", "outer_vjp", "prints", "outer_prints")
 def run(module: ir.Module) -> None:
     update = functions.need(module, "update", NAME)
     run_update = None
-    if "metagrad.run" in update.attributes:
-        run_update = functions.need(module, update.attributes["metagrad.run"].value, NAME)
+    if metagrad.RUN in update.attributes:
+        run_update = functions.need(module, update.attributes[metagrad.RUN].value, NAME)
     kept = [name for name in PIECES if name != "update"]
     functions.drop_unreachable(module, [*kept, (run_update or update).name.value])
     if run_update is None:

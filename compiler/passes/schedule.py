@@ -26,8 +26,8 @@ import numpy as np
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler.dialect import functions
-from metagrad.compiler.dialect.functions import Arguments, is_float
+from metagrad.compiler.dialect import functions, metagrad
+from metagrad.compiler.dialect.functions import is_float
 from metagrad.compiler.dialect.loops import (
     Carry,
     compare,
@@ -41,6 +41,7 @@ from metagrad.compiler.dialect.loops import (
     table,
     zeros,
 )
+from metagrad.compiler.dialect.metagrad import Layout, between_steps_of, wrt_of
 from metagrad.runtime.schedules.plan import Plan
 
 NAME = "schedule"
@@ -51,9 +52,7 @@ def run(module: ir.Module, plan: Plan) -> None:
     functions.drop_unreachable(module, ["main"])
     # What only the passes needed goes: XLA's parser does not know it.
     for owner in (module.operation, *module.body.operations):
-        for name in list(owner.attributes):
-            if name.startswith("metagrad."):
-                del owner.attributes[name]
+        metagrad.strip(owner)
 
 
 class _Writer:
@@ -61,8 +60,8 @@ class _Writer:
 
     def __init__(self, module: ir.Module, plan: Plan):
         self.module, self.plan = module, plan
-        self.arguments = Arguments.of(module)
-        self.wrt = functions.wrt_of(module)
+        self.layout = Layout.of(module)
+        self.wrt = wrt_of(module)
         self.inner, self.update, self.step_vjp, self.outer_vjp = (
             functions.need(module, name, NAME)
             for name in ("inner", "update", "step_vjp", "outer_vjp")
@@ -71,39 +70,28 @@ class _Writer:
             functions.find(module, "prints"),
             functions.find(module, "outer_prints"),
         )
-        if "metagrad.active" not in module.operation.attributes:
-            raise ValueError(
-                f"pass {NAME!r}: the module has no `metagrad.active` attribute; pass 'differentiate' writes it"
-            )
-        self.active = [int(attr.value) for attr in module.operation.attributes["metagrad.active"]]
-        self.active_meta = (
-            [i for i, ty in enumerate(self.types("meta")) if is_float(ty)]
-            if "meta" in self.wrt
+        self.active = between_steps_of(module)
+        self.active_meta, self.active_batch = (
+            [i for i, ty in enumerate(self.types(group)) if is_float(ty)]
+            if group in self.wrt
             else []
-        )
-        self.active_batch = (
-            [i for i, ty in enumerate(self.types("batch")) if is_float(ty)]
-            if "batches" in self.wrt
-            else []
+            for group in ("meta", "batches")
         )
 
     def types(self, group: str) -> list[ir.Type]:
-        step = list(self.update.type.inputs)
-        n = self.arguments
-        first = {"state": 0, "meta": n.state, "batch": n.state + n.meta}[group]
-        return step[first : first + getattr(n, group)]
+        return [self.update.type.inputs[i] for i in self.layout.arguments(group)]
 
     def write(self) -> None:
         stacked = [
             ir.RankedTensorType.get([self.plan.steps, *ty.shape], ty.element_type, ty.encoding)
-            for ty in self.types("batch")
+            for ty in self.types("batches")
         ]
-        outer_arguments = list(self.outer_vjp.type.inputs)[self.arguments.state :]
+        outer_arguments = list(self.outer_vjp.type.inputs)[self.layout.state :]
         inputs = [*self.types("state"), *self.types("meta"), *stacked, *outer_arguments]
         functions.add_function(self.module, "main", inputs, self.build, visibility="public")
 
     def build(self, operands: list[ir.Value]) -> list[ir.Value]:
-        n, plan = self.arguments, self.plan
+        n, plan = self.layout, self.plan
         self.tables = {
             name: table(values) for name, values in tables(plan, gradients=self.has_inner).items()
         }
@@ -247,7 +235,7 @@ class _Writer:
         results = functions.call(
             self.update, [*carry["state"], *self.meta, *self.batch(t), *operands["inner"]]
         )
-        state, aux = results[: self.arguments.state], results[self.arguments.state :]
+        state, aux = results[: self.layout.state], results[self.layout.state :]
         return {
             "state": state,
             "aux": [set_row(stack, t, leaf) for stack, leaf in zip(carry["aux"], aux)],

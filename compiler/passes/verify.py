@@ -8,9 +8,9 @@ from __future__ import annotations
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 
-from metagrad.compiler.dialect import functions
-from metagrad.compiler.dialect.functions import Arguments, is_float
-from metagrad.compiler.passes.raise_gradients import ATTRIBUTES, GRAD
+from metagrad.compiler.dialect import enzyme, functions, metagrad
+from metagrad.compiler.dialect.functions import is_float
+from metagrad.compiler.dialect.metagrad import GRAD, Gradient, Layout
 
 NAME = "verify"
 
@@ -35,16 +35,17 @@ def run(module: ir.Module) -> None:
                 f"'{function.operation.name}' op stands at the top of the module; only functions do"
             )
         _check_function(module, function)
-        for op in functions.walk(functions.body(function)):
-            name = op.operation.name
-            if name == GRAD or name.startswith("enzyme."):
-                _check_attributes(op)
+        for op in functions.operations(
+            function, lambda name: name == GRAD or name.startswith("enzyme.")
+        ):
+            name = op.name
+            _check_attributes(op)
             if name == GRAD:
                 _check_place(function, op)
                 _check_grad(module, op)
-            elif name in ("enzyme.autodiff", "enzyme.fwddiff"):
+            elif name in enzyme.DERIVATIVES:
                 _check_enzyme(module, op)
-            elif name == "enzyme.ignore_derivatives" and functions.types(
+            elif name == enzyme.IGNORE_DERIVATIVES and functions.types(
                 op.operands
             ) != functions.types(op.results):
                 raise VerificationError(
@@ -60,7 +61,7 @@ def _check_function(module: ir.Module, function: func.FuncOp) -> None:
             f"'func.func' op: @{name} has no body; a module must hold all that it calls"
         )
     for attribute in function.attributes:
-        if attribute.startswith("metagrad.") and attribute not in functions.MARKS:
+        if attribute.startswith(metagrad.PREFIX) and attribute not in metagrad.MARKS:
             _named(module, function, attribute)
 
 
@@ -79,7 +80,7 @@ def _check_place(function: func.FuncOp, op) -> None:
 def _check_attributes(op) -> None:
     """MLIR reads `<{fn = @f}>` as properties. Of an op that this context does not know they can be looked up but not listed, and a pass would lose them."""
     listed = set(op.attributes)
-    for name in (*ATTRIBUTES, "fn", "activity", "ret_activity", "width"):
+    for name in (*Gradient.ATTRIBUTES, "fn", "activity", "ret_activity", "width"):
         if name in op.attributes and name not in listed:
             raise VerificationError(
                 f"'{op.operation.name}' op has its attributes as properties, in `<{{..}}>`; write `{{..}}`, without the angle brackets"
@@ -107,7 +108,7 @@ def _check_grad(module: ir.Module, op) -> None:
     if len(set(wrt)) != len(wrt):
         raise VerificationError(f"'{GRAD}' op: wrt names an operand twice: {wrt}")
     _check_lists(op)
-    for derivative in ("vjp", "grad", "grad_vjp"):
+    for derivative in Gradient.DERIVATIVES:
         if derivative in op.attributes:
             _named(module, op, derivative)
     expected = [*loss.type.results, *(op.operands[i].type for i in wrt)]
@@ -186,31 +187,56 @@ def _check_operands(op, target: func.FuncOp, operands) -> None:
 
 
 def _check_signatures(module: ir.Module) -> None:
-    step, outer = functions.find(module, "step"), functions.find(module, "outer")
-    if step is None or "metagrad.arguments" not in module.operation.attributes:
+    """Of a module that says which argument is what: that its functions fit, and that it says the rest."""
+    if metagrad.ARGUMENTS not in module.operation.attributes:
         return
-    unknown = [
-        name for name in functions.wrt_of(module) if name not in ("state", "meta", "batches")
-    ]
+    unknown = [name for name in metagrad.wrt_of(module) if name not in ("state", "meta", "batches")]
     if unknown:
         raise VerificationError(
-            f'metagrad.wrt names "{unknown[0]}"; it can name "state", "meta" and "batches"'
+            f'{metagrad.WRT} names "{unknown[0]}"; it can name "state", "meta" and "batches"'
         )
-    n = Arguments.of(module)
-    if len(step.type.inputs) != n.step:
+    layout = Layout.of(module)
+    # The update is what is left of the step when it is cut.
+    step = functions.find(module, "step") or functions.find(module, "update")
+    if step is not None:
+        _check_step(step, layout)
+        _check_outer(functions.find(module, "outer"), step, layout)
+        _check_between_steps(step, layout, metagrad.between_steps_of(module))
+
+
+def _check_step(step: func.FuncOp, layout: Layout) -> None:
+    name, inputs = step.name.value, list(step.type.inputs)
+    if len(inputs) != layout.step if name == "step" else len(inputs) < layout.step:
         raise VerificationError(
-            f"@step takes {len(step.type.inputs)} arguments, and metagrad.arguments says {n.step}"
+            f"@{name} takes {len(inputs)} arguments, and {metagrad.ARGUMENTS} says {layout.step}"
+            + (" and then the results of the gradients" if name == "update" else "")
         )
-    if list(step.type.results)[: n.state] != list(step.type.inputs)[: n.state]:
+    if list(step.type.results)[: layout.state] != inputs[: layout.state]:
         raise VerificationError(
-            "@step must return a state of the types that it is given, first of its results"
+            f"@{name} must return a state of the types that it is given, first of its results"
         )
-    if (
-        outer is not None
-        and list(outer.type.inputs)[: n.state] != list(step.type.inputs)[: n.state]
-    ):
+
+
+def _check_between_steps(step: func.FuncOp, layout: Layout, between_steps: list[int]) -> None:
+    for i in between_steps:
+        if not 0 <= i < layout.state:
+            raise VerificationError(
+                f"{metagrad.BETWEEN_STEPS} lists leaf {i} of the state, and there are {layout.state}"
+            )
+        if not is_float(step.type.inputs[i]):
+            raise VerificationError(
+                f"{metagrad.BETWEEN_STEPS} lists leaf {i} of the state, of type {step.type.inputs[i]}, which has no derivative"
+            )
+    if between_steps != sorted(set(between_steps)):
+        raise VerificationError(
+            f"{metagrad.BETWEEN_STEPS} must list leaves once and ascending, not {between_steps}"
+        )
+
+
+def _check_outer(outer: func.FuncOp | None, step: func.FuncOp, layout: Layout) -> None:
+    if outer is None:
+        return
+    if list(outer.type.inputs)[: layout.state] != list(step.type.inputs)[: layout.state]:
         raise VerificationError("@outer must take the state first")
-    if outer is not None and (
-        not outer.type.results or not is_float(outer.type.results[0]) or outer.type.results[0].shape
-    ):
+    if not outer.type.results or not is_float(outer.type.results[0]) or outer.type.results[0].shape:
         raise VerificationError("@outer must return a floating-point scalar first")

@@ -20,7 +20,7 @@ from jax.extend import core
 from jax.extend.core import primitives
 from jax.interpreters import mlir
 
-from metagrad.compiler.passes import raise_gradients
+from metagrad.compiler.dialect import metagrad
 from metagrad.runtime import jax_internals
 
 plain_p = core.Primitive("as_jax_lowers_it")
@@ -127,11 +127,11 @@ def _say(target):
     return lower
 
 
-for _primitive, _target in ((once_p, raise_gradients.ONCE), (anchor_p, raise_gradients.ANCHOR)):
+for _primitive, _target in ((once_p, metagrad.ONCE), (anchor_p, metagrad.ANCHOR)):
     _primitive.def_abstract_eval(lambda x: x)
     mlir.register_lowering(_primitive, _say(_target))
 
-lower_stop_gradient = _say(raise_gradients.STOP_GRADIENT)
+lower_stop_gradient = _say(metagrad.STOP_GRADIENT)
 
 
 def once(x):

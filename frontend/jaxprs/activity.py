@@ -3,8 +3,7 @@
 A loss may do anything with what no derivative reaches: run a `while_loop` over the tokens of a batch, call the host with it.  Where JAX differentiates a
 function in Enzyme's place it is asked for the derivative in the active operands alone, so such code is as good as in a plain step.
 
-The compiler reads from the module what is found here: on the jaxpr custom rules, loops and branches can still be told apart.  What it finds by itself on the
-MLIR (compiler/analysis/dependence.py), where they cannot, errs on the side of too many.
+The module tells the compiler what is found here, and the compiler asks no further: on the jaxpr custom rules, loops and branches can still be told apart.
 """
 
 from __future__ import annotations
@@ -14,7 +13,7 @@ from collections.abc import Sequence
 
 from jax.extend import core
 
-from metagrad.compiler.dialect.functions import Arguments
+from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend import capabilities
 from metagrad.frontend.jaxprs.cotangent_flow import reaching_inputs
 from metagrad.frontend.split_step import Site, inputs_of, update_of
@@ -47,14 +46,13 @@ class Activity:
         """The flags of the outer function. What it takes beside the state is never differentiated."""
         return [*self.state, *(False for _ in function.in_avals[len(self.state) :])]
 
-    def of_results(self, piece: str) -> list[int]:
-        """The results with a cotangent, by index, of a piece of the step: "update", "inputs_0", ... or "outer"."""
-        if piece == "outer":
-            return [0]
-        flags = (
-            self.new_state if piece == "update" else self.losses[int(piece.removeprefix("inputs_"))]
-        )
-        return [i for i, flag in enumerate(flags) if flag]
+    def of_new_state(self) -> list[int]:
+        """The results of the update with a cotangent, by index."""
+        return [i for i, flag in enumerate(self.new_state) if flag]
+
+    def active_operands(self, gradient: int) -> list[int]:
+        """The operands of a gradient's loss in which a derivative is wanted, by index."""
+        return [i for i, flag in enumerate(self.losses[gradient]) if flag]
 
     def between_steps(self) -> list[int]:
         """The leaves of the state whose cotangent goes from step to step, by index."""
@@ -67,31 +65,33 @@ def find(
     step: core.ClosedJaxpr,
     outer: core.ClosedJaxpr,
     found: Sequence[Site],
-    groups: Arguments,
+    layout: Layout,
     wrt: Sequence[str],
 ) -> Activity:
     """The activity of a step whose gradients are marked, in a run that ends in the first result of `outer`."""
-    state, data = _wanted(step, groups, wrt)
-    new_state = _reaching_outer(step.jaxpr, outer.jaxpr, groups.state)
+    state, data = _wanted(step, layout, wrt)
+    new_state = _reaching_outer(step.jaxpr, outer.jaxpr, layout.state)
     losses, gradients = _of_gradients(
         step,
         list(found),
         [*state, *data],
-        [*new_state, *(False for _ in step.out_avals[groups.state :])],
+        [*new_state, *(False for _ in step.out_avals[layout.state :])],
     )
     return Activity(tuple(state), tuple(data), tuple(new_state), tuple(losses), tuple(gradients))
 
 
 def _wanted(
-    step: core.ClosedJaxpr, groups: Arguments, wrt: Sequence[str]
+    step: core.ClosedJaxpr, layout: Layout, wrt: Sequence[str]
 ) -> tuple[list[bool], list[bool]]:
     """The operands of the step that `wrt` reaches: (state, data). A fixed point over the step."""
-    sizes = {"state": groups.state, "meta": groups.meta, "batches": groups.batch}
-    flags = [name in wrt for name, size in sizes.items() for _ in range(size)]
-    active = [flag and capabilities.is_float(aval) for flag, aval in zip(flags, step.in_avals)]
-    state, data = active[: groups.state], active[groups.state :]
+    differentiated = set(layout.differentiated(wrt))
+    active = [
+        i in differentiated and capabilities.is_float(aval)
+        for i, aval in enumerate(step.in_avals[: layout.step])
+    ]
+    state, data = active[: layout.state], active[layout.state :]
     while True:
-        carried = capabilities.active_results(step, [*state, *data])[: groups.state]
+        carried = capabilities.active_results(step, [*state, *data])[: layout.state]
         grown = [a or b for a, b in zip(state, carried)]
         if grown == state:
             return state, data

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import warnings
 from collections.abc import Callable
 
@@ -12,12 +13,12 @@ from metagrad.api.signature import Signature
 from metagrad.api.stages import Lowered
 from metagrad.api.user_frame import users_level
 from metagrad.compiler import pipeline
-from metagrad.compiler.dialect.functions import Arguments
+from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.compiler.enzyme.worker import EnzymeError
 from metagrad.diagnostics import first_nan, non_finite_warning
-from metagrad.frontend import emit_mlir, partition, split_step, trace
-from metagrad.frontend.jaxprs import activity, stopped_values
-from metagrad.frontend.partition import Decision
+from metagrad.frontend import emit_mlir, split_step, trace
+from metagrad.frontend.divide import divide
+from metagrad.frontend.jaxprs import activity
 from metagrad.frontend.pytrees import shaped, tree_of
 from metagrad.runtime.executors import host_calls
 from metagrad.runtime.stage_reports import stage
@@ -61,55 +62,42 @@ def lower(
         has_aux=has_aux,
     )
     _check_float_leaves(signature)
-    marked, found = split_step.mark(traced.jaxpr)
-    plan = schedule.plan(steps, gradients=bool(found))
+    marked, sites = split_step.mark(traced.jaxpr)
+    plan = schedule.plan(steps, gradients=bool(sites))
     plan.validate()
     names = (
         getattr(step, "__name__", "step"),
         getattr(outer, "__name__", "outer").replace("<lambda>", "outer (a lambda)"),
     )
-    groups = Arguments(
-        len(traced.state.leaves),
-        len(signature.meta.leaves),
-        len(batch_tree.leaves),
-        len(signature.outer.leaves),
+    layout = Layout(
+        state=len(traced.state.leaves),
+        meta=len(signature.meta.leaves),
+        batch=len(batch_tree.leaves),
+        outer=len(signature.outer.leaves),
     )
-    active = activity.find(marked, traced_outer.jaxpr, found, groups, wrt)
-
-    def printed(which) -> dict:
-        traces = {
-            name: what.prints()
-            for name, what in (("prints", traced), ("outer_prints", traced_outer))
-            if which(what)
-        }
-        return {name: trace for name, trace in traces.items() if trace is not None}
+    active = activity.find(marked, traced_outer.jaxpr, sites, layout, wrt)
 
     def attempt(ad: str):
         stage("tracing derivatives")
-        decisions, pieces, of_site = _divide(marked, found, traced_outer.jaxpr, names, active, ad)
+        division = divide(marked, sites, traced_outer.jaxpr, names, active, ad)
         stage("lowering to MLIR")
-        made = emit_mlir.lower(
-            pieces | printed(lambda traced: traced.printing), found, of_site, active, groups, wrt
-        )
-        if made.muted and (more := printed(lambda traced: not traced.printing)):
+        emitter = emit_mlir.Emitter(sites, division.of_site, active, layout, wrt)
+        pieces = _with_prints(division.pieces, traced, traced_outer, lambda trace: trace.printing)
+        emitted = emitter.pieces(pieces)
+        if emitted.muted and not (traced.printing and traced_outer.printing):
             # A backward rule prints, which shows only when JAX has made the backward pass.
-            made = emit_mlir.lower(
-                pieces | printed(lambda traced: traced.printing) | more,
-                found,
-                of_site,
-                active,
-                groups,
-                wrt,
-            )
-        return decisions, pipeline.run(made.module, plan), made
+            pieces = _with_prints(division.pieces, traced, traced_outer, lambda trace: True)
+            emitted = emitter.pieces(pieces)
+        whole = functools.partial(emitter.whole, marked, traced_outer.jaxpr)
+        return division.decisions, pipeline.run(emitted.module, plan, traced=whole), emitted
 
     try:
-        decisions, snapshots, made = attempt(ad)
+        decisions, snapshots, emitted = attempt(ad)
     except EnzymeError as error:
         if ad != "auto":
             raise
         meant = {
-            "inner": "the gradient of " + " and of ".join(site.label for site in found),
+            "inner": "the gradient of " + " and of ".join(site.label for site in sites),
             "step_vjp": f"the VJP of {names[0]}",
             "outer_vjp": names[1],
         }
@@ -122,11 +110,11 @@ def lower(
             f"{error}{which}. JAX differentiates this step instead; lowered.explain() says so.",
             stacklevel=users_level(),
         )
-        decisions, snapshots, made = attempt("jax")
+        decisions, snapshots, emitted = attempt("jax")
         decisions = [dataclasses.replace(decision, why=(str(error),)) for decision in decisions]
     value = traced_outer.jaxpr.out_avals[0]
     outputs = signature.outputs(jax.ShapeDtypeStruct(value.shape, value.dtype), steps)
-    program = host_calls.program(made.module, signature.inputs, outputs, made.callbacks)
+    program = host_calls.program(emitted.module, signature.inputs, outputs, emitted.callbacks)
     diagnose = None
     if check_nans:
         diagnose = first_nan.diagnosis(step, outer, step_has_aux, has_aux, wrt, single)
@@ -143,62 +131,15 @@ def lower(
     return Lowered(signature, plan, decisions, snapshots, program, diagnose, check_nans, progress)
 
 
-def _divide(marked, found, outer, names, active, ad):
-    """Decides for each function, and has JAX make the derivatives that are its part."""
-    step_name, outer_name = names
-    pieces, decisions, of_site = (
-        {"step": stopped_values.hold(marked), "outer": stopped_values.hold(outer)},
-        [],
-        [],
+def _with_prints(
+    pieces: emit_mlir.Pieces, traced, traced_outer, chosen: Callable[..., bool]
+) -> emit_mlir.Pieces:
+    """The pieces, with what the step and the outer function print, if they are `chosen`."""
+    return dataclasses.replace(
+        pieces,
+        prints=traced.prints() if chosen(traced) else None,
+        outer_prints=traced_outer.prints() if chosen(traced_outer) else None,
     )
-    update = split_step.update_of(marked, found)
-    pieces["update_run"] = emit_mlir.as_run(update)
-    nested = partition.nested_gradients(update.jaxpr)
-    if not found and not nested:
-        decisions.append(
-            Decision(
-                f"the inner gradient of {step_name}", "expanded", ("no metagrad.grad in the step",)
-            )
-        )
-    for site in found:
-        decision = partition.decide_gradient(
-            site, active.losses[site.index], active.gradients[site.index], ad
-        )
-        decisions.append(decision)
-        of_site.append(_made_by_jax(site, active, decision.rule))
-    decisions += nested
-    parts = {"update": split_step.first_results(update, len(active.state))}
-    parts |= {
-        f"inputs_{site.index}": split_step.inputs_of(marked, found, site.index) for site in found
-    }
-    parts |= {"outer": split_step.first_results(outer, 1)}
-    for name, jaxpr in parts.items():
-        label = {"update": f"the update of {step_name}", "outer": outer_name}.get(
-            name, f"the inputs of {step_name}'s gradient {name[7:]}"
-        )
-        flags = active.of_outer(jaxpr) if name == "outer" else active.of_update(jaxpr)
-        decision = partition.decide_first_order(label, jaxpr, flags, ad)
-        if not name.startswith("inputs") or decision.rule != "enzyme":
-            decisions.append(decision)
-        if decision.rule != "enzyme":
-            pieces[f"{name}_vjp"] = emit_mlir.as_run(
-                partition.vjp(jaxpr, flags, active.of_results(name), label)
-            )
-    return decisions, pieces, of_site
-
-
-def _made_by_jax(
-    site: split_step.Site, active: activity.Activity, rule: str
-) -> emit_mlir.Derivatives:
-    if rule == "enzyme":
-        return {}
-    operands, seeds = active.losses[site.index], active.gradients[site.index]
-    # Enzyme goes over this one again, so it is lowered for it; the others are only run.
-    made = {"vjp": partition.loss_vjp(site, operands, seeds)} if rule == "jax-reverse" else {}
-    if rule in ("jax", "jax-mixed"):
-        product = partition.gradient_vjp if rule == "jax" else partition.gradient_vjp_mixed
-        made["grad_vjp"] = emit_mlir.as_run(product(site, operands, seeds))
-    return made | {"grad": emit_mlir.as_run(partition.gradient(site))}
 
 
 def _check_float_leaves(signature: Signature) -> None:

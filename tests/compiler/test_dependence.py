@@ -1,15 +1,9 @@
-"""What a derivative reaches: from the arguments to the results of a function, and from step to step through the state."""
-
-import itertools
+"""What a derivative reaches, from the arguments to the results of a function."""
 
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
-from metagrad.compiler.analysis.dependence import active_state, dependence
+from metagrad.compiler.analysis.dependence import dependence
 from metagrad.compiler.dialect import context, functions
-
-ALL = ("meta", "state", "batches")
 
 
 def of(
@@ -138,96 +132,3 @@ def test_what_jax_differentiates_is_taken_whole():
         {2},
         set(),
     ]
-
-
-def active(step, outer, *, state, meta=1, batch=0, wrt=("meta",)):
-    return active_state(
-        [frozenset(reached) for reached in step], [frozenset(outer)], state, meta, batch, wrt
-    )
-
-
-@pytest.mark.parametrize(
-    "step, outer, expected",
-    [
-        pytest.param([{0, 2}, set()], {0}, [0], id="weights and a counter"),
-        pytest.param(
-            [{0, 1, 2}, {1}],
-            {0, 1},
-            [0],
-            id="a frozen leaf that the loss and the outer function read",
-        ),
-        pytest.param([{0, 2}, {0, 1}], {0}, [0], id="an average of the weights that nothing reads"),
-        pytest.param(
-            [{0, 1, 2}, {0, 1, 2}], {0}, [0, 1], id="momentum, read by the weights of the next step"
-        ),
-        pytest.param(
-            [{0, 1}, {2}], {0}, [0, 1], id="the metaparameter reaches the weights a step later"
-        ),
-        pytest.param([{0}, {1}], {0, 1}, [], id="the metaparameter reaches nothing"),
-        pytest.param([{0, 2}, {1, 2}], set(), [], id="the outer value depends on nothing"),
-        pytest.param([{1}, {0, 2}], {0}, [0, 1], id="leaves that exchange places"),
-    ],
-)
-def test_active_state_of_two_leaves(step, outer, expected):
-    """Argument 2 is the metaparameter."""
-    assert active(step, outer, state=2) == expected
-
-
-def test_the_fixed_point_needs_as_many_rounds_as_there_are_leaves():
-    """z -> leaf 9 -> leaf 8 -> .. -> leaf 0 -> outer, one step each, whichever way the leaves are numbered."""
-    down = [{i + 1} for i in range(10)]
-    assert active(down, {0}, state=10) == list(range(10))
-    assert active(down, {4}, state=10) == list(range(4, 10))
-    up = [{10}] + [{i} for i in range(9)]
-    assert active(up, {9}, state=10) == list(range(10))
-    assert active(up, {4}, state=10) == list(range(5))
-
-
-def test_wrt_decides_what_varies():
-    """Leaf 0 depends on itself, leaf 1 on the metaparameter (2), leaf 2 on the batch (4 with 3 leaves); the outer function reads all."""
-    step, outer = [{0}, {1, 3}, {2, 4}], {0, 1, 2}
-    chosen = {wrt: active(step, outer, state=3, meta=1, batch=1, wrt=(wrt,)) for wrt in ALL}
-    assert chosen == {"meta": [1], "batches": [2], "state": [0, 1, 2]}
-    assert active(step, outer, state=3, meta=1, batch=1, wrt=("meta", "batches")) == [1, 2]
-
-
-def test_state_that_does_not_reach_the_outer_value_needs_no_cotangent():
-    assert active([{0}, {1}], {1}, state=2, wrt=("state",)) == [1]
-
-
-@st.composite
-def cases(draw):
-    state, meta, batch = (draw(st.integers(low, 4)) for low in (1, 0, 0))
-    of_all = st.frozensets(st.integers(0, state + meta + batch - 1), max_size=3)
-    step = draw(st.lists(of_all, min_size=state, max_size=state))
-    outer = draw(st.frozensets(st.integers(0, state - 1)))
-    wrt = draw(
-        st.sampled_from(
-            [subset for size in (1, 2, 3) for subset in itertools.combinations(ALL, size)]
-        )
-    )
-    return step, outer, state, meta, batch, wrt
-
-
-@given(cases())
-def test_active_state_is_what_lies_on_a_path(case):
-    """Against its meaning: the leaves through which a path leads from what `wrt` names, in any number of steps, to the outer value."""
-    step, outer, state, meta, batch, wrt = case
-    groups = {
-        "state": range(state),
-        "meta": range(state, state + meta),
-        "batches": range(state + meta, state + meta + batch),
-    }
-    sources = {i for name in wrt for i in groups[name]}
-
-    # Unrolled for as many steps as a path without repetition can have: the leaves that depend on a source, ..
-    varied = [{leaf for leaf in sources if leaf < state}]
-    for _ in range(state + 1):
-        varied.append({leaf for leaf in range(state) if step[leaf] & (sources | varied[-1])})
-    # .. and those on which the outer value depends.
-    useful = [set(outer)]
-    for _ in range(state + 1):
-        useful.append({source for leaf in useful[-1] for source in step[leaf] if source < state})
-
-    expected = set().union(*varied) & set().union(*useful)
-    assert active_state(step, [outer], state, meta, batch, wrt) == sorted(expected)

@@ -13,7 +13,7 @@ from metagrad.compiler.passes import schedule as schedule_pass
 from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
 
 STEP = """
-module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta", "state", "batches"]} {
+module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta", "state", "batches"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<3xf32>, %count: tensor<i32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> (tensor<3xf32>, tensor<i32>, tensor<f32>) ATTRIBUTES {
     %v, %g = GRADIENT
     %n = stablehlo.subtract %w, %g : tensor<3xf32>
@@ -74,8 +74,8 @@ def scheduled(text: str, schedule, steps: int, *, gradients: bool = True) -> ir.
 
 def calls(module: ir.Module) -> dict[str, int]:
     """How often @main calls each function."""
-    ops = functions.walk(functions.body(functions.find(module, "main")))
-    return collections.Counter(op.callee.value for op in ops if op.operation.name == "func.call")
+    ops = functions.operations(functions.find(module, "main"), "func.call".__eq__)
+    return collections.Counter(op.opview.callee.value for op in ops)
 
 
 def shape(module: ir.Module) -> str:

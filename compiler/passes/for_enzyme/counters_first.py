@@ -11,21 +11,18 @@ left makes its reverse pass compare a tensor with the number of turns, and fail.
 from __future__ import annotations
 
 from jaxlib.mlir import ir
-from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.analysis.induction_variables import counter_of, terminator
-from metagrad.compiler.dialect import functions
+from metagrad.compiler.dialect.matching import operations
 
 NAME = "counters-first"
 
 
 def run(module: ir.Module) -> None:
-    for function in module.body.operations:
-        if isinstance(function, func.FuncOp):
-            for op in list(functions.walk(functions.body(function))):
-                if isinstance(op, hlo.WhileOp) and counter_of(op):
-                    _exchange(op, 0, counter_of(op))
+    for op in operations(module, "while"):
+        if counter_of(op):
+            _exchange(op, 0, counter_of(op))
 
 
 def _exchange(loop: hlo.WhileOp, i: int, j: int) -> None:

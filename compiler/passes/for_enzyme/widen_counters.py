@@ -10,23 +10,19 @@ Constants are written anew in 64 bits, not converted: Enzyme wants to see the nu
 from __future__ import annotations
 
 from jaxlib.mlir import ir
-from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.analysis.induction_variables import counter_of, endings, terminator
-from metagrad.compiler.dialect import functions
+from metagrad.compiler.dialect.matching import operations
 
 NAME = "widen-counters"
 
 
 def run(module: ir.Module) -> None:
-    for function in module.body.operations:
-        if isinstance(function, func.FuncOp):
-            for op in list(functions.walk(functions.body(function))):
-                if isinstance(op, hlo.WhileOp):
-                    index = counter_of(op)
-                    if index is not None and op.operands[index].type == _scalar(32):
-                        _widen(op, index)
+    for op in operations(module, "while"):
+        index = counter_of(op)
+        if index is not None and op.operands[index].type == _scalar(32):
+            _widen(op, index)
 
 
 def _scalar(bits: int) -> ir.Type:

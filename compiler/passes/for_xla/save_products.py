@@ -30,7 +30,7 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 from metagrad.compiler.analysis.induction_variables import terminator
 from metagrad.compiler.analysis.row_access import row_number
 from metagrad.compiler.analysis.trip_values import counters, unchanging
-from metagrad.compiler.dialect import functions, loops
+from metagrad.compiler.dialect import functions, loops, metagrad
 from metagrad.compiler.dialect.matching import producer, users
 
 NAME = "save-products"
@@ -40,17 +40,18 @@ PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
 
 def run(module: ir.Module) -> None:
     for function in module.body.operations:
-        if isinstance(function, func.FuncOp) and functions.BY_ENZYME in function.attributes:
+        if isinstance(function, func.FuncOp) and metagrad.BY_ENZYME in function.attributes:
             # Inner blocks first: a loop that is made anew takes its blocks along, and what refers to them by the old one is stale.
-            for block in reversed(_blocks(functions.body(function))):
+            for block in reversed(_blocks(function)):
                 _visit(block)
 
 
-def _blocks(block: ir.Block) -> list[ir.Block]:
-    inner = [
-        nested for op in functions.walk(block) for region in op.regions for nested in region.blocks
-    ]
-    return [block, *inner]
+def _blocks(function: func.FuncOp) -> list[ir.Block]:
+    """The blocks in which a loop can stand: of the function, and of the loops and conditionals in it."""
+    owners = functions.operations(
+        function, {"stablehlo.while", "stablehlo.case", "stablehlo.if"}.__contains__
+    )
+    return [block for op in (function, *owners) for region in op.regions for block in region.blocks]
 
 
 def _visit(block: ir.Block) -> None:

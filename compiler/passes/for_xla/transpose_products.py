@@ -13,14 +13,14 @@ from __future__ import annotations
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler.dialect import functions
+from metagrad.compiler.dialect import metagrad
 from metagrad.compiler.dialect.matching import operations, producer, replace, users
 
 NAME = "transpose-products"
 
 
 def run(module: ir.Module) -> None:
-    for op in operations(module, "transpose", functions.BY_ENZYME):
+    for op in operations(module, "transpose", metagrad.BY_ENZYME):
         if list(op.permutation) == [1, 0] and _is_sum_of_products(op.operands[0]):
             with ir.InsertionPoint(op), op.location:
                 replace(op, _transposed(op.operands[0]))

@@ -1,8 +1,11 @@
 // RUN: metagrad-opt %s --pass=cut | filecheck %s
+// RUN: metagrad-opt %s --pass=cut,cut | filecheck %s
+
+// A module that is cut stays as it is.
 
 // One gradient, of a loss that reads a scaled batch.
 
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> tensor<3xf32> {
     %x = stablehlo.multiply %z, %b : tensor<3xf32>
     %v, %g = "metagrad.grad"(%w, %x) {loss = @loss, wrt = [0], label = "loss (train.py:7)"} : (tensor<3xf32>, tensor<3xf32>) -> (tensor<f32>, tensor<3xf32>)

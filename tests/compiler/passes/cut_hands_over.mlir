@@ -2,7 +2,7 @@
 
 // What JAX made for a piece stands on @step until there is the piece: a derivative of it (vjp), or the function as it is run (run).
 
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<f32>, %z: tensor<f32>, %b: tensor<f32>) -> tensor<f32>
       attributes {metagrad.update_vjp = @update_by_jax, metagrad.update_run = @as_run, metagrad.inputs_0_vjp = @inputs_by_jax} {
     %x = stablehlo.multiply %z, %b : tensor<f32>

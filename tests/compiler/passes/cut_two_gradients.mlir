@@ -2,7 +2,7 @@
 
 // Sharpness-aware minimisation: the second gradient is taken where the first one points to.
 
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<3xf32>, %z: tensor<f32>, %b: tensor<3xf32>) -> tensor<3xf32> {
     %v0, %g0 = "metagrad.grad"(%w, %b) {loss = @loss, wrt = [0]} : (tensor<3xf32>, tensor<3xf32>) -> (tensor<f32>, tensor<3xf32>)
     %scale = stablehlo.broadcast_in_dim %z, dims = [] : (tensor<f32>) -> tensor<3xf32>

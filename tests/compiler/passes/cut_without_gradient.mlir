@@ -2,7 +2,7 @@
 
 // A step that never calls metagrad.grad is all update; @inner has nothing to return.
 
-module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<3xf32>, %count: tensor<i32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> (tensor<3xf32>, tensor<i32>, tensor<3xf32>) {
     %move = stablehlo.multiply %z, %b : tensor<3xf32>
     %n = stablehlo.subtract %w, %move : tensor<3xf32>

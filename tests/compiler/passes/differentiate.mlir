@@ -2,7 +2,7 @@
 
 // The mixed-mode rule, on one gradient whose loss reads a product of the metaparameters and the batch.
 
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> tensor<3xf32> {
     %x = stablehlo.multiply %z, %b : tensor<3xf32>
     %v, %g = "metagrad.grad"(%w, %x) {loss = @loss, wrt = [0]} : (tensor<3xf32>, tensor<3xf32>) -> (tensor<f32>, tensor<3xf32>)
@@ -21,7 +21,7 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
   }
 }
 
-// CHECK: module attributes {metagrad.active = [0],
+// CHECK: module attributes {metagrad.arguments = {{.*}}, metagrad.between_steps = [0],
 
 // The gradient itself is reverse mode of its loss.
 // CHECK-LABEL: func.func private @inner(

@@ -3,7 +3,7 @@
 // Where JAX differentiates in Enzyme's place its functions are called. Here it made all of them: the gradient, its VJP, and those of the update and of the outer function.
 // A VJP that JAX made takes a cotangent for each float result and gives one for each float argument.
 
-module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<f32>, %count: tensor<i32>, %z: tensor<f32>, %b: tensor<f32>) -> (tensor<f32>, tensor<i32>) attributes {metagrad.update_vjp = @update_by_jax} {
     %v, %g = "metagrad.grad"(%w, %z, %count) {loss = @loss, wrt = [0], grad = @grad_by_jax, grad_vjp = @grad_vjp_by_jax} : (tensor<f32>, tensor<f32>, tensor<i32>) -> (tensor<f32>, tensor<f32>)
     %n = stablehlo.subtract %w, %g : tensor<f32>
@@ -55,7 +55,7 @@ module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch 
 
 // JAX made the loss's VJP only (jax-reverse): Enzyme goes forward over it.
 
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
     %v, %g = "metagrad.grad"(%w, %z) {loss = @loss, wrt = [0], vjp = @loss_vjp_by_jax, grad = @grad_by_jax} : (tensor<f32>, tensor<f32>) -> (tensor<f32>, tensor<f32>)
     %n = stablehlo.subtract %w, %g : tensor<f32>

@@ -3,7 +3,7 @@
 // What does not depend on the metaparameters, or does not reach the outer value, gets no cotangent.
 // The state: weights, a step counter, a frozen leaf that the loss reads, a flag, an average of the weights that nothing reads.
 
-module attributes {metagrad.arguments = {state = 5 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 5 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<3xf32>, %count: tensor<i32>, %frozen: tensor<3xf32>, %flag: tensor<i1>, %mean: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<3xf32>)
       -> (tensor<3xf32>, tensor<i32>, tensor<3xf32>, tensor<i1>, tensor<3xf32>) {
     %v, %g = "metagrad.grad"(%w, %frozen, %z, %b) {loss = @loss, wrt = [0]} : (tensor<3xf32>, tensor<3xf32>, tensor<3xf32>, tensor<3xf32>) -> (tensor<f32>, tensor<3xf32>)
@@ -27,7 +27,7 @@ module attributes {metagrad.arguments = {state = 5 : i64, meta = 1 : i64, batch 
   }
 }
 
-// CHECK:       module attributes {metagrad.active = [0],
+// CHECK:       module attributes {metagrad.arguments = {{.*}}, metagrad.between_steps = [0],
 // CHECK:       func.func private @outer_vjp(
 // CHECK-SAME:    -> (tensor<f32>, tensor<3xf32>) {
 // CHECK:         "enzyme.autodiff"({{.*}}) {activity = [#enzyme.activity<enzyme_active>, #enzyme.activity<enzyme_const>, #enzyme.activity<enzyme_const>, #enzyme.activity<enzyme_const>, #enzyme.activity<enzyme_const>], fn = @outer
@@ -49,7 +49,7 @@ module attributes {metagrad.arguments = {state = 5 : i64, meta = 1 : i64, batch 
 
 // `enzyme.ignore_derivatives` ends a dependence: the first leaf is reached from z, the second only through the mark.
 
-module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%a: tensor<f32>, %b: tensor<f32>, %z: tensor<f32>) -> (tensor<f32>, tensor<f32>) {
     %stopped = "enzyme.ignore_derivatives"(%z) : (tensor<f32>) -> tensor<f32>
     %c = stablehlo.multiply %a, %z : tensor<f32>
@@ -62,14 +62,14 @@ module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch 
   }
 }
 
-// CHECK: module attributes {metagrad.active = [0],
+// CHECK: module attributes {metagrad.arguments = {{.*}}, metagrad.between_steps = [0],
 // CHECK: "enzyme.autodiff"(%arg0, %arg1, %arg2, %arg3) {activity = [#enzyme.activity<enzyme_active>, #enzyme.activity<enzyme_const>, #enzyme.activity<enzyme_active>], fn = @update, ret_activity = [#enzyme.activity<enzyme_activenoneed>, #enzyme.activity<enzyme_constnoneed>]}
 
 // -----
 
 // A fixed point: z reaches the first leaf, and that the second and third only in later steps; the outer function reads the third.
 
-module attributes {metagrad.arguments = {state = 4 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 4 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0, 1, 2]} {
   func.func public @step(%a: tensor<f32>, %b: tensor<f32>, %c: tensor<f32>, %d: tensor<f32>, %z: tensor<f32>) -> (tensor<f32>, tensor<f32>, tensor<f32>, tensor<f32>) {
     %a1 = stablehlo.add %a, %z : tensor<f32>
     %b1 = stablehlo.sine %a : tensor<f32>
@@ -82,13 +82,13 @@ module attributes {metagrad.arguments = {state = 4 : i64, meta = 1 : i64, batch 
   }
 }
 
-// CHECK: module attributes {metagrad.active = [0, 1, 2],
+// CHECK: module attributes {metagrad.arguments = {{.*}}, metagrad.between_steps = [0, 1, 2],
 
 // -----
 
 // Nothing reaches: the cotangent of the metaparameters is zero, and nothing is differentiated.
 
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = []} {
   func.func public @step(%a: tensor<f32>, %z: tensor<2xf32>) -> tensor<f32> {
     %b = stablehlo.sine %a : tensor<f32>
     return %b : tensor<f32>
@@ -98,7 +98,7 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
   }
 }
 
-// CHECK:       module attributes {metagrad.active = [],
+// CHECK:       module attributes {metagrad.arguments = {{.*}}, metagrad.between_steps = [],
 // CHECK-NOT:   enzyme.autodiff
 // CHECK:       func.func private @step_vjp(
 // CHECK-NEXT:    [[ZERO:%.+]] = stablehlo.constant dense<0.000000e+00> : tensor<2xf32>

@@ -3,7 +3,7 @@
 // The loss's value scales the step, and an auxiliary result of the loss (the batch's mean, say) feeds the state.
 // Their cotangents are tangents of the seeds of the loss's VJP, so one forward sweep covers the gradient, the value and the auxiliary result.
 
-module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0, 1]} {
   func.func public @step(%w: tensor<3xf32>, %mean: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> (tensor<3xf32>, tensor<3xf32>) {
     %v, %hits, %aux, %g = "metagrad.grad"(%w, %z, %b) {loss = @loss, wrt = [0]} : (tensor<3xf32>, tensor<3xf32>, tensor<3xf32>) -> (tensor<f32>, tensor<i32>, tensor<3xf32>, tensor<3xf32>)
     %by_value = stablehlo.broadcast_in_dim %v, dims = [] : (tensor<f32>) -> tensor<3xf32>

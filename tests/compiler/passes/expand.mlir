@@ -2,7 +2,7 @@
 
 // Enzyme's pipeline expands @inner, @step_vjp and @outer_vjp, each with all that it calls; the rest stays as it is.
 
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.active = [0]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   // The update is not differentiated where it is run: no simplification, no fusion.
   // CHECK-LABEL: func.func private @update(
   // CHECK-NEXT:    [[A:%.+]] = stablehlo.add %arg0, %arg2

@@ -15,7 +15,7 @@
 // CHECK-LABEL: func.func private @prints(
 // CHECK-NOT:     func.func
 
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.active = [0]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
     %g = func.call @inner(%w, %z) : (tensor<f32>, tensor<f32>) -> tensor<f32>
     %n = func.call @update(%w, %z, %g) : (tensor<f32>, tensor<f32>, tensor<f32>) -> tensor<f32>

@@ -3,7 +3,7 @@
 // The update has a copy that is run, and the other is still to be differentiated.
 // CHECK: metagrad-opt: pass 'pieces': @update is still differentiated; pass 'expand' comes before this one
 
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 0 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["state"], metagrad.active = [0]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 0 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["state"], metagrad.between_steps = [0]} {
   func.func private @inner(%w: tensor<f32>) {
     return
   }

@@ -30,7 +30,7 @@
 // RUN: not metagrad-opt no_such_file.mlir 2>&1 | filecheck %s --check-prefix=FILE
 // FILE: metagrad-opt: [Errno 2] No such file or directory: 'no_such_file.mlir'
 
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
     %n = stablehlo.multiply %w, %z : tensor<f32>
     return %n : tensor<f32>

@@ -22,7 +22,7 @@ func.func @outer(%w: tensor<f32>) -> tensor<f32> {
 
 // JAX's derivative of @outer lacks the seed.
 // CHECK: metagrad-opt: pass 'differentiate': @by_jax does not have the arguments of a VJP of @outer
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
     return %z : tensor<f32>
   }
@@ -38,7 +38,7 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
 
 // A complex operand between the pieces: its cotangent would be lost.
 // CHECK: metagrad-opt: the gradient of loss (train.py:7) takes a tensor<complex<f32>> that what is differentiated reaches, and metagrad passes no complex cotangents
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
     %c = stablehlo.complex %z, %z : tensor<complex<f32>>
     %v, %g = "metagrad.grad"(%w, %c) {loss = @loss, wrt = [0], label = "loss (train.py:7)"} : (tensor<f32>, tensor<complex<f32>>) -> (tensor<f32>, tensor<f32>)
@@ -57,7 +57,7 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
 // -----
 
 // CHECK: metagrad-opt: the gradient of loss (train.py:7) returns a tensor<complex<f32>> that what is differentiated reaches
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
     %v, %c, %g = "metagrad.grad"(%w, %z) {loss = @loss, wrt = [0], label = "loss (train.py:7)"} : (tensor<f32>, tensor<f32>) -> (tensor<f32>, tensor<complex<f32>>, tensor<f32>)
     %r = stablehlo.real %c : (tensor<complex<f32>>) -> tensor<f32>

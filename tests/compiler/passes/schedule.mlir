@@ -5,7 +5,7 @@
 // @main is loops and tables around one call of each piece, whatever the number of steps and the schedule are.
 // The batches and the step's auxiliary result have a leading axis with an entry for each step.
 
-module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta", "batches"], metagrad.active = [0]} {
+module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta", "batches"], metagrad.between_steps = [0]} {
   func.func private @inner(%w: tensor<3xf32>, %count: tensor<i32>, %z: tensor<3xf32>, %b: tensor<2xf32>) -> tensor<3xf32> {
     return %w : tensor<3xf32>
   }

@@ -2,8 +2,8 @@
 
 // A module that is all right comes out as it went in.
 
-// CHECK: module attributes {metagrad.arguments = {batch = 0 : i64, meta = 1 : i64, outer = 0 : i64, state = 1 : i64}, metagrad.wrt = ["meta", "state"]} {
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta", "state"]} {
+// CHECK: module attributes {metagrad.arguments = {batch = 0 : i64, meta = 1 : i64, outer = 0 : i64, state = 1 : i64}, metagrad.between_steps = [0], metagrad.wrt = ["meta", "state"]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta", "state"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
     // CHECK: "metagrad.grad"(%arg0, %arg1) {loss = @loss, wrt = [0]}
     %v, %g = "metagrad.grad"(%w, %z) {loss = @loss, wrt = [0]} : (tensor<f32>, tensor<f32>) -> (tensor<f32>, tensor<f32>)

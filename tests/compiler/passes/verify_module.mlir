@@ -80,7 +80,7 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
 // -----
 
 // CHECK: metagrad-opt: @outer must take the state first
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = []} {
   func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
     return %w : tensor<f32>
   }
@@ -92,11 +92,57 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
 // -----
 
 // CHECK: metagrad-opt: @outer must return a floating-point scalar first
-module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = []} {
   func.func public @step(%w: tensor<2xf32>, %z: tensor<f32>) -> tensor<2xf32> {
     return %w : tensor<2xf32>
   }
   func.func public @outer(%w: tensor<2xf32>) -> tensor<2xf32> {
     return %w : tensor<2xf32>
+  }
+}
+
+// -----
+
+// CHECK: metagrad-opt: the module has no `metagrad.between_steps` attribute; it needs one like [0, 2]: the leaves of the state, by index and ascending, that depend on what `metagrad.wrt` names and that the outer value depends on
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"]} {
+  func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
+    return %w : tensor<f32>
+  }
+}
+
+// -----
+
+// CHECK: metagrad-opt: metagrad.between_steps lists leaf 1 of the state, and there are 1
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [1]} {
+  func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
+    return %w : tensor<f32>
+  }
+}
+
+// -----
+
+// CHECK: metagrad-opt: metagrad.between_steps lists leaf 0 of the state, of type tensor<i32>, which has no derivative
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
+  func.func public @step(%w: tensor<i32>, %z: tensor<f32>) -> tensor<i32> {
+    return %w : tensor<i32>
+  }
+}
+
+// -----
+
+// CHECK: metagrad-opt: metagrad.between_steps must list leaves once and ascending, not [1, 0]
+module attributes {metagrad.arguments = {state = 2 : i64, meta = 0 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["state"], metagrad.between_steps = [1, 0]} {
+  func.func public @step(%w: tensor<f32>, %v: tensor<f32>) -> (tensor<f32>, tensor<f32>) {
+    return %w, %v : tensor<f32>, tensor<f32>
+  }
+}
+
+// -----
+
+// A step that is cut already: its update takes what the step takes, and then the gradients.
+// CHECK: metagrad-opt: @update takes 1 arguments, and metagrad.arguments says 2 and then the results of the gradients
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
+  func.func private @update(%w: tensor<f32>) -> tensor<f32> {
+    return %w : tensor<f32>
   }
 }
