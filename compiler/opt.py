@@ -1,79 +1,99 @@
 """`metagrad-opt`: runs passes on a `.mlir` file and prints the result, as `mlir-opt` does.
 
     metagrad-opt step.mlir --pass=cut,differentiate
-    metagrad-opt step.mlir --pass=cut,differentiate,schedule --schedule='LazyKary(k=2)' --steps=8
+    metagrad-opt step.mlir --pass='cut,differentiate,schedule{schedule=LazyKary(k=2) steps=8}'
+    metagrad-opt step.mlir --pass=cut,differentiate --print-after=cut --timing
 
-Every pass reads and writes a module that says all there is to know (dialect/functions.py); only `schedule` needs to be told which schedule for how many steps.
+Every pass reads and writes a module that says all there is to know (dialect/metagrad.py); only `schedule` needs to be told which schedule for how many steps.
 """
 
 from __future__ import annotations
 
 import argparse
-import ast
 import re
 import sys
+import time
 from collections.abc import Sequence
 
 from jaxlib.mlir import ir
 
 from metagrad.compiler.dialect import context
 from metagrad.compiler.enzyme.worker import EnzymeError
-from metagrad.compiler.passes import schedule as schedule_pass
+from metagrad.compiler.pass_options import PassCall, parse_passes
 from metagrad.compiler.passes import verify
 from metagrad.compiler.pipeline import PASSES
-from metagrad.runtime import schedules
 
 SPLIT = "// -----"
 
 
-def parse_schedule(text: str):
-    """A schedule from text like "LazyKary(k=4)" or "StoreAll()".
+def transform(
+    module: ir.Module,
+    calls: Sequence[PassCall],
+    *,
+    verify_each: bool = True,
+    print_after: Sequence[str] = (),
+) -> list[tuple[str, float]]:
+    """Verifies the module, then runs the passes on it in place.
+
+    Args:
+      verify_each: verify after every pass, and not only at the end.
+      print_after: passes after which the module is printed on the standard error; "all" is all of them.
+
+    Returns:
+      The seconds that each pass took, its name first. Verification and printing are not counted.
 
     Raises:
-      ValueError: the text is not a call of one of metagrad's schedules with literal arguments that fit it.
+      ValueError: a malformed module, or a pass that the module does not fit.
     """
-    known = {
-        name: getattr(schedules, name) for name in ("LazyKary", "Binomial", "Periodic", "StoreAll")
-    }
-    try:
-        call = ast.parse(text, mode="eval").body
-        arguments = [ast.literal_eval(value) for value in call.args]
-        named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        make = known[call.func.id]
-    except (SyntaxError, AttributeError, KeyError, ValueError):
-        raise ValueError(
-            f"{text!r} is no schedule; write one of {', '.join(known)} with its arguments, like LazyKary(k=4)"
-        ) from None
-    try:
-        return make(*arguments, **named)
-    except TypeError as error:
-        raise ValueError(f"{text!r}: {error}") from None
-
-
-def transform(module: ir.Module, passes: Sequence[str], schedule: str, steps: int | None) -> None:
-    """Verifies the module, then runs the passes on it in place, verifying after each.
-
-    Raises:
-      ValueError: unknown pass, malformed module, or a pass that the module does not fit.
-    """
+    seconds = []
     verify.run(module)
-    for name in passes:
-        if name not in PASSES:
-            raise ValueError(f"there is no pass {name!r}; there are {', '.join(PASSES)}")
-        if name == schedule_pass.NAME:
-            if steps is None:
-                raise ValueError("pass 'schedule' needs --steps=T, the number of training steps")
-            inner = any(
-                op.type.results for op in module.body.operations if op.name.value == "inner"
-            )
-            schedule_pass.run(module, parse_schedule(schedule).plan(steps, gradients=inner))
-        else:
-            PASSES[name].run(module)
-        verify.run(module)
+    for number, call in enumerate(calls, 1):
+        start = time.perf_counter()
+        call.run(module)
+        seconds.append((call.name, time.perf_counter() - start))
+        if call.name in print_after or "all" in print_after:
+            print(f"// after {call.name}\n{context.text(module)}", end="", file=sys.stderr)
+        if verify_each or number == len(calls):
+            verify.run(module)
+    return seconds
 
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code: 0, or 1 with a message on the standard error."""
+    given = _parser().parse_args(argv)
+    defaults = {"schedule": given.schedule}
+    if given.steps is not None:
+        defaults["steps"] = str(given.steps)
+    try:
+        calls = parse_passes(given.passes, {"schedule": defaults})
+        print_after = _known(given.print_after)
+        source = _read(given.file)
+    except (OSError, ValueError) as error:
+        print(f"metagrad-opt: {error}", file=sys.stderr)
+        return 1
+    failed = False
+    seconds: list[tuple[str, float]] = []
+    for number, text in enumerate(
+        re.split(f"^{SPLIT}$", source, flags=re.MULTILINE) if given.split_input_file else [source]
+    ):
+        if number:
+            print(SPLIT)
+        try:
+            module = context.parse(text)
+            with module.context, ir.Location.unknown():
+                seconds += transform(
+                    module, calls, verify_each=given.verify_each, print_after=print_after
+                )
+                print(context.text(module), end="")
+        except (ValueError, EnzymeError) as error:
+            print(f"metagrad-opt: {error}", file=sys.stderr)
+            failed = True
+    if given.timing:
+        _print_timing(seconds)
+    return int(failed)
+
+
+def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(
         prog="metagrad-opt",
         description="Runs metagrad's passes on an MLIR file and prints the result.",
@@ -84,7 +104,8 @@ def main(argv: Sequence[str] | None = None) -> int:
         dest="passes",
         default="",
         metavar="NAME[,NAME]",
-        help=f"the passes, in order: {', '.join(PASSES)}",
+        help="the passes, in order, with options in braces, like schedule{schedule=LazyKary(k=2) steps=8}: "
+        + ", ".join(PASSES),
     )
     parser.add_argument(
         "--schedule", default="LazyKary(k=4)", help="for pass 'schedule' (default: %(default)s)"
@@ -97,28 +118,40 @@ def main(argv: Sequence[str] | None = None) -> int:
         action="store_true",
         help=f"the file holds several modules, with lines {SPLIT!r} between them",
     )
-    given = parser.parse_args(argv)
-    passes = [name for name in given.passes.split(",") if name]
-    try:
-        source = _read(given.file)
-    except (OSError, UnicodeDecodeError) as error:
-        print(f"metagrad-opt: {error}", file=sys.stderr)
-        return 1
-    failed = False
-    for number, text in enumerate(
-        re.split(f"^{SPLIT}$", source, flags=re.MULTILINE) if given.split_input_file else [source]
-    ):
-        if number:
-            print(SPLIT)
-        try:
-            module = context.parse(text)
-            with module.context, ir.Location.unknown():
-                transform(module, passes, given.schedule, given.steps)
-                print(context.text(module), end="")
-        except (ValueError, EnzymeError) as error:
-            print(f"metagrad-opt: {error}", file=sys.stderr)
-            failed = True
-    return int(failed)
+    parser.add_argument(
+        "--verify-each",
+        action=argparse.BooleanOptionalAction,
+        default=True,
+        help="verify the module after every pass (default), or only before the first and after the last",
+    )
+    parser.add_argument(
+        "--print-after",
+        default="",
+        metavar="NAME[,NAME]|all",
+        help="print the module after these passes, on the standard error",
+    )
+    parser.add_argument(
+        "--timing",
+        action="store_true",
+        help="print how long each pass took, on the standard error",
+    )
+    return parser
+
+
+def _known(text: str) -> list[str]:
+    names = [name for name in text.split(",") if name]
+    for name in names:
+        if name not in PASSES and name != "all":
+            raise ValueError(
+                f"--print-after: there is no pass {name!r}; there are all, {', '.join(PASSES)}"
+            )
+    return names
+
+
+def _print_timing(seconds: list[tuple[str, float]]) -> None:
+    for name in dict.fromkeys(name for name, _ in seconds):
+        print(f"{sum(s for n, s in seconds if n == name):10.4f} s  {name}", file=sys.stderr)
+    print(f"{sum(s for _, s in seconds):10.4f} s  total", file=sys.stderr)
 
 
 def _read(path: str) -> str:

@@ -1,0 +1,122 @@
+"""What `metagrad-opt --pass=...` says: passes in order, some with options in braces.
+
+cut,differentiate,schedule{schedule=LazyKary(k=2) steps=8}
+"""
+
+from __future__ import annotations
+
+import ast
+import dataclasses
+
+from jaxlib.mlir import ir
+
+from metagrad.compiler.passes import schedule as schedule_pass
+from metagrad.compiler.pipeline import PASSES
+from metagrad.runtime import schedules
+from metagrad.runtime.schedules.plan import Plan
+
+OPTIONS = {schedule_pass.NAME: ("schedule", "steps")}
+"""The options of the passes that have any."""
+
+_CLOSING = {"(": ")", "{": "}", "[": "]"}
+
+
+@dataclasses.dataclass(frozen=True)
+class PassCall:
+    """One pass, and its options as they were written."""
+
+    name: str
+    options: dict[str, str]
+
+    def run(self, module: ir.Module) -> None:
+        """Runs the pass on the module, in place.
+
+        Raises:
+          ValueError: an option is missing or wrong, or the module does not fit the pass.
+        """
+        if self.name == schedule_pass.NAME:
+            schedule_pass.run(module, self._plan(module))
+        else:
+            PASSES[self.name].run(module)
+
+    def _plan(self, module: ir.Module) -> Plan:
+        steps = self.options.get("steps")
+        if steps is None:
+            raise ValueError(
+                "pass 'schedule' needs --steps=T, the number of training steps, or schedule{steps=T}"
+            )
+        if not steps.lstrip("-").isdigit():
+            raise ValueError(f"pass 'schedule': steps={steps} is no number of training steps")
+        inner = any(op.type.results for op in module.body.operations if op.name.value == "inner")
+        return parse_schedule(self.options["schedule"]).plan(int(steps), gradients=inner)
+
+
+def parse_passes(text: str, defaults: dict[str, dict[str, str]]) -> list[PassCall]:
+    """Reads a list of passes.
+
+    Args:
+      text: names between commas, each with its options in braces or without.
+      defaults: for passes by name, options that hold where the text has none.
+
+    Raises:
+      ValueError: an unknown pass or option, or braces that are not closed.
+    """
+    calls = []
+    for part in _split(text, ","):
+        name, brace, rest = part.partition("{")
+        if name not in PASSES:
+            raise ValueError(f"there is no pass {name!r}; there are {', '.join(PASSES)}")
+        if brace and not rest.endswith("}"):
+            raise ValueError(f"pass {name!r}: after its options comes a comma, not {rest!r}")
+        options = dict(defaults.get(name, {}))
+        for option in _split(rest.removesuffix("}"), " "):
+            key, equals, value = option.partition("=")
+            if key not in OPTIONS.get(name, ()):
+                known = ", ".join(OPTIONS.get(name, ())) or "none"
+                raise ValueError(f"pass {name!r} has no option {key!r}; it has {known}")
+            if not equals:
+                raise ValueError(f"pass {name!r}: write {key}=VALUE")
+            options[key] = value
+        calls.append(PassCall(name, options))
+    return calls
+
+
+def parse_schedule(text: str):
+    """A schedule from text like "LazyKary(k=4)" or "StoreAll()".
+
+    Raises:
+      ValueError: the text is not a call of one of metagrad's schedules with literal arguments that fit it.
+    """
+    known = {
+        name: getattr(schedules, name) for name in ("LazyKary", "Binomial", "Periodic", "StoreAll")
+    }
+    try:
+        call = ast.parse(text, mode="eval").body
+        arguments = [ast.literal_eval(value) for value in call.args]
+        named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
+        make = known[call.func.id]
+    except (SyntaxError, AttributeError, KeyError, ValueError):
+        raise ValueError(
+            f"{text!r} is no schedule; write one of {', '.join(known)} with its arguments, like LazyKary(k=4)"
+        ) from None
+    try:
+        return make(*arguments, **named)
+    except TypeError as error:
+        raise ValueError(f"{text!r}: {error}") from None
+
+
+def _split(text: str, separator: str) -> list[str]:
+    """The parts of a text between separators that stand outside of brackets; empty ones are left out."""
+    parts, open_brackets = [""], []
+    for character in text:
+        if open_brackets and character == open_brackets[-1]:
+            open_brackets.pop()
+        elif character in _CLOSING:
+            open_brackets.append(_CLOSING[character])
+        if character == separator and not open_brackets:
+            parts.append("")
+        else:
+            parts[-1] += character
+    if open_brackets:
+        raise ValueError(f"{text!r} lacks a closing {open_brackets[-1]!r}")
+    return [part for part in parts if part]
