@@ -105,9 +105,12 @@ class Emitter:
         jaxprs, named = {}, {}
         for name, piece in parts.items():
             jaxprs[name] = piece.function
-            for attribute, jaxpr in ((metagrad.VJP, piece.vjp), (metagrad.RUN, piece.run)):
+            for attribute, symbol, jaxpr in (
+                # Pass `differentiate` writes @outer_vjp around what JAX made.
+                (metagrad.VJP, f"{name}_vjp_by_jax", piece.vjp),
+                (metagrad.RUN, f"{name}_run", piece.run),
+            ):
                 if jaxpr is not None:
-                    symbol = metagrad.symbol_of_piece(name, attribute)
                     jaxprs[symbol] = jaxpr
                     named[name, attribute] = symbol
         prints = {"prints": cut.prints, "outer_prints": cut.outer_prints}

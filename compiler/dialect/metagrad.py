@@ -145,12 +145,7 @@ def describe(
 
 def of_piece(piece: str, attribute: str) -> str:
     """The attribute of @step that becomes `attribute` of a piece, when pass `cut` has made it: `metagrad.update_vjp` for `metagrad.vjp` of @update."""
-    return PREFIX + symbol_of_piece(piece, attribute)
-
-
-def symbol_of_piece(piece: str, attribute: str) -> str:
-    """The name of the function that `attribute` of a piece names, where we choose it."""
-    return f"{piece}_{attribute.removeprefix(PREFIX)}"
+    return f"{PREFIX}{piece}_{attribute.removeprefix(PREFIX)}"
 
 
 def strip(op: ir.Operation | ir.OpView) -> None:
