@@ -133,8 +133,8 @@ def _publish(module: ir.Module, name: str) -> None:
             op.attributes["sym_name"] = ir.StringAttr.get(name)
 
 
-def hide(op: ir.Operation) -> None:
-    """Hides an `enzyme` op in a custom call, so that the first run leaves it for the second."""
+def hide(op: ir.Operation) -> list[ir.Value]:
+    """Hides an `enzyme` op in a custom call, so that the first run leaves it for the second. Returns the call's results."""
     with ir.InsertionPoint(op), op.location:
         hidden = hlo.CustomCallOp(
             functions.types(op.results),
@@ -148,6 +148,7 @@ def hide(op: ir.Operation) -> None:
         config["op"] = ir.StringAttr.get(op.name)
         hidden.attributes[functions.BACKEND_CONFIG] = ir.DictAttr.get(config)
     _exchange(op, hidden.results)
+    return list(hidden.results)
 
 
 _ACTIVITIES = ("activity", "ret_activity")

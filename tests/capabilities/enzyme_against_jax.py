@@ -11,7 +11,8 @@ For y = f(x), random x-tangents dx, cotangents c and their tangents dc, two prog
     reverse over reverse   (x, dx, c, dc) -> the VJP of `reverse` with the cotangents (dc, dx); asked for with the argument --reverse-over-reverse
 
 Enzyme removes `ignore_derivatives` when it differentiates, and would go through it at second order. So the pipeline runs once for each
-order, and between them the marks that `stop_gradient` left are made `ignore_derivatives` again (`between_orders`).
+order, and between them the marks that `stop_gradient` left are made `ignore_derivatives` again. Hiding the second order and what happens between the runs is
+the compiler's own code (compiler/passes/expand.py).
 
 One module holds all the cases of a call, so that the Enzyme pipeline and XLA run once.
 Cost: about 0.15 s for a case, most of it XLA's compilation of the module and of JAX's reference.
@@ -33,12 +34,12 @@ import jax.numpy as jnp
 import numpy as np
 from jaxlib import xla_client
 from jaxlib.mlir import ir
-from jaxlib.mlir.dialects import func, stablehlo
+from jaxlib.mlir.dialects import func
 
 from metagrad.compiler.dialect import stopped
+from metagrad.compiler.enzyme.pipelines import FIRST_ORDER, SECOND_ORDER
 from metagrad.compiler.enzyme.worker import WORKER
-from metagrad.compiler.passes import raise_gradients
-from metagrad.compiler.passes.expand import FIRST_ORDER, SECOND_ORDER
+from metagrad.compiler.passes import expand, raise_gradients
 from metagrad.compiler.passes.for_enzyme import scalar_slices
 from metagrad.runtime import jax_internals
 from metagrad.runtime.jax_internals import ir_context
@@ -201,21 +202,10 @@ class Job:
         return self.hidden("autodiff", [*x, *c, *dc, *dx], results, active, "activenoneed")
 
     def hidden(self, mode, operands, results, active, returned):
-        """Hidden from the first run of the Enzyme pass, so that `held` can be renewed between the two orders."""
-        said = {"mode": mode, "returned": returned}
-        return stablehlo.CustomCallOp(
-            results,
-            operands,
-            "metagrad.second_order",
-            api_version=ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
-            called_computations=ir.ArrayAttr.get(
-                [ir.FlatSymbolRefAttr.get(f"{self.name}_reverse")]
-            ),
-            backend_config=ir.DictAttr.get(
-                {"activity": ir.ArrayAttr.get([ir.StringAttr.get(a) for a in active])}
-                | {k: ir.StringAttr.get(v) for k, v in said.items()}
-            ),
-        ).results
+        """Hidden from the first run of the Enzyme pass, as the compiler hides it, so that `held` can be renewed between the two orders."""
+        of_results = [returned] * len(self.reverse_results)
+        made = differentiate(mode, f"{self.name}_reverse", operands, results, active, of_results)
+        return expand.hide(made[0].owner)
 
 
 def enzyme_module(jobs, overrides):
@@ -241,30 +231,6 @@ def enzyme_module(jobs, overrides):
         return module.operation.get_asm(enable_debug_info=True)
 
 
-def custom_calls(module, target):
-    found = []
-
-    def visit(op):
-        if (
-            op.name == "stablehlo.custom_call"
-            and ir.StringAttr(op.attributes["call_target_name"]).value == target
-        ):
-            found.append(op)
-        return ir.WalkResult.ADVANCE
-
-    module.operation.walk(visit)
-    return found
-
-
-def results_of(module, name):
-    (function,) = (
-        op
-        for op in module.body.operations
-        if ir.StringAttr(op.attributes["sym_name"]).value == name
-    )
-    return len(ir.FunctionType(ir.TypeAttr(function.attributes["function_type"]).value).results)
-
-
 def restore_main(module):
     """The pass pipeline gives `main` back under another name, and private."""
     for op in module.body.operations:
@@ -274,29 +240,12 @@ def restore_main(module):
 
 
 def between_orders(text):
-    """Renews `ignore_derivatives` at the marks, and shows Enzyme the forward differentiations."""
+    """What the compiler does between the two runs: renews `ignore_derivatives` at the marks, and shows Enzyme the second differentiations."""
     with ir_context() as context, ir.Location.unknown(context):
         context.allow_unregistered_dialects = True
         module = ir.Module.parse(text)
         restore_main(module)
-        stopped.renew(module)
-        for op in custom_calls(module, "metagrad.second_order"):
-            fn = ir.FlatSymbolRefAttr(ir.ArrayAttr(op.attributes["called_computations"])[0]).value
-            said = ir.DictAttr(op.attributes["backend_config"])
-            active = [ir.StringAttr(a).value for a in ir.ArrayAttr(said["activity"])]
-            mode, returned = (ir.StringAttr(said[name]).value for name in ("mode", "returned"))
-            with ir.InsertionPoint(op), op.location:
-                results = differentiate(
-                    mode,
-                    fn,
-                    list(op.operands),
-                    [r.type for r in op.results],
-                    active,
-                    [returned] * results_of(module, fn),
-                )
-            for old, new in zip(op.results, results):
-                old.replace_all_uses_with(new)
-            op.erase()
+        expand.between_orders(module)
         return module.operation.get_asm(enable_debug_info=True)
 
 

@@ -11,8 +11,8 @@ import pytest
 from metagrad.compiler.enzyme import interpreter, library, process
 from metagrad.compiler.enzyme.error import EnzymeError
 from metagrad.compiler.enzyme.interpreter import Interpreter
+from metagrad.compiler.enzyme.pipelines import FIRST_ORDER, SECOND_ORDER
 from metagrad.compiler.enzyme.worker import EnzymeWorker
-from metagrad.compiler.passes.expand import FIRST_ORDER, SECOND_ORDER
 
 # --- Which Python -------------------------------------------------------------------------------------------------
 

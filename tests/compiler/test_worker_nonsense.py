@@ -9,8 +9,8 @@ import pytest
 
 import metagrad
 from metagrad.compiler.enzyme import cache, interpreter, library, worker
+from metagrad.compiler.enzyme.pipelines import FIRST_ORDER
 from metagrad.compiler.enzyme.worker import WORKER, EnzymeError, EnzymeWorker
-from metagrad.compiler.passes.expand import FIRST_ORDER
 
 MODULE = "func.func public @f() { return }"
 
