@@ -110,7 +110,9 @@ def by_metagrad(problem: Problem, example: Operands):
     from metagrad.runtime.executors.fused import exported
 
     lowered = metagradient(problem, metagrad.StoreAll()).lower(*problem.arguments)
-    active = context.parse(lowered.ir("differentiated")).operation.attributes["metagrad.between_steps"]
+    active = context.parse(lowered.ir("differentiated")).operation.attributes[
+        "metagrad.between_steps"
+    ]
     floats = [i for i, leaf in enumerate(jax.tree.leaves(example.state)) if is_float(leaf)]
     if [attribute.value for attribute in active] != floats:
         raise ValueError(
