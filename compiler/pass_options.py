@@ -107,7 +107,8 @@ def parse_schedule(text: str):
 
 def _split(text: str, separator: str) -> list[str]:
     """The parts of a text between separators that stand outside of brackets; empty ones are left out."""
-    parts, open_brackets = [""], []
+    parts = [""]
+    open_brackets: list[str] = []
     for character in text:
         if open_brackets and character == open_brackets[-1]:
             open_brackets.pop()
