@@ -19,6 +19,8 @@ from jax.interpreters import mlir
 from jax.interpreters import partial_eval as pe
 
 from metagrad.frontend.exact_lowerings import value_and_derivative
+from metagrad.frontend.jaxprs.calls import inside
+from metagrad.frontend.jaxprs.interpret import equations
 from metagrad.runtime.jax_internals import (
     RefEffect,
     debug_callback_p,
@@ -68,18 +70,11 @@ def check_effects(jaxpr: core.ClosedJaxpr, what: str) -> None:
 
 def _other_effects(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     """The innermost equations with effects that are not unordered prints."""
-    for eqn in jaxpr.eqns:
-        if (
-            not eqn.effects
-            or eqn.primitive is heard_p
-            or (eqn.primitive is debug_print_p and not eqn.params["ordered"])
-        ):
-            continue
-        inside = [inner for inner in core.jaxprs_in_params(eqn.params) if inner.effects]
-        if not inside:
-            yield eqn
-        for inner in inside:
-            yield from _other_effects(inner)
+    for eqn in equations(jaxpr, into=lambda eqn: bool(eqn.effects)):
+        is_print = eqn.primitive is debug_print_p and not eqn.params["ordered"]
+        if eqn.effects and not is_print and eqn.primitive is not heard_p:
+            if not any(inner.effects for inner in inside(eqn)):
+                yield eqn
 
 
 def silence(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:

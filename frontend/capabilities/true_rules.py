@@ -13,12 +13,14 @@ import types
 from collections.abc import Callable
 
 import jax
-from jax.extend import linear_util
+from jax.extend import core, linear_util
+from jax.extend.core import primitives
 from jax.interpreters import mlir
 
 from metagrad.frontend.exact_lowerings import activations
 from metagrad.frontend.exact_lowerings.jaxs_rules import ByRule, constant
 from metagrad.frontend.exact_lowerings.value_and_derivative import lower_jaxpr
+from metagrad.frontend.jaxprs.calls import call
 from metagrad.runtime import jax_internals
 
 _ROWS: tuple[tuple[str, str, Callable | None], ...] = (
@@ -66,6 +68,14 @@ def true_rule(params: dict) -> jax.custom_jvp | None:
         ):
             return function
     return None
+
+
+def has_true_derivative(eqn: core.JaxprEqn) -> bool:
+    """Whether an equation has no rule of its own, or one that is known to be the true derivative."""
+    called = call(eqn)
+    if called is None or not called.has_rule:
+        return True
+    return eqn.primitive is primitives.custom_jvp_call_p and bool(true_rule(eqn.params))
 
 
 def _leads_to(rule, wanted) -> bool:

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from .case import EDGES, FINITE, LARGE, MILD, POSITIVE, case, elementwise, nan
+from .case import EDGES, FINITE, LARGE, MILD, POSITIVE, case, elementwise
 
 for name in (
     "neg sin cos tanh logistic exp exp2 log log1p expm1 sqrt rsqrt cbrt abs erf erfc erf_inv asin acos atan sinh cosh asinh square"
