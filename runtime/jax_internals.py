@@ -28,7 +28,7 @@ from jax._src.interpreters import mlir as _mlir
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax._src.lax import lax as _lax
 from jax._src.state.types import RefEffect
-from jax.extend.core import Jaxpr, JaxprEqn
+from jax.extend.core import Jaxpr, JaxprEqn, Primitive
 from jax.extend.core.primitives import while_p
 from jax.interpreters import mlir
 from jaxlib.mlir import ir
@@ -51,6 +51,8 @@ __all__ = [
     "key_implementation",
     "lower_function",
     "lower_with_rules",
+    "one_minus_square_p",
+    "polynomial_p",
     "refuses_reverse",
     "settings",
     "source_of",
@@ -77,6 +79,11 @@ NamedAxisEffect = _core.NamedAxisEffect
 
 unstack_p = _lax.unstack_p
 """`jnp.unstack`; `jax.lax` names its inverse `stack_p` and not this one."""
+
+
+one_minus_square_p: Primitive | None = getattr(_lax, "one_minus_square_p", None)
+polynomial_p: Primitive | None = getattr(_lax, "polynomial_p", None)
+"""From 0.12 on, with derivatives of their own; `jax.lax` has the functions and not the primitives."""
 
 
 def function(module: str, name: str) -> Callable | None:

@@ -130,7 +130,7 @@ def _equation(eqn, inputs, walk):
         )
     if capability.when and (why := capability.when(eqn.params, avals, inputs)):
         return unknown(why)
-    if any(inputs[i] for i in capability.constant):
+    if any(active and i in capability.constant for i, active in enumerate(inputs)):
         return unknown("a derivative in an operand in which JAX has none")
     if capability.takes_rule(eqn.params, avals) and (why := _in_the_rule(eqn, inputs, walk)):
         return unknown(why)

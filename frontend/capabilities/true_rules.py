@@ -30,14 +30,19 @@ _ROWS: tuple[tuple[str, str, Callable | None], ...] = (
     ("nn.functions", "log1mexp", None),
     ("lax.other", "logaddexp", None),
     ("lax.other", "logaddexp2", None),
-    ("numpy.ufuncs", "_sinc_maclaurin", None),
-    ("numpy.ufuncs", "_frexp", None),
+    ("numpy.ufuncs", "_sinc_maclaurin", None),  # up to 0.11
+    ("numpy.ufuncs", "_frexp", None),  # up to 0.11
+    ("numpy.lax_numpy", "i1_impl", None),  # from 0.12 on
+    ("numpy.lax_numpy", "_i1_maclaurin", None),  # from 0.12 on
     ("scipy.special", "logit", None),
     ("scipy.special", "xlogy", None),
     ("scipy.special", "xlog1py", None),
     ("scipy.special", "_xlogx", None),
     ("scipy.special", "log_ndtr", None),
     ("scipy.special", "_erfcx", None),
+    ("scipy.special", "_ndtri", None),  # from 0.12 on
+    ("scipy.special", "_ndtri_grad", None),  # from 0.12 on
+    ("scipy.special", "_rel_entr", None),  # from 0.12 on
     ("scipy.special", "_dawsn", None),
     ("scipy.special", "expi", None),
     ("scipy.special", "zeta", None),
@@ -48,7 +53,8 @@ _ROWS: tuple[tuple[str, str, Callable | None], ...] = (
 )
 """Module and name of each function, and its lowering, where there is one by hand. No JAX has all of them.
 
-Not among them: jnp.i0 and optax's weighted_logsoftmax, where what the rule says beside its tangent has another derivative (at 0).
+Not among them: jnp.i0 and optax's weighted_logsoftmax, where what the rule says beside its tangent has another derivative (at 0);
+and `_erfcx_grad`, whose rule fails on arrays (jax 0.12.0.1).
 """
 
 TRUE_RULES: dict[jax.custom_jvp, Callable | None] = {

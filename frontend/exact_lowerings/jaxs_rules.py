@@ -50,7 +50,7 @@ class ByRule:
 
     primitive: Primitive
     order: int = ORDERS
-    constant: tuple[int, ...] = ()
+    constant: Sequence[int] = ()
     when: Callable | None = None
     otherwise: Callable | None = None
 

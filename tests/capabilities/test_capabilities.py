@@ -135,14 +135,14 @@ def test_the_table_admits_the_case(name):
 def test_no_lowering_goes_through_a_custom_rule():
     """The rule would be gone: JAX takes a custom function apart when it traces what stands in a lowering."""
     lowerings = {p: c.lowering for p, c in CAPABILITIES.items() if c.lowering and not c.is_rule}
-    equations = [
+    lowered = [
         e
         for case in CASES.values()
         for e in equations(traced(case).jaxpr)
         if e.primitive in lowerings
     ]
     through = set()
-    for eqn in {(e.primitive, str(e.params)): e for e in equations}.values():
+    for eqn in {(e.primitive, str(e.params)): e for e in lowered}.values():
         inside = jax.make_jaxpr(lambda *xs, e=eqn: lowerings[e.primitive](*xs, **e.params))(
             *(v.aval for v in eqn.invars)
         )
