@@ -30,6 +30,7 @@ from jax.interpreters import ad, batching, mlir
 from metagrad.frontend import capabilities
 from metagrad.frontend.capabilities import is_float
 from metagrad.frontend.jaxprs.interpret import equations
+from metagrad.runtime import jax_internals
 
 TRACING = jax.make_user_context(False)
 """Whether a decorated step is being traced. Part of JAX's cache keys, so a jitted function inside the step is traced anew for us."""
@@ -123,7 +124,7 @@ def has_true_gradient(jaxpr: core.Jaxpr) -> bool:
 
 # --- The gradient ------------------------------------------------------------------------------------------------
 
-grad_p = Primitive("metagrad_grad")
+grad_p = jax_internals.keep_when_lowered(Primitive("metagrad_grad"))
 grad_p.multiple_results = True
 
 
@@ -184,7 +185,7 @@ mlir.register_lowering(grad_p, mlir.lower_fun(expanded, multiple_results=True))
 
 # --- Its derivative ----------------------------------------------------------------------------------------------
 
-product_p = Primitive("metagrad_gradient_product")
+product_p = jax_internals.keep_when_lowered(Primitive("metagrad_gradient_product"))
 product_p.multiple_results = True
 
 

@@ -19,8 +19,9 @@ from jax.interpreters import mlir
 from jax.interpreters import partial_eval as pe
 
 from metagrad.frontend.exact_lowerings import value_and_derivative
-from metagrad.frontend.jaxprs.calls import inside
+from metagrad.frontend.jaxprs.calls import inside, map_functions
 from metagrad.frontend.jaxprs.interpret import equations
+from metagrad.runtime import jax_internals
 from metagrad.runtime.jax_internals import (
     RefEffect,
     debug_callback_p,
@@ -104,29 +105,12 @@ def _without(jaxpr: core.Jaxpr) -> core.Jaxpr:
         if eqn.primitive in (debug_print_p, heard_p):
             continue
         if debug_effect in eqn.effects:
-            params = {
-                name: jax.tree.map(_without_inside, value, is_leaf=_is_jaxpr)
-                if _holds_jaxpr(value)
-                else value
-                for name, value in eqn.params.items()
-            }
+            params = map_functions(
+                eqn.params, lambda f: core.ClosedJaxpr(_without(f.jaxpr), f.consts)
+            )
             eqn = eqn.replace(params=params, effects=eqn.effects - {debug_effect})
         eqns.append(eqn)
     return jaxpr.replace(eqns=eqns, effects=jaxpr.effects - {debug_effect})
-
-
-def _is_jaxpr(value) -> bool:
-    return isinstance(value, (core.Jaxpr, core.ClosedJaxpr))
-
-
-def _holds_jaxpr(value) -> bool:
-    return _is_jaxpr(value) or (isinstance(value, (tuple, list)) and any(map(_is_jaxpr, value)))
-
-
-def _without_inside(value):
-    if isinstance(value, core.ClosedJaxpr):
-        return core.ClosedJaxpr(_without(value.jaxpr), value.consts)
-    return _without(value) if isinstance(value, core.Jaxpr) else value
 
 
 def only(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr | None:
@@ -137,7 +121,7 @@ def only(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr | None:
     return as_printed(core.ClosedJaxpr(kept, jaxpr.consts))
 
 
-as_printed_p = Primitive("metagrad_as_printed")
+as_printed_p = jax_internals.keep_when_lowered(Primitive("metagrad_as_printed"))
 as_printed_p.multiple_results = True
 
 

@@ -16,8 +16,9 @@ from jax.interpreters import partial_eval as pe
 from metagrad.frontend.grad_primitive import grad_p
 from metagrad.frontend.jaxprs.calls import plain
 from metagrad.frontend.jaxprs.interpret import equations, interpret
+from metagrad.runtime import jax_internals
 
-site_p = Primitive("metagrad_site")
+site_p = jax_internals.keep_when_lowered(Primitive("metagrad_site"))
 site_p.multiple_results = True
 
 

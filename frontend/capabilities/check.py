@@ -10,9 +10,15 @@ from jax.extend import core, source_info_util
 from jax.extend.core import primitives as P
 
 from metagrad.frontend.capabilities.table import BOTH, CAPABILITIES, NOT_ENZYME, WITHOUT_DERIVATIVE
-from metagrad.frontend.capabilities.true_rules import TRUE_RULES, true_rule
+from metagrad.frontend.capabilities.true_rules import (
+    TRUE_HI_RULES,
+    TRUE_RULES,
+    true_hi_rule,
+    true_rule,
+)
 from metagrad.frontend.exact_lowerings import jaxs_rules
 from metagrad.frontend.exact_lowerings.value_and_derivative import is_complex, is_float
+from metagrad.frontend.jaxprs import hi_primitives
 from metagrad.frontend.jaxprs.calls import call
 
 CUSTOM_RULE = "custom rule"
@@ -101,6 +107,15 @@ def _equation(eqn, inputs, walk):
 
     if not any(inputs) or primitive is P.stop_gradient_p or primitive in WITHOUT_DERIVATIVE:
         return none
+    if hi_primitives.is_hi(eqn):
+        if hi_primitives.is_constant(eqn):
+            return none
+        if not true_hi_rule(eqn):
+            return unknown(CUSTOM_RULE)
+        by_hand = TRUE_HI_RULES[type(eqn.params["_prim"])]
+        if not by_hand and (why := _in_the_rule(eqn, inputs, walk)):
+            return unknown(why)
+        return every
     called = call(eqn)
     if primitive is P.while_p:
         return _while(called, inputs, walk, unknown)

@@ -8,6 +8,7 @@ are in each of its versions, are here and nowhere else.
     cond                           one body for each branch; the first operand chooses
     scan, while                    a carry: outputs of the body that are inputs of its next turn
     custom_jvp, custom_vjp         a body whose derivative is not the function's: that is the rule's
+    call_hi_primitive              a rule, and a body that is no jaxpr (hi_primitives.py)
 
 An equation of any other primitive may hold functions too (`custom_linear_solve`): `inside` gives them, and nothing is known of
 their operands.
@@ -17,6 +18,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
+from typing import Any
 
 from jax.extend import core
 from jax.extend.core import primitives
@@ -65,6 +67,35 @@ def call(eqn: core.JaxprEqn) -> Call | None:
 def inside(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
     """All functions in an equation's parameters, whether it is in the table or not."""
     return list(core.jaxprs_in_params(eqn.params))
+
+
+def map_functions(params: dict, rewrite: Callable[[core.ClosedJaxpr], core.ClosedJaxpr]) -> dict:
+    """An equation's parameters with `rewrite` of each function in them; the same dict where it changes none."""
+
+    def mapped(value):
+        if isinstance(value, core.ClosedJaxpr):
+            return rewrite(value)
+        if isinstance(value, core.Jaxpr):
+            closed = core.ClosedJaxpr(value, ())
+            new = rewrite(closed)
+            return value if new is closed else new.jaxpr
+        if isinstance(value, (tuple, list)) and any(map(_is_function, value)):
+            return type(value)(map(mapped, value))
+        return value
+
+    new = {name: mapped(value) for name, value in params.items()}
+    unchanged = all(_same(new[name], value) for name, value in params.items())
+    return params if unchanged else new
+
+
+def _is_function(value: Any) -> bool:
+    return isinstance(value, (core.Jaxpr, core.ClosedJaxpr))
+
+
+def _same(new: Any, old: Any) -> bool:
+    if isinstance(old, (tuple, list)) and any(map(_is_function, old)):
+        return all(map(_same, new, old))
+    return new is old
 
 
 def plain(eqn: core.JaxprEqn) -> core.ClosedJaxpr | None:
@@ -134,6 +165,8 @@ _CALLS: dict[str, Callable[[core.JaxprEqn], Call]] = {
     primitives.custom_jvp_call_p.name: _with_rule,
     primitives.custom_vjp_call_p.name: _with_rule,
     "custom_jvp_call_jaxpr": _rule_alone,
+    "call_hi_primitive": _rule_alone,
+    "metagrad_hi_call": _rule_alone,
     primitives.cond_p.name: _cond,
     primitives.scan_p.name: _scan,
     primitives.while_p.name: _while,

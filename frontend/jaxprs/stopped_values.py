@@ -15,6 +15,7 @@ from metagrad.frontend import capabilities
 from metagrad.frontend.exact_lowerings import value_and_derivative
 from metagrad.frontend.jaxprs.calls import plain
 from metagrad.frontend.jaxprs.cotangent_flow import reaching
+from metagrad.frontend.jaxprs.hi_primitives import low
 from metagrad.frontend.jaxprs.interpret import interpret
 
 
@@ -23,7 +24,7 @@ def hold(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
     rewritten = jax.make_jaxpr(
         lambda *args: _evaluate(closed, [True] * len(closed.out_avals), args)
     )(*closed.in_avals)
-    return rewritten
+    return low(rewritten)
 
 
 def _evaluate(closed: core.ClosedJaxpr, wanted_results: list[bool], args) -> list:

@@ -127,6 +127,19 @@ for name, points in SPECIAL.items():
         orders=1 if name in ONE_ORDER else 2,
         rounded=True,
     )
+elementwise(
+    "special ldexp",
+    lambda x: jnp.ldexp(x, 3) * jnp.ldexp(x, -2),
+    EDGES,
+    proves="special",
+    rounded=True,
+)
+elementwise(
+    "special searchsorted",
+    lambda x: x * jnp.arange(6.0)[jnp.searchsorted(jnp.arange(5.0) - 2, x)],
+    MILD,
+    proves="special",
+)
 if FROM_0_12:
     elementwise("one_minus_square", jax.lax.one_minus_square, EDGES)
     elementwise("polynomial", lambda x: jax.lax.polynomial(x, [1.5, -2.0, 0.0, 3.0]), EDGES)
