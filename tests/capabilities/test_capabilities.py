@@ -206,5 +206,6 @@ def test_overrides_are_for_primitives_of_the_table_and_custom_rules():
     assert len(names) == len(set(names))
     assert set(names) <= {p.name for p in CAPABILITIES} | {
         "custom_jvp_call",
+        "metagrad_hi_call",
         "stop_gradient",
     }
