@@ -204,7 +204,7 @@ class Emitter:
         return Traced(module, jax_internals.host_callbacks(lowered), muted)
 
 
-as_run_p = Primitive("metagrad_as_run")
+as_run_p = jax_internals.keep_when_lowered(Primitive("metagrad_as_run"))
 as_run_p.multiple_results = True
 
 

@@ -29,6 +29,8 @@ from jax.interpreters import ad, batching, mlir
 
 from metagrad.frontend import capabilities
 from metagrad.frontend.capabilities import is_float
+from metagrad.frontend.jaxprs.interpret import equations
+from metagrad.runtime import jax_internals
 
 TRACING = jax.make_user_context(False)
 """Whether a decorated step is being traced. Part of JAX's cache keys, so a jitted function inside the step is traced anew for us."""
@@ -117,18 +119,12 @@ def _filled(everything: Sequence, where: Sequence[int], values: Sequence) -> lis
 
 def has_true_gradient(jaxpr: core.Jaxpr) -> bool:
     """Whether no custom rule is anywhere inside, but such as are known to be the true derivative of their function."""
-    for eqn in jaxpr.eqns:
-        if "custom_jvp_call" in eqn.primitive.name or "custom_vjp_call" in eqn.primitive.name:
-            if eqn.primitive.name != "custom_jvp_call" or not capabilities.true_rule(eqn.params):
-                return False
-        if not all(has_true_gradient(inner) for inner in core.jaxprs_in_params(eqn.params)):
-            return False
-    return True
+    return all(map(capabilities.has_true_derivative, equations(jaxpr)))
 
 
 # --- The gradient ------------------------------------------------------------------------------------------------
 
-grad_p = Primitive("metagrad_grad")
+grad_p = jax_internals.keep_when_lowered(Primitive("metagrad_grad"))
 grad_p.multiple_results = True
 
 
@@ -189,7 +185,7 @@ mlir.register_lowering(grad_p, mlir.lower_fun(expanded, multiple_results=True))
 
 # --- Its derivative ----------------------------------------------------------------------------------------------
 
-product_p = Primitive("metagrad_gradient_product")
+product_p = jax_internals.keep_when_lowered(Primitive("metagrad_gradient_product"))
 product_p.multiple_results = True
 
 

@@ -12,6 +12,8 @@ from collections.abc import Iterator
 import jax
 from jax.extend import core, source_info_util
 
+from metagrad.frontend.jaxprs.calls import inside
+from metagrad.frontend.jaxprs.interpret import equations
 from metagrad.runtime import jax_internals
 from metagrad.runtime.jax_internals import NamedAxisEffect
 
@@ -27,7 +29,7 @@ def check(jaxpr: core.ClosedJaxpr, what: str) -> None:
     Raises:
       NotImplementedError: there is one; the message has its line.
     """
-    outside = {effect.name for effect in jaxpr.effects if isinstance(effect, NamedAxisEffect)}
+    outside = _axes(jaxpr)
     lines = dict.fromkeys(f"{why}{_place(eqn)}" for eqn, why in _asking(jaxpr.jaxpr, outside))
     if lines:
         raise NotImplementedError(f"{what} is for several devices: {'; '.join(lines)}. {_INSTEAD}")
@@ -54,46 +56,40 @@ def tracing(what: str) -> Iterator[None]:
 
 def _asking(jaxpr: core.Jaxpr, outside: set) -> Iterator[tuple[core.JaxprEqn, str]]:
     """The equations that concern several devices, and in which way. `outside` are the names of axes that the step does not bind."""
-    for eqn in jaxpr.eqns:
-        inside = [
-            found
-            for inner in core.jaxprs_in_params(eqn.params)
-            for found in _asking(inner, outside)
-        ]
-        devices = max(
-            map(_devices, jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_placement)),
-            default=1,
-        )
-        if devices > 1:
-            yield eqn, f"{eqn.primitive.name} on {devices} devices"
-        elif inside:
-            yield from inside
-        elif any(
-            isinstance(effect, NamedAxisEffect) and effect.name in outside for effect in eqn.effects
-        ):
+    for eqn in equations(jaxpr, into=lambda eqn: _devices(eqn) == 1):
+        if _devices(eqn) > 1:
+            yield eqn, f"{eqn.primitive.name} on {_devices(eqn)} devices"
+        elif _axes(eqn) & outside and not any(_axes(inner) & outside for inner in inside(eqn)):
             yield eqn, eqn.primitive.name
+
+
+def _axes(has_effects: core.JaxprEqn | core.Jaxpr) -> set:
+    """The named axes of the collectives in it."""
+    return {e.name for e in has_effects.effects if isinstance(e, NamedAxisEffect)}
 
 
 def _place(eqn: core.JaxprEqn) -> str:
     """The user's line; of something inside, where the equation itself is not the user's."""
     if where := source_info_util.summarize(eqn.source_info):
         return f" at {where}"
-    return next(
-        (
-            place
-            for inner in core.jaxprs_in_params(eqn.params)
-            for each in inner.eqns
-            if (place := _place(each))
-        ),
-        "",
+    lines = (
+        source_info_util.summarize(inner.source_info)
+        for jaxpr in inside(eqn)
+        for inner in equations(jaxpr)
     )
+    return next((f" at {line}" for line in lines if line), "")
 
 
 def _is_placement(value) -> bool:
     return isinstance(value, (jax.sharding.Sharding, jax.sharding.Mesh, jax.sharding.AbstractMesh))
 
 
-def _devices(value) -> int:
+def _devices(eqn: core.JaxprEqn) -> int:
+    placements = jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_placement)
+    return max(map(_size, placements), default=1)
+
+
+def _size(value) -> int:
     if isinstance(value, jax.sharding.Sharding):
         return value.num_devices
     return value.size if _is_placement(value) else 1

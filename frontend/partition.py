@@ -39,6 +39,7 @@ from metagrad.frontend.grad_primitive import (
     product_p,
     pull,
 )
+from metagrad.frontend.jaxprs.interpret import equations
 from metagrad.frontend.split_step import Site
 from metagrad.runtime import jax_internals
 
@@ -114,18 +115,13 @@ def decide_gradient(site: Site, active: Sequence[bool], seeded: Sequence[int], a
 
 def nested_gradients(jaxpr: core.Jaxpr) -> list[Decision]:
     """The inner gradients that stand in a loop, a branch or another function of the step: JAX's rules for them (grad_primitive.py) are used."""
-    found = []
-    for eqn in jaxpr.eqns:
+    decisions = {}
+    for eqn in equations(jaxpr, into=lambda eqn: eqn.primitive is not grad_p):
         if eqn.primitive is grad_p:
             rule = "nested-mixed" if has_true_gradient(eqn.params["jaxpr"].jaxpr) else "nested-jax"
-            found.append(Decision(eqn.params["label"], rule, ("not at the top level of the step",)))
-        else:
-            found += [
-                decision
-                for inner in core.jaxprs_in_params(eqn.params)
-                for decision in nested_gradients(inner)
-            ]
-    return list(dict.fromkeys(found))
+            decision = Decision(eqn.params["label"], rule, ("not at the top level of the step",))
+            decisions[decision] = None
+    return list(decisions)
 
 
 def _moving(site: Site, active: Sequence[bool]) -> list[bool]:
@@ -151,13 +147,12 @@ def _unless_recomputed(
 
 def _recomputations(jaxpr: core.Jaxpr) -> list[str]:
     """The lines of the user's `jax.checkpoint`s."""
-    lines: dict[str, None] = {}
-    for eqn in jaxpr.eqns:
-        if eqn.primitive is primitives.remat_p:
-            lines[source_info_util.summarize(eqn.source_info)] = None
-        for inner in core.jaxprs_in_params(eqn.params):
-            lines |= dict.fromkeys(_recomputations(inner))
-    return list(lines)
+    lines = [
+        source_info_util.summarize(eqn.source_info)
+        for eqn in equations(jaxpr)
+        if eqn.primitive is primitives.remat_p
+    ]
+    return list(dict.fromkeys(lines))
 
 
 def _reasons(missing) -> tuple[str, ...]:

@@ -19,6 +19,9 @@ from jax.interpreters import mlir
 from jax.interpreters import partial_eval as pe
 
 from metagrad.frontend.exact_lowerings import value_and_derivative
+from metagrad.frontend.jaxprs.calls import inside, map_functions
+from metagrad.frontend.jaxprs.interpret import equations
+from metagrad.runtime import jax_internals
 from metagrad.runtime.jax_internals import (
     RefEffect,
     debug_callback_p,
@@ -68,18 +71,11 @@ def check_effects(jaxpr: core.ClosedJaxpr, what: str) -> None:
 
 def _other_effects(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     """The innermost equations with effects that are not unordered prints."""
-    for eqn in jaxpr.eqns:
-        if (
-            not eqn.effects
-            or eqn.primitive is heard_p
-            or (eqn.primitive is debug_print_p and not eqn.params["ordered"])
-        ):
-            continue
-        inside = [inner for inner in core.jaxprs_in_params(eqn.params) if inner.effects]
-        if not inside:
-            yield eqn
-        for inner in inside:
-            yield from _other_effects(inner)
+    for eqn in equations(jaxpr, into=lambda eqn: bool(eqn.effects)):
+        is_print = eqn.primitive is debug_print_p and not eqn.params["ordered"]
+        if eqn.effects and not is_print and eqn.primitive is not heard_p:
+            if not any(inner.effects for inner in inside(eqn)):
+                yield eqn
 
 
 def silence(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
@@ -109,29 +105,12 @@ def _without(jaxpr: core.Jaxpr) -> core.Jaxpr:
         if eqn.primitive in (debug_print_p, heard_p):
             continue
         if debug_effect in eqn.effects:
-            params = {
-                name: jax.tree.map(_without_inside, value, is_leaf=_is_jaxpr)
-                if _holds_jaxpr(value)
-                else value
-                for name, value in eqn.params.items()
-            }
+            params = map_functions(
+                eqn.params, lambda f: core.ClosedJaxpr(_without(f.jaxpr), f.consts)
+            )
             eqn = eqn.replace(params=params, effects=eqn.effects - {debug_effect})
         eqns.append(eqn)
     return jaxpr.replace(eqns=eqns, effects=jaxpr.effects - {debug_effect})
-
-
-def _is_jaxpr(value) -> bool:
-    return isinstance(value, (core.Jaxpr, core.ClosedJaxpr))
-
-
-def _holds_jaxpr(value) -> bool:
-    return _is_jaxpr(value) or (isinstance(value, (tuple, list)) and any(map(_is_jaxpr, value)))
-
-
-def _without_inside(value):
-    if isinstance(value, core.ClosedJaxpr):
-        return core.ClosedJaxpr(_without(value.jaxpr), value.consts)
-    return _without(value) if isinstance(value, core.Jaxpr) else value
 
 
 def only(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr | None:
@@ -142,7 +121,7 @@ def only(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr | None:
     return as_printed(core.ClosedJaxpr(kept, jaxpr.consts))
 
 
-as_printed_p = Primitive("metagrad_as_printed")
+as_printed_p = jax_internals.keep_when_lowered(Primitive("metagrad_as_printed"))
 as_printed_p.multiple_results = True
 
 

@@ -8,19 +8,19 @@ Here the step is cut; the module that the compiler gets holds these pieces (emit
 
 from __future__ import annotations
 
-import contextlib
 import dataclasses
 
 import jax
-from jax.extend import core, source_info_util
+from jax.extend import core
 from jax.extend.core import Primitive
 from jax.interpreters import partial_eval as pe
 
 from metagrad.frontend.grad_primitive import grad_p
+from metagrad.frontend.jaxprs.calls import plain
+from metagrad.frontend.jaxprs.interpret import equations, interpret
+from metagrad.runtime import jax_internals
 
-_INLINED = {"jit", "pjit", "closed_call", "core_call"}
-
-site_p = Primitive("metagrad_site")
+site_p = jax_internals.keep_when_lowered(Primitive("metagrad_site"))
 site_p.multiple_results = True
 
 
@@ -64,27 +64,19 @@ def mark(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
     """
     count = 0
 
-    def evaluate(jaxpr: core.Jaxpr, consts, args):
+    def rule(eqn, operands):
         nonlocal count
-        env = dict(zip(jaxpr.constvars, consts)) | dict(zip(jaxpr.invars, args))
-        read = lambda atom: atom.val if isinstance(atom, core.Literal) else env[atom]
-        for eqn in jaxpr.eqns:
-            operands = [read(atom) for atom in eqn.invars]
-            with where(eqn):
-                if eqn.primitive is grad_p:
-                    results = site_p.bind(*operands, index=count, **eqn.params)
-                    count += 1
-                elif eqn.primitive.name in _INLINED and _holds_gradient(_called(eqn)):
-                    called = _called(eqn)
-                    results = evaluate(called.jaxpr, called.consts, operands)
-                else:
-                    results = bind(eqn, operands)
-            env.update(zip(eqn.outvars, results))
-        return [read(atom) for atom in jaxpr.outvars]
+        if eqn.primitive is grad_p:
+            count += 1
+            return site_p.bind(*operands, index=count - 1, **eqn.params)
+        called = plain(eqn)
+        if called is not None and _holds_gradient(called.jaxpr):
+            return interpret(called, operands, rule)
+        return None
 
-    if not _holds_gradient(step):
+    if not _holds_gradient(step.jaxpr):
         return step, []
-    marked = jax.make_jaxpr(lambda *args: evaluate(step.jaxpr, step.consts, args))(*step.in_avals)
+    marked = jax.make_jaxpr(lambda *args: interpret(step, args, rule))(*step.in_avals)
     jaxpr, _ = pe.dce_jaxpr(marked.jaxpr, [True] * len(marked.out_avals), instantiate=True)
     marked = core.ClosedJaxpr(jaxpr, marked.consts)
     # Dead gradients are gone; number the others anew.
@@ -119,55 +111,33 @@ def first_results(function: core.ClosedJaxpr, count: int) -> core.ClosedJaxpr:
 
 
 def _without_gradients(step, sites, count) -> core.ClosedJaxpr:
-    given = [site.results[i] for site in sites[:count] for i in site.kept]
+    """(step's operands, results of the first `count` gradients) -> operands of the next gradient, or the step's results."""
+    of_sites = [site.results[i] for site in sites[:count] for i in site.kept]
 
     def run(*args):
-        operands, inner = args[: len(step.in_avals)], list(args[len(step.in_avals) :])
-        env = dict(zip(step.jaxpr.constvars, step.consts)) | dict(zip(step.jaxpr.invars, operands))
-        read = lambda atom: atom.val if isinstance(atom, core.Literal) else env[atom]
-        for eqn in step.jaxpr.eqns:
-            if eqn.primitive is site_p:
-                index = eqn.params["index"]
-                if index == count:
-                    return [read(atom) for atom in eqn.invars]
-                for i in sites[index].kept:
-                    env[eqn.outvars[i]] = inner.pop(0)
-                continue
-            with where(eqn):
-                results = bind(eqn, [read(atom) for atom in eqn.invars])
-            env.update(zip(eqn.outvars, results))
-        return [read(atom) for atom in step.jaxpr.outvars]
+        operands, results = args[: len(step.in_avals)], iter(args[len(step.in_avals) :])
+        reached = None
 
-    closed = jax.make_jaxpr(run)(*step.in_avals, *given)
+        def rule(eqn, values):
+            nonlocal reached
+            if eqn.primitive is site_p and eqn.params["index"] == count:
+                reached = values
+            if reached is not None:
+                return [None] * len(eqn.outvars)
+            if eqn.primitive is not site_p:
+                return None
+            kept = sites[eqn.params["index"]].kept
+            return [next(results) if i in kept else None for i in range(len(eqn.outvars))]
+
+        final = interpret(step, operands, rule)
+        return final if reached is None else reached
+
+    closed = jax.make_jaxpr(run)(*step.in_avals, *of_sites)
     jaxpr, _ = pe.dce_jaxpr(closed.jaxpr, [True] * len(closed.out_avals), instantiate=True)
     return core.ClosedJaxpr(jaxpr, closed.consts)
 
 
-@contextlib.contextmanager
-def where(eqn):
-    """Keeps the user's source line, for errors and for MLIR locations."""
-    name_stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
-    with (
-        source_info_util.user_context(eqn.source_info.traceback, name_stack=name_stack),
-        eqn.ctx.manager,
-    ):
-        yield
-
-
-def bind(eqn, operands) -> list:
-    results = eqn.primitive.bind(*operands, **eqn.primitive.get_bind_params(eqn.params))
-    return results if eqn.primitive.multiple_results else [results]
-
-
-def _called(eqn) -> core.ClosedJaxpr:
-    called = eqn.params.get("jaxpr", eqn.params.get("call_jaxpr"))
-    return called if isinstance(called, core.ClosedJaxpr) else core.ClosedJaxpr(called, ())
-
-
-def _holds_gradient(closed: core.ClosedJaxpr) -> bool:
-    """Whether a gradient is reachable through calls alone."""
-    return any(
-        eqn.primitive is grad_p
-        or (eqn.primitive.name in _INLINED and _holds_gradient(_called(eqn)))
-        for eqn in closed.jaxpr.eqns
-    )
+def _holds_gradient(jaxpr: core.Jaxpr) -> bool:
+    """Whether a gradient is reachable through plain calls alone."""
+    inside = equations(jaxpr, into=lambda eqn: plain(eqn) is not None)
+    return any(eqn.primitive is grad_p for eqn in inside)

@@ -28,7 +28,7 @@ from jax._src.interpreters import mlir as _mlir
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax._src.lax import lax as _lax
 from jax._src.state.types import RefEffect
-from jax.extend.core import Jaxpr, JaxprEqn
+from jax.extend.core import Jaxpr, JaxprEqn, Primitive
 from jax.extend.core.primitives import while_p
 from jax.interpreters import mlir
 from jaxlib.mlir import ir
@@ -36,21 +36,27 @@ from jaxlib.mlir import ir
 __all__ = [
     "NamedAxisEffect",
     "RefEffect",
+    "call_hi_primitive_p",
     "constants_to_operands",
     "custom_call",
     "debug_callback_p",
     "debug_effect",
     "debug_print_p",
     "equality_errors",
+    "expand_hi_primitive",
     "function",
+    "has_hi_primitive",
     "host_callbacks",
     "io_callback_p",
     "ir_constants",
     "ir_context",
     "is_user_file",
+    "keep_when_lowered",
     "key_implementation",
     "lower_function",
     "lower_with_rules",
+    "one_minus_square_p",
+    "polynomial_p",
     "refuses_reverse",
     "settings",
     "source_of",
@@ -77,6 +83,43 @@ NamedAxisEffect = _core.NamedAxisEffect
 
 unstack_p = _lax.unstack_p
 """`jnp.unstack`; `jax.lax` names its inverse `stack_p` and not this one."""
+
+
+one_minus_square_p: Primitive | None = getattr(_lax, "one_minus_square_p", None)
+polynomial_p: Primitive | None = getattr(_lax, "polynomial_p", None)
+"""From 0.12 on, with derivatives of their own; `jax.lax` has the functions and not the primitives."""
+
+
+def _hi_primitive() -> Primitive | None:
+    try:
+        return importlib.import_module("jax._src.hijax").call_hi_primitive_p
+    except (ModuleNotFoundError, AttributeError):
+        return None
+
+
+call_hi_primitive_p = _hi_primitive()
+"""A function with rules of its own as one equation (`jnp.searchsorted`, `jnp.frexp` from 0.12 on)."""
+
+
+def expand_hi_primitive(function: Any, operands: Sequence[Any]) -> Sequence[Any]:
+    """What such a function computes; as JAX does when it lowers the equation."""
+    return call_hi_primitive_p.to_lojax(*operands, _prim=function)
+
+
+def has_hi_primitive(eqn: JaxprEqn) -> bool:
+    """Whether JAX rewrites an equation before it is lowered: it is a hi primitive, or has one in its functions."""
+    if call_hi_primitive_p is None:
+        return False
+    return eqn.primitive.is_high(*(atom.aval for atom in eqn.invars), **eqn.params)
+
+
+def keep_when_lowered(primitive: Primitive) -> Primitive:
+    """Marks a primitive of ours that lowers the functions in its parameters itself.
+
+    From 0.12 on JAX rewrites an equation before it is lowered if a function in its parameters has a hi primitive.
+    """
+    primitive.is_high = lambda *avals, **params: False
+    return primitive
 
 
 def function(module: str, name: str) -> Callable | None:

@@ -7,7 +7,6 @@ overrides.py    `overrides`: the lowering rules that the table asks for
 """
 
 from metagrad.frontend.capabilities.check import (
-    CALLS,
     CUSTOM_RULE,
     Unproven,
     active_results,
@@ -15,12 +14,11 @@ from metagrad.frontend.capabilities.check import (
 )
 from metagrad.frontend.capabilities.overrides import overrides
 from metagrad.frontend.capabilities.table import BOTH, CAPABILITIES, WITHOUT_DERIVATIVE, Capability
-from metagrad.frontend.capabilities.true_rules import TRUE_RULES, true_rule
+from metagrad.frontend.capabilities.true_rules import TRUE_RULES, has_true_derivative, true_rule
 from metagrad.frontend.exact_lowerings.value_and_derivative import is_float
 
 __all__ = [
     "BOTH",
-    "CALLS",
     "CAPABILITIES",
     "CUSTOM_RULE",
     "TRUE_RULES",
@@ -28,6 +26,7 @@ __all__ = [
     "Capability",
     "Unproven",
     "active_results",
+    "has_true_derivative",
     "is_float",
     "overrides",
     "true_rule",

@@ -5,15 +5,21 @@ Cost: one walk over the jaxpr; where JAX's own rule is lowered beside the value,
 
 import dataclasses
 from collections.abc import Sequence
-from functools import partial
 
 from jax.extend import core, source_info_util
 from jax.extend.core import primitives as P
 
 from metagrad.frontend.capabilities.table import BOTH, CAPABILITIES, NOT_ENZYME, WITHOUT_DERIVATIVE
-from metagrad.frontend.capabilities.true_rules import TRUE_RULES, true_rule
+from metagrad.frontend.capabilities.true_rules import (
+    TRUE_HI_RULES,
+    TRUE_RULES,
+    true_hi_rule,
+    true_rule,
+)
 from metagrad.frontend.exact_lowerings import jaxs_rules
 from metagrad.frontend.exact_lowerings.value_and_derivative import is_complex, is_float
+from metagrad.frontend.jaxprs import hi_primitives
+from metagrad.frontend.jaxprs.calls import call
 
 CUSTOM_RULE = "custom rule"
 """Why a `custom_jvp` or `custom_vjp` function that is not known to be a true derivative is refused."""
@@ -101,8 +107,20 @@ def _equation(eqn, inputs, walk):
 
     if not any(inputs) or primitive is P.stop_gradient_p or primitive in WITHOUT_DERIVATIVE:
         return none
-    if primitive in CALLS:
-        return CALLS[primitive](eqn, inputs, walk, unknown)
+    if hi_primitives.is_hi(eqn):
+        if hi_primitives.is_constant(eqn):
+            return none
+        if not true_hi_rule(eqn):
+            return unknown(CUSTOM_RULE)
+        by_hand = TRUE_HI_RULES[type(eqn.params["_prim"])]
+        if not by_hand and (why := _in_the_rule(eqn, inputs, walk)):
+            return unknown(why)
+        return every
+    called = call(eqn)
+    if primitive is P.while_p:
+        return _while(called, inputs, walk, unknown)
+    if called is not None and not called.has_rule:
+        return _through(called, inputs, len(eqn.outvars), walk)
     if any(is_complex(v.aval) for v in (*eqn.invars, *eqn.outvars)):
         return unknown("complex numbers")
     if any(is_float(v.aval) and v.aval.dtype.itemsize < 2 for v in (*eqn.invars, *eqn.outvars)):
@@ -127,7 +145,7 @@ def _equation(eqn, inputs, walk):
         )
     if capability.when and (why := capability.when(eqn.params, avals, inputs)):
         return unknown(why)
-    if any(inputs[i] for i in capability.constant):
+    if any(active and i in capability.constant for i, active in enumerate(inputs)):
         return unknown("a derivative in an operand in which JAX has none")
     if capability.takes_rule(eqn.params, avals) and (why := _in_the_rule(eqn, inputs, walk)):
         return unknown(why)
@@ -149,54 +167,37 @@ def _in_the_rule(eqn, inputs, walk) -> str | None:
     return next((f"its rule has {u.primitive}: {u.why}" for u in inside.found), None)
 
 
-def _call(name, eqn, inputs, walk, unknown):
-    inner = eqn.params[name]
-    return _walk(getattr(inner, "jaxpr", inner), inputs, walk)
+def _through(called, inputs, count, walk):
+    """Which of the `count` results of a call are active, given which operands are."""
+    outputs = [False] * count
+    for body in called.bodies:
+        # Equations are judged once the carry has settled.
+        settled = _settled(body, inputs, walk)
+        for i, active in zip(body.results, _walk(body.jaxpr.jaxpr, settled, walk)):
+            outputs[i] |= active
+    return outputs
 
 
-def _cond(eqn, inputs, walk, unknown):
-    branches = [_walk(b.jaxpr, inputs[1:], walk) for b in eqn.params["branches"]]
-    return [any(outs) for outs in zip(*branches)]
+def _settled(body, inputs, walk):
+    """What is active in a body's inputs once it has stopped growing from turn to turn."""
+    active = [inputs[i] for i in body.operands]
+    while body.carry:
+        outputs = _walk(body.jaxpr.jaxpr, active, walk.dry())
+        grown = list(active)
+        for output, into in body.carry:
+            grown[into] |= outputs[output]
+        if grown == active:
+            break
+        active = grown
+    return active
 
 
-def _settled(body, consts, carry, xs, walk):
-    """What is active in a loop's carry once it has stopped growing from turn to turn."""
-    while True:
-        outs = _walk(body, consts + carry + xs, walk.dry())
-        grown = [a or b for a, b in zip(carry, outs)]
-        if grown == carry:
-            return carry
-        carry = grown
-
-
-def _scan(eqn, inputs, walk, unknown):
-    constants, carried = eqn.params["num_consts"], eqn.params["num_carry"]
-    consts, carry, xs = (
-        inputs[:constants],
-        inputs[constants : constants + carried],
-        inputs[constants + carried :],
-    )
-    body = eqn.params["jaxpr"].jaxpr
-    # Equations are judged once the carry has settled.
-    return _walk(body, consts + _settled(body, consts, carry, xs, walk) + xs, walk)
-
-
-def _while(eqn, inputs, walk, unknown):
-    tested, constants = eqn.params["cond_nconsts"], eqn.params["body_nconsts"]
-    consts, carry = inputs[tested : tested + constants], inputs[tested + constants :]
-    active = _settled(eqn.params["body_jaxpr"].jaxpr, consts, carry, [], walk)
+def _while(called, inputs, walk, unknown):
+    (_, body) = called.bodies
+    settled = _settled(body, inputs, walk)
+    active = [settled[into] for _, into in body.carry]
     if any(active):
         unknown(
             "a while_loop whose result is differentiated; JAX has no reverse mode for it either. Say it as a scan or a fori_loop with a fixed number of turns"
         )
     return active
-
-
-CALLS = {
-    P.jit_p: partial(_call, "jaxpr"),
-    P.closed_call_p: partial(_call, "call_jaxpr"),
-    P.remat_p: partial(_call, "jaxpr"),
-    P.cond_p: _cond,
-    P.scan_p: _scan,
-    P.while_p: _while,
-}

@@ -6,7 +6,7 @@ from jax.extend.core import primitives as P
 from jax.interpreters import mlir
 
 from metagrad.frontend.capabilities.table import CAPABILITIES
-from metagrad.frontend.capabilities.true_rules import CustomRule
+from metagrad.frontend.capabilities.true_rules import CustomRule, HiRule
 from metagrad.frontend.exact_lowerings.jaxs_rules import ByRule
 from metagrad.frontend.exact_lowerings.value_and_derivative import (
     is_complex,
@@ -14,6 +14,7 @@ from metagrad.frontend.exact_lowerings.value_and_derivative import (
     jax_lowering,
     lower_stop_gradient,
 )
+from metagrad.frontend.jaxprs import hi_primitives
 
 
 def overrides() -> tuple:
@@ -25,6 +26,7 @@ def overrides() -> tuple:
     return (
         *rules,
         (P.custom_jvp_call_p, CustomRule(P.custom_jvp_call_p)),
+        (hi_primitives.hi_call_p, HiRule(hi_primitives.hi_call_p)),
         (P.stop_gradient_p, lower_stop_gradient),
     )
 

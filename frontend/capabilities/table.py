@@ -14,7 +14,7 @@ does not, it has the number. The table's notes say where.
 """
 
 import dataclasses
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 from jax import lax
 from jax.extend import core
@@ -48,7 +48,7 @@ class Capability:
             operands and parameters, or with `is_rule` an MLIR lowering rule.
         by_rule: JAX's own rule is lowered beside the value (exact_lowerings/jaxs_rules.py), and must be proven itself. A function
             `by_rule(params, in_avals)` says for which equations; `lowering` is for the others.
-        constant: operands in which JAX has no derivative.
+        constant: operands in which JAX has no derivative, or `when` admits none.
         note: what to know about it.
     """
 
@@ -57,7 +57,7 @@ class Capability:
     lowering: Callable | None = None
     is_rule: bool = False
     by_rule: bool | Callable = False
-    constant: tuple[int, ...] = ()
+    constant: Sequence[int] = ()
     note: str = ""
 
     def takes_rule(self, params, in_avals) -> bool:
@@ -76,6 +76,11 @@ def constant_padding(params, in_avals, active):
     if not prefixes.leaves_some(in_avals[0], params["padding_config"]):
         return "negative padding that takes away all"
     return None
+
+
+def constant_coefficients(params, in_avals, active):
+    # The derivative in the coefficients is a polynomial again, whose own derivative is lost when no order is left.
+    return "coefficients that are differentiated" if any(active[1:]) else None
 
 
 def distinct_factors(params, in_avals, active):
@@ -169,6 +174,8 @@ BY_RULE = [
     P.eigh_p,
     P.svd_p,
 ]
+if jax_internals.one_minus_square_p is not None:
+    BY_RULE.append(jax_internals.one_minus_square_p)
 
 NOT_ENZYME = dict.fromkeys(
     [P.cholesky_p, P.lu_p, P.qr_p, P.eig_p, P.triangular_solve_p, P.tridiagonal_solve_p],
@@ -239,3 +246,10 @@ CAPABILITIES: dict[core.Primitive, Capability] = (
         P.select_and_scatter_add_p: Capability(lowering=windows.scatter_chosen),
     }
 )
+if jax_internals.polynomial_p is not None:
+    CAPABILITIES[jax_internals.polynomial_p] = Capability(
+        by_rule=True,
+        when=constant_coefficients,
+        constant=range(1, 2**16),
+        note="the coefficients being constants",
+    )

@@ -13,12 +13,20 @@ import types
 from collections.abc import Callable
 
 import jax
-from jax.extend import linear_util
+from jax.extend import core, linear_util
+from jax.extend.core import primitives
 from jax.interpreters import mlir
 
-from metagrad.frontend.exact_lowerings import activations
+from metagrad.frontend.exact_lowerings import activations, powers
 from metagrad.frontend.exact_lowerings.jaxs_rules import ByRule, constant
-from metagrad.frontend.exact_lowerings.value_and_derivative import lower_jaxpr
+from metagrad.frontend.exact_lowerings.value_and_derivative import (
+    is_float,
+    jax_lowering,
+    lower_jaxpr,
+    value,
+)
+from metagrad.frontend.jaxprs import hi_primitives
+from metagrad.frontend.jaxprs.calls import call
 from metagrad.runtime import jax_internals
 
 _ROWS: tuple[tuple[str, str, Callable | None], ...] = (
@@ -28,14 +36,19 @@ _ROWS: tuple[tuple[str, str, Callable | None], ...] = (
     ("nn.functions", "log1mexp", None),
     ("lax.other", "logaddexp", None),
     ("lax.other", "logaddexp2", None),
-    ("numpy.ufuncs", "_sinc_maclaurin", None),
-    ("numpy.ufuncs", "_frexp", None),
+    ("numpy.ufuncs", "_sinc_maclaurin", None),  # up to 0.11
+    ("numpy.ufuncs", "_frexp", None),  # up to 0.11
+    ("numpy.lax_numpy", "i1_impl", None),  # from 0.12 on
+    ("numpy.lax_numpy", "_i1_maclaurin", None),  # from 0.12 on
     ("scipy.special", "logit", None),
     ("scipy.special", "xlogy", None),
     ("scipy.special", "xlog1py", None),
     ("scipy.special", "_xlogx", None),
     ("scipy.special", "log_ndtr", None),
     ("scipy.special", "_erfcx", None),
+    ("scipy.special", "_ndtri", None),  # from 0.12 on
+    ("scipy.special", "_ndtri_grad", None),  # from 0.12 on
+    ("scipy.special", "_rel_entr", None),  # from 0.12 on
     ("scipy.special", "_dawsn", None),
     ("scipy.special", "expi", None),
     ("scipy.special", "zeta", None),
@@ -46,7 +59,8 @@ _ROWS: tuple[tuple[str, str, Callable | None], ...] = (
 )
 """Module and name of each function, and its lowering, where there is one by hand. No JAX has all of them.
 
-Not among them: jnp.i0 and optax's weighted_logsoftmax, where what the rule says beside its tangent has another derivative (at 0).
+Not among them: jnp.i0 and optax's weighted_logsoftmax, where what the rule says beside its tangent has another derivative (at 0);
+and `_erfcx_grad`, whose rule fails on arrays (jax 0.12.0.1).
 """
 
 TRUE_RULES: dict[jax.custom_jvp, Callable | None] = {
@@ -55,6 +69,21 @@ TRUE_RULES: dict[jax.custom_jvp, Callable | None] = {
     if isinstance(function := jax_internals.function(module, name), jax.custom_jvp)
 }
 """The functions that this JAX has."""
+
+
+_HI_ROWS: tuple[tuple[str, str, Callable | None], ...] = (
+    ("numpy.ufuncs", "Frexp", None),
+    # Its rule is itself: what is linear cannot be lowered by its rule, since no order of it would be the last.
+    ("numpy.ufuncs", "Ldexp", powers.ldexp),
+)
+"""The same of the functions that are hi primitives (jaxprs/hi_primitives.py)."""
+
+TRUE_HI_RULES: dict[type, Callable | None] = {
+    kind: by_hand
+    for module, name, by_hand in _HI_ROWS
+    if (kind := jax_internals.function(module, name)) is not None
+}
+"""Those that this JAX has."""
 
 
 def true_rule(params: dict) -> jax.custom_jvp | None:
@@ -66,6 +95,21 @@ def true_rule(params: dict) -> jax.custom_jvp | None:
         ):
             return function
     return None
+
+
+def true_hi_rule(eqn: core.JaxprEqn) -> bool:
+    """Whether the rule of a hi primitive is known to be the true derivative."""
+    return type(eqn.params["_prim"]) in TRUE_HI_RULES
+
+
+def has_true_derivative(eqn: core.JaxprEqn) -> bool:
+    """Whether an equation has no rule of its own, or one that is known to be the true derivative."""
+    called = call(eqn)
+    if called is None or not called.has_rule:
+        return True
+    if hi_primitives.is_hi(eqn):
+        return hi_primitives.is_constant(eqn) or true_hi_rule(eqn)
+    return eqn.primitive is primitives.custom_jvp_call_p and bool(true_rule(eqn.params))
 
 
 def _leads_to(rule, wanted) -> bool:
@@ -111,3 +155,18 @@ class CustomRule(ByRule):
 
     def value(self, *xs, **params) -> list:
         return constant(params["call_jaxpr"], *xs)
+
+
+class HiRule(ByRule):
+    """The lowering of a hi primitive of which a derivative is wanted."""
+
+    def __call__(self, ctx, *operands, **params):
+        if not any(map(is_float, ctx.avals_out)):
+            return jax_lowering(self.primitive, ctx, *operands, **params)
+        by_hand = TRUE_HI_RULES.get(type(params["_prim"]))
+        if by_hand is not None:
+            return mlir.lower_fun(by_hand)(ctx, *operands, **params)
+        return super().__call__(ctx, *operands, **params)
+
+    def value(self, *xs, **params) -> list:
+        return value(self.primitive, *xs, **params)

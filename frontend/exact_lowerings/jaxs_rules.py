@@ -32,6 +32,8 @@ from metagrad.frontend.exact_lowerings.value_and_derivative import (
     with_rules,
     without_overrides,
 )
+from metagrad.frontend.jaxprs import hi_primitives
+from metagrad.runtime import jax_internals
 
 ORDERS = 2
 
@@ -50,7 +52,7 @@ class ByRule:
 
     primitive: Primitive
     order: int = ORDERS
-    constant: tuple[int, ...] = ()
+    constant: Sequence[int] = ()
     when: Callable | None = None
     otherwise: Callable | None = None
 
@@ -93,6 +95,8 @@ def tangent(
     primitive: Primitive, params: dict, avals, moves: Sequence[bool]
 ) -> core.ClosedJaxpr | None:
     """(operands, tangents of those that move) -> tangents of the float results, by JAX's rule; None where JAX has none."""
+    if primitive is hi_primitives.hi_call_p:  # the rule is that of what it stands for
+        primitive = jax_internals.call_hi_primitive_p
     said, weak = tuple(sorted(params.items())), tuple(a.weak_type for a in avals)
     try:
         return _traced_once(primitive, said, tuple(avals), weak, tuple(moves))
@@ -118,15 +122,16 @@ def _traced(primitive, said, avals, weak, moves):
         )[1]
 
     try:
-        return jax.make_jaxpr(run)(*avals, *(a for a, moves_too in zip(avals, moves) if moves_too))
+        rule = jax.make_jaxpr(run)(*avals, *(a for a, moves_too in zip(avals, moves) if moves_too))
     except NotImplementedError:
         return None
+    return hi_primitives.low(rule)
 
 
 _traced_once = functools.lru_cache(maxsize=4096)(_traced)
 
 
-function_p = Primitive("function_by_order")
+function_p = jax_internals.keep_when_lowered(Primitive("function_by_order"))
 function_p.multiple_results = True
 
 

@@ -9,16 +9,10 @@ from jax.extend.core import primitives
 
 from metagrad.frontend.capabilities import WITHOUT_DERIVATIVE
 from metagrad.frontend.exact_lowerings.value_and_derivative import is_complex, is_float
+from metagrad.frontend.jaxprs.calls import Body, call
 
 ENDS = {primitives.stop_gradient_p, *WITHOUT_DERIVATIVE}
 """Primitives through which no derivative passes."""
-
-CALLS = {
-    primitives.jit_p: "jaxpr",
-    primitives.closed_call_p: "call_jaxpr",
-    primitives.remat_p: "jaxpr",
-}
-"""Primitives that call a function, and the parameter that holds it."""
 
 
 def reaching(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> set[core.Var]:
@@ -42,30 +36,28 @@ def reaching_inputs(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> list[bool]:
 
 
 def _operands(eqn: core.JaxprEqn, results: list[bool]) -> list[bool]:
-    if eqn.primitive in CALLS:
-        called = eqn.params[CALLS[eqn.primitive]]
-        return reaching_inputs(getattr(called, "jaxpr", called), results)
-    if eqn.primitive is primitives.cond_p:
-        branches = [reaching_inputs(branch.jaxpr, results) for branch in eqn.params["branches"]]
-        return [False, *map(any, zip(*branches))]
-    if eqn.primitive is primitives.scan_p:
-        return _scan_operands(eqn, results)
-    return [True] * len(eqn.invars)
+    """The operands from which a derivative reaches one of these results."""
+    called = call(eqn)
+    if called is None or called.has_rule or eqn.primitive is primitives.while_p:
+        return [True] * len(eqn.invars)
+    operands = [False] * len(eqn.invars)
+    for body in called.bodies:
+        for operand, flag in zip(body.operands, _inputs(body, results)):
+            operands[operand] |= flag
+    return operands
 
 
-def _scan_operands(eqn: core.JaxprEqn, results: list[bool]) -> list[bool]:
-    body, constants, carried = (
-        eqn.params["jaxpr"].jaxpr,
-        eqn.params["num_consts"],
-        eqn.params["num_carry"],
-    )
-    carry, stacked = results[:carried], results[carried:]
+def _inputs(body: Body, results: list[bool]) -> list[bool]:
+    wanted = [results[i] for i in body.results]
     while True:
-        inputs = reaching_inputs(body, [*carry, *stacked])
-        grown = [a or b for a, b in zip(carry, inputs[constants:])]
-        if grown == carry:
-            return [*inputs[:constants], *carry, *inputs[constants + carried :]]
-        carry = grown
+        inputs = reaching_inputs(body.jaxpr.jaxpr, wanted)
+        grown = list(wanted)
+        for output, into in body.carry:
+            grown[output] |= inputs[into]
+            inputs[into] |= grown[output]
+        if grown == wanted:
+            return inputs
+        wanted = grown
 
 
 def _differentiable(atoms, flags) -> set[core.Var]:

@@ -10,14 +10,13 @@ from __future__ import annotations
 
 import jax
 from jax.extend import core
-from jax.extend.core import primitives
 
 from metagrad.frontend import capabilities
 from metagrad.frontend.exact_lowerings import value_and_derivative
+from metagrad.frontend.jaxprs.calls import plain
 from metagrad.frontend.jaxprs.cotangent_flow import reaching
-from metagrad.frontend.split_step import bind, where
-
-_CALLS = {primitives.jit_p}
+from metagrad.frontend.jaxprs.hi_primitives import low
+from metagrad.frontend.jaxprs.interpret import interpret
 
 
 def hold(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
@@ -25,40 +24,37 @@ def hold(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
     rewritten = jax.make_jaxpr(
         lambda *args: _evaluate(closed, [True] * len(closed.out_avals), args)
     )(*closed.in_avals)
-    return rewritten
+    return low(rewritten)
 
 
 def _evaluate(closed: core.ClosedJaxpr, wanted_results: list[bool], args) -> list:
-    jaxpr = closed.jaxpr
-    wanted = reaching(jaxpr, wanted_results)
-    env = dict(zip(jaxpr.constvars, closed.consts)) | dict(zip(jaxpr.invars, args))
-    read = lambda atom: atom.val if isinstance(atom, core.Literal) else env[atom]
-    for eqn in jaxpr.eqns:
-        operands = [read(atom) for atom in eqn.invars]
+    wanted = reaching(closed.jaxpr, wanted_results)
+
+    def rule(eqn, operands):
         results_wanted = [var in wanted for var in eqn.outvars]
-        with where(eqn):
-            if eqn.primitive in _CALLS and _stops(eqn.params["jaxpr"].jaxpr, results_wanted):
-                results = _evaluate(eqn.params["jaxpr"], results_wanted, operands)
-            elif not any(results_wanted) and _carries(eqn):
-                results = value_and_derivative.value(eqn.primitive, *operands, **eqn.params)
-                results = results if eqn.primitive.multiple_results else [results]
-            else:
-                results = bind(eqn, operands)
-        env.update(zip(eqn.outvars, results))
-    return [read(atom) for atom in jaxpr.outvars]
+        called = plain(eqn)
+        if called is not None and _stops(called.jaxpr, results_wanted):
+            return _evaluate(called, results_wanted, operands)
+        if any(results_wanted) or not _carries(eqn):
+            return None
+        results = value_and_derivative.value(eqn.primitive, *operands, **eqn.params)
+        return results if eqn.primitive.multiple_results else [results]
+
+    return interpret(closed, args, rule)
 
 
 def _stops(jaxpr: core.Jaxpr, wanted_results: list[bool]) -> bool:
     """Whether anything in a called function would be replaced; where nothing is, the call stays a call."""
     wanted = reaching(jaxpr, wanted_results)
-    return any(
-        (not any(var in wanted for var in eqn.outvars) and _carries(eqn))
-        or (
-            eqn.primitive in _CALLS
-            and _stops(eqn.params["jaxpr"].jaxpr, [var in wanted for var in eqn.outvars])
+
+    def stops(eqn) -> bool:
+        results_wanted = [var in wanted for var in eqn.outvars]
+        called = plain(eqn)
+        return (not any(results_wanted) and _carries(eqn)) or (
+            called is not None and _stops(called.jaxpr, results_wanted)
         )
-        for eqn in jaxpr.eqns
-    )
+
+    return any(map(stops, jaxpr.eqns))
 
 
 def _carries(eqn) -> bool:

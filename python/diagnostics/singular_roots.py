@@ -18,9 +18,11 @@ import jax.numpy as jnp
 from jax.extend import core
 from jax.extend.core import primitives as P
 
-from metagrad.frontend import capabilities, split_step
+from metagrad.frontend import capabilities
 from metagrad.frontend.grad_primitive import grad_p
-from metagrad.frontend.jaxprs.cotangent_flow import CALLS, ENDS, reaching
+from metagrad.frontend.jaxprs.calls import call
+from metagrad.frontend.jaxprs.cotangent_flow import ENDS, reaching
+from metagrad.frontend.jaxprs.interpret import bind, interpret
 from metagrad.runtime import jax_internals
 
 ROOTS = {P.sqrt_p, P.rsqrt_p, P.cbrt_p, P.pow_p, P.log_p}
@@ -73,46 +75,39 @@ class Watched:
         return results, jnp.stack(counts) if counts else jnp.zeros(0, jnp.int32)
 
     def _evaluate(self, closed, operands, names, wanted, counts, roots, caller):
-        jaxpr = closed.jaxpr
-        live = reaching(jaxpr, wanted)
-        env = dict(
-            zip(jaxpr.constvars, zip(closed.consts, [frozenset()] * len(closed.consts)))
-        ) | dict(zip(jaxpr.invars, zip(operands, names)))
-        read = lambda atom: (atom.val, frozenset()) if isinstance(atom, core.Literal) else env[atom]
-        for eqn in jaxpr.eqns:
-            values, origins = zip(*map(read, eqn.invars)) if eqn.invars else ((), ())
+        live = reaching(closed.jaxpr, wanted)
+
+        def rule(eqn, pairs):
+            values, origins = zip(*pairs) if pairs else ((), ())
             place, of_eqn = _place(eqn) or caller, [var in live for var in eqn.outvars]
-            with split_step.where(eqn):
-                if eqn.primitive in CALLS:
-                    results, of_results = self._evaluate(
-                        _called(eqn), values, origins, of_eqn, counts, roots, place
-                    )
-                elif eqn.primitive is P.cond_p:
-                    results, of_results = self._branches(
-                        eqn, values, origins, of_eqn, counts, roots, place
-                    )
-                else:
-                    if eqn.primitive in ROOTS and origins[0] and of_eqn[0]:
-                        function, line = place or ("the step", "")
-                        roots.append(
-                            Root(
-                                eqn.primitive.name,
-                                function,
-                                line,
-                                tuple(sorted(origins[0])),
-                                values[0].size,
-                            )
-                        )
-                        counts.append(_singular(eqn, values))
-                    results, of_results = split_step.bind(eqn, values), _origins(eqn, origins)
-            env.update(zip(eqn.outvars, zip(results, of_results)))
-        results, of_results = zip(*map(read, jaxpr.outvars)) if jaxpr.outvars else ((), ())
+            called = call(eqn)
+            if called is not None and called.straight is not None:
+                results, of_results = self._evaluate(
+                    called.straight, values, origins, of_eqn, counts, roots, place
+                )
+            elif eqn.primitive is P.cond_p:
+                results, of_results = self._branches(
+                    eqn, values, origins, of_eqn, counts, roots, place
+                )
+            else:
+                if eqn.primitive in ROOTS and origins[0] and of_eqn[0]:
+                    function, line = place or ("the step", "")
+                    leaves, size = tuple(sorted(origins[0])), values[0].size
+                    roots.append(Root(eqn.primitive.name, function, line, leaves, size))
+                    counts.append(_singular(eqn, values))
+                results, of_results = bind(eqn, values), _origins(eqn, origins)
+            return list(zip(results, of_results))
+
+        pairs = interpret(
+            closed, list(zip(operands, names)), rule, lambda value: (value, frozenset())
+        )
+        results, of_results = zip(*pairs) if pairs else ((), ())
         return list(results), list(of_results)
 
     def _branches(self, eqn, values, origins, wanted, counts, roots, place):
         """A conditional: the branch that is taken counts its roots, the others have none."""
         index, *operands = values
-        branches = eqn.params["branches"]
+        branches = [body.jaxpr for body in call(eqn).bodies]
         own, of_results = [], []
         for branch in branches:
             found, of_branch = self._roots_of(branch, operands, origins[1:], wanted, place)
@@ -172,15 +167,8 @@ def _origins(eqn, origins) -> list[frozenset[str]]:
 def _singular(eqn, values):
     """At how many entries the operand and the result are finite and the derivative is not."""
     x, *others = values
-    result, slope = jax.jvp(
-        lambda x: split_step.bind(eqn, [x, *others])[0], (x,), (jnp.ones_like(x),)
-    )
+    result, slope = jax.jvp(lambda x: bind(eqn, [x, *others])[0], (x,), (jnp.ones_like(x),))
     return jnp.sum(jnp.isfinite(result) & jnp.isfinite(x) & ~jnp.isfinite(slope), dtype=jnp.int32)
-
-
-def _called(eqn) -> core.ClosedJaxpr:
-    called = eqn.params[CALLS[eqn.primitive]]
-    return called if isinstance(called, core.ClosedJaxpr) else core.ClosedJaxpr(called, ())
 
 
 def _place(eqn) -> tuple[str, str] | None:

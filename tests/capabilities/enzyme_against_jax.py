@@ -32,6 +32,7 @@ os.environ.setdefault("XLA_FLAGS", FAST)
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import jaxpr_as_fun
 from jaxlib import xla_client
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
@@ -41,6 +42,7 @@ from metagrad.compiler.enzyme.pipelines import FIRST_ORDER, SECOND_ORDER
 from metagrad.compiler.enzyme.worker import WORKER
 from metagrad.compiler.passes import expand, raise_gradients
 from metagrad.compiler.passes.for_enzyme import scalar_slices
+from metagrad.frontend.jaxprs import hi_primitives
 from metagrad.runtime import jax_internals
 from metagrad.runtime.jax_internals import ir_context
 
@@ -131,7 +133,8 @@ class Job:
 
     def lower_into(self, module, name, overrides):
         """Adds `@name` (the case) and `@name_reverse` (its vjp) to the module."""
-        traced = jax.jit(self.outputs, keep_unused=True).trace(*self.x)
+        function = jaxpr_as_fun(hi_primitives.low(jax.make_jaxpr(self.outputs)(*self.x)))
+        traced = jax.jit(lambda *x: function(*x), keep_unused=True).trace(*self.x)
         lowered = jax_internals.lower_with_rules(traced, overrides).compiler_ir("stablehlo")
         with lowered.context, ir.Location.unknown():
             scalar_slices.run(lowered)

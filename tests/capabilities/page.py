@@ -73,7 +73,7 @@ def itself_or_module(capability) -> str:
 def conditions(primitive) -> str:
     capability = CAPABILITIES[primitive]
     said = [capability.note] if capability.note else []
-    if capability.constant:
+    if capability.constant and not capability.when:
         said.append(
             f"not in operand {' or '.join(str(i) for i in capability.constant)}, where JAX has none"
         )

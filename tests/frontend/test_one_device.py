@@ -5,13 +5,16 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax.sharding import AbstractMesh, Mesh, NamedSharding
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding
 from jax.sharding import PartitionSpec as P
 
 import metagrad
 
 W, Z, XS = jnp.asarray([0.3, -0.7]), jnp.asarray(0.5), jnp.linspace(-1.0, 1.0, 6).reshape(3, 2)
-ONE, TWO = Mesh(np.array(jax.devices()[:1]), "d"), AbstractMesh((2,), "d")
+ONE, TWO = (
+    Mesh(np.array(jax.devices()[:1]), "d"),
+    AbstractMesh((2,), "d", axis_types=(AxisType.Auto,)),
+)
 
 
 def gradient(w, z, x, inside=lambda v: v):

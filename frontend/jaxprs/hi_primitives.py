@@ -1,0 +1,72 @@
+"""JAX's "hi" primitives (from 0.12 on): a function with derivative rules of its own as one equation, whatever its parameters are.
+
+    m e = call_hi_primitive[_prim=Frexp(...)] x          jnp.frexp, jnp.searchsorted, jnp.nonzero, lax.custom_root, ...
+
+JAX differentiates such an equation by its rules and, when it lowers a program, writes what the function computes in its place.
+After that no rule is left to find.  So before Enzyme is to differentiate a function `low` puts a primitive of ours there, whose
+lowering carries the rule along (capabilities/true_rules.py), or which is a constant where no result is real.
+
+A function that is only run needs none of this: JAX's own way of lowering it is the right one.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+from jax.extend import core
+from jax.extend.core import Primitive
+from jax.interpreters import mlir
+
+from metagrad.frontend.exact_lowerings.value_and_derivative import held, is_float
+from metagrad.frontend.jaxprs.calls import map_functions
+from metagrad.frontend.jaxprs.interpret import bind, interpret
+from metagrad.runtime.jax_internals import (
+    call_hi_primitive_p,
+    expand_hi_primitive,
+    has_hi_primitive,
+)
+
+hi_call_p = Primitive("metagrad_hi_call")
+hi_call_p.multiple_results = True
+
+
+@hi_call_p.def_abstract_eval
+def _shapes(*avals, _prim):
+    return _prim.out_avals_flat
+
+
+def expand(*operands, _prim) -> list:
+    """What the function computes, without its rules."""
+    return list(expand_hi_primitive(_prim, operands))
+
+
+mlir.register_lowering(hi_call_p, mlir.lower_fun(expand))
+
+
+def is_hi(eqn: core.JaxprEqn) -> bool:
+    """Whether an equation is such a function, JAX's or ours in its place."""
+    return eqn.primitive in (call_hi_primitive_p, hi_call_p)
+
+
+def is_constant(eqn: core.JaxprEqn) -> bool:
+    """Whether no result of an equation is real, so that no derivative goes through it."""
+    return not any(is_float(var.aval) for var in eqn.outvars)
+
+
+def low(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
+    """The function with a primitive of ours for each hi primitive, inside loops and branches too."""
+    if not any(map(has_hi_primitive, closed.jaxpr.eqns)):
+        return closed
+    return jax.make_jaxpr(lambda *args: interpret(closed, args, _low_equation))(*closed.in_avals)
+
+
+def _low_equation(eqn: core.JaxprEqn, operands: Sequence[Any]) -> list | None:
+    if eqn.primitive is call_hi_primitive_p:
+        return hi_call_p.bind(
+            *(map(held, operands) if is_constant(eqn) else operands), **eqn.params
+        )
+    if not has_hi_primitive(eqn):
+        return None
+    return bind(eqn.replace(params=map_functions(eqn.params, low)), operands)
