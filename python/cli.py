@@ -1,4 +1,4 @@
-"""The command line of metagrad: `metagrad demo [options]`, `metagrad doctor`, or `python -m metagrad ...`.
+"""The command line of metagrad: `metagrad demo`, `metagrad doctor`, or `python -m metagrad ...`.
 
 What a subcommand needs is imported when it is known, so that `--help` works without the extras. A mistake in the arguments ends with
 status 2, as argparse has it; a demo that cannot run here, for want of an extra, with status 1.

@@ -1,8 +1,8 @@
 """`python -m metagrad doctor`: what is installed, and whether Enzyme works on this machine.
 
-Prints versions, where Enzyme's library is, the Python that its process runs under, whether it answers
-with right derivatives, the compilation cache and JAX's devices. Each finding is printed when it is
-known, so that one which hangs or fails does not hide the others.
+Prints versions, where Enzyme's library is, the Python that its process runs under, whether it
+answers with right derivatives, the compilation cache and JAX's devices. Each finding is printed
+when it is known, so that one which hangs or fails does not hide the others.
 """
 
 from __future__ import annotations

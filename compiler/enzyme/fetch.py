@@ -1,7 +1,7 @@
 """Fetches Enzyme's library, once for a user, with pip.
 
-pip knows the user's index, proxy and certificates. It is told which Python and platform the wheel is
-for, because it would not take this one for Python 3.12 or later by itself.
+pip knows the user's index, proxy and certificates. It is told which Python and platform the wheel
+is for, because it would not take this one for Python 3.12 or later by itself.
 """
 
 from __future__ import annotations
@@ -79,7 +79,8 @@ def elsewhere() -> str:
     return (
         "On a machine with network, with any Python, run\n"
         f"    python -m pip {' '.join(arguments('.'))}\n"
-        f"then copy {wheel.PIN.wheel} to this machine and name it: METAGRAD_ENZYME=/path/to/the.whl. "
+        f"then copy {wheel.PIN.wheel} to this machine "
+        "and name it: METAGRAD_ENZYME=/path/to/the.whl. "
         "Or let JAX differentiate: metagrad.compile(ad='jax')"
     )
 

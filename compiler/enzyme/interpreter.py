@@ -29,7 +29,8 @@ NEEDS_SHIM = (3, 13)
 
 _SUPPORTED = "3.11, 3.12 and 3.13"
 
-# Runs under a Python of unknown health: prints what must be known, if it has what the process imports.
+# Runs under a Python of unknown health: if it has what the process imports, it prints what must be
+# known.
 _PROBE = (
     "import json, multiprocessing.connection, re, signal, sys, sysconfig; "
     "print(json.dumps([sys.executable, sys.implementation.name, *sys.version_info[:3], "
@@ -72,8 +73,8 @@ def _choose(by_hand: str, path: str, this: str, release: tuple[int, int, int]) -
     if by_hand:
         return _by_hand(os.path.expanduser(by_hand))
     version = release[:2]
-    # Another Python gets neither this one's environment variables nor its packages (-I, -S). This one
-    # may need its variables: some installations set PYTHONHOME.
+    # Another Python gets neither this one's environment variables nor its packages (-I, -S). This
+    # one may need its variables: some installations set PYTHONHOME.
     own = (this, "-P", "-S")
     text = ".".join(map(str, release))
     if version == BUILT_FOR:
@@ -131,6 +132,7 @@ def _probe(executable: str) -> _Probed:
             capture_output=True,
             text=True,
             timeout=_PROBE_SECONDS,
+            check=False,
         )
         itself, name, major, minor, patch, free_threaded = json.loads(done.stdout)
     except (OSError, subprocess.TimeoutExpired) as error:

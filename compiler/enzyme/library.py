@@ -141,8 +141,9 @@ def _by_hand(named: pathlib.Path, unpacked: pathlib.Path) -> Library:
         with file.open("rb") as opened:
             if opened.read(4) != b"\x7fELF":
                 raise EnzymeError(
-                    f"{VARIABLE} names {file}, which is neither a shared library nor a wheel. It must "
-                    "name enzyme_call.so, the wheel it comes in, or a folder that holds one of them."
+                    f"{VARIABLE} names {file}, which is neither a shared library nor a wheel. It "
+                    "must name enzyme_call.so, the wheel it comes in, or a folder that holds one "
+                    "of them."
                 )
             opened.seek(0)
             digest = hashlib.file_digest(opened, "sha256").hexdigest()
@@ -159,6 +160,6 @@ def _in_folder(folder: pathlib.Path) -> pathlib.Path:
     if (folder / wheel.PIN.wheel).is_file():
         return folder / wheel.PIN.wheel
     raise EnzymeError(
-        f"{VARIABLE} names the folder {folder}, which holds neither enzyme_call.so (there, in jax/ or "
-        f"in enzyme_ad/jax/) nor {wheel.PIN.wheel}"
+        f"{VARIABLE} names the folder {folder}, which holds neither enzyme_call.so (there, in jax/ "
+        f"or in enzyme_ad/jax/) nor {wheel.PIN.wheel}"
     )

@@ -7,9 +7,9 @@ It imports nothing of metagrad, so that another Python than the user's can run i
 Of the library it calls `run_pass_pipeline` only, which takes and gives strings: functions that take
 integers do not work in Python 3.12 and later, where an int has another layout.
 
-Before the first answer the library differentiates a function of two numbers, once and twice, and the
-results are compared with numbers worked out by hand. What it answers is evaluated here, because the
-library does not fold constants of floating point.
+Before the first answer the library differentiates a function of two numbers, once and twice, and
+the results are compared with numbers worked out by hand. What it answers is evaluated here, because
+the library does not fold constants of floating point.
 """
 
 from __future__ import annotations
@@ -32,7 +32,9 @@ WRONG_LIBRARY = os.EX_SOFTWARE
 """The exit code when the library gives a wrong derivative in the check."""
 
 NO_MEMORY = os.EX_OSERR
-"""The exit code when memory has run out and Python noticed. More often the library aborts, or the system kills the process."""
+"""The exit code when memory has run out and Python noticed.
+
+More often the library aborts, or the system kills the process."""
 
 _CHECK_SECONDS = 60
 
@@ -119,9 +121,9 @@ def _load(path: str, shim: str | None):
     if shim is not None:
         ctypes.CDLL(shim, mode=ctypes.RTLD_GLOBAL)
     loader = importlib.machinery.ExtensionFileLoader("enzyme_call", path)
-    module = importlib.util.module_from_spec(
-        importlib.util.spec_from_file_location("enzyme_call", path, loader=loader)
-    )
+    spec = importlib.util.spec_from_loader("enzyme_call", loader, origin=path)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
     loader.exec_module(module)
     return module
 

@@ -1,7 +1,7 @@
 """The wheel that Enzyme's library comes in: which one it is, and how the library gets out of it.
 
-Its tag says Python 3.11, so pip installs it there alone; the library in it loads in 3.12 and 3.13 too.
-Nothing else of the wheel is needed: the library links against glibc and libstdc++ only.
+Its tag says Python 3.11, so pip installs it there alone; the library in it loads in 3.12 and 3.13
+too. Nothing else of the wheel is needed: the library links against glibc and libstdc++ only.
 
 The library is kept in the user's data folder, not in the environment: all environments and Pythons
 of a user share one copy (462 MiB), and an environment that cannot be written to works as well.

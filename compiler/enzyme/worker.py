@@ -1,13 +1,13 @@
 """The Enzyme worker: the process in which Enzyme's library runs, as its parent sees it.
 
-The library can abort (a loop with 32-bit counters is enough), hang or run out of memory, and none of it
-must take the user's interpreter along. So it lives in a child process that starts when it is first
-needed, is reused by later calls, and is replaced if it dies. The child runs a script (process.py) that
-loads the library alone, and nothing of metagrad, of JAX or of the user's program, which would take most
-of its starting time.
+The library can abort (a loop with 32-bit counters is enough), hang or run out of memory, and none
+of it must take the user's interpreter along. So it lives in a child process that starts when it is
+first needed, is reused by later calls, and is replaced if it dies. The child runs a script
+(process.py) that loads the library alone, and nothing of metagrad, of JAX or of the user's program,
+which would take most of its starting time.
 
-Parent and child speak JSON over a pipe of their own, so that what the library prints is not taken for
-an answer and a garbled answer can do no harm.
+Parent and child speak JSON over a pipe of their own, so that what the library prints is not taken
+for an answer and a garbled answer can do no harm.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import signal
 import subprocess
 import tempfile
 import threading
+from typing import IO
 
 from metagrad.compiler.enzyme import interpreter, library
 from metagrad.compiler.enzyme.error import EnzymeError
@@ -33,7 +34,9 @@ TIMEOUT = 300.0
 """Seconds that one function may take; the largest model measured (a 4-layer GPT) takes under one."""
 
 LARGEST = 2**29
-"""Bytes of an answer. Text that got onto the pipe by accident reads as a length above it, and is found out at once."""
+"""Bytes of an answer.
+
+Text that got onto the pipe by accident reads as a length above it, and is found out at once."""
 
 _GLIBC = "2.35"
 """The version that the library needs, whatever the tag of its wheel says."""
@@ -45,7 +48,7 @@ class EnzymeWorker:
     def __init__(self) -> None:
         self._process: subprocess.Popen | None = None
         self._connection: multiprocessing.connection.Connection | None = None
-        self._said = None
+        self._output: IO[bytes] | None = None
         self._calls = 0
         self._lock = threading.Lock()
 
@@ -62,11 +65,13 @@ class EnzymeWorker:
           The module's text after the pipeline, as the library gave it.
 
         Raises:
-          EnzymeError: the library cannot be had, cannot be loaded, is wrong, reported an error, died, spoke nonsense or took longer than `timeout`. The next call starts a new child if
+          EnzymeError: the library cannot be had, cannot be loaded, is wrong, reported an error,
+            died, spoke nonsense or took longer than `timeout`. The next call starts a new child if
             this one is lost.
         """
         with self._lock:
             self._ensure_started(function)
+            assert self._connection is not None
             self._calls += 1
             request = {
                 "call": self._calls,
@@ -80,7 +85,8 @@ class EnzymeWorker:
             timer.daemon = True
             timer.start()
             try:
-                # A child that hangs does not read either, and a large module does not fit into the pipe: sending is under the limit as well.
+                # A child that hangs does not read either, and a large module does not fit into
+                # the pipe: sending is under the limit as well.
                 self._connection.send_bytes(json.dumps(request).encode())
                 worked, answer = self._answer()
             except (OSError, EOFError, ValueError) as error:
@@ -91,7 +97,8 @@ class EnzymeWorker:
                     else message
                 ) from None
             except BaseException:
-                # A Ctrl-C while waiting: the answer would come to the next call, which asked for something else.
+                # A Ctrl-C while waiting: the answer would come to the next call, which asked for
+                # something else.
                 self.stop()
                 raise
             finally:
@@ -107,6 +114,7 @@ class EnzymeWorker:
           ValueError: this is no answer to it.
           OSError, EOFError: nothing comes any more, or what comes is not a message.
         """
+        assert self._connection is not None
         answer = json.loads(self._connection.recv_bytes(LARGEST))
         if not isinstance(answer, dict) or answer.get("call") != self._calls:
             raise ValueError("no answer to this call")
@@ -122,23 +130,24 @@ class EnzymeWorker:
 
     def _ensure_started(self, function: str) -> None:
         if self._process is not None and self._process.poll() is None:
+            assert self._output is not None
             # What the library said in earlier calls must not explain the end of this one.
-            self._said.seek(0)
-            self._said.truncate()
+            self._output.seek(0)
+            self._output.truncate()
             return
         self.stop()
         path = library.path()
         python = interpreter.choose()
         arguments = [path] if python.shim is None else [path, python.shim]
         self._connection, theirs = multiprocessing.connection.Pipe()
-        self._said = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()
         try:
             self._process = subprocess.Popen(
                 [*python.command, SCRIPT, str(theirs.fileno()), *arguments],
                 pass_fds=[theirs.fileno()],
                 stdin=subprocess.DEVNULL,
-                stdout=self._said,
-                stderr=self._said,
+                stdout=self._output,
+                stderr=self._output,
             )
         except OSError as error:
             self.stop()
@@ -150,27 +159,29 @@ class EnzymeWorker:
 
     def _epitaph(self, function: str, error: Exception) -> str:
         """Stops the child, and says how it ended or what was wrong with what it sent."""
+        assert self._process is not None and self._output is not None
         # A process that closes the pipe is about to end; one that sent nonsense may well go on.
         try:
             code = self._process.wait(3 if isinstance(error, (EOFError, ConnectionError)) else 0.1)
         except subprocess.TimeoutExpired:
             code = None
-        self._said.seek(0)
-        said = [
-            line for line in self._said.read().decode(errors="replace").splitlines() if line.strip()
-        ]
+        self._output.seek(0)
+        output = self._output.read().decode(errors="replace")
         self.stop()
-        reason = next(
-            (line for line in said if "ERROR" in line), said[-1] if said else "it said nothing"
-        )
+        lines = [line for line in output.splitlines() if line.strip()] or ["it said nothing"]
+        reason = next((line for line in lines if "ERROR" in line), lines[-1])
         if code is None:
-            return f"Enzyme's process answered nonsense on @{function} ({str(error) or 'it closed the pipe'}) and was stopped; it said: {reason}"
+            nonsense = str(error) or "it closed the pipe"
+            return (
+                f"Enzyme's process answered nonsense on @{function} ({nonsense}) and was stopped; "
+                f"it said: {reason}"
+            )
         if code == NO_LIBRARY:
             return f"Enzyme's library cannot be loaded for @{function}: {reason}. {_remedy(reason)}"
         if code == WRONG_LIBRARY:
             return (
-                f"Enzyme's library is wrong, so it is not used for @{function}: in the check at its "
-                f"start, {reason.removeprefix('ERROR: ')}. {_remedy(reason)}"
+                f"Enzyme's library is wrong, so it is not used for @{function}: in the check at "
+                f"its start, {reason.removeprefix('ERROR: ')}. {_remedy(reason)}"
             )
         how = f"signal {signal.Signals(-code).name}" if code < 0 else f"exit code {code}"
         if code == -signal.SIGKILL:
@@ -185,13 +196,13 @@ class EnzymeWorker:
         self._forget()
 
     def _forget(self) -> None:
-        for held in (self._connection, self._said):
-            if held is not None:
-                held.close()
-        self._process = self._connection = self._said = None
+        for resource in (self._connection, self._output):
+            if resource is not None:
+                resource.close()
+        self._process = self._connection = self._output = None
 
     def _after_fork(self) -> None:
-        """A forked process must not share its parent's child, nor a lock that another thread of the parent held."""
+        """Forgets the parent's child, and a lock that another thread of the parent may hold."""
         if self._process is not None:
             # It is not ours to wait for; without this, Popen would warn that nobody did.
             self._process.returncode = 0
@@ -202,8 +213,8 @@ class EnzymeWorker:
 def _remedy(reason: str) -> str:
     if "GLIBC_" in reason:
         return (
-            f"It needs glibc {_GLIBC} or newer, as in Debian 12 and Ubuntu 22.04, and this system's is "
-            "older. Let JAX differentiate: metagrad.compile(ad='jax')"
+            f"It needs glibc {_GLIBC} or newer, as in Debian 12 and Ubuntu 22.04, and this system's "
+            "is older. Let JAX differentiate: metagrad.compile(ad='jax')"
         )
     return library.locate().remedy
 
