@@ -9,6 +9,7 @@ from collections.abc import Callable
 
 import jax
 
+from metagrad.api.program import Program
 from metagrad.api.signature import Signature
 from metagrad.api.stages import Lowered
 from metagrad.api.user_frame import users_level
@@ -128,7 +129,11 @@ def lower(
         diagnose = non_finite_warning.warning(
             traced.jaxpr, traced_outer.jaxpr, trees, active, wrt, single, has_aux
         )
-    return Lowered(signature, plan, decisions, snapshots, program, diagnose, check_nans, progress)
+    return Lowered(
+        Program(
+            signature, plan, tuple(decisions), snapshots, program, diagnose, check_nans, progress
+        )
+    )
 
 
 def _with_prints(

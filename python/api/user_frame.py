@@ -6,7 +6,7 @@ import sys
 
 
 def users_level() -> int:
-    """The `stacklevel` of the first caller that is not metagrad, for a warning raised by our caller."""
+    """The `stacklevel` of the first caller outside of metagrad, for a warning that our caller raises."""
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("metagrad."):
         level, frame = level + 1, frame.f_back

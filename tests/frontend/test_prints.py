@@ -294,7 +294,7 @@ def test_looking_for_a_nan_prints_nothing(heard):
 def test_a_program_that_prints_is_not_stored():
     lowered = metagrad.compile(descend(True)).metagradient(jnp.sum).lower(W, Z, XS)
     with pytest.raises(NotImplementedError, match="calls the host.*cannot be stored"):
-        lowered._program.serialize()
+        lowered._program.executable.serialize()
     mg = metagrad.compile(descend(True)).metagradient(jnp.sum)
     with pytest.raises(NotImplementedError, match="host_callbacks"):
         jax.export.export(jax.jit(lambda w, z, x: mg(w, z, x).value))(W, Z, XS)
