@@ -96,7 +96,8 @@ def screen(written):
 def test_the_stages_show_and_disappear():
     output, seen = on_a_terminal(program(inside="warnings.warn('look out')"))
     assert float(output)
-    assert "metagrad: differentiating @step_vjp with Enzyme, " in seen
+    # Which of the short stages a refresh meets is chance.
+    assert re.search("metagrad: (tracing|lowering|differentiating|running) .*, [0-9]+ s", seen)
     assert len(re.findall("metagrad: compiling with XLA, ", seen)) > 2, "it is refreshed"
     left = screen(seen)
     assert not any("metagrad: " in line for line in left), left
