@@ -22,7 +22,7 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 from metagrad.compiler.dialect import functions, metagrad
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.compiler.passes import pieces
-from metagrad.frontend import capabilities, prints
+from metagrad.frontend import capabilities, leaked_values, prints
 from metagrad.frontend.exact_lowerings import value_and_derivative
 from metagrad.frontend.jaxprs import stopped_values
 from metagrad.frontend.jaxprs.activity import Activity
@@ -185,15 +185,8 @@ class Emitter:
 
         avals = [avals for _, avals in functions_of.values()]
         traced = jax.jit(program, keep_unused=True).trace(*avals)
-        try:
+        with leaked_values.lowering():
             lowered = jax_internals.lower_with_rules(traced, rules)
-        except TypeError as error:
-            if not jax_internals.speaks_of_a_traced_constant(error):
-                raise
-            raise TypeError(
-                "a traced value is used outside of the function that it belongs to: by a jax.custom_jvp or custom_vjp function that closes over it, or because a loss "
-                "stored it in a list or an attribute. Pass it as an argument, or return it as aux. (jax.jit of the step meets the same.)"
-            ) from error
         module = lowered.compiler_ir("stablehlo")
         module.context.allow_unregistered_dialects = True
         with module.context, ir.Location.unknown():

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 from jax.extend import core, source_info_util
 
-from metagrad.frontend import one_device, prints
+from metagrad.frontend import leaked_values, one_device, prints
 from metagrad.frontend.grad_primitive import TRACING
 from metagrad.frontend.pytrees import Leaf, Tree, describe, shaped, tree_of
 from metagrad.runtime import jax_internals
@@ -293,6 +293,7 @@ def _one(leaf):
 
 
 def _silent(jaxpr: core.ClosedJaxpr, what: str) -> core.ClosedJaxpr:
+    leaked_values.check(jaxpr)
     one_device.check(jaxpr, what)
     prints.check_effects(jaxpr, what)
     return prints.silence(jaxpr)
