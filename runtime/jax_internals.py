@@ -43,7 +43,6 @@ __all__ = [
     "debug_effect",
     "debug_print_p",
     "equality_errors",
-    "expand_hi_primitive",
     "function",
     "has_hi_primitive",
     "host_callbacks",
@@ -53,6 +52,7 @@ __all__ = [
     "is_user_file",
     "keep_when_lowered",
     "key_implementation",
+    "kind_of_hi_primitive",
     "lower_function",
     "lower_with_rules",
     "one_minus_square_p",
@@ -101,9 +101,9 @@ call_hi_primitive_p = _hi_primitive()
 """A function with rules of its own as one equation (`jnp.searchsorted`, `jnp.frexp` from 0.12 on)."""
 
 
-def expand_hi_primitive(function: Any, operands: Sequence[Any]) -> Sequence[Any]:
-    """What such a function computes; as JAX does when it lowers the equation."""
-    return call_hi_primitive_p.to_lojax(*operands, _prim=function)
+def kind_of_hi_primitive(params: dict) -> type:
+    """Which function an equation is, from its parameters: JAX has a class for each."""
+    return type(params["_prim"])
 
 
 def has_hi_primitive(eqn: JaxprEqn) -> bool:

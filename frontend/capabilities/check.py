@@ -20,6 +20,7 @@ from metagrad.frontend.exact_lowerings import jaxs_rules
 from metagrad.frontend.exact_lowerings.value_and_derivative import is_complex, is_float
 from metagrad.frontend.jaxprs import hi_primitives
 from metagrad.frontend.jaxprs.calls import call
+from metagrad.runtime import jax_internals
 
 CUSTOM_RULE = "custom rule"
 """Why a `custom_jvp` or `custom_vjp` function that is not known to be a true derivative is refused."""
@@ -112,7 +113,7 @@ def _equation(eqn, inputs, walk):
             return none
         if not true_hi_rule(eqn):
             return unknown(CUSTOM_RULE)
-        by_hand = TRUE_HI_RULES[type(eqn.params["_prim"])]
+        by_hand = TRUE_HI_RULES[jax_internals.kind_of_hi_primitive(eqn.params)]
         if not by_hand and (why := _in_the_rule(eqn, inputs, walk)):
             return unknown(why)
         return every

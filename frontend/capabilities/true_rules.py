@@ -99,7 +99,7 @@ def true_rule(params: dict) -> jax.custom_jvp | None:
 
 def true_hi_rule(eqn: core.JaxprEqn) -> bool:
     """Whether the rule of a hi primitive is known to be the true derivative."""
-    return type(eqn.params["_prim"]) in TRUE_HI_RULES
+    return jax_internals.kind_of_hi_primitive(eqn.params) in TRUE_HI_RULES
 
 
 def has_true_derivative(eqn: core.JaxprEqn) -> bool:
@@ -163,7 +163,7 @@ class HiRule(ByRule):
     def __call__(self, ctx, *operands, **params):
         if not any(map(is_float, ctx.avals_out)):
             return jax_lowering(self.primitive, ctx, *operands, **params)
-        by_hand = TRUE_HI_RULES.get(type(params["_prim"]))
+        by_hand = TRUE_HI_RULES.get(jax_internals.kind_of_hi_primitive(params))
         if by_hand is not None:
             return mlir.lower_fun(by_hand)(ctx, *operands, **params)
         return super().__call__(ctx, *operands, **params)

@@ -17,9 +17,9 @@ def logistic(ctx, x, **_):
     return [stablehlo.logistic(x)]
 
 
-def ldexp(x, exponent, *, _prim):
+def ldexp(x, exponent, **params):
     """x 2^exponent, from its bits; the derivative is multiplied by two powers, of which neither is infinite or zero."""
-    (scaled,) = value(jax_internals.call_hi_primitive_p, x, exponent, _prim=_prim)
+    (scaled,) = value(jax_internals.call_hi_primitive_p, x, exponent, **params)
     limits, half = jnp.finfo(x.dtype), exponent // 2
     powers = [
         jnp.ldexp(jnp.ones_like(x), jnp.clip(part, limits.minexp, limits.maxexp - 1))

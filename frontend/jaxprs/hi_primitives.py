@@ -24,7 +24,6 @@ from metagrad.frontend.jaxprs.calls import map_functions
 from metagrad.frontend.jaxprs.interpret import bind, interpret
 from metagrad.runtime.jax_internals import (
     call_hi_primitive_p,
-    expand_hi_primitive,
     has_hi_primitive,
 )
 
@@ -33,13 +32,13 @@ hi_call_p.multiple_results = True
 
 
 @hi_call_p.def_abstract_eval
-def _shapes(*avals, _prim):
-    return _prim.out_avals_flat
+def _shapes(*avals, **params):
+    return call_hi_primitive_p.abstract_eval(*avals, **params)[0]
 
 
-def expand(*operands, _prim) -> list:
+def expand(*operands, **params) -> list:
     """What the function computes, without its rules."""
-    return list(expand_hi_primitive(_prim, operands))
+    return list(call_hi_primitive_p.to_lojax(*operands, **params))
 
 
 mlir.register_lowering(hi_call_p, mlir.lower_fun(expand))
