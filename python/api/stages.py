@@ -16,6 +16,7 @@ from metagrad.api.type_variables import AuxT, GradT, KindT, StateT, ValueT
 from metagrad.api.user_frame import users_level
 from metagrad.compiler import pipeline
 from metagrad.diagnostics import non_finite_warning
+from metagrad.frontend.capabilities.measured_with import unmeasured
 from metagrad.frontend.partition import Decision
 from metagrad.runtime import jax_internals
 from metagrad.runtime.schedules.plan import Plan
@@ -55,8 +56,14 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         return self._program.decisions
 
     def explain(self) -> str:
-        """Which function is differentiated by whom and why, as text."""
-        return "\n".join(map(str, self._program.decisions))
+        """Which function is differentiated by whom and why, as text.
+
+        The last line says so if the table of proven operations was not measured with this version of JAX.
+        """
+        lines = [str(decision) for decision in self._program.decisions]
+        if (warning := unmeasured()) is not None:
+            lines.append(warning)
+        return "\n".join(lines)
 
     def compile(self) -> Compiled[StateT, ValueT, GradT, KindT]:
         """Compiles with XLA, once."""

@@ -1,6 +1,8 @@
-"""Measures the cases and writes docs/capabilities.md: `python -m tests.capabilities`, some minutes; with `--page`, the page alone; with names of cases, these alone."""
+"""Measures the cases with the JAX that is installed and writes its page (docs/capabilities.md for the oldest JAX).
 
-import json
+`python -m tests.capabilities`, some minutes; with `--page`, the page alone; with names of cases, these alone.
+"""
+
 import sys
 from pathlib import Path
 
@@ -9,23 +11,20 @@ import jax
 from metagrad.compiler.enzyme import library
 
 sys.path.insert(0, str(Path(__file__).parent))
+import measurements  # noqa: E402
 import page  # noqa: E402
 from cases import CASES  # noqa: E402
-from measure import MEASURED, measure  # noqa: E402
-
-PAGE = Path(__file__).parents[2] / "docs" / "capabilities.md"
+from measure import measure  # noqa: E402
 
 
 def main(arguments):
     jax.config.update("jax_enable_x64", True)
-    known = json.loads(MEASURED.read_text())["cases"] if arguments else {}
+    known = measurements.of(jax.__version__) if arguments else {}
     chosen = {name: CASES[name] for name in (arguments or CASES) if name != "--page"}
-    found = {name: result for name, result in known.items() if name in CASES} | measure(chosen)
-    versions = f"jax {jax.__version__} and enzyme-ad {library.identity().split()[1]}"
-    MEASURED.write_text(
-        json.dumps({"versions": versions, "cases": dict(sorted(found.items()))}, indent=0) + "\n"
-    )
-    PAGE.write_text(page.page(found, CASES, versions))
+    results = {name: result for name, result in known.items() if name in CASES} | measure(chosen)
+    measurements.record(jax.__version__, library.identity().split()[1], results)
+    # What a page says of the other versions is in each of them.
+    measurements.page(jax.__version__).write_text(page.page(jax.__version__, CASES))
 
 
 if __name__ == "__main__":

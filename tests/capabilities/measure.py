@@ -7,7 +7,6 @@ from pathlib import Path
 
 HERE = Path(__file__).parent
 PROGRAM = HERE / "enzyme_against_jax.py"
-MEASURED = HERE / "measured.json"
 
 REVERSE, FORWARD, REVERSE_AGAIN = "reverse", "forward over reverse", "reverse over reverse"
 # From best to worst.

@@ -1,8 +1,9 @@
-"""docs/capabilities.md, from the table, the cases and what was measured of them."""
+"""The page of one version of JAX, from the table, the cases and what was measured of them."""
 
 import inspect
 
 import jax
+import measurements
 from declined import DECLINED
 from measure import FORWARD, REVERSE, REVERSE_AGAIN, VERDICTS
 
@@ -19,7 +20,8 @@ MODES = (REVERSE, FORWARD, REVERSE_AGAIN)
 HEAD = """# What Enzyme differentiates as JAX does
 
 Written by `python -m tests.capabilities` from the table ([frontend/capabilities/table.py](../frontend/capabilities/table.py)), the {cases} cases of
-[tests/capabilities/cases](../tests/capabilities/cases/__init__.py) and their comparison with JAX on {versions}: all of them in float64, those where numbers can overflow in float32 too. A case runs over the places where rules part: zeros, ties, repeated
+[tests/capabilities/cases](../tests/capabilities/cases/__init__.py) and their comparison with JAX. It holds for {versions}; {others}.
+Measured are all of them in float64, those where numbers can overflow in float32 too. A case runs over the places where rules part: zeros, ties, repeated
 indices, indices out of bounds, empty axes, masks of -inf, infinite and undefined operands and cotangents.
 
 - **reverse**, **forward over reverse**: the two modes that the compiler uses. **reverse over reverse** is measured for comparison; the compiler gives it to JAX.
@@ -94,7 +96,8 @@ def rows(measured, entries) -> str:
     )
 
 
-def page(measured, cases, versions) -> str:
+def page(version, cases) -> str:
+    measured = measurements.of(version)
     by_name = {p.name: p for p in CAPABILITIES}
     proving: dict[str, list[str]] = {}
     for name, case in cases.items():
@@ -120,9 +123,15 @@ def page(measured, cases, versions) -> str:
         )
     )
     refused = "".join(f"| {name} | {reason(*entry)} |\n" for name, entry in DECLINED.items())
+    versions = f"jax {version} and enzyme-ad {measurements.enzyme()}"
+    others = ", ".join(
+        f"[{measurements.page(other).name}]({measurements.page(other).name}) for jax {other}"
+        for other in measurements.versions()
+        if other != version
+    )
     return "\n".join(
         [
-            HEAD.format(cases=len(cases), versions=versions),
+            HEAD.format(cases=len(cases), versions=versions, others=others),
             "## Primitives\n",
             rows(measured, primitives),
             "## Control flow and calls\n",

@@ -1,6 +1,5 @@
 """The table of proven primitives against its evidence: what Enzyme gives for each case is what JAX gives."""
 
-import json
 import sys
 from pathlib import Path
 
@@ -9,16 +8,15 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metagrad.frontend.capabilities import CAPABILITIES, overrides, unproven
+from metagrad.frontend.capabilities import CAPABILITIES, measured_with, overrides, unproven
 from metagrad.frontend.jaxprs.interpret import equations
 
 sys.path.insert(0, str(Path(__file__).parent))
+import measurements  # noqa: E402
 import page  # noqa: E402
 from cases import CASES  # noqa: E402
 from declined import DECLINED, X, clipped  # noqa: E402
-from measure import DIFFERS, FAILS, MEASURED, VERDICTS, compare, has_edges, verdicts  # noqa: E402
-
-PAGE = Path(__file__).parents[2] / "docs" / "capabilities.md"
+from measure import DIFFERS, FAILS, VERDICTS, compare, has_edges, verdicts  # noqa: E402
 
 # In bfloat16 sums round to anything up to a few percent; these cases are short enough to be compared.
 SHORT = [
@@ -84,9 +82,7 @@ def agrees(result) -> bool:
     """Whether it came out no worse than the page's source has it; bfloat16 is not on the page."""
     if result["dtype"] == "bfloat16":
         return True
-    shown = (
-        json.loads(MEASURED.read_text())["cases"].get(result["case"], {}).get(result["dtype"], {})
-    )
+    shown = measurements.of(nearest()).get(result["case"], {}).get(result["dtype"], {})
     found = verdicts(result, CASES[result["case"]].orders)
     return all(
         mode in shown and VERDICTS.index(now) <= VERDICTS.index(shown[mode])
@@ -95,11 +91,39 @@ def agrees(result) -> bool:
 
 
 def test_the_page_is_what_the_table_and_the_cases_make_of_it():
-    measured = json.loads(MEASURED.read_text())
-    assert set(measured["cases"]) == set(CASES)
-    assert PAGE.read_text() == page.page(measured["cases"], CASES, measured["versions"]), (
-        "run python -m tests.capabilities --page"
+    """With a JAX that was measured; of any other the package says that it was not."""
+    if jax.__version__ not in measurements.versions():
+        assert f"this is jax {jax.__version__}" in measured_with.unmeasured()
+        return
+    assert set(measurements.of(jax.__version__)) == set(CASES)
+    text = measurements.page(jax.__version__).read_text()
+    assert text == page.page(jax.__version__, CASES), "run python -m tests.capabilities --page"
+
+
+def nearest() -> str:
+    """The newest version that was measured and is not newer than this JAX."""
+    numbers = lambda version: [int(part) for part in version.split(".")]
+    return max(
+        (v for v in measurements.versions() if numbers(v) <= numbers(jax.__version__)), key=numbers
     )
+
+
+def test_the_package_knows_the_versions_that_were_measured():
+    assert list(measured_with.JAX) == measurements.versions()
+    assert all(measurements.page(version).is_file() for version in measured_with.JAX)
+    assert all(measured_with.unmeasured(version) is None for version in measured_with.JAX)
+
+
+def test_what_differs_between_versions_is_read_and_written_whole(monkeypatch, tmp_path):
+    monkeypatch.setattr(measurements, "FILE", tmp_path / "measured.json")
+    measurements.FILE.write_text('{"enzyme-ad": "1", "jax": {}}')
+    old = {"a": {"float64": {"reverse": "exact"}}, "b": {"float64": {"reverse": "exact"}}}
+    new = {"a": {"float64": {"reverse": "fails"}}, "c": {"float64": {"reverse": "exact"}}}
+    measurements.record("0.12.0", "1", new)
+    measurements.record("0.9.1", "1", old)
+    assert measurements.versions() == ["0.9.1", "0.12.0"]
+    assert measurements.of("0.9.1") == old and measurements.of("0.12.0") == new
+    assert measurements.of("0.10.0") == {}
 
 
 def traced(case):

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import metagrad
+from metagrad.frontend.capabilities import measured_with
 
 STAGES = ("traced", "cut", "differentiated", "pieces", "scheduled", "hlo")
 
@@ -109,3 +110,13 @@ def test_runtime_is_checked(step, outer):
     assert step.metagradient(outer, runtime="fused")
     with pytest.raises(ValueError, match="runtime='streamed': this version has \"fused\""):
         step.metagradient(outer, runtime="streamed")
+
+
+def test_explain_says_that_this_jax_was_not_measured(lowered, monkeypatch):
+    monkeypatch.setattr(measured_with, "JAX", (jax.__version__,))
+    assert "measured with" not in lowered.explain()
+    monkeypatch.setattr(measured_with, "JAX", ("0.9.1", "0.9.2"))
+    assert lowered.explain().splitlines()[-1] == (
+        "the table of proven operations was measured with jax 0.9.1 and 0.9.2, "
+        f"this is jax {jax.__version__}; metagrad.compile(ad='jax') does without the table"
+    )
