@@ -7,7 +7,8 @@ from collections.abc import Sequence
 
 from jax.extend import core
 
-from metagrad.frontend import emit_mlir, partition, split_step
+from metagrad.frontend import partition, split_step
+from metagrad.frontend.as_run import as_run, is_overridden
 from metagrad.frontend.emit_mlir import Derivatives, Piece, Pieces
 from metagrad.frontend.jaxprs import stopped_values
 from metagrad.frontend.jaxprs.activity import Activity
@@ -107,16 +108,16 @@ def _first_order(
     decision = partition.decide_first_order(label, function, flags, ad)
     if decision.rule == "enzyme":
         return decision, None
-    return decision, emit_mlir.as_run(partition.vjp(function, flags, seeded, label))
+    return decision, as_run(partition.vjp(function, flags, seeded, label))
 
 
 def _update(update: core.ClosedJaxpr, vjp: core.ClosedJaxpr | None) -> Piece:
     """What runs is as JAX lowers it, bit for bit. It is lowered twice only if Enzyme needs to see another lowering of it."""
     if vjp is not None:
-        return Piece(emit_mlir.as_run(update), vjp)
+        return Piece(as_run(update), vjp)
     differentiated = stopped_values.hold(update)
-    if emit_mlir.is_overridden(differentiated.jaxpr):
-        return Piece(differentiated, run=emit_mlir.as_run(update))
+    if is_overridden(differentiated.jaxpr):
+        return Piece(differentiated, run=as_run(update))
     return Piece(update)
 
 
@@ -129,5 +130,5 @@ def _made_by_jax(
     made = {"vjp": partition.loss_vjp(site, operands, seeds)} if rule == "jax-reverse" else {}
     if rule in ("jax", "jax-mixed"):
         product = partition.gradient_vjp if rule == "jax" else partition.gradient_vjp_mixed
-        made["grad_vjp"] = emit_mlir.as_run(product(site, operands, seeds))
-    return made | {"grad": emit_mlir.as_run(partition.gradient(site))}
+        made["grad_vjp"] = as_run(product(site, operands, seeds))
+    return made | {"grad": as_run(partition.gradient(site))}

@@ -221,12 +221,3 @@ def operations(
 
     function.operation.walk(visit, ir.WalkOrder.PRE_ORDER)
     return [op for op in collected if op != function.operation]
-
-
-def walk(block: ir.Block):
-    """Every op of the block and of the regions in it, outer ops first."""
-    for op in block.operations:
-        yield op
-        for region in op.regions:
-            for inner in region.blocks:
-                yield from walk(inner)

@@ -120,3 +120,20 @@ def test_explain_says_that_this_jax_was_not_measured(lowered, monkeypatch):
         "the table of proven operations was measured with jax 0.9.1 and 0.9.2, "
         f"this is jax {jax.__version__}; metagrad.compile(ad='jax') does without the table"
     )
+
+
+@pytest.mark.parametrize(
+    "move, copies",
+    [(lambda p, g: p - g, 1), (lambda p, g: p - g / jnp.sqrt(1 + g**2), 2)],
+    ids=["plain", "with a square root"],
+)
+def test_the_update_is_lowered_twice_only_where_that_makes_a_difference(move, copies):
+    """Enzyme needs a square root in another form than the one that is run (frontend/exact_lowerings)."""
+
+    @metagrad.compile
+    def step(p, z, x):
+        return move(p, metagrad.grad(lambda p, x: jnp.sum((z * p - x) ** 2))(p, x))
+
+    lowered = step.metagradient(jnp.sum).lower(jnp.ones(2), 0.5, jnp.ones((3, 2)))
+    assert lowered.ir("cut").count("func.func private @update") == copies
+    assert lowered.ir("pieces").count("func.func private @update") == 1
