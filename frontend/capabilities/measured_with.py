@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import jax
 
-JAX = ("0.10.2",)
+JAX = ("0.10.2", "0.12.0.1")
 """The versions, oldest first."""
 
 
