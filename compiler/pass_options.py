@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import ast
 import dataclasses
+from typing import Any
 
 from jaxlib.mlir import ir
 
@@ -91,7 +92,7 @@ def parse_schedule(text: str):
         name: getattr(schedules, name) for name in ("LazyKary", "Binomial", "Periodic", "StoreAll")
     }
     try:
-        call = ast.parse(text, mode="eval").body
+        call: Any = ast.parse(text, mode="eval").body
         arguments = [ast.literal_eval(value) for value in call.args]
         named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
         make = known[call.func.id]

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import jax
 from jax.extend import core
@@ -124,12 +124,12 @@ class Emitter:
         traced = self._lower(functions_of)
         with traced.module.context, ir.Location.unknown():
             if not self.sites:
-                inputs = list(functions.find(traced.module, "update").type.inputs)
+                inputs = list(functions.get(traced.module, "update").type.inputs)
                 functions.add_function(
                     traced.module, "inner", inputs[: self.layout.step], lambda _: []
                 )
             for (name, attribute), symbol in named.items():
-                function = functions.find(traced.module, name)
+                function = functions.get(traced.module, name)
                 function.attributes[attribute] = ir.FlatSymbolRefAttr.get(symbol)
         return traced
 
@@ -144,7 +144,7 @@ class Emitter:
         """(state, meta, batch) -> results of the gradients. `readers` are the functions @inputs_i."""
 
         def inner(*operands):
-            results = []
+            results: list = []
             for site, reader in zip(self.sites, readers):
                 gradient = site_p.bind(*reader(*operands, *results), **site.parameters)
                 results += [gradient[i] for i in site.kept]
@@ -186,7 +186,7 @@ class Emitter:
         traced = jax.jit(program, keep_unused=True).trace(*avals)
         with leaked_values.lowering():
             lowered = jax_internals.lower_with_rules(traced, rules)
-        module = lowered.compiler_ir("stablehlo")
+        module: Any = lowered.compiler_ir("stablehlo")
         module.context.allow_unregistered_dialects = True
         with module.context, ir.Location.unknown():
             _drop_placements(module)
@@ -247,7 +247,7 @@ def _drop_placements(module: ir.Module) -> None:
 
 def _rename(module: ir.Module, names: Sequence[str]) -> None:
     """Gives our functions their names, takes @main away, and moves user functions that are in the way aside."""
-    main = functions.find(module, "main")
+    main = functions.get(module, "main")
     called = [
         op.callee.value for op in functions.body(main).operations if isinstance(op, func.CallOp)
     ]

@@ -115,7 +115,7 @@ def decide_gradient(site: Site, active: Sequence[bool], seeded: Sequence[int], a
 
 def nested_gradients(jaxpr: core.Jaxpr) -> list[Decision]:
     """The inner gradients that stand in a loop, a branch or another function of the step: JAX's rules for them (grad_primitive.py) are used."""
-    decisions = {}
+    decisions: dict[Decision, None] = {}
     for eqn in equations(jaxpr, into=lambda eqn: eqn.primitive is not grad_p):
         if eqn.primitive is grad_p:
             rule = "nested-mixed" if has_true_gradient(eqn.params["jaxpr"].jaxpr) else "nested-jax"

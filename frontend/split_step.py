@@ -9,6 +9,7 @@ Here the step is cut; the module that the compiler gets holds these pieces (emit
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Sequence
 
 import jax
 from jax.extend import core
@@ -80,7 +81,7 @@ def mark(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
     jaxpr, _ = pe.dce_jaxpr(marked.jaxpr, [True] * len(marked.out_avals), instantiate=True)
     marked = core.ClosedJaxpr(jaxpr, marked.consts)
     # Dead gradients are gone; number the others anew.
-    sites = []
+    sites: list[Site] = []
     read = {atom for eqn in jaxpr.eqns for atom in eqn.invars if isinstance(atom, core.Var)}
     read |= {atom for atom in jaxpr.outvars if isinstance(atom, core.Var)}
     for eqn in jaxpr.eqns:
@@ -93,12 +94,12 @@ def mark(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
     return marked, sites
 
 
-def update_of(step: core.ClosedJaxpr, sites: list[Site]) -> core.ClosedJaxpr:
+def update_of(step: core.ClosedJaxpr, sites: Sequence[Site]) -> core.ClosedJaxpr:
     """The step with the gradients' results as further operands."""
     return _without_gradients(step, sites, len(sites))
 
 
-def inputs_of(step: core.ClosedJaxpr, sites: list[Site], index: int) -> core.ClosedJaxpr:
+def inputs_of(step: core.ClosedJaxpr, sites: Sequence[Site], index: int) -> core.ClosedJaxpr:
     """What gradient `index` is called on: (step's operands, results of the gradients before it) -> operands of its loss."""
     return _without_gradients(step, sites, index)
 

@@ -308,8 +308,8 @@ def _prints(jaxpr: core.ClosedJaxpr, what: str) -> core.ClosedJaxpr | None:
 def _kind(value: Any) -> str:
     if value is None:
         return "None"
-    if describe("", value) is not None:
-        return shaped(describe("", value).aval)
+    if (leaf := describe("", value)) is not None:
+        return shaped(leaf.aval)
     return f"a {type(value).__name__}" + (
         f" of length {len(value)}" if isinstance(value, tuple) else ""
     )

@@ -59,7 +59,7 @@ def _visit(module: ir.Module, op: ir.OpView, reach: dict, known: dict[str, Depen
     if op.operation.name in _ENDS:
         return
     if isinstance(op, func.CallOp):
-        callee = functions.find(module, op.callee.value)
+        callee = functions.get(module, op.callee.value)
         through = dependence(module, callee, known)
         for result, arguments in zip(op.results, through):
             if carries_derivative(result.type):

@@ -42,5 +42,5 @@ def _is_counter(loop: hlo.WhileOp, index: int) -> bool:
     )
 
 
-def _is(owner: ir.Operation | ir.Block, name: str) -> bool:
+def _is(owner: ir.Operation | ir.OpView | ir.Block, name: str) -> bool:
     return not isinstance(owner, ir.Block) and owner.name == name

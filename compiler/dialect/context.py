@@ -32,4 +32,4 @@ def parse(text: str | bytes) -> ir.Module:
 
 def text(module: ir.Module) -> str:
     """The module as text that `parse` and the Enzyme worker read again."""
-    return module.operation.get_asm(enable_debug_info=False)
+    return str(module.operation.get_asm(enable_debug_info=False))

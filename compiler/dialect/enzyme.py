@@ -68,7 +68,8 @@ def autodiff(
             "ret_activity": _activities(returned),
         },
     )
-    return list(op.results)[: len(primals)], list(op.results)[len(primals) :]
+    values: list[ir.Value] = list(op.results)
+    return values[: len(primals)], values[len(primals) :]
 
 
 def fwddiff(

@@ -36,6 +36,18 @@ def find(module: ir.Module, name: str) -> func.FuncOp | None:
     return None
 
 
+def get(module: ir.Module, name: str) -> func.FuncOp:
+    """A function that the passes before have seen to be there.
+
+    Raises:
+      ValueError: it is not, in a module that was written by hand.
+    """
+    function = find(module, name)
+    if function is None:
+        raise ValueError(f"the module has no function @{name}")
+    return function
+
+
 def need(module: ir.Module, name: str, pass_name: str) -> func.FuncOp:
     found = find(module, name)
     if found is None:
@@ -66,7 +78,7 @@ def clone(module: ir.Module, function: func.FuncOp, name: str) -> func.FuncOp:
     copy.operation.move_after(function.operation)
     copy.attributes["sym_name"] = ir.StringAttr.get(name)
     copy.attributes["sym_visibility"] = ir.StringAttr.get("private")
-    return find(module, name)
+    return get(module, name)
 
 
 def set_results(function: func.FuncOp, values: Sequence[ir.Value]) -> None:
@@ -166,7 +178,10 @@ def symbols_used(function: func.FuncOp) -> set[str]:
 
 def rename(module: ir.Module, names: dict[str, str]) -> None:
     """Renames functions, and every reference to them."""
-    new_name = lambda name: names.get(name, name)
+
+    def new_name(name: str) -> str:
+        return names.get(name, name)
+
     for function in module.body.operations:
         if function.attributes["sym_name"].value in names:
             function.attributes["sym_name"] = ir.StringAttr.get(
@@ -179,7 +194,7 @@ def rename(module: ir.Module, names: dict[str, str]) -> None:
                     op.attributes[attribute] = mapped
 
 
-def _with_symbols(function: func.FuncOp) -> list[ir.Operation | ir.OpView]:
+def _with_symbols(function: ir.OpView) -> list[ir.Operation | ir.OpView]:
     """The function and the ops in it that can refer to others. Of StableHLO's only some can, and jaxlib fails to read a complex constant's value."""
     return [
         function,
@@ -206,7 +221,7 @@ def _map_symbols(attribute: ir.Attribute, change: Callable[[str], str]) -> ir.At
 
 
 def operations(
-    function: ir.OpView, chosen: Callable[[str], bool] | None = None
+    function: ir.OpView | ir.Module, chosen: Callable[[str], bool] | None = None
 ) -> list[ir.Operation]:
     """The ops inside of a function, of a loop or of a module, outer ops first: all of them, or those whose name is `chosen`.
 

@@ -125,10 +125,10 @@ def once_if(
     return repeat(index(0), count(condition), carry, guarded)
 
 
-def _unflatten(names: Sequence[str], like: Carry, values: list[ir.Value]) -> Carry:
+def _unflatten(names: Sequence[str], like: Carry, values: Sequence[ir.Value]) -> Carry:
     carry, start = {}, 0
     for name in names:
         size = len(like[name])
-        carry[name] = values[start : start + size]
+        carry[name] = list(values[start : start + size])
         start += size
     return carry

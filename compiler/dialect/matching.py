@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 
 from metagrad.compiler.dialect import functions
 
 
-def producer(value: ir.Value, name: str) -> ir.OpView | None:
-    """The op that made `value`, if it is a `stablehlo.<name>`."""
+def producer(value: ir.Value, name: str) -> Any:
+    """The op that made `value`, if it is a `stablehlo.<name>`; else None."""
     owner = value.owner
     return (
         None if isinstance(owner, ir.Block) or owner.name != f"stablehlo.{name}" else owner.opview
@@ -37,8 +39,11 @@ def splat(value: ir.Value) -> float | None:
     )
 
 
-def operations(module: ir.Module, name: str, mark: str | None = None) -> list[ir.OpView]:
-    """Every `stablehlo.<name>` of the module, as it is now; with `mark`, in the functions that have this attribute."""
+def operations(module: ir.Module, name: str, mark: str | None = None) -> list[Any]:
+    """Every `stablehlo.<name>` of the module, as it is now; with `mark`, in the functions that have this attribute.
+
+    They are of the class that jaxlib has for that name.
+    """
     return [
         op.opview
         for function in module.body.operations
@@ -55,7 +60,7 @@ def replace(op: ir.OpView, value: ir.Value) -> None:
 
 def erase_unused(op: ir.Operation) -> None:
     """Erases the op and what it alone used. The ops that we rewrite have no effects; a custom call may."""
-    waiting = {op: None}
+    waiting: dict[Any, None] = {op: None}
     while waiting:
         op, _ = waiting.popitem()
         if (

@@ -160,7 +160,7 @@ def indices(numbers: Iterable[int]) -> ir.ArrayAttr:
     return ir.ArrayAttr.get([ir.IntegerAttr.get(i64, i) for i in numbers])
 
 
-def read_indices(attribute: ir.ArrayAttr) -> list[int]:
+def read_indices(attribute: ir.Attribute) -> list[int]:
     return [int(element.value) for element in attribute]
 
 

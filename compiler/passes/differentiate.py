@@ -66,10 +66,8 @@ def _write_outer_vjp(module: ir.Module, outer: func.FuncOp, active: list[int]) -
         one = _constant(outer.type.results[0], 1)
         if own is not None:
             primals = functions.call(outer, operands)
-            cotangents = dict(
-                zip(_floats(outer.type.inputs), functions.call(own, [*operands, one]))
-            )
-            return [*primals, *(cotangents[i] for i in active)]
+            by_input = dict(zip(_floats(outer.type.inputs), functions.call(own, [*operands, one])))
+            return [*primals, *(by_input[i] for i in active)]
         if not active:
             return functions.call(outer, operands)
         primals, cotangents = autodiff(
@@ -81,7 +79,7 @@ def _write_outer_vjp(module: ir.Module, outer: func.FuncOp, active: list[int]) -
 
 
 def _write_step_vjp(module: ir.Module, layout: Layout, active: list[int]) -> None:
-    update, inner = functions.find(module, "update"), functions.find(module, "inner")
+    update, inner = functions.get(module, "update"), functions.get(module, "inner")
     sites = gradients_of(inner)
     kept = _kept(inner, sites)
     slices, start = [], layout.step
@@ -92,7 +90,7 @@ def _write_step_vjp(module: ir.Module, layout: Layout, active: list[int]) -> Non
     seed_types = [update.type.results[i] for i in states]
     known: dict = {}
     through_update = dependence(module, update, known)
-    readers = [functions.find(module, f"inputs_{index}") for index in range(len(sites))]
+    readers = [functions.get(module, f"inputs_{index}") for index in range(len(sites))]
     through_inputs = [dependence(module, reader, known) for reader in readers]
 
     def build(operands: list[ir.Value]) -> list[ir.Value]:
@@ -216,7 +214,7 @@ def _gradient_vjp(
 ) -> list[ir.Value]:
     """Cotangents of the loss's operands `relevant`, from those of a gradient's results (value, aux, gradients)."""
     said = Gradient(site)
-    loss, wrt = functions.find(module, said.loss), said.wrt
+    loss, wrt = functions.get(module, said.loss), said.wrt
     outputs = len(loss.type.results)
     own = _by_jax(module, said.by_jax("grad_vjp"))
     if own is not None:
@@ -261,15 +259,15 @@ def _loss_vjp(module, site, loss, seeded, relevant, name) -> func.FuncOp:
 
 def _expand_gradients(module: ir.Module) -> None:
     """The `metagrad.grad` ops of @inner become reverse mode of their losses."""
-    inner = functions.find(module, "inner")
+    inner = functions.get(module, "inner")
     for site in gradients_of(inner):
         said = Gradient(site)
-        loss, wrt = functions.find(module, said.loss), said.wrt
+        loss, wrt = functions.get(module, said.loss), said.wrt
         outputs = len(loss.type.results)
         by_jax = _by_jax(module, said.by_jax("grad"))
         with ir.InsertionPoint(site), site.location:
             if by_jax is not None:
-                results = functions.call(by_jax, list(site.operands))
+                results: list[ir.Value | None] = [*functions.call(by_jax, list(site.operands))]
             else:
                 read = [i for i in range(outputs) if any(True for _ in site.results[i].uses)]
                 order = sorted(wrt)
@@ -294,6 +292,7 @@ def _own(module: ir.Module, function: func.FuncOp) -> func.FuncOp | None:
     if metagrad.VJP not in function.attributes:
         return None
     own = _by_jax(module, function.attributes[metagrad.VJP].value)
+    assert own is not None
     expected = [*function.type.inputs, *(ty for ty in function.type.results if is_float(ty))]
     if (
         list(own.type.inputs)
@@ -309,7 +308,7 @@ def _by_jax(module: ir.Module, name: str | None) -> func.FuncOp | None:
     """A function that JAX made, marked as such: what it computes twice, the user may want computed twice."""
     if name is None:
         return None
-    function = functions.find(module, name)
+    function = functions.get(module, name)
     function.attributes[metagrad.BY_JAX] = ir.UnitAttr.get()
     return function
 

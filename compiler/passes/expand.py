@@ -109,8 +109,8 @@ def _alone(module: ir.Module, function: func.FuncOp) -> ir.Module:
             if not isinstance(op, func.FuncOp) or op.name.value in reached:
                 op.operation.clone()
     _publish(alone, function.name.value)
-    for op in functions.operations(alone, enzyme.FORWARD_MODE.__eq__):
-        hide(op)
+    for forward in functions.operations(alone, enzyme.FORWARD_MODE.__eq__):
+        hide(forward)
     return alone
 
 
@@ -144,7 +144,9 @@ def hide(op: ir.Operation) -> list[ir.Value]:
             api_version=ir.IntegerAttr.get(ir.IntegerType.get_signless(32), 4),
         )
         # As text: jaxlib's parser and Enzyme's need not agree on how an activity prints.
-        config = {name: ir.StringAttr.get(str(op.attributes[name])) for name in _ACTIVITIES}
+        config: dict[str, ir.Attribute] = {
+            name: ir.StringAttr.get(str(op.attributes[name])) for name in _ACTIVITIES
+        }
         config["op"] = ir.StringAttr.get(op.name)
         hidden.attributes[functions.BACKEND_CONFIG] = ir.DictAttr.get(config)
     _exchange(op, hidden.results)
@@ -186,13 +188,13 @@ def _replace(module: ir.Module, function: func.FuncOp, made: ir.Module) -> None:
         raise EnzymeError(
             f"Enzyme's pipeline left functions beside @{name} that are not inlined: {', '.join(others)}"
         )
-    new = functions.find(made, name)
+    new = functions.get(made, name)
     left = functions.operations(
         new, lambda op: op.startswith("enzyme") and op != enzyme.IGNORE_DERIVATIVES
     )
     if left:
         raise EnzymeError(f"{left[0].name} is left in @{name} after Enzyme's pipeline")
-    parts = [functions.find(module, part) for part in functions.reachable(module, [name])]
+    parts = [functions.get(module, part) for part in functions.reachable(module, [name])]
     copy = new.operation.clone(ip=ir.InsertionPoint(function))
     function.operation.erase()
     copy.attributes["sym_visibility"] = ir.StringAttr.get("private")

@@ -22,6 +22,8 @@ step's aux, stacked over steps.
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
@@ -243,6 +245,7 @@ class _Writer:
         }
 
     def print(self, _: Carry, operands: Carry) -> Carry:
+        assert self.prints is not None, "called only where the step prints"
         functions.call(self.prints, [*operands["state"], *self.meta, *operands["batch"]])
         return {}
 
@@ -311,7 +314,7 @@ def tables(plan: Plan, *, gradients: bool) -> dict[str, np.ndarray]:
     segment = plan.segment
     if gradients:
         ends = segment[2:]
-        last = {
+        last: dict[str, Any] = {
             "run_steps": 1,
             "run_save": -1,
             "run_keep": -1,

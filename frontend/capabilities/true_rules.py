@@ -78,7 +78,7 @@ _HI_ROWS: tuple[tuple[str, str, Callable | None], ...] = (
 )
 """The same of the functions that are hi primitives (jaxprs/hi_primitives.py)."""
 
-TRUE_HI_RULES: dict[type, Callable | None] = {
+TRUE_HI_RULES: dict[Callable, Callable | None] = {
     kind: by_hand
     for module, name, by_hand in _HI_ROWS
     if (kind := jax_internals.function(module, name)) is not None

@@ -58,7 +58,8 @@ class ByRule:
 
     def __call__(self, ctx, *operands, **params):
         if self.when and not self.when(params, ctx.avals_in):
-            return self.otherwise(ctx, *operands, **params)
+            # There is one wherever there is a `when`.
+            return self.otherwise(ctx, *operands, **params)  # type: ignore[misc]
         moves = movable(ctx.avals_in, self.constant)
         if not any(moves):
             return jax_lowering(self.primitive, ctx, *operands, **params)
@@ -96,7 +97,7 @@ def tangent(
 ) -> core.ClosedJaxpr | None:
     """(operands, tangents of those that move) -> tangents of the float results, by JAX's rule; None where JAX has none."""
     if primitive is hi_primitives.hi_call_p:  # the rule is that of what it stands for
-        primitive = jax_internals.call_hi_primitive_p
+        primitive = jax_internals.call_hi_primitive_p  # type: ignore[assignment]
     said, weak = tuple(sorted(params.items())), tuple(a.weak_type for a in avals)
     try:
         return _traced_once(primitive, said, tuple(avals), weak, tuple(moves))

@@ -60,4 +60,4 @@ def _stops(jaxpr: core.Jaxpr, wanted_results: list[bool]) -> bool:
 def _carries(eqn) -> bool:
     """Whether the table gives this equation a lowering that carries a derivative."""
     capability = capabilities.CAPABILITIES.get(eqn.primitive)
-    return capability is not None and (capability.lowering is not None or capability.by_rule)
+    return capability is not None and (capability.lowering is not None or bool(capability.by_rule))

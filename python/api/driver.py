@@ -104,7 +104,7 @@ def lower(
         }
         which = (
             f" (@{error.function} is {meant[error.function]})"
-            if f"@{error.function}" in str(error)
+            if error.function is not None and f"@{error.function}" in str(error)
             else ""
         )
         warnings.warn(

@@ -172,4 +172,4 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
 
     def as_text(self) -> str:
         """The optimised HLO."""
-        return self.xla.as_text()
+        return self.xla.as_text() or ""

@@ -107,7 +107,9 @@ class Watched:
     def _branches(self, eqn, values, origins, wanted, counts, roots, place):
         """A conditional: the branch that is taken counts its roots, the others have none."""
         index, *operands = values
-        branches = [body.jaxpr for body in call(eqn).bodies]
+        conditional = call(eqn)
+        assert conditional is not None, "conditionals are in the table of calls"
+        branches = [body.jaxpr for body in conditional.bodies]
         own, of_results = [], []
         for branch in branches:
             found, of_branch = self._roots_of(branch, operands, origins[1:], wanted, place)

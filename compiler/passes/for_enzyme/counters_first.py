@@ -21,8 +21,8 @@ NAME = "counters-first"
 
 def run(module: ir.Module) -> None:
     for op in operations(module, "while"):
-        if counter_of(op):
-            _exchange(op, 0, counter_of(op))
+        if counter := counter_of(op):
+            _exchange(op, 0, counter)
 
 
 def _exchange(loop: hlo.WhileOp, i: int, j: int) -> None:

@@ -33,10 +33,10 @@ def _flatten(op: hlo.DotGeneralOp) -> None:
     left, right = list(numbers.lhs_contracting_dimensions), list(numbers.rhs_contracting_dimensions)
     if len(left) < 2 or list(numbers.lhs_batching_dimensions):
         return
-    flat = [_matrix(operand, dims) for operand, dims in ((op.lhs, left), (op.rhs, right))]
-    if None in flat:
+    left_matrix, right_matrix = _matrix(op.lhs, left), _matrix(op.rhs, right)
+    if left_matrix is None or right_matrix is None:
         return
-    (left_shape, left_dim), (right_shape, right_dim) = flat
+    (left_shape, left_dim), (right_shape, right_dim) = left_matrix, right_matrix
     with ir.InsertionPoint(op), op.location:
         operands = [_reshape(op.lhs, left_shape), _reshape(op.rhs, right_shape)]
         free = [left_shape[1 - left_dim], right_shape[1 - right_dim]]

@@ -26,12 +26,12 @@ def run(module: ir.Module) -> None:
 
 
 def _join(op: ir.OpView, first: hlo.PadOp, second: hlo.PadOp) -> None:
-    sides = _side(first), _side(second)
-    if None in sides or sides[0][0] != sides[1][0]:
+    one, other = _side(first), _side(second)
+    if one is None or other is None or one[0] != other[0]:
         return
-    if sides[0][1] > sides[1][1]:
-        first, second, sides = second, first, sides[::-1]
-    (dim, start, middle), (_, begin, end) = sides
+    if one[1] > other[1]:
+        first, second, one, other = second, first, other, one
+    (dim, start, middle), (_, begin, end) = one, other
     if middle != begin:
         return
     rank, size = len(op.results[0].type.shape), op.results[0].type.shape[dim]

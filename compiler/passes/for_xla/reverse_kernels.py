@@ -10,6 +10,8 @@ scalar loop.  A kernel is small, so the reversal costs nothing.
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
@@ -24,7 +26,7 @@ def run(module: ir.Module) -> None:
             _reverse(op)
 
 
-def _reverse(op: hlo.ConvolutionOp) -> None:
+def _reverse(op: Any) -> None:
     spatial = hlo.ConvDimensionNumbers(op.dimension_numbers).kernel_spatial_dimensions
     dims = sorted(dim for dim, reversed_ in zip(spatial, op.window_reversal) if reversed_)
     if dims:

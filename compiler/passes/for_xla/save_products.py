@@ -215,7 +215,7 @@ def _key(op: ir.OpView, operands: list[ir.Value]):
 def _region_key(region: ir.Region):
     """A reduction's body: its ops, with operands by their place. None where it reads something from outside."""
     block = region.blocks[0]
-    places = {argument: i for i, argument in enumerate(block.arguments)}
+    places: dict[ir.Value, int] = {argument: i for i, argument in enumerate(block.arguments)}
     said = []
     for op in block.operations:
         if op.regions or any(operand not in places for operand in op.operands):
