@@ -63,7 +63,7 @@ def _asking(jaxpr: core.Jaxpr, outside: set) -> Iterator[tuple[core.JaxprEqn, st
             yield eqn, eqn.primitive.name
 
 
-def _axes(has_effects: core.JaxprEqn | core.Jaxpr) -> set:
+def _axes(has_effects: core.JaxprEqn | core.Jaxpr | core.ClosedJaxpr) -> set:
     """The named axes of the collectives in it."""
     return {e.name for e in has_effects.effects if isinstance(e, NamedAxisEffect)}
 

@@ -197,7 +197,7 @@ def host_callbacks(lowered: jax.stages.Lowered) -> tuple[Callable, ...]:
     return tuple(lowered._lowering.compile_args["host_callbacks"])
 
 
-def lower_function(ctx: mlir.LoweringRuleContext, name: str, jaxpr: Jaxpr) -> str:
+def lower_function(ctx: mlir.LoweringRuleContext, name: str, jaxpr: Any) -> str:
     """Lowers a closed jaxpr to a function of the module, and gives its symbol.
 
     Raises:
@@ -207,10 +207,11 @@ def lower_function(ctx: mlir.LoweringRuleContext, name: str, jaxpr: Jaxpr) -> st
         raise NotImplementedError(
             "metagrad needs jax_use_simplified_jaxpr_constants to be off, which is JAX's default"
         )
-    asked = dict(num_const_args=0, in_avals=jaxpr.in_avals)
+    asked: dict[str, Any] = {"num_const_args": 0, "in_avals": jaxpr.in_avals}
     if jax.__version_info__ >= (0, 11):
         asked["out_avals"] = jaxpr.out_avals
-    return mlir.lower_jaxpr_to_fun(ctx.module_context, name, jaxpr, [], **asked).name.value
+    lowered: Any = mlir.lower_jaxpr_to_fun(ctx.module_context, name, jaxpr, [], **asked)
+    return lowered.name.value
 
 
 # --- What JAX's errors say ---------------------------------------------------------------------------------------

@@ -10,6 +10,7 @@ one trips updates its carry in place.
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 from jaxlib.mlir import ir
@@ -116,7 +117,7 @@ def once_if(
 
     def guarded(counter: ir.Value, inner: Carry) -> Carry:
         names = list(operands)
-        held = hlo.optimization_barrier(
+        held: Any = hlo.optimization_barrier(
             [counter, *(value for name in names for value in operands[name])]
         )
         held = [held] if isinstance(held, ir.Value) else list(held)

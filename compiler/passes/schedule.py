@@ -208,11 +208,11 @@ class _Writer:
         carry = self.once_if(
             compare(reuse, "LT", index(0)), carry, self.compute_gradient, ("inner",), computed
         )
-        loaded = {"at": [hlo.add(reuse, i)], "slots": carry["gradient_slots"]}
+        loaded: Carry = {"at": [hlo.add(reuse, i)], "slots": carry["gradient_slots"]}
         carry = self.once_if(
             compare(reuse, "GE", index(0)), carry, _load_rows("inner"), ("inner",), loaded
         )
-        kept = {"at": [hlo.add(keep, i)], "rows": carry["inner"]}
+        kept: Carry = {"at": [hlo.add(keep, i)], "rows": carry["inner"]}
         return self.once_if(
             compare(keep, "GE", index(0)),
             carry,

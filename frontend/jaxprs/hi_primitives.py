@@ -33,11 +33,13 @@ hi_call_p.multiple_results = True
 
 @hi_call_p.def_abstract_eval
 def _shapes(*avals, **params):
+    assert call_hi_primitive_p is not None, "of which this is a copy"
     return call_hi_primitive_p.abstract_eval(*avals, **params)[0]
 
 
 def expand(*operands, **params) -> list:
     """What the function computes, without its rules."""
+    assert call_hi_primitive_p is not None, "of which this is a copy"
     return list(call_hi_primitive_p.to_lojax(*operands, **params))
 
 

@@ -10,6 +10,8 @@ do not fill the array are padded together, and joined with the next.  What is ad
 
 from __future__ import annotations
 
+from typing import Any
+
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
@@ -46,7 +48,7 @@ def _join(op: ir.OpView, first: hlo.PadOp, second: hlo.PadOp) -> None:
         )
 
 
-def _side(pad: hlo.PadOp) -> tuple[int, int, int] | None:
+def _side(pad: Any) -> tuple[int, int, int] | None:
     """(dimension, first, end): where the operand lies in the one dimension that is padded, with zeros at its ends alone."""
     low, high, interior = (
         list(pad.attributes[name])

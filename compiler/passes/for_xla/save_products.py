@@ -101,7 +101,7 @@ def _stacks(loop: hlo.WhileOp) -> dict[ir.Value, ir.Value]:
         return {}
     body = loop.regions[1].blocks[0]
     numbers = {body.arguments[i]: rows for i, rows in known.items()}
-    found = {}
+    found: dict[ir.Value, ir.Value] = {}
     for argument, result, returned in zip(body.arguments, loop.results, terminator(body).operands):
         written = producer(returned, "dynamic_update_slice")
         if (
