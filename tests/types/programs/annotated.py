@@ -1,10 +1,9 @@
 """A step with annotations: its types come through to the result."""
 
-from typing import NamedTuple
+from typing import NamedTuple, assert_type
 
 import jax.numpy as jnp
 from jax import Array
-from typing_extensions import assert_type
 
 import metagrad
 

@@ -7,6 +7,8 @@ from jax import Array
 
 import metagrad
 
+# ruff: noqa: B018
+
 
 class State(NamedTuple):
     w: Array
