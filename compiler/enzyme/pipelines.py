@@ -31,18 +31,19 @@ _DIFFERENTIATE = [
 # Drops enzymexla attributes, which JAX's parser does not know.
 _READABLE = "drop-unsupported-attributes"
 
-FIRST_ORDER = ",".join([*_BEFORE, *_DIFFERENTIATE, _READABLE])
+# Forward mode makes scatters with several operands, often the same zeros twice, and XLA's CPU compiler
+# gets those wrong.
+_AFTER = [
+    *_rewrite("split_variadic_scatter_op"),
+    _INLINE,
+    "cse",
+    "canonicalize",
+    "symbol-dce",
+    _READABLE,
+]
 
-# Forward mode makes scatters with several operands, often the same zeros twice, and XLA's CPU compiler gets those wrong.
-SECOND_ORDER = ",".join(
-    [
-        *_BEFORE,
-        *_DIFFERENTIATE,
-        *_rewrite("split_variadic_scatter_op"),
-        _INLINE,
-        "cse",
-        "canonicalize",
-        "symbol-dce",
-        _READABLE,
-    ]
-)
+FIRST_ORDER = ",".join([*_BEFORE, *_DIFFERENTIATE, _READABLE])
+"""Of two: what is left is differentiated again."""
+
+SECOND_ORDER = ONLY_ORDER = ",".join([*_BEFORE, *_DIFFERENTIATE, *_AFTER])
+"""The last of two; or the only one, of a function that is differentiated once."""

@@ -2,7 +2,7 @@
 
     %x = "enzyme.autodiff"(%a, %seed) {fn = @loss, ...}    ->    the ops of the backward pass
 
-One run for each order.  Enzyme drops `enzyme.ignore_derivatives` when it differentiates, so the forward mode over a backward pass would differentiate what
+One run for each order that a function has.  Enzyme drops `enzyme.ignore_derivatives` when it differentiates, so the forward mode over a backward pass would differentiate what
 was stopped.  In the first run `enzyme.fwddiff` is hidden in a custom call; between the runs what is held is held anew (stopped.py), and the op shows itself.
 
 @update is not differentiated where it is run, so it is not sent: it stays as JAX lowered it, and the training run computes bit for bit what the user's
@@ -20,7 +20,7 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.dialect import context, enzyme, functions, metagrad, stopped
 from metagrad.compiler.enzyme import cache, library
-from metagrad.compiler.enzyme.pipelines import FIRST_ORDER, SECOND_ORDER
+from metagrad.compiler.enzyme.pipelines import FIRST_ORDER, ONLY_ORDER, SECOND_ORDER
 from metagrad.compiler.enzyme.worker import WORKER, EnzymeError
 from metagrad.runtime.stage_reports import stage
 
@@ -47,9 +47,13 @@ def run(module: ir.Module) -> None:
 
 
 def _expand(module: ir.Module, function: func.FuncOp) -> None:
-    first = _enzyme(_alone(module, function), function, FIRST_ORDER)
-    second = _enzyme(between_orders(first), function, SECOND_ORDER)
-    _replace(module, function, second)
+    alone = _alone(module, function)
+    if any(_hidden(alone)):
+        first = _enzyme(alone, function, FIRST_ORDER)
+        expanded = _enzyme(between_orders(first), function, SECOND_ORDER)
+    else:
+        expanded = _enzyme(alone, function, ONLY_ORDER)
+    _replace(module, function, expanded)
 
 
 def _enzyme(alone: ir.Module, function: func.FuncOp, pipeline: str) -> ir.Module:
@@ -117,10 +121,15 @@ def _alone(module: ir.Module, function: func.FuncOp) -> ir.Module:
 def between_orders(module: ir.Module) -> ir.Module:
     """Makes what the first run left ready for the second: what is held is held anew, and hidden ops show themselves."""
     stopped.renew(module)
-    for op in functions.operations(module, functions.CUSTOM_CALL.__eq__):
-        if op.attributes["call_target_name"].value == metagrad.HIDDEN:
-            _show(op)
+    for op in _hidden(module):
+        _show(op)
     return module
+
+
+def _hidden(module: ir.Module) -> list[ir.Operation]:
+    """The custom calls in which an `enzyme` op is hidden."""
+    calls = functions.operations(module, functions.CUSTOM_CALL.__eq__)
+    return [op for op in calls if op.attributes["call_target_name"].value == metagrad.HIDDEN]
 
 
 def _publish(module: ir.Module, name: str) -> None:

@@ -237,7 +237,7 @@ def asked(monkeypatch):
     return names
 
 
-ALL = ["inner", "inner", "step_vjp", "step_vjp", "outer_vjp", "outer_vjp"]
+ALL = ["inner", "step_vjp", "step_vjp", "outer_vjp"]
 
 
 def test_the_second_compilation_needs_no_enzyme(cached, run, asked):
