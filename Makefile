@@ -20,7 +20,7 @@ NATIVE := pyproject.toml CMakeLists.txt $(wildcard runtime/schedules/native/* co
 # native code means a new install.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test bench matrix clean
+.PHONY: demo test lint coverage bench matrix clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python -m metagrad demo
@@ -29,6 +29,17 @@ demo: $(VENV)/installed-demo
 test: $(VENV)/installed-test
 	$(BIN)/python -m metagrad doctor --fetch
 	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+
+# Nothing is rewritten: `ruff format`, `ruff check --fix` and `clang-format -i` do that.
+lint: $(VENV)/installed-lint
+	$(BIN)/ruff format --check
+	$(BIN)/ruff check
+	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h %.c,$(NATIVE))
+	$(BIN)/mypy
+
+coverage: $(VENV)/installed-test
+	$(BIN)/python -m metagrad doctor --fetch
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not slow" --cov --cov-report=term-missing:skip-covered
 
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.step_vjp

@@ -7,6 +7,7 @@ the cache switch it on, in a folder of their own (`cached`).
 """
 
 import os
+import pathlib
 
 import jax
 import pytest
@@ -29,6 +30,17 @@ def cached(monkeypatch, tmp_path):
     monkeypatch.setenv("METAGRAD_CACHE", "1")
     monkeypatch.setenv("METAGRAD_CACHE_DIR", str(tmp_path / "cache"))
     return tmp_path / "cache" / "enzyme"
+
+
+ROOT = pathlib.Path(__file__).parent
+SLOW = {"capabilities", "demo", "exact", "fuzz", "models", "types"}
+"""The folders whose tests take most of the time: they compile hundreds of programs, or start processes."""
+
+
+def pytest_collection_modifyitems(items):
+    for item in items:
+        if item.path.relative_to(ROOT).parts[0] in SLOW:
+            item.add_marker(pytest.mark.slow)
 
 
 def pytest_terminal_summary(terminalreporter):
