@@ -14,7 +14,7 @@ ROOT = Path(__file__).parent.parent
 def test_the_readmes_example_prints_what_the_readme_says():
     text = (ROOT / "README.md").read_text(encoding="utf-8")
     code, shown = re.search(
-        r"```python\n(import jax.*?)```\n```\n(.*?)```", text, re.DOTALL
+        r"```python\n(import jax.*?)```\n+```\n(.*?)```", text, re.DOTALL
     ).groups()
     printed = io.StringIO()
     with contextlib.redirect_stdout(printed):
