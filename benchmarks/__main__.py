@@ -1,4 +1,6 @@
-"""`python -m benchmarks`: times the contenders on the models, prints a table per run, writes JSON and a plot. See README.md."""
+"""`python -m benchmarks`: times the contenders on the models, prints a table per run, writes JSON
+and a plot. See README.md.
+"""
 
 from __future__ import annotations
 
@@ -196,7 +198,9 @@ def _chosen(contenders, patterns, top):
 
 
 def _start_compilers() -> None:
-    """What starts once in a process is no contender's compile time: JAX's backend and metagrad's Enzyme worker. What is in a cache would not be compiled."""
+    """What starts once in a process is no contender's compile time: JAX's backend and metagrad's
+    Enzyme worker. What is in a cache would not be compiled.
+    """
     os.environ["METAGRAD_CACHE"] = "0"
     import jax
     import jax.numpy as jnp

@@ -1,7 +1,9 @@
 """`python -m benchmarks.compile_scaling`: how compile time grows with the model's depth.
 
-The GPT of the benchmarks with 4, 12 and 24 layers, unrolled and in a `lax.scan`, T = 32. For each: lowering (all that metagrad does, without a cache), XLA, and their
-sum over the time of jitting one VJP of the step in JAX, tracing and all. Rounds are interleaved; the medians are printed. Shapes are enough: nothing is run.
+The GPT of the benchmarks with 4, 12 and 24 layers, unrolled and in a `lax.scan`, T = 32. For each:
+lowering (all that metagrad does, without a cache), XLA, and their sum over the time of jitting one
+VJP of the step in JAX, tracing and all. Rounds are interleaved; the medians are printed. Shapes are
+enough: nothing is run.
 """
 
 from __future__ import annotations

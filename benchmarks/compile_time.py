@@ -1,7 +1,9 @@
-"""`python -m benchmarks.compile_time`: how long metagrad takes to lower and compile, for several T and k, against jitting one step's VJP.
+"""`python -m benchmarks.compile_time`: how long metagrad takes to lower and compile, for several T
+and k, against jitting one step's VJP.
 
-A program that holds one copy of the step and one of its VJP takes as long for 4096 steps as for 64. Nothing is run and no data is made: shapes are enough.
-The compilation cache is off, but for two rows about it: lowering (without XLA) into an empty cache, and again with what is then in it.
+A program that holds one copy of the step and one of its VJP takes as long for 4096 steps as for 64.
+Nothing is run and no data is made: shapes are enough. The compilation cache is off, but for two
+rows about it: lowering (without XLA) into an empty cache, and again with what is then in it.
 """
 
 from __future__ import annotations
@@ -48,7 +50,9 @@ def shapes(model: Model, steps: int) -> Problem:
 
 
 def compile_step_vjp(model: Model) -> None:
-    """The measure: `jax.jit` of `jax.vjp` of one step, with respect to the state and the metaparameters."""
+    """The measure: `jax.jit` of `jax.vjp` of one step, with respect to the state and the
+    metaparameters.
+    """
     step = model.make_step(jax)
     problem = shapes(model, 1)
     batch = jax.tree.map(lambda x: jax.ShapeDtypeStruct(x.shape[1:], x.dtype), problem.batches)

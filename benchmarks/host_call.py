@@ -1,8 +1,9 @@
 """`python -m benchmarks.host_call`: what a call costs on the host, beside what XLA takes for it.
 
-The model does next to nothing: a state of n leaves of four numbers, two steps. So a call's time is that of walking trees, checking arguments and handing arrays over.
-Two calls are timed in turn, one right after the other: the metagradient on the user's trees, and XLA's program alone on flat arrays. Medians are reported,
-and the median of the differences, which is metagrad's own share.
+The model does next to nothing: a state of n leaves of four numbers, two steps. So a call's time is
+that of walking trees, checking arguments and handing arrays over. Two calls are timed in turn, one
+right after the other: the metagradient on the user's trees, and XLA's program alone on flat arrays.
+Medians are reported, and the median of the differences, which is metagrad's own share.
 """
 
 from __future__ import annotations
@@ -49,7 +50,8 @@ def measure(leaves: int, repeat: int) -> tuple[float, float, float]:
     """Median seconds of a call, of XLA's program alone, and of the difference."""
     mg, arguments = problem(leaves)
     compiled = mg.lower(*arguments).compile()
-    # The program with the types of the arguments, as XLA has it, without anything of ours around it.
+    # The program with the types of the arguments, as XLA has it, without anything of ours around
+    # it.
     arrays = jax.tree.leaves(arguments)
     calls = (lambda: mg(*arguments), lambda: compiled.xla(*arrays))
     for call in calls:

@@ -1,7 +1,8 @@
 """Time, memory, compile time and error of all contenders on one problem, in one process.
 
-All are compiled first. Then each round runs every contender once, in an order that turns around from round to round, so that what the machine does besides falls
-on all alike. Ratios are taken within a round, against the plain training of that round, and the median of them is reported.
+All are compiled first. Then each round runs every contender once, in an order that turns around
+from round to round, so that what the machine does besides falls on all alike. Ratios are taken
+within a round, against the plain training of that round, and the median of them is reported.
 """
 
 from __future__ import annotations
@@ -21,7 +22,9 @@ from benchmarks.reference import Reference
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Attributes: most rounds, fewest rounds, seconds that the rounds of one problem may take where that allows more than the fewest, bytes a contender may need."""
+    """Attributes: most rounds, fewest rounds, seconds that the rounds of one problem may take where
+    that allows more than the fewest, bytes a contender may need.
+    """
 
     most_rounds: int
     fewest_rounds: int
@@ -31,7 +34,10 @@ class Limits:
 
 @dataclasses.dataclass
 class Row:
-    """What is known of one contender on one problem. Times are in seconds; `note` says why something is missing."""
+    """What is known of one contender on one problem.
+
+    Times are in seconds; `note` says why something is missing.
+    """
 
     contender: str
     note: str = ""
@@ -62,7 +68,10 @@ def measure(
     limits: Limits,
     tell: Callable[[str, int, int], None],
 ) -> list[Row]:
-    """One row per contender, in their order. `tell(what, done, total)` is called as the work goes on."""
+    """One row per contender, in their order.
+
+    `tell(what, done, total)` is called as the work goes on.
+    """
     rows = {contender.name: Row(contender.name) for contender in contenders}
     running: dict[str, Built] = {}
     for done, contender in enumerate(contenders):
@@ -78,7 +87,8 @@ def measure(
             tell(f"{label}: {name}", done, len(order))
             try:
                 times[name], gradient = _run(running[name], problem)
-            except Exception as error:  # one contender's failure is a line in the table, not the end of the benchmark
+            # one contender's failure is a line in the table, not the end of the benchmark
+            except Exception as error:
                 rows[name].note = _failure("failed", error)
                 del running[name]
                 continue
@@ -92,7 +102,8 @@ def measure(
                     rows[name].ratios.append(seconds / times[PLAIN])
         return total
 
-    # The first round warms up and gives the errors. It counts where rounds are so long that starting up is no part of their time.
+    # The first round warms up and gives the errors. It counts where rounds are so long that
+    # starting up is no part of their time.
     first = one_round("warming up", list(running), measured=False)
     rounds = min(limits.most_rounds, max(limits.fewest_rounds, int(limits.seconds / first)))
     for index in range(1 if first > limits.seconds else 0, rounds):
@@ -102,7 +113,8 @@ def measure(
 
 
 def _build(contender: Contender, problem: Problem, row: Row, limits: Limits) -> Built | None:
-    # What an earlier contender has left in JAX's tracing caches would make this one's compile time look shorter.
+    # What an earlier contender has left in JAX's tracing caches would make this one's compile time
+    # look shorter.
     jax.clear_caches()
     try:
         built = contender.build(problem)

@@ -1,4 +1,6 @@
-"""Memory against time, one panel per model: what a contender costs in the one and saves in the other."""
+"""Memory against time, one panel per model: what a contender costs in the one and saves in the
+other.
+"""
 
 from __future__ import annotations
 
@@ -22,7 +24,10 @@ def family(contender: str) -> tuple[str, str, str] | None:
 
 
 def draw(results: list[dict[str, Any]], path: Path) -> None:
-    """Draws the results of a record (its "results") into a PNG file. Filled points are the longest run of a model, hollow ones the shorter runs."""
+    """Draws the results of a record (its "results") into a PNG file.
+
+    Filled points are the longest run of a model, hollow ones the shorter runs.
+    """
     import matplotlib
 
     matplotlib.use("Agg")

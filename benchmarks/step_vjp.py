@@ -1,7 +1,9 @@
-"""`python -m benchmarks.step_vjp`: the vector-Jacobian product of one training step, metagrad's against one that is written by hand in JAX.
+"""`python -m benchmarks.step_vjp`: the vector-Jacobian product of one training step, metagrad's
+against one that is written by hand in JAX.
 
-Both are one XLA program with the same operands and results (contenders/step_vjp.py); compared are their time, and what XLA says that they need beyond operands and results. Their
-results must be equal up to rounding, and are compared with `jax.vjp` of the step in f64.
+Both are one XLA program with the same operands and results (contenders/step_vjp.py); compared are
+their time, and what XLA says that they need beyond operands and results. Their results must be
+equal up to rounding, and are compared with `jax.vjp` of the step in f64.
 """
 
 from __future__ import annotations
@@ -66,7 +68,9 @@ def measure(name: str, seconds: float, most_rounds: int) -> dict:
 
 
 def reference(model, operands):
-    """`jax.vjp` of the step in f64, reverse over reverse, from the same numbers; it computes the inner gradient itself."""
+    """`jax.vjp` of the step in f64, reverse over reverse, from the same numbers; it computes the
+    inner gradient itself.
+    """
     with jax.enable_x64(True):
         program = jax.jit(
             lambda *args: step_vjp.vjp_of(lambda _: model.make_step(jax), step_vjp.Operands(*args))
@@ -85,7 +89,10 @@ def error(results, exact) -> float:
 
 
 def alternate(programs, operands, seconds: float, most_rounds: int) -> dict[str, list[float]]:
-    """Seconds of each run. Each round runs both, the order turns around from round to round; at least three rounds."""
+    """Seconds of each run.
+
+    Each round runs both, the order turns around from round to round; at least three rounds.
+    """
     times: dict[str, list[float]] = {who: [] for who in programs}
     for program in programs.values():
         jax.block_until_ready(program(*operands))

@@ -1,10 +1,10 @@
 """metagrad: exact gradients of whole training runs, compiled.
 
-Decorate a training step with `metagrad.compile`, call `metagrad.grad` for the inner gradient, and take
-`train_step.metagradient(outer)`.
+Decorate a training step with `metagrad.compile`, call `metagrad.grad` for the inner gradient, and
+take `train_step.metagradient(outer)`.
 
-A name is imported when it is first asked for. So `metagrad-opt` and `python -m metagrad --help`, which need a part of the
-package, do not wait for JAX.
+A name is imported when it is first asked for. So `metagrad-opt` and `python -m metagrad --help`,
+which need a part of the package, do not wait for JAX.
 """
 
 import importlib

@@ -1,7 +1,8 @@
 """The command line of metagrad: `metagrad demo`, `metagrad doctor`, or `python -m metagrad ...`.
 
-What a subcommand needs is imported when it is known, so that `--help` works without the extras. A mistake in the arguments ends with
-status 2, as argparse has it; a demo that cannot run here, for want of an extra, with status 1.
+What a subcommand needs is imported only when it runs, so that `--help` works without the extras.
+The exit status is 2 for a mistake in the arguments, as argparse has it, and 1 for a demo that
+cannot run because an extra is missing.
 """
 
 import argparse
@@ -34,8 +35,9 @@ def parser():
     demo = commands.add_parser(
         "demo",
         help="find wrong labels and learn a learning-rate schedule on handwritten digits",
-        description="Trains a classifier on scikit-learn's handwritten digits, takes the metagradient of its validation loss through "
-        "the whole run, finds planted label errors with it and learns a learning-rate schedule. Needs the extra "
+        description="Trains a classifier on scikit-learn's handwritten digits, takes the "
+        "metagradient of its validation loss through the whole run, finds planted label errors "
+        "with it and learns a learning-rate schedule. Needs the extra "
         "`pip install metagrad[demo]`.",
     )
     demo.add_argument(
@@ -97,13 +99,14 @@ def run_demo(arguments):
     except MissingExtra as error:
         print(f"{arguments.parser.prog}: {error}", file=sys.stderr)
         return 1
-    # Before any work is done: two minutes of it should not end in a folder that refuses the results.
+    # Checked first: two minutes of work should not end in a folder that refuses the results.
     try:
         writable(arguments.out)
     except OSError as error:
         reason = error.strerror or type(error).__name__
         arguments.parser.error(
-            f"argument --out: cannot write to the folder {str(arguments.out)!r} ({reason}); name one that you may write to"
+            f"argument --out: cannot write to the folder {str(arguments.out)!r} ({reason}); "
+            "name one that you may write to"
         )
 
     from metagrad.demo.job import run
@@ -122,9 +125,12 @@ def run_doctor(arguments):
 
 
 def main(argv=None):
-    """Runs one subcommand. Returns the exit status; argparse raises SystemExit(2) for a mistake in the arguments."""
+    """Runs one subcommand.
+
+    Returns the exit status; argparse raises SystemExit(2) for a mistake in the arguments.
+    """
     for stream in (sys.stdout, sys.stderr):
-        # A terminal or log file that is not UTF-8 gets a question mark, not a traceback, for a character that it lacks.
+        # A character that a terminal or log file lacks becomes a question mark, not a traceback.
         if hasattr(stream, "reconfigure"):
             stream.reconfigure(errors="replace")
     arguments = parser().parse_args(argv)

@@ -1,12 +1,13 @@
-"""Every private name of JAX that metagrad uses: the reason for each, and what it is in each version of JAX.
+"""Every private name of JAX that metagrad uses, with its reason and its version cases.
 
-Nobody else imports `jax._src` or reads a private attribute of a JAX object (tests/test_jax_internals.py).
-What has a public name (`jax.extend.core`, `jax.interpreters.mlir`, ...) is used by that name and is not here.
+Nobody else imports `jax._src` or reads a private attribute of a JAX object
+(tests/test_jax_internals.py). What has a public name (`jax.extend.core`, `jax.interpreters.mlir`,
+...) is used by that name and is not here.
 
 It is in the runtime, the lowest of the four folders, so that each of them may import it.
 
-Moving to a new JAX starts here: a name that moved gets a version case; a function that is gone is `None`, and a
-table leaves out the row that names it.
+Moving to a new JAX starts here. A name that moved gets a version case. A function that is gone is
+`None`, and a table leaves out the row that names it.
 """
 
 from __future__ import annotations
@@ -67,16 +68,19 @@ __all__ = [
     "user_frames",
 ]
 
-# --- Settings ----------------------------------------------------------------------------------------------------
+# --- Settings -------------------------------------------------------------------------------------
 
 settings = _config.trace_context
-"""A hashable value of all settings of JAX that what is traced depends on: double precision, the precision of products,
-whether random bits are partitionable, the mesh, and so on. `jax.jit` has it in the keys of its cache."""
+"""A hashable value of all settings of JAX that what is traced depends on.
 
-# --- Effects and primitives that have no public name -------------------------------------------------------------
+These are double precision, the precision of products, whether random bits are partitionable, the
+mesh, and so on. `jax.jit` has it in the keys of its cache."""
 
-# Imported above: the effects and primitives of `jax.debug.print`, `jax.debug.callback`, `io_callback` and `pure_callback`, by which
-# prints and other effects are told apart, and the effect of a mutable reference.
+# --- Effects and primitives that have no public name ----------------------------------------------
+
+# Imported above: the effects and primitives of `jax.debug.print`, `jax.debug.callback`,
+# `io_callback` and `pure_callback`, by which prints and other effects are told apart, and the
+# effect of a mutable reference.
 
 NamedAxisEffect = _core.NamedAxisEffect
 """The effect of a collective: says over which axis."""
@@ -87,7 +91,7 @@ unstack_p = _lax.unstack_p
 
 one_minus_square_p: Primitive | None = getattr(_lax, "one_minus_square_p", None)
 polynomial_p: Primitive | None = getattr(_lax, "polynomial_p", None)
-"""From 0.12 on, with derivatives of their own; `jax.lax` has the functions and not the primitives."""
+"""From 0.12 on, with derivatives of their own. `jax.lax` has the functions, not the primitives."""
 
 
 def _hi_primitive() -> Primitive | None:
@@ -98,7 +102,7 @@ def _hi_primitive() -> Primitive | None:
 
 
 call_hi_primitive_p = _hi_primitive()
-"""A function with rules of its own as one equation (`jnp.searchsorted`, `jnp.frexp` from 0.12 on)."""
+"""A function with its own rules as one equation (`jnp.searchsorted`, `jnp.frexp` from 0.12 on)."""
 
 
 def kind_of_hi_primitive(params: dict) -> type:
@@ -107,7 +111,10 @@ def kind_of_hi_primitive(params: dict) -> type:
 
 
 def has_hi_primitive(eqn: JaxprEqn) -> bool:
-    """Whether JAX rewrites an equation before it is lowered: it is a hi primitive, or has one in its functions."""
+    """Whether JAX rewrites an equation before it is lowered.
+
+    It does if the equation is a hi primitive, or has one in its functions.
+    """
     if call_hi_primitive_p is None:
         return False
     return eqn.primitive.is_high(*(atom.aval for atom in eqn.invars), **eqn.params)
@@ -116,16 +123,22 @@ def has_hi_primitive(eqn: JaxprEqn) -> bool:
 def keep_when_lowered(primitive: Primitive) -> Primitive:
     """Marks a primitive of ours that lowers the functions in its parameters itself.
 
-    From 0.12 on JAX rewrites an equation before it is lowered if a function in its parameters has a hi primitive.
+    From 0.12 on JAX rewrites an equation before it is lowered if a function in its parameters has a
+    hi primitive.
     """
     primitive.is_high = lambda *avals, **params: False  # type: ignore[method-assign]
     return primitive
 
 
 def function(module: str, name: str) -> Callable | None:
-    """A function of a module below `jax._src` with a custom rule, or None where this JAX has none of that name.
+    """A function with a custom rule, or None where this JAX has none of that name.
 
-    The rules are told by identity (capabilities/true_rules.py), and many belong to the function inside a public one.
+    The rules are told apart by identity (capabilities/true_rules.py), and many belong to the
+    function inside a public one.
+
+    Args:
+      module: the name of a module, below `jax._src`.
+      name: the function's name in it.
     """
     try:
         return getattr(importlib.import_module(f"jax._src.{module}"), name, None)
@@ -133,10 +146,12 @@ def function(module: str, name: str) -> Callable | None:
         return None
 
 
-# --- Jaxprs ------------------------------------------------------------------------------------------------------
+# --- Jaxprs ---------------------------------------------------------------------------------------
 
 constants_to_operands: Callable[[Jaxpr], Jaxpr] = _partial_eval.convert_constvars_jaxpr
-"""The jaxpr with its constants as its first operands. Public as `jax.interpreters.partial_eval.convert_constvars_jaxpr` from 0.12 on."""
+"""The jaxpr with its constants as its first operands.
+
+From 0.12 on it is public, as `jax.interpreters.partial_eval.convert_constvars_jaxpr`."""
 
 
 def source_of(function: Callable) -> str | None:
@@ -144,7 +159,7 @@ def source_of(function: Callable) -> str | None:
     return _fun_sourceinfo(function)
 
 
-# --- Source lines ------------------------------------------------------------------------------------------------
+# --- Source lines ---------------------------------------------------------------------------------
 
 is_user_file: Callable[[str], bool] = _source_info_util.is_user_filename
 """Whether a file is the user's: not JAX's, and not ours (`register_exclusion`, which is public)."""
@@ -155,7 +170,7 @@ def user_frames(eqn: JaxprEqn) -> list:
     return list(_source_info_util.user_frames(eqn.source_info.traceback))
 
 
-# --- Pytrees and keys --------------------------------------------------------------------------------------------
+# --- Pytrees and keys -----------------------------------------------------------------------------
 
 equality_errors = _tree_util.equality_errors
 """Where two pytrees differ in structure, in words."""
@@ -166,7 +181,7 @@ def key_implementation(dtype: Any) -> str:
     return dtype._impl.name
 
 
-# --- Lowering ----------------------------------------------------------------------------------------------------
+# --- Lowering -------------------------------------------------------------------------------------
 
 ir_constants = _mlir.ir_consts
 """Values in a module for the constants of a jaxpr that is lowered in place."""
@@ -178,8 +193,8 @@ custom_call = _mlir.custom_call
 def ir_context() -> ir.Context:
     """A context of our own with JAX's dialects.
 
-    `jax.interpreters.mlir.make_ir_context` hands one context out up to ten times from 0.12 on. Ours reads ops of
-    unregistered dialects, which JAX's own must go on to refuse.
+    `jax.interpreters.mlir.make_ir_context` hands one context out up to ten times from 0.12 on. Ours
+    reads ops of unregistered dialects, which JAX's own must go on to refuse.
     """
     create = getattr(_mlir, "_create_ir_context", mlir.make_ir_context)
     return create()
@@ -207,14 +222,14 @@ def lower_function(ctx: mlir.LoweringRuleContext, name: str, jaxpr: Any) -> str:
         raise NotImplementedError(
             "metagrad needs jax_use_simplified_jaxpr_constants to be off, which is JAX's default"
         )
-    asked: dict[str, Any] = {"num_const_args": 0, "in_avals": jaxpr.in_avals}
+    options: dict[str, Any] = {"num_const_args": 0, "in_avals": jaxpr.in_avals}
     if jax.__version_info__ >= (0, 11):
-        asked["out_avals"] = jaxpr.out_avals
-    lowered: Any = mlir.lower_jaxpr_to_fun(ctx.module_context, name, jaxpr, [], **asked)
+        options["out_avals"] = jaxpr.out_avals
+    lowered: Any = mlir.lower_jaxpr_to_fun(ctx.module_context, name, jaxpr, [], **options)
     return lowered.name.value
 
 
-# --- What JAX's errors say ---------------------------------------------------------------------------------------
+# --- What JAX's errors say ------------------------------------------------------------------------
 
 _WITHOUT_REVERSE = {while_p.name: "while_loop", _pure_callback_p.name: "callback"}
 

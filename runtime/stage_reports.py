@@ -1,6 +1,7 @@
-"""Who works says at what; who shows it to the user listens (python/api/progress.py).
+"""Reports of the stage that is being worked on.
 
-Here, in the lowest of the folders, so that the frontend and the compiler can say it.
+The frontend and the compiler report here, in the lowest of the folders; python/api/progress.py
+listens and shows the stage to the user.
 """
 
 from __future__ import annotations
@@ -11,7 +12,7 @@ from collections.abc import Callable
 LISTENER: contextvars.ContextVar[Callable[[str], None] | None] = contextvars.ContextVar(
     "metagrad_stage_listener", default=None
 )
-"""What is told of each stage, in this thread; None where nobody listens."""
+"""Called with the name of each stage, in this thread; None where nobody listens."""
 
 
 def stage(name: str) -> None:

@@ -1,9 +1,11 @@
 """The tests compile hundreds of small programs and run each once: XLA is told to compile fast.
 
-The flags are read when the backend starts, and then taken out of the environment again, so that processes which a test starts (the demo) are not slowed.
+The flags are read when the backend starts, and then taken out of the environment again, so that
+processes which a test starts (the demo) are not slowed.
 
-The compilation cache is off, for the tests and the processes that they start: Enzyme does its work in each, and nobody's own cache is touched.  The tests of
-the cache switch it on, in a folder of their own (`cached`).
+The compilation cache is off, for the tests and the processes that they start: Enzyme does its work
+in each, and nobody's own cache is touched. The tests of the cache switch it on, in a folder of
+their own (`cached`).
 """
 
 import os
@@ -44,7 +46,9 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Here and not in models/: xdist's controller collects no tests, and loads no conftest below this folder."""
+    """Here and not in models/: xdist's controller collects no tests, and loads no conftest below
+    this folder.
+    """
     from models import matrix
 
     matrix.write(terminalreporter)

@@ -19,7 +19,9 @@ PLAIN = plain.FUSED.name
 
 
 def field(steps: int, ks: tuple[int, ...]) -> list[Contender]:
-    """The contenders for runs of this many steps; `ks` are the arities of the lazy k-ary trees. Plain training, the unit, comes first."""
+    """The contenders for runs of this many steps; `ks` are the arities of the lazy k-ary trees.
+    Plain training, the unit, comes first.
+    """
     by_metagrad = metagrad_schedules.contender
     every = math.isqrt(steps)
     return [
@@ -28,7 +30,8 @@ def field(steps: int, ks: tuple[int, ...]) -> list[Contender]:
         unrolled.UNROLLED,
         checkpointed.CHECKPOINTED,
         mixflow.MIXFLOW,
-        # 24 states, and as many states as take the memory of 24 states and 25 gradients under Adam, whose state is three times the parameters.
+        # 24 states, and as many states as take the memory of 24 states and 25 gradients under Adam,
+        # whose state is three times the parameters.
         equinox_loop.contender(24),
         equinox_loop.contender(32),
         *(replay.by_jax(k) for k in ks),

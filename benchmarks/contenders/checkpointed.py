@@ -1,4 +1,6 @@
-"""`jax.grad` of the `lax.scan` with `jax.checkpoint` around the step: every state is held, and each step runs once more on the way back."""
+"""`jax.grad` of the `lax.scan` with `jax.checkpoint` around the step: every state is held, and each
+step runs once more on the way back.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,8 @@ import jax
 from benchmarks.contenders.contender import Built, Contender, Problem, compile_program
 from benchmarks.contenders.unrolled import metagradient
 
-# Inside a scan the step and its repetition are in different loops, so XLA cannot merge them; JAX's documentation says to leave its barrier out then.
+# Inside a scan the step and its repetition are in different loops, so XLA cannot merge them; JAX's
+# documentation says to leave its barrier out then.
 per_step = functools.partial(jax.checkpoint, prevent_cse=False)
 
 

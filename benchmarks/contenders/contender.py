@@ -1,4 +1,6 @@
-"""What the runner asks of a contender: to be built for a problem, and then to be called again and again."""
+"""What the runner asks of a contender: to be built for a problem, and then to be called again and
+again.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,9 @@ class Problem(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes beyond arguments and results, and where the number comes from: "xla" as XLA reports it, or "counted"."""
+    """Bytes beyond arguments and results, and where the number comes from: "xla" as XLA reports it,
+    or "counted".
+    """
 
     bytes: int
     source: str
@@ -44,7 +48,8 @@ class Built:
     """A contender, compiled for a problem.
 
     Attributes:
-      run: takes the problem's `arguments`, returns (value, gradient) without waiting for them; the gradient of plain training is None.
+      run: takes the problem's `arguments`, returns (value, gradient) without waiting for them; the
+          gradient of plain training is None.
       memory: bytes beyond arguments and results.
       compile_seconds: tracing, lowering and compiling together.
       details: anything else worth a place in the record (slots, advances).
@@ -57,7 +62,10 @@ class Built:
 
 
 class Contender(NamedTuple):
-    """A way to compute the metagradient. `build(problem)` raises `Unavailable` if it cannot be had here."""
+    """A way to compute the metagradient.
+
+    `build(problem)` raises `Unavailable` if it cannot be had here.
+    """
 
     name: str
     build: Callable[[Problem], Built]

@@ -1,7 +1,8 @@
 """Equinox's checkpointed scan around a step with mixed-mode inner gradients.
 
-`equinox.internal.scan(kind="checkpointed")`: online binomial checkpointing (Stumm and Walther 2010) in one XLA program, at most `checkpoints` states held. Its
-authors leave the step's own derivative to the user; it gets the best one here, that of mixed_mode.py.
+`equinox.internal.scan(kind="checkpointed")`: online binomial checkpointing (Stumm and Walther 2010)
+in one XLA program, at most `checkpoints` states held. Its authors leave the step's own derivative
+to the user; it gets the best one here, that of mixed_mode.py.
 """
 
 from __future__ import annotations

@@ -31,7 +31,8 @@ def contender(name: str, make_schedule: Callable) -> Contender:
             return value, gradient
 
         plan = lowered.plan
-        # One inner gradient has the parameters' shapes, and the parameters are the first part of every model's state.
+        # One inner gradient has the parameters' shapes, and the parameters are the first part of
+        # every model's state.
         slots = plan.bytes(problem.state_bytes, tree_bytes(problem.state0[0]))
         details = {
             "schedule": plan.schedule,

@@ -1,10 +1,14 @@
-"""Replay by hand (Engstrom et al. 2025, arXiv 2503.13751): a lazy k-ary tree walked in Python, over a jitted step and its jitted VJP.
+"""Replay by hand (Engstrom et al. 2025, arXiv 2503.13751): a lazy k-ary tree walked in Python, over
+a jitted step and its jitted VJP.
 
-A segment of the run is split in k parts of near-equal length; the states at their starts are held while running through, and the parts are reversed from
-right to left, each split again. At most (k - 1) * ceil(log_k T) + 1 states are held, and each level of the tree runs (k - 1) / k of the steps once more.
+A segment of the run is split in k parts of near-equal length; the states at their starts are held
+while running through, and the parts are reversed from right to left, each split again. At most (k -
+1) * ceil(log_k T) + 1 states are held, and each level of the tree runs (k - 1) / k of the steps
+once more.
 
-Written for speed: batches are sliced inside the programs, nothing waits for the device before the end, a state that is not held is overwritten by the next one,
-and the cotangents are accumulated in place.
+Written for speed: batches are sliced inside the programs, nothing waits for the device before the
+end, a state that is not held is overwritten by the next one, and the cotangents are accumulated in
+place.
 """
 
 from __future__ import annotations
@@ -113,7 +117,8 @@ def contender(name: str, k: int, autodiff: Autodiff) -> Contender:
             "outer VJP": outer_vjp.memory_analysis().temp_size_in_bytes,
             "step VJP": step_vjp.memory_analysis().temp_size_in_bytes,
         }
-        # s_0 is the caller's, and so no more counted than the arguments of an XLA program; one state is under way to the next one while a step runs.
+        # s_0 is the caller's, and so no more counted than the arguments of an XLA program; one
+        # state is under way to the next one while a step runs.
         bytes_held = (slots - 1) * state_bytes + tree_bytes(state_bar)
         memory = Memory(
             bytes_held
@@ -133,7 +138,9 @@ def contender(name: str, k: int, autodiff: Autodiff) -> Contender:
 
 
 def count(steps: int, k: int) -> tuple[int, int]:
-    """States held at most at a time (s_0 and the one being reversed included), and steps run: the walk of `run` without the work."""
+    """States held at most at a time (s_0 and the one being reversed included), and steps run: the
+    walk of `run` without the work.
+    """
     held, slots, advances = [(0, steps)], 1, 1
     while held:
         start, stop = held.pop()

@@ -1,9 +1,11 @@
-"""The vector-Jacobian product of one training step as a program: as metagrad compiles it, and as it is written by hand in JAX.
+"""The vector-Jacobian product of one training step as a program: as metagrad compiles it, and as it
+is written by hand in JAX.
 
     (state, meta, batch, inner, cotangent of state') -> (cotangent of state, cotangent of meta)
 
-`inner` is the step's gradient (and, where the loss has them, its auxiliary outputs), which is at hand in most of metagrad's schedules. Cotangents are those of float leaves.
-Both programs are jitted alone, with the same operands and results.
+`inner` is the step's gradient (and, where the loss has them, its auxiliary outputs), which is at
+hand in most of metagrad's schedules. Cotangents are those of float leaves. Both programs are jitted
+alone, with the same operands and results.
 """
 
 from __future__ import annotations
@@ -22,7 +24,10 @@ from benchmarks.models.model import Model
 
 
 class Operands(NamedTuple):
-    """What the programs take. `inner` is ((value, aux), gradient); `seeds` has a leaf for each float leaf of the state."""
+    """What the programs take.
+
+    `inner` is ((value, aux), gradient); `seeds` has a leaf for each float leaf of the state.
+    """
 
     state: Any
     meta: Any
@@ -47,7 +52,9 @@ class Recording:
 
 
 def operands(model: Model, problem: Problem) -> Operands:
-    """Step `problem.steps - 1` of a training run: in the first, Adam's moments are zero, which is not typical."""
+    """Step `problem.steps - 1` of a training run: in the first, Adam's moments are zero, which is
+    not typical.
+    """
 
     def with_inner(state, meta, batch):
         recording = Recording()
@@ -72,7 +79,9 @@ def is_float(x) -> bool:
 
 
 def vjp_of(make_step: Callable[[Any], Callable], operands: Operands):
-    """(cotangents of the state's float leaves, cotangent of meta) of the step that `make_step(inner)` makes, by `jax.vjp`."""
+    """(cotangents of the state's float leaves, cotangent of meta) of the step that
+    `make_step(inner)` makes, by `jax.vjp`.
+    """
     leaves, structure = jax.tree.flatten(operands.state)
     step = make_step(operands.inner)
 
@@ -91,7 +100,9 @@ def vjp_of(make_step: Callable[[Any], Callable], operands: Operands):
 
 
 def by_hand(model: Model, example: Operands):
-    """Reverse mode through the optimiser, forward over reverse through the gradient (mixed_mode.py)."""
+    """Reverse mode through the optimiser, forward over reverse through the gradient
+    (mixed_mode.py).
+    """
 
     def make_step(inner):
         (value, aux), gradient = inner

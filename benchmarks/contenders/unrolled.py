@@ -1,4 +1,6 @@
-"""`jax.grad` of the `lax.scan` that trains, as it stands: every intermediate value of every step is held."""
+"""`jax.grad` of the `lax.scan` that trains, as it stands: every intermediate value of every step is
+held.
+"""
 
 from __future__ import annotations
 
@@ -9,7 +11,9 @@ from benchmarks.models.model import Model
 
 
 def metagradient(model: Model, step, checkpoint=lambda step: step):
-    """`program(state0, meta, batches, held_out) -> (value, gradient)` by differentiating the scan; `checkpoint` wraps the step."""
+    """`program(state0, meta, batches, held_out) -> (value, gradient)` by differentiating the scan;
+    `checkpoint` wraps the step.
+    """
 
     def final_loss(meta, state, batches, held_out):
         body = checkpoint(lambda state, batch: (step(state, meta, batch), None))

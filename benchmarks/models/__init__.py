@@ -9,5 +9,6 @@ MODELS = {
     for file in (mlp, convnet, gpt, resnet9, vit, lstm, unet, clip)
 }
 
-# Those of which whole runs are benchmarked by default; of the others, one step is (benchmarks/step_vjp.py).
+# Those of which whole runs are benchmarked by default; of the others, one step is
+# (benchmarks/step_vjp.py).
 RUNS = "mlp", "convnet", "gpt"

@@ -1,4 +1,6 @@
-"""A two-tower model of images and captions with a contrastive loss, as CLIP: two transformers of two layers and width 64, batches of 16 pairs."""
+"""A two-tower model of images and captions with a contrastive loss, as CLIP: two transformers of
+two layers and width 64, batches of 16 pairs.
+"""
 
 from __future__ import annotations
 
@@ -29,7 +31,9 @@ def tower(params, x, mask=None):
 
 
 def losses(params, inputs):
-    """[batch]; cross entropy of finding each image's caption among the captions and each caption's image among the images."""
+    """[batch]; cross entropy of finding each image's caption among the captions and each caption's
+    image among the images.
+    """
     images, tokens = inputs
     causal = jnp.tril(jnp.ones((TOKENS, TOKENS), bool))
     seen = tower(params["image"], patches(images, PATCH) @ params["image"]["patch"])

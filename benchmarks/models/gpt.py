@@ -1,6 +1,8 @@
-"""A GPT with four layers of width 128 and four heads, vocabulary 64, batches of four sequences of 64 tokens.
+"""A GPT with four layers of width 128 and four heads, vocabulary 64, batches of four sequences of
+64 tokens.
 
-`python -m benchmarks.compile_scaling` compiles it with more layers, unrolled as here or in one `lax.scan` over stacked parameters.
+`python -m benchmarks.compile_scaling` compiles it with more layers, unrolled as here or in one
+`lax.scan` over stacked parameters.
 """
 
 from __future__ import annotations

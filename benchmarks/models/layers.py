@@ -1,4 +1,7 @@
-"""Layers that several models are made of. A layer is a function of its input and its parameters, a dict of arrays."""
+"""Layers that several models are made of.
+
+A layer is a function of its input and its parameters, a dict of arrays.
+"""
 
 from __future__ import annotations
 
@@ -27,7 +30,9 @@ def layer_norm(x, layer):
 
 
 def batch_norm(x, layer, running, training):
-    """x[batch, height, width, channels] and the running statistics after this batch (unchanged if not `training`)."""
+    """x[batch, height, width, channels] and the running statistics after this batch (unchanged if
+    not `training`).
+    """
     if not training:
         return normalise(x, running["mean"], running["variance"], layer), running
     mean = jnp.mean(x, (0, 1, 2))

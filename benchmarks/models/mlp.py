@@ -1,4 +1,6 @@
-"""A multilayer perceptron, 784-256-256-10 with tanh, batches of 128: most of a step is three matrix products and Adam's traffic."""
+"""A multilayer perceptron, 784-256-256-10 with tanh, batches of 128: most of a step is three matrix
+products and Adam's traffic.
+"""
 
 from __future__ import annotations
 
@@ -33,7 +35,8 @@ def model() -> Model:
         {"w": draw.matrix(a, b), "b": np.zeros(b, np.float32)}
         for a, b in zip(WIDTHS[:-1], WIDTHS[1:])
     ]
-    # Labels of a linear teacher, blurred, so that there is something to learn and examples that mislead.
+    # Labels of a linear teacher, blurred, so that there is something to learn and examples that
+    # mislead.
     teacher = draw.matrix(WIDTHS[0], WIDTHS[-1])
     label = lambda x: np.argmax(x @ teacher + 0.3 * draw.normal(len(x), WIDTHS[-1]), -1).astype(
         np.int32

@@ -1,7 +1,8 @@
 """What a benchmarked training run consists of.
 
-A model knows nothing of who differentiates it. Its step is built from the inner gradient that it is given: `jax`, `metagrad` and the
-hand-written mixed mode all offer `grad` and `value_and_grad` with JAX's arguments, and the rest of the step is the same code for all.
+A model knows nothing of who differentiates it. Its step is built from the inner gradient that it is
+given: `jax`, `metagrad` and the hand-written mixed mode all offer `grad` and `value_and_grad` with
+JAX's arguments, and the rest of the step is the same code for all.
 """
 
 from __future__ import annotations
@@ -14,8 +15,10 @@ import jax
 import numpy as np
 import optax
 
-# eps_root: without it the square root has no derivative where a gradient is exactly zero, and the metagradient is NaN there. b2 is 0.999 rounded to a
-# number that f32 holds exactly: the bias correction 1 - b2 loses five digits of 0.999, and the f32 run would be another run than its f64 reference.
+# eps_root: without it the square root has no derivative where a gradient is exactly zero, and the
+# metagradient is NaN there. b2 is 0.999 rounded to a number that f32 holds exactly: the bias
+# correction 1 - b2 loses five digits of 0.999, and the f32 run would be another run than its f64
+# reference.
 OPTIMISER = optax.adam(1e-3, b2=1 - 2**-10, eps_root=1e-8)
 
 
@@ -28,14 +31,16 @@ class Autodiff(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A training run and the question that is asked of it: how does each training example's weight change the held-out loss?
+    """A training run and the question that is asked of it: how does each training example's weight
+    change the held-out loss?
 
     Attributes:
       name: "mlp".
       description: one line for tables.
       state0: the state before the first step; float leaves are f32.
       meta: f32[examples], the weight of each training example.
-      draw_batches: `draw_batches(T)` gives (inputs, example index), each with a leading axis of length T.
+      draw_batches: `draw_batches(T)` gives (inputs, example index), each with a leading axis of
+          length T.
       held_out: the batch on which the outer function takes its loss.
       make_step: `make_step(autodiff)` gives `step(state, meta, batch) -> state`.
       outer: `outer(state, held_out) -> scalar`.
@@ -52,7 +57,10 @@ class Model:
 
 
 def as_dtype(tree: Any, dtype: Any) -> Any:
-    """The tree as NumPy arrays, with every float leaf in `dtype`. Rounds nothing on the way from f32 to f64: the reference starts from the same numbers."""
+    """The tree as NumPy arrays, with every float leaf in `dtype`.
+
+    Rounds nothing on the way from f32 to f64: the reference starts from the same numbers.
+    """
     return jax.tree.map(
         lambda x: (
             np.asarray(x, dtype)

@@ -1,4 +1,6 @@
-"""A ResNet-9 whose stages are strided convolutions, with batch normalisation, 32 x 32 x 3 images, batches of 32."""
+"""A ResNet-9 whose stages are strided convolutions, with batch normalisation, 32 x 32 x 3 images,
+batches of 32.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +18,8 @@ WIDTHS = (16, 32, 64, 64)
 BATCH = 32
 EXAMPLES = 512
 
-# (from, to, stride) of the eight convolutions. The third and fourth, and the seventh and eighth, are the residual branches.
+# (from, to, stride) of the eight convolutions. The third and fourth, and the seventh and eighth,
+# are the residual branches.
 CONVOLUTIONS = (
     (COLOURS, WIDTHS[0], 1),
     (WIDTHS[0], WIDTHS[1], 2),

@@ -1,4 +1,6 @@
-"""Training runs made of per-example losses: weighted examples, Adam, the mean loss on held-out examples."""
+"""Training runs made of per-example losses: weighted examples, Adam, the mean loss on held-out
+examples.
+"""
 
 from __future__ import annotations
 
@@ -69,12 +71,15 @@ def weighted_run_with_statistics(
     held_out: Any,
     batch: int,
 ) -> Model:
-    """A classifier with batch normalisation: its state is (params, running statistics, optimiser's state).
+    """A classifier with batch normalisation: its state is (params, running statistics, optimiser's
+    state).
 
-    The inner gradient hands the statistics on as auxiliary output, and the outer function normalises with them, so the metagradient has a way through them as well.
+    The inner gradient hands the statistics on as auxiliary output, and the outer function
+    normalises with them, so the metagradient has a way through them as well.
 
     Args:
-      logits: `logits(params, statistics, images, training) -> (logits, statistics after this batch)`.
+      logits: `logits(params, statistics, images, training) -> (logits, statistics after this
+          batch)`.
       examples, held_out: (images, labels).
     """
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels

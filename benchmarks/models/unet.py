@@ -1,4 +1,6 @@
-"""A U-Net that separates pictures from their background: two halvings by max pooling, transposed convolutions back, group normalisation, 32 x 32 x 1, batches of 8."""
+"""A U-Net that separates pictures from their background: two halvings by max pooling, transposed
+convolutions back, group normalisation, 32 x 32 x 1, batches of 8.
+"""
 
 from __future__ import annotations
 

@@ -1,4 +1,6 @@
-"""A vision transformer with three layers of width 128 and four heads, 32 x 32 x 3 images in patches of 4 x 4, batches of 8."""
+"""A vision transformer with three layers of width 128 and four heads, 32 x 32 x 3 images in patches
+of 4 x 4, batches of 8.
+"""
 
 from __future__ import annotations
 

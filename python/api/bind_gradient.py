@@ -1,6 +1,7 @@
-"""A call of `metagrad.grad` inside a step that is being traced: one operation that holds the loss.
+"""Binds a call of `metagrad.grad` inside a step that is being traced, as one operation.
 
-frontend/grad_primitive.py has the operation, and what JAX's transformations make of it.
+The operation holds the loss. frontend/grad_primitive.py defines it, and what JAX's transformations
+make of it.
 """
 
 from __future__ import annotations
@@ -20,7 +21,10 @@ from metagrad.runtime import jax_internals
 
 
 def bind(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
-    """Binds `grad_p` on the flattened call. What JAX would refuse is handed to JAX, whose message the user knows."""
+    """Binds `grad_p` on the flattened call.
+
+    A call that JAX would refuse is handed to JAX, so that the user gets the message they know.
+    """
     chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
     if any(not -len(args) <= i < len(args) for i in chosen):
         return by_jax(*args, **kwargs)
@@ -32,7 +36,8 @@ def bind(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         for path, _ in jax.tree_util.tree_flatten_with_path((args, kwargs))[0]
     ]
     differentiated = {i: None for i, arg in enumerate(owner) if arg in chosen_set}
-    # The others stay what they are, as in JAX: a flag, a number of layers or a NumPy mask may decide what the loss computes.
+    # The other leaves stay what they are, as in JAX: a flag, a number of layers or a NumPy mask may
+    # decide what the loss computes.
     traced = [
         i
         for i, leaf in enumerate(leaves)
@@ -42,7 +47,7 @@ def bind(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         return by_jax(*args, **kwargs)
     aux_tree, aux_others, is_scalar = None, [], True
 
-    # Under the loss's own name and with its arguments' names, which JAX's errors speak of.
+    # It keeps the names of the loss and of its arguments, since JAX's errors use them.
     @functools.wraps(fun)
     def flat(*arguments, **keywords):
         nonlocal aux_tree, aux_others, is_scalar
@@ -65,7 +70,7 @@ def bind(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
             *map(of, range(len(args))), **{name: of(name) for name in kwargs}
         )
     except jax.errors.JAXTypeError:
-        # Of a traced value that must be known. JAX's own would speak of the step around the loss.
+        # A traced value had to be known. Tracing by JAX would name the step around the loss.
         raise
     except (TypeError, ValueError):
         # A loss that does not return (scalar, aux), say: JAX's error is the better one.
@@ -73,7 +78,8 @@ def bind(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         raise
     value = jaxpr.out_avals[0]
     if any(isinstance(effect, jax_internals.NamedAxisEffect) for effect in jaxpr.effects):
-        # A collective over an axis of the user's vmap around us; one over devices is refused where the step is checked.
+        # A collective over an axis of a vmap around the call. One over devices is refused where the
+        # step is checked.
         return by_jax(*args, **kwargs)
     prints.check_effects(jaxpr, f"the loss {_label(fun)}")
     if not is_scalar or value.shape or not jax.numpy.issubdtype(value.dtype, np.floating):

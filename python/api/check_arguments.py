@@ -26,7 +26,9 @@ class Inputs:
         self._accepted: tuple[CallSignature | None, list[int]] = None, []
 
     def arrays(self, arguments: FlatArguments) -> list:
-        """The array leaves as the program takes them. A call like the last one is not checked again.
+        """The array leaves as the program takes them.
+
+        A call like the last one is not checked again.
 
         Raises:
           TypeError: as `check`.
@@ -42,7 +44,10 @@ class Inputs:
         return [leaves[position] for position in self._leaf_at]
 
     def _to_convert(self, signature: CallSignature) -> list[int]:
-        """Positions of the JAX arrays that are not as the program takes them: typed keys, and those of another or of a weak type."""
+        """Positions of the JAX arrays that have to be converted for the program.
+
+        These are typed keys, and arrays of another dtype or of a weak type.
+        """
         return [
             position
             for position, leaf in self._leaf_at.items()
@@ -53,7 +58,7 @@ class Inputs:
         """Compares (state0, meta, batches, outer_args) with what the program was compiled for.
 
         Raises:
-          TypeError: a structure, a shape, a dtype or a constant is another one; the message names it.
+          TypeError: a structure, a shape, a dtype or a constant differs; the message names it.
         """
         for tree, value in zip(self._trees, trees):
             _check_tree(tree, value)
@@ -62,7 +67,8 @@ class Inputs:
 def _check_tree(tree: Tree, value: Any) -> None:
     if jax.tree.structure(value) != tree.structure:
         raise TypeError(
-            f"{tree.name} has the structure {jax.tree.structure(value)}, and this program was compiled for {tree.structure}"
+            f"{tree.name} has the structure {jax.tree.structure(value)}, "
+            f"and this program was compiled for {tree.structure}"
         )
     leaves, constants = iter(tree.leaves), iter(tree.constants)
     for (path, leaf), is_array in zip(
@@ -72,7 +78,8 @@ def _check_tree(tree: Tree, value: Any) -> None:
             _check_array(next(leaves), leaf)
         elif (constant := next(constants)) is not leaf and not _equal(constant, leaf):
             raise TypeError(
-                f"{tree.name}{jax.tree_util.keystr(path)} is {leaf!r}, and this program was compiled for {constant!r}"
+                f"{tree.name}{jax.tree_util.keystr(path)} is {leaf!r}, "
+                f"and this program was compiled for {constant!r}"
             )
 
 

@@ -39,7 +39,10 @@ def lower(
     check_nans: bool | None,
     progress: bool | None,
 ) -> Lowered:
-    """Traces, decides who differentiates what, runs the passes and wraps the result. See `Metagradient.lower`."""
+    """Traces, decides who differentiates what, runs the passes and wraps the result.
+
+    See `Metagradient.lower`.
+    """
     state0, meta, batches, outer_args = arguments
     batches_tree, batch_tree, steps = trace.batches_tree(batches)
     stage("tracing the step")
@@ -151,11 +154,12 @@ def _check_float_leaves(signature: Signature) -> None:
     trees = {"state": signature.state, "meta": signature.meta, "batches": signature.batches}
     for name in signature.wrt:
         if not any(leaf.is_float for leaf in trees[name].leaves):
-            found = (
+            leaves = (
                 ", ".join(f"{leaf.path} {shaped(leaf.aval)}" for leaf in trees[name].leaves)
                 or "no arrays at all"
             )
             raise TypeError(
-                f'wrt names "{name}", which has no floating-point leaf to differentiate with respect to: it has {found}. '
+                f'wrt names "{name}", which has no floating-point leaf to differentiate with '
+                f"respect to: it has {leaves}. "
                 "Hold what you want the gradient of as floating-point arrays."
             )

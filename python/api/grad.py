@@ -1,9 +1,9 @@
-"""`metagrad.grad` and `metagrad.value_and_grad`: JAX's, but a step that is being compiled remembers where they
-were called.
+"""`metagrad.grad` and `metagrad.value_and_grad`: inner gradients that the compiler can see.
 
-Called anywhere else they are `jax.grad` and `jax.value_and_grad`. While metagrad traces a decorated
-step they bind one operation that holds the loss, not its expanded gradient (bind_gradient.py): that
-is what lets the compiler differentiate the optimiser and the loss by different rules.
+Outside of a step that is being compiled they are `jax.grad` and `jax.value_and_grad`. While
+metagrad traces a decorated step they bind one operation that holds the loss, not its expanded
+gradient (bind_gradient.py). This lets the compiler differentiate the optimiser and the loss by
+different rules.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ def grad(
     holomorphic: Literal[False] = False,
     allow_int: bool = False,
 ) -> Callable[Concatenate[ArgT, P], ArgT]: ...
-# An argument is differentiated by its position, so the fourth says less of the same calls.
+# An argument is differentiated by its position, so the fourth overload says less about these calls.
 @overload
 def grad(  # type: ignore[overload-overlap]
     fun: Callable[Concatenate[ArgT, P], tuple[ValueT, AuxT]],
@@ -88,16 +88,18 @@ def grad(
     holomorphic: bool = False,
     allow_int: bool = False,
 ) -> Callable[..., Any]:
-    """The gradient of a scalar function; the arguments are those of `jax.grad`.
+    """The gradient of a scalar function. The arguments are those of `jax.grad`.
 
-    Inside a step decorated with `metagrad.compile` the call becomes one operation that the compiler differentiates in mixed mode.
+    Inside a step decorated with `metagrad.compile` the call becomes one operation that the compiler
+    differentiates in mixed mode.
 
     Args:
       fun: returns a real scalar, or `(scalar, aux)` with `has_aux`.
       argnums: which positional arguments are differentiated.
       has_aux: whether `fun` returns auxiliary data beside the scalar.
       holomorphic: must be False.
-      allow_int: whether integer arguments are allowed in `argnums`; their gradients are float0 zeros.
+      allow_int: whether integer arguments are allowed in `argnums`; their gradients are float0
+          zeros.
 
     Returns:
       A function that returns the gradient, or `(gradient, aux)`.
@@ -127,7 +129,7 @@ def value_and_grad(
     holomorphic: Literal[False] = False,
     allow_int: bool = False,
 ) -> Callable[Concatenate[ArgT, P], tuple[ValueT, ArgT]]: ...
-# An argument is differentiated by its position, so the fourth says less of the same calls.
+# An argument is differentiated by its position, so the fourth overload says less about these calls.
 @overload
 def value_and_grad(  # type: ignore[overload-overlap]
     fun: Callable[Concatenate[ArgT, P], tuple[ValueT, AuxT]],
@@ -186,7 +188,13 @@ def value_and_grad(
     holomorphic: bool = False,
     allow_int: bool = False,
 ) -> Callable[..., Any]:
-    """Value and gradient of a scalar function; the arguments are those of `jax.value_and_grad`. See `metagrad.grad`.
+    """The value and gradient of a scalar function. The arguments are those of `metagrad.grad`.
+
+    Returns:
+      A function that returns `(value, gradient)`, or `((value, aux), gradient)`.
+
+    Raises:
+      ValueError: `holomorphic` is true.
 
     >>> import jax.numpy as jnp, metagrad
     >>> metagrad.value_and_grad(lambda x: jnp.sum(x ** 2))(jnp.array([1.0, 2.0]))
@@ -205,8 +213,9 @@ def _differentiated(
     """Value and gradient, by JAX or as one operation of the step that is being traced."""
     if holomorphic:
         raise ValueError(
-            "metagrad does not differentiate holomorphic functions (holomorphic=True): a metagradient is the gradient of a real "
-            "scalar. Write the loss as a real function of real and imaginary parts."
+            "metagrad does not differentiate holomorphic functions (holomorphic=True): a "
+            "metagradient is the gradient of a real scalar. Write the loss as a real function of "
+            "real and imaginary parts."
         )
     by_jax = jax.value_and_grad(fun, argnums, has_aux=has_aux, allow_int=allow_int)
 

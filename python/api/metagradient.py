@@ -1,4 +1,7 @@
-"""`train_step.metagradient(...)`: the gradient of a whole training run, ready to call, to look into, or to compile ahead of time."""
+"""`train_step.metagradient(...)`: the gradient of a whole training run.
+
+It can be called, looked into, or compiled ahead of time.
+"""
 
 from __future__ import annotations
 
@@ -20,9 +23,10 @@ WRT = ("meta", "state", "batches")
 
 
 class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
-    """The metagradient of one training step and one outer function. Made by `TrainStep.metagradient`.
+    """The metagradient of one training step and one outer function.
 
-    Calling it with `(state0, meta, batches, *outer_args)` runs training and its reversal and returns a `Result`. The first call with new shapes compiles; later
+    `TrainStep.metagradient` makes it. Calling it with `(state0, meta, batches, *outer_args)` runs
+    training and its reversal and returns a `Result`. The first call with new shapes compiles; later
     ones do not. It may be called inside `jax.jit`.
     """
 
@@ -49,7 +53,7 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         self._check_nans = check_nans
         self._progress = progress
         self._programs: dict[Any, stages.Compiled] = {}
-        # The last call's signature, JAX's settings and program: most calls are like the one before.
+        # Most calls are like the one before: its signature, JAX's settings and its program.
         self._latest: tuple[CallSignature, Any, stages.Compiled] | None = None
 
     def lower(
@@ -61,10 +65,12 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
           state0, meta, batches, outer_args: arrays or `jax.ShapeDtypeStruct`s.
 
         Returns:
-          The program in all its stages: `.stages`, `.ir(stage)`, `.plan`, `.explain()`, `.compile()`.
+          The program in all its stages: `.stages`, `.ir(stage)`, `.plan`, `.explain()`,
+          `.compile()`.
 
         Raises:
-          TypeError, ValueError: an argument or the step cannot be differentiated through; the message names the leaf and says what to do.
+          TypeError, ValueError: an argument or the step cannot be differentiated through; the
+          message names the leaf and says what to do.
           EnzymeError: with ad="enzyme", Enzyme failed on a function.
         """
         with shown(self._progress):
@@ -108,7 +114,8 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
           *outer_args: further arguments of the outer function.
 
         Raises:
-          FloatingPointError: with `check_nans=True`, the gradient has a NaN; the message names the leaf and the step.
+          FloatingPointError: with `check_nans=True`, the gradient has a NaN; the message names the
+              leaf and the step.
         """
         arguments = flatten((state0, meta, batches, outer_args))
         return self._compiled_for(arguments).call_flat(arguments)
@@ -122,11 +129,11 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
                 return compiled
         key = arguments.signature.key, settings
         try:
-            known = key in self._programs
+            stored = self._programs.get(key)
         except TypeError:
             raise _unhashable(arguments.trees) from None
-        if known:
-            compiled = self._programs[key]
+        if stored is not None:
+            compiled = stored
         else:
             state0, meta, batches, outer_args = arguments.trees
             with shown(self._progress):
@@ -136,8 +143,10 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         return compiled
 
     def __repr__(self) -> str:
+        step = getattr(self._step, "__name__", "step")
+        outer = getattr(self._outer, "__name__", "outer")
         names = ", ".join(map(repr, self._wrt))
-        return f"Metagradient({getattr(self._step, '__name__', 'step')}, {getattr(self._outer, '__name__', 'outer')}, wrt=({names}), schedule={self._schedule})"
+        return f"Metagradient({step}, {outer}, wrt=({names}), schedule={self._schedule})"
 
 
 def _check_wrt(wrt: Any) -> tuple[tuple[str, ...], bool]:
@@ -145,15 +154,17 @@ def _check_wrt(wrt: Any) -> tuple[tuple[str, ...], bool]:
     names = (wrt,) if single else tuple(wrt) if isinstance(wrt, (tuple, list)) else None
     if not names:
         raise ValueError(
-            f'wrt={wrt!r} names nothing to differentiate; choose from "meta", "state", "batches", or a tuple of them'
+            f"wrt={wrt!r} names nothing to differentiate; "
+            'choose from "meta", "state", "batches", or a tuple of them'
         )
     unknown = [name for name in names if name not in WRT]
     if unknown:
         raise ValueError(f'wrt={wrt!r}: {unknown[0]!r} is none of "meta", "state", "batches"')
-    twice = [name for name in names if names.count(name) > 1]
-    if twice:
+    repeated = [name for name in names if names.count(name) > 1]
+    if repeated:
         raise ValueError(
-            f"wrt={wrt!r} names {twice[0]!r} twice; name each once, the gradient has one entry for each"
+            f"wrt={wrt!r} names {repeated[0]!r} twice; "
+            "name each once, the gradient has one entry for each"
         )
     return names, single
 
@@ -164,7 +175,8 @@ def _unhashable(arguments) -> TypeError:
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
             if not is_array_leaf(leaf) and type(leaf).__hash__ is None:
                 return TypeError(
-                    f"{name}{jax.tree_util.keystr(path)} is {leaf!r}, which is neither an array nor hashable. A leaf that is no array is a constant of the "
-                    "compilation, so it must be hashable: give an array, a tuple or a frozenset."
+                    f"{name}{jax.tree_util.keystr(path)} is {leaf!r}, which is neither an array "
+                    "nor hashable. A leaf that is not an array is a constant of the compilation, "
+                    "so it must be hashable: give an array, a tuple or a frozenset."
                 )
     return TypeError(f"a part of the arguments is not hashable: {jax.tree.structure(arguments)}")

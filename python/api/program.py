@@ -25,8 +25,8 @@ class Program:
       decisions: who differentiates each function, and why.
       snapshots: the module as it was at each stage.
       executable: the finished module, called with a flat list of arrays.
-      diagnose: called with (result, arguments) where a value, a gradient or the final state is not
-        finite: raises, or returns a warning's text. None: results are not looked at.
+      diagnose: called with (result, arguments) where the value, a gradient or the final state is
+        not finite. It raises, or returns a warning's text. None: results are not looked at.
       check_nans, progress: the options of `TrainStep.metagradient`.
     """
 

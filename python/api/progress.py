@@ -1,9 +1,9 @@
 """What is shown while a metagradient is compiled: the stage, and for how long.
 
-On a terminal or in a notebook, and only if it takes longer than two seconds: a line that is
+On a terminal or in a notebook, and only if it takes longer than two seconds, this is a line that is
 refreshed, and disappears when the work is done. A thread draws it, since XLA is busy in C++
-meanwhile (it lets Python's other threads run). What is printed in between, a warning say, comes above
-the line.
+meanwhile (it lets Python's other threads run). Text that is printed in between, such as a warning,
+comes above the line.
 """
 
 from __future__ import annotations
@@ -67,7 +67,10 @@ def _is_terminal() -> bool:
 
 
 def _is_notebook() -> bool:
-    """Whether this is a Jupyter kernel. Rich knows several kinds; it is not asked where there is no IPython."""
+    """Whether this is a Jupyter kernel.
+
+    Rich knows several kinds; it is not asked where there is no IPython.
+    """
     if "IPython" not in sys.modules:
         return False
     from rich.console import Console

@@ -35,7 +35,7 @@ class ResultWithAux(NamedTuple, Generic[ValueT, GradT, StateT, AuxT]):
 
 
 class NoAux:
-    """For type checkers: a step that returns its state alone. There are no objects of this class."""
+    """For type checkers: a step that returns only its state. There are no objects of this class."""
 
 
 class Aux(Generic[AuxT]):

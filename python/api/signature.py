@@ -1,4 +1,4 @@
-"""The signature of a metagradient: the trees of its arguments and results, and the way to flat lists of arrays."""
+"""The signature of a metagradient: how its arguments and results become flat lists of arrays."""
 
 from __future__ import annotations
 
@@ -16,7 +16,15 @@ from metagrad.frontend.pytrees import Leaf, Tree, float0
 
 @dataclasses.dataclass(frozen=True)
 class Signature:
-    """The trees of a metagradient's arguments and results, and the way between them and flat lists."""
+    """The trees of a metagradient's arguments and results, and the way to and from flat lists.
+
+    Attributes:
+      state, meta, batches, outer: the trees of the arguments.
+      aux, outer_aux: the trees of the auxiliary outputs of the step and of the outer function.
+      wrt: what the gradient is taken with respect to: "state", "meta", "batches".
+      single: whether the user named one of these and not a tuple.
+      step_has_aux, has_aux: whether the step, and the outer function, have auxiliary outputs.
+    """
 
     state: Tree
     meta: Tree
@@ -40,7 +48,7 @@ class Signature:
         return [leaf.stored for leaf in self.leaves]
 
     def gradient_leaves(self):
-        """(group, leaf) for each float leaf of the gradient, in the order of the program's results."""
+        """(tree's name, leaf) for each float leaf of the gradient, in the order of the results."""
         trees = {"state": self.state, "meta": self.meta, "batches": self.batches}
         return [
             (name, leaf)

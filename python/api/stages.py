@@ -36,7 +36,10 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         return (*pipeline.STAGES, "hlo")
 
     def ir(self, stage: str) -> str:
-        """The program after a stage, as text: MLIR, and for "hlo" what XLA made of it (which compiles, if that has not been done).
+        """The program after a stage, as text.
+
+        It is MLIR, and for "hlo" what XLA made of it. Asking for "hlo" compiles the program, if
+        that has not been done.
 
         Raises:
           ValueError: there is no such stage.
@@ -52,13 +55,18 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
-        """Who differentiates each function: one entry for each inner gradient, the optimiser's update and the outer function."""
+        """Who differentiates each function.
+
+        There is one entry for each inner gradient, one for the optimiser's update and one for the
+        outer function.
+        """
         return self._program.decisions
 
     def explain(self) -> str:
-        """Which function is differentiated by whom and why, as text.
+        """Who differentiates each function, and why, as text.
 
-        The last line says so if the table of proven operations was not measured with this version of JAX.
+        The last line says so if the table of proven operations was not measured with this version
+        of JAX.
         """
         lines = [str(decision) for decision in self._program.decisions]
         if (warning := unmeasured()) is not None:
@@ -76,14 +84,14 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         return self._compiled
 
     def _checked(self, *inputs):
-        """The program's results, and whether they have no NaN."""
+        """The program's results, and whether they are finite (`non_finite_warning.is_finite`)."""
         results = self._program.executable.call(*inputs)
         if self._program.diagnose is None:
             return results, True
         signature = self._program.signature
         value, first = results[:1], 1 + len(signature.outer_aux.leaves)
         last = first + len(signature.gradient_leaves())
-        return results, non_finite_warning.is_fine(
+        return results, non_finite_warning.is_finite(
             [*value, *results[first:last]], results[last : last + len(signature.state.leaves)]
         )
 
@@ -92,8 +100,8 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
     """A compiled metagradient: call it with arguments of the shapes that it was lowered for.
 
     Attributes:
-      xla: the program as XLA compiled it, which takes the arrays of the arguments one by one, typed
-        keys as their data.
+      xla: the program as XLA compiled it. It takes the arrays of the arguments one by one, and
+        typed keys as their data.
     """
 
     def __init__(self, program: Program, xla: jax.stages.Compiled):
@@ -127,7 +135,7 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
         try:
             arguments = flatten(trees)
         except (TypeError, ValueError, OverflowError):
-            # A leaf that JAX does not take; what this program was compiled for is the better message.
+            # JAX does not take a leaf. The better message says what this program was compiled for.
             self._inputs.check(trees)
             raise
         return self.call_flat(arguments)
@@ -137,21 +145,25 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
         arrays = self._inputs.arrays(arguments)
         if any(isinstance(array, jax.core.Tracer) for array in arrays):
             return self._program.signature.unflatten(self._call_traced(arrays))
-        flat, fine = self.xla(*arrays)
+        flat, is_finite = self.xla(*arrays)
         result = self._program.signature.unflatten(flat)
         if (
             self._diagnose is not None
-            and not fine
+            and not is_finite
             and (warning := self._diagnose(result, arguments.trees))
         ):
-            # Once for each program: the search costs a training run, and descent on a metagradient calls it again and again.
+            # Once for each program, since the search costs a training run and descent on a
+            # metagradient calls the program again and again.
             self._diagnose = None
             warnings.warn(warning, RuntimeWarning, stacklevel=users_level())
         return result
 
     def _call_traced(self, arrays: list) -> list:
         if self._program.check_nans:
-            message = "check_nans=True checks nothing under jax.jit, where there are no values yet. Call the metagradient outside of it."
+            message = (
+                "check_nans=True checks nothing under jax.jit, where there are no values yet. "
+                "Call the metagradient outside of it."
+            )
             warnings.warn(message, stacklevel=users_level())
         try:
             return self._program.executable.call(*arrays)
@@ -159,7 +171,8 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
             if not jax_internals.speaks_of_no_batching_rule(error):
                 raise
             raise NotImplementedError(
-                "a metagradient cannot be put under jax.vmap. jax.lax.map takes one after the other, in one program."
+                "a metagradient cannot be put under jax.vmap. "
+                "jax.lax.map takes one after the other, in one program."
             ) from None
 
     def memory_analysis(self):
@@ -167,7 +180,10 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
         return self.xla.memory_analysis()
 
     def cost(self):
-        """XLA's cost analysis of the program. Loops are counted once, so this is no measure of the run's time."""
+        """XLA's cost analysis of the program.
+
+        Loops are counted once, so this does not measure the run's time.
+        """
         return self.xla.cost_analysis()
 
     def as_text(self) -> str:

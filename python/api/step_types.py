@@ -1,4 +1,7 @@
-"""What `metagrad.compile` takes and makes, for type checkers: nothing here is used when a program runs."""
+"""What `metagrad.compile` takes and returns, for type checkers.
+
+Nothing here is used when a program runs.
+"""
 
 from __future__ import annotations
 
@@ -16,7 +19,7 @@ Runtime: TypeAlias = Literal["auto", "fused"]
 
 
 class Outer(Protocol[StateT_contra]):
-    """An outer function for a type checker: a scalar of the final state, and of arguments of its own."""
+    """An outer function: a scalar of the final state, and of further arguments."""
 
     def __call__(self, state: StateT_contra, /, *outer_args: Any, **options: Any) -> Any: ...
 

@@ -30,10 +30,10 @@ from metagrad.frontend.partition import MODES
 
 
 class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
-    """A training step that can still be called, and of which metagradients can be taken. Made by `metagrad.compile`.
+    """A training step that can still be called, and of which metagradients can be taken.
 
-    For a type checker it is `TrainStep[state, meta, batch, kind]`; the kind says whether there is an
-    auxiliary output.
+    `metagrad.compile` makes it. For a type checker it is `TrainStep[state, meta, batch, kind]`; the
+    kind says whether there is an auxiliary output.
     """
 
     def __init__(self, step: Callable, has_aux: bool, ad: str):
@@ -49,13 +49,19 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         self: TrainStep[StateT, MetaT, BatchT, Aux[AuxT]], state: StateT, meta: MetaT, batch: BatchT
     ) -> tuple[StateT, AuxT]: ...
     def __call__(self, state: Any, meta: Any, batch: Any) -> Any:
-        """One plain training step; `jit`, `vmap`, `jax.grad` and `lax.scan` work on it as on the undecorated function."""
+        """One plain training step.
+
+        `jit`, `vmap`, `jax.grad` and `lax.scan` work on it as on the undecorated function.
+        """
         return self._step(state, meta, batch)
 
     def __get__(
         self, instance: Any, owner: type | None = None
     ) -> TrainStep[StateT, MetaT, BatchT, KindT]:
-        """Of a decorated method, the step of one object. As without the decorator, a function binds `self` and a `functools.partial` does not."""
+        """The step of one object, for a decorated method.
+
+        As without the decorator, a function binds `self` and a `functools.partial` does not.
+        """
         return (
             self
             if instance is None or not hasattr(self._step, "__get__")
@@ -172,20 +178,30 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         """The gradient of what a training run ends up with.
 
         Args:
-          outer: `outer(state, *outer_args)`, a real scalar of the final state; `(scalar, aux)` with `has_aux`.
-          wrt: what to differentiate with respect to: "meta", "state" (the initial state), "batches", or a tuple of them.
-          has_aux: whether `outer` returns auxiliary data; the result's `value` is then the pair, as in `jax.value_and_grad`.
-          schedule: which states are held and which are run again: `LazyKary(k)`, `Binomial(slots)`, `Periodic(every)`, `StoreAll()`, or a schedule of the
-            `checkpoint_schedules` package. None is `Binomial(24)`: at most 24 states are held, and up to 324 steps are run no more than twice.
+          outer: `outer(state, *outer_args)`, a real scalar of the final state; `(scalar, aux)` with
+              `has_aux`.
+          wrt: what to differentiate with respect to: "meta", "state" (the initial state),
+              "batches", or a tuple of them.
+          has_aux: whether `outer` returns auxiliary data; the result's `value` is then the pair, as
+              in `jax.value_and_grad`.
+          schedule: which states are held and which are run again: `LazyKary(k)`, `Binomial(slots)`,
+            `Periodic(every)`, `StoreAll()`, or a schedule of the `checkpoint_schedules` package.
+            None is `Binomial(24)`: at most 24 states are held, and up to 324 steps are run no more
+            than twice.
           runtime: "fused" (one XLA program) or "auto".
-          check_nans: what a NaN in the result does. None (the default): a RuntimeWarning, once for each compiled program, that names the leaf, the step and where a
-            root of zero was taken; reading one boolean of the result is its cost, and one more training run if there is a NaN. True: a FloatingPointError that
-            says at which step of the reversal the NaN first appeared; that search keeps every state. False: nothing, and the call does not wait for the
-            result. Under `jax.jit` nothing is checked, and True warns that it is not.
-          progress: what is shown while a program is compiled. None (the default): on a terminal or in a
-            notebook, after two seconds, the stage and for how long; METAGRAD_PROGRESS=0 switches that
-            off. True: at once, and as plain lines where the standard error is no terminal. False:
-            nothing.
+          check_nans: what a NaN in the result does.
+            None (the default): a RuntimeWarning, once for each compiled program. It names the leaf,
+            the step and where a root of zero was taken. It costs reading one boolean of the result,
+            and one more training run if there is a NaN.
+            True: a FloatingPointError that says at which step of the reversal the NaN first
+            appeared. That search keeps every state.
+            False: nothing, and the call does not wait for the result.
+            Under `jax.jit` nothing is checked, and True warns that it is not.
+          progress: what is shown while a program is compiled.
+            None (the default): the stage and for how long, on a terminal or in a notebook, after
+            two seconds. METAGRAD_PROGRESS=0 switches that off.
+            True: the same at once, and as plain lines where the standard error is not a terminal.
+            False: nothing.
 
         Returns:
           A callable `mg(state0, meta, batches, *outer_args) -> Result(value, grad, state)`.
@@ -252,16 +268,19 @@ def compile(step: Any = None, *, has_aux: bool = False, ad: str = "auto") -> Any
     """Decorates a training step `step(state, meta, batch) -> new_state`.
 
     Args:
-      step: one optimiser step; any JAX code, any pytrees. The new state has the structure, shapes and dtypes of the state.
+      step: one optimiser step, of any JAX code and any pytrees. The new state must have the
+          structure, shapes and dtypes of the state.
       has_aux: whether the step returns `(new_state, aux)`.
-      ad: "auto" lets Enzyme differentiate each function for which it is proven to mean what JAX means, and JAX the others; "enzyme" refuses the others;
-        "jax" lets JAX differentiate all of them.
+      ad: who differentiates. "auto": Enzyme, each function for which it is proven to mean what JAX
+          means, and JAX the others. "enzyme": Enzyme, and the others are refused. "jax": JAX, all
+          of them.
 
     Returns:
       A `TrainStep`: still the plain step when called, with `.metagradient(...)`.
 
     Raises:
       ValueError: `ad` is not one of the above.
+      TypeError: `step` is not a function.
 
     >>> import jax.numpy as jnp, metagrad
     >>> @metagrad.compile

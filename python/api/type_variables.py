@@ -1,7 +1,8 @@
 """The type variables of the public interface.
 
 Each has the default Any, so that a step without annotations, or a lambda, is a step of anything for
-a type checker. `typing` has such variables from Python 3.13; type checkers know them in all versions.
+a type checker. `typing` has such variables from Python 3.13; type checkers know them in all
+versions.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -16,12 +17,10 @@ if TYPE_CHECKING:
     OuterAuxT = TypeVar("OuterAuxT", bound=Any, default=Any)
     ValueT = TypeVar("ValueT", bound=Any, default=Any)
     GradT = TypeVar("GradT", bound=Any, default=Any)
-    KindT = TypeVar(
-        "KindT", bound=Any, default=Any
-    )  # NoAux, or Aux[what a step returns beside its state]
-    ArgT = TypeVar(
-        "ArgT", bound=Any, default=Any
-    )  # what an inner gradient is taken with respect to
+    # NoAux, or Aux[what a step returns beside its state]
+    KindT = TypeVar("KindT", bound=Any, default=Any)
+    # what an inner gradient is taken with respect to
+    ArgT = TypeVar("ArgT", bound=Any, default=Any)
     StateT_contra = TypeVar("StateT_contra", bound=Any, default=Any, contravariant=True)
 else:
     from typing import TypeVar

@@ -1,4 +1,4 @@
-"""Which frame of the stack is the user's: where a warning points."""
+"""Finds the user's frame on the stack, where a warning points."""
 
 from __future__ import annotations
 
@@ -6,7 +6,10 @@ import sys
 
 
 def users_level() -> int:
-    """The `stacklevel` of the first caller outside of metagrad, for a warning that our caller raises."""
+    """The `stacklevel` of the first caller outside of metagrad.
+
+    It is meant for a warning that the caller of this function raises.
+    """
     level, frame = 1, sys._getframe(1)
     while frame.f_back is not None and frame.f_globals.get("__name__", "").startswith("metagrad."):
         level, frame = level + 1, frame.f_back

@@ -1,9 +1,11 @@
 """Is the metagradient right? Three answers that do not rest on each other.
 
-1. JAX's own gradient of the unrolled run: reverse mode through a `lax.scan` of the same step built with `jax.grad`, in float32.
-2. The same in float64. How far JAX's float32 is from it is the rounding error of the run itself: the yardstick for 1.
-3. No derivatives at all: the slope of the loss along the metagradient, by a central difference of plain training runs in float64. It should
-   be the metagradient's norm.
+1. JAX's own gradient of the unrolled run: reverse mode through a `lax.scan` of the same step built
+   with `jax.grad`, in float32.
+2. The same in float64. How far JAX's float32 is from it is the rounding error of the run itself:
+   the yardstick for 1.
+3. No derivatives at all: the slope of the loss along the metagradient, by a central difference of
+   plain training runs in float64. It should be the metagradient's norm.
 """
 
 from typing import Any, NamedTuple
@@ -13,7 +15,8 @@ import numpy as np
 
 from metagrad.demo import training
 
-# Relative to the size of what is moved; in float64 the truncation error h^2 and the rounding error 1e-16/h of a run are both small here.
+# Relative to the size of what is moved; in float64 the truncation error h^2 and the rounding error
+# 1e-16/h of a run are both small here.
 DIFFERENCE = 1e-4
 
 
@@ -51,7 +54,9 @@ def norm(tree):
 
 
 def errors(found, expected):
-    """The relative error of each metagradient, ||found - expected|| / ||expected||: a dict of three numbers."""
+    """The relative error of each metagradient, ||found - expected|| / ||expected||: a dict of three
+    numbers.
+    """
     return {
         name: float(np.linalg.norm(flat(ours) - flat(theirs)) / np.linalg.norm(flat(theirs)))
         for name, ours, theirs in zip(Metagradients._fields, found, expected)
@@ -75,14 +80,17 @@ def in_float64(state, meta, batches, validation):
 
 
 def slopes(found, state, meta, batches, validation):
-    """The measured slope of the final loss along each metagradient of `found`: a dict of three numbers to compare with their norms."""
+    """The measured slope of the final loss along each metagradient of `found`: a dict of three
+    numbers to compare with their norms.
+    """
     found, (state, meta, batches, validation) = double((found, (state, meta, batches, validation)))
     measured = {}
     with jax.enable_x64(True):
         loss = jax.jit(final_loss)
         for name, gradient in zip(Metagradients._fields, found):
             point = state.params if name == "initial" else meta[name]
-            # The run is as sensitive as the metagradient is long: a step that changes the loss by about DIFFERENCE.
+            # The run is as sensitive as the metagradient is long: a step that changes the loss by
+            # about DIFFERENCE.
             length = norm(gradient)
             size = DIFFERENCE / length
 

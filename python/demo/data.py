@@ -1,7 +1,9 @@
-"""Handwritten digits: 1,797 scanned 8x8 images (UCI "Optical Recognition of Handwritten Digits"), bundled with scikit-learn.
+"""Handwritten digits: 1,797 scanned 8x8 images (UCI "Optical Recognition of Handwritten Digits"),
+bundled with scikit-learn.
 
-Three parts that share no image: 1,000 to train on, 400 to validate (the loss that metagradients are taken of) and the other 397 to test,
-which nothing in the demo is chosen by. Pixels are scaled to [0, 1].
+Three parts that share no image: 1,000 to train on, 400 to validate (the loss that metagradients are
+taken of) and the other 397 to test, which nothing in the demo is chosen by. Pixels are scaled to
+[0, 1].
 """
 
 from typing import NamedTuple
@@ -35,9 +37,11 @@ def load(seed):
 
 
 def batches(examples, steps, size, seed):
-    """The batch of every step: {"image" [steps, size, 64], "label" and "example" [steps, size]}. `example` is the index into `examples`.
+    """The batch of every step: {"image" [steps, size, 64], "label" and "example" [steps, size]}.
+    `example` is the index into `examples`.
 
-    Epoch after epoch, each in a new order; a batch may reach over the end of an epoch, so that all have one size.
+    Epoch after epoch, each in a new order; a batch may reach over the end of an epoch, so that all
+    have one size.
     """
     random = np.random.default_rng([seed, 1])
     many = len(examples.label)

@@ -1,4 +1,5 @@
-"""The main job of the demo, as a sequence of chapters (metagrad.demo.chapters); each prints its part of the report and returns its numbers.
+"""The main job of the demo, as a sequence of chapters (metagrad.demo.chapters); each prints its
+part of the report and returns its numbers.
 
 Nothing is chosen by the test part of the data; it is only reported.
 """
@@ -22,7 +23,10 @@ from metagrad.demo.problem import problem
 
 
 def run(settings, out=None):
-    """Runs all chapters, prints to the rich Console `out` and leaves files in `settings.out`. Returns the numbers, as in results.json."""
+    """Runs all chapters, prints to the rich Console `out` and leaves files in `settings.out`.
+
+    Returns the numbers, as in results.json.
+    """
     out = out or report.console()
     start = time.perf_counter()
     results = {

@@ -1,7 +1,8 @@
-"""The classifier: 64 pixels, 64 tanh units, 10 classes, in plain JAX. Parameters are {"hidden" | "output": {"kernel", "bias"}}.
+"""The classifier: 64 pixels, 64 tanh units, 10 classes, in plain JAX. Parameters are {"hidden" |
+"output": {"kernel", "bias"}}.
 
-tanh rather than relu: validation loss is then a smooth function of the metaparameters, which is what metagradient descent
-needs (Engstrom et al. 2025, "metasmoothness").
+tanh rather than relu: validation loss is then a smooth function of the metaparameters, which is
+what metagradient descent needs (Engstrom et al. 2025, "metasmoothness").
 """
 
 import jax

@@ -25,7 +25,9 @@ class Settings:
 
     @property
     def rate(self):
-        """The constant learning rate to start from: Adam's usual 1e-3 at 300 steps, more in shorter runs, which would get nowhere with it."""
+        """The constant learning rate to start from: Adam's usual 1e-3 at 300 steps, more in shorter
+        runs, which would get nowhere with it.
+        """
         return USUAL_RATE * (USUAL_STEPS / self.steps) ** 0.5
 
 

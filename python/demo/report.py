@@ -1,7 +1,9 @@
-"""How the demo talks: headings, tables, and a sign of life for whatever takes longer than two seconds.
+"""How the demo talks: headings, tables, and a sign of life for whatever takes longer than two
+seconds.
 
-On a terminal, work in progress is a spinner or a bar with the time that has passed, and vanishes when it is done. Elsewhere (a pipe, a log)
-nothing moves: a piece of work is one line that is completed by its time.
+On a terminal, work in progress is a spinner or a bar with the time that has passed, and vanishes
+when it is done. Elsewhere (a pipe, a log) nothing moves: a piece of work is one line that is
+completed by its time.
 """
 
 import time
@@ -45,7 +47,10 @@ class Stopwatch:
 
 @contextmanager
 def working(out, what):
-    """Shows that `what` is going on, then how long it took. Yields a Stopwatch whose `seconds` are set when the work is done."""
+    """Shows that `what` is going on, then how long it took.
+
+    Yields a Stopwatch whose `seconds` are set when the work is done.
+    """
     watch, start = Stopwatch(), time.perf_counter()
     if out.is_terminal:
         with Progress(
@@ -93,7 +98,9 @@ def rounds(out, what, total):
 
 
 def table(*columns):
-    """A table whose first column is words and whose others are numbers; meant to fit into 80 columns."""
+    """A table whose first column is words and whose others are numbers; meant to fit into 80
+    columns.
+    """
     made = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, header_style="")
     for place, column in enumerate(columns):
         made.add_column(column, justify="right" if place else "left", no_wrap=True)

@@ -1,4 +1,6 @@
-"""Says which packages of the extra `metagrad[demo]` are missing, before anything tries to import them."""
+"""Says which packages of the extra `metagrad[demo]` are missing, before anything tries to import
+them.
+"""
 
 from importlib.util import find_spec
 
@@ -11,7 +13,9 @@ class MissingExtra(ImportError):
 
 
 def require_extra(extra=EXTRA):
-    """Raises MissingExtra, with the command that repairs it, where a package of the extra cannot be found."""
+    """Raises MissingExtra, with the command that repairs it, where a package of the extra cannot be
+    found.
+    """
     missing = [name for module, name in extra.items() if find_spec(module) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"

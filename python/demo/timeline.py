@@ -1,7 +1,9 @@
-"""What a plan does, in order of time: the strokes that a drawing of it is made of. Time is counted in steps of work; a VJP counts as one.
+"""What a plan does, in order of time: the strokes that a drawing of it is made of. Time is counted
+in steps of work; a VJP counts as one.
 
-Reads the tables of a `metagrad.runtime.schedules.plan.Plan`, by the rules its executor follows: segment 0 is the training run; segment r rebuilds what
-the VJP at t = T - r needs. O(steps run), numpy lists.
+Reads the tables of a `metagrad.runtime.schedules.plan.Plan`, by the rules its executor follows:
+segment 0 is the training run; segment r rebuilds what the VJP at t = T - r needs. O(steps run),
+numpy lists.
 """
 
 from typing import NamedTuple

@@ -1,7 +1,8 @@
-"""Finds where a NaN in a metagradient comes from: the leaf, and the step at which it first appeared.
+"""Finds where a NaN in a metagradient comes from: the leaf, and the step where it appeared first.
 
-Only run when the result has a NaN and the user asked.  The run is done again step by step on the host, all states kept, first forward and then backward with
-JAX's own VJP; slow and simple.
+It runs only when the result has a NaN and the user asked for the search. The training run is
+repeated step by step from the host, first forward and then backward with JAX's own VJP, and every
+state is kept. This is slow and simple.
 """
 
 from __future__ import annotations
@@ -26,20 +27,24 @@ def diagnosis(
     wrt: tuple[str, ...],
     single: bool,
 ) -> Callable:
-    """A function of (result, arguments) that raises FloatingPointError if value, gradient or final state have a NaN."""
+    """A function of (result, arguments) that searches for the origin of a NaN.
+
+    It raises FloatingPointError if the value, the gradient or the final state has a NaN.
+    """
 
     def diagnose(result: Any, arguments: tuple) -> None:
         gradients = {wrt[0]: result.grad} if single else dict(zip(wrt, result.grad))
-        bad = _nan_leaves("value", result.value[0] if has_aux else result.value)
-        bad += [
+        nan_paths = _nan_leaves("value", result.value[0] if has_aux else result.value)
+        nan_paths += [
             f"the gradient of {path}"
             for name, tree in gradients.items()
             for path in _nan_leaves(name, tree)
         ]
-        bad += [f"the final {path}" for path in _nan_leaves("state", result.state)]
-        if bad:
+        nan_paths += [f"the final {path}" for path in _nan_leaves("state", result.state)]
+        if nan_paths:
+            origin = _origin(step, outer, step_has_aux, has_aux, arguments)
             raise FloatingPointError(
-                f"the metagradient has a NaN in {listed(bad)}. {_origin(step, outer, step_has_aux, has_aux, arguments)}"
+                f"the metagradient has a NaN in {enumerate_paths(nan_paths)}. {origin}"
             )
 
     return diagnose
@@ -47,7 +52,7 @@ def diagnosis(
 
 def _origin(step, outer, step_has_aux: bool, has_aux: bool, arguments: tuple) -> str:
     state, meta, batches, outer_args = arguments
-    # Leaves that are no arrays stay outside of JAX, as in the compiled program.
+    # Leaves that are not arrays stay outside of JAX, as in the compiled program.
     trees = {
         name: tree_of(name, tree)
         for name, tree in (
@@ -75,7 +80,7 @@ def _origin(step, outer, step_has_aux: bool, has_aux: bool, arguments: tuple) ->
         state_bar, meta_bar, batch_bar = _pull(forward, (s, z, b), bar)
         return state_bar, meta_bar, batch_bar
 
-    def nans(name: str, tree: str, leaves: list) -> list[str]:
+    def nan_leaves(name: str, tree: str, leaves: list) -> list[str]:
         return [
             leaf.path.replace(tree, name, 1)
             for leaf, array in zip(trees[tree].leaves, leaves)
@@ -83,41 +88,56 @@ def _origin(step, outer, step_has_aux: bool, has_aux: bool, arguments: tuple) ->
         ]
 
     arrays = {name: tree.arrays(value) for (name, tree), value in zip(trees.items(), arguments)}
-    if bad := [path for name in trees for path in nans(name, name, arrays[name])]:
-        return f"It was in the arguments: {listed(bad)}."
+    if paths := [path for name in trees for path in nan_leaves(name, name, arrays[name])]:
+        return f"It was in the arguments: {enumerate_paths(paths)}."
     batch = lambda t: [leaf[t] for leaf in arrays["batches"]]
     states = [arrays["state"]]
     for t in range(arrays["batches"][0].shape[0]):
         states.append(forward(states[-1], arrays["meta"], batch(t)))
-        if bad := nans("state", "state", states[-1]):
-            return f"Training itself gave the first NaN: at step {t}, in {listed(bad)}. Lower the learning rate, or look at that batch."
+        if paths := nan_leaves("state", "state", states[-1]):
+            return (
+                f"Training itself gave the first NaN: at step {t}, in {enumerate_paths(paths)}. "
+                "Lower the learning rate, or look at that batch."
+            )
     value = value_of(states[-1], arrays["outer_args"])
     if _has_nan(value):
         return "Training has no NaN; the outer function's value is the first."
     bar, _ = _pull(value_of, (states[-1], arrays["outer_args"]), jnp.ones_like(value))
-    if bad := nans("state", "state", bar):
-        return f"Training has no NaN; the outer function's gradient has the first, in the cotangent of {listed(bad)}. {_ROOT}"
+    if paths := nan_leaves("state", "state", bar):
+        return (
+            "Training has no NaN; the outer function's gradient has the first, "
+            f"in the cotangent of {enumerate_paths(paths)}. {_ROOT}"
+        )
     for t in reversed(range(len(states) - 1)):
         state_bar, meta_bar, batch_bar = reverse(states[t], arrays["meta"], batch(t), bar)
-        bad = (
-            nans("state", "state", state_bar)
-            + nans("meta", "meta", meta_bar)
-            + nans("batch", "batches", batch_bar)
+        paths = (
+            nan_leaves("state", "state", state_bar)
+            + nan_leaves("meta", "meta", meta_bar)
+            + nan_leaves("batch", "batches", batch_bar)
         )
-        if bad:
-            return f"Training has no NaN; going backward it first appeared in the VJP of step {t}, in the cotangent of {listed(bad)}. {_ROOT}"
+        if paths:
+            return (
+                f"Training has no NaN; going backward it first appeared in the VJP of step {t}, "
+                f"in the cotangent of {enumerate_paths(paths)}. {_ROOT}"
+            )
         bar = state_bar
-    return "The NaN did not appear again when the run was repeated step by step by JAX; please report this."
+    return (
+        "The NaN did not appear again when the run was repeated step by step by JAX; "
+        "please report this."
+    )
 
 
 _ROOT = (
-    "A square root at zero has no finite derivative: an adaptive optimiser where a gradient is exactly zero does this "
-    "(in optax, give `eps_root`), and so does a norm of zeros."
+    "A square root at zero has no finite derivative: an adaptive optimiser where a gradient is "
+    "exactly zero does this (in optax, give `eps_root`), and so does a norm of zeros."
 )
 
 
 def _pull(function: Callable, operands: tuple, bar: Any) -> Any:
-    """Cotangents of lists of operands. A result that is no float takes a float0 zero, whatever `bar` holds for it."""
+    """Cotangents of lists of operands.
+
+    A result that is not floating point takes a float0 zero, whatever `bar` holds for it.
+    """
     results, pullback = jax.vjp(function, *operands)
     return pullback(
         jax.tree.map(
@@ -142,5 +162,6 @@ def _has_nan(leaf: Any) -> bool:
     return is_float(leaf) and bool(jnp.isnan(leaf).any())
 
 
-def listed(paths: list[str]) -> str:
+def enumerate_paths(paths: list[str]) -> str:
+    """The first four paths, and how many there are beyond them, for a message."""
     return ", ".join(paths[:4]) + (f" and {len(paths) - 4} more leaves" if len(paths) > 4 else "")

@@ -1,12 +1,15 @@
-"""What a metagradient with a NaN is told by default: the leaf, the step and the root that has no finite derivative.
+"""The warning for a metagradient that is not finite: the leaf, the step and the root to blame.
 
-The compiled program returns one boolean more, whether value and gradient are finite; reading it is all that a good result costs.  Only when it is false the
-run is made once more, forward, with a count at each root (singular_roots.py).  `check_nans=True` goes backward too, and keeps every state for it (first_nan.py).
+The compiled program also returns one boolean, whether value and gradient are finite. A good result
+costs no more than reading it. Only when it is false, the training run is made once more, forward,
+with a count at each root (singular_roots.py). `check_nans=True` also goes backward, and keeps every
+state for that (first_nan.py).
 """
 
 from __future__ import annotations
 
 import inspect
+import itertools
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,22 +19,22 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
-from metagrad.diagnostics.first_nan import listed
-from metagrad.diagnostics.singular_roots import Root, Watched
+from metagrad.diagnostics.first_nan import enumerate_paths
+from metagrad.diagnostics.singular_roots import CountingFunction, Root
 from metagrad.frontend.capabilities import is_float
 from metagrad.frontend.jaxprs.activity import Activity
 from metagrad.frontend.pytrees import Leaf, Tree
 
 
-def is_fine(value_and_gradients: Sequence[jax.Array], state: Sequence[jax.Array]) -> jax.Array:
+def is_finite(value_and_gradients: Sequence[jax.Array], state: Sequence[jax.Array]) -> jax.Array:
     """Whether value and gradients are finite and the state has no NaN, as one boolean.
 
-    A state may well hold an infinity (the best loss so far).
+    A state may hold an infinity (the best loss so far, say).
     """
-    bad = [~jnp.isfinite(array) for array in value_and_gradients if is_float(array)]
-    bad += [jnp.isnan(array) for array in state if is_float(array)]
+    faults = [~jnp.isfinite(array) for array in value_and_gradients if is_float(array)]
+    faults += [jnp.isnan(array) for array in state if is_float(array)]
     by_shape: dict[tuple[int, ...], list[jax.Array]] = {}
-    for flags in bad:
+    for flags in faults:
         by_shape.setdefault(flags.shape, []).append(flags)
     return ~jnp.stack([flag for group in by_shape.values() for flag in _any_of_each(group)]).any()
 
@@ -39,8 +42,8 @@ def is_fine(value_and_gradients: Sequence[jax.Array], state: Sequence[jax.Array]
 def _any_of_each(group: list[jax.Array]) -> Sequence[jax.Array]:
     """`any` of each of some arrays of one shape, in one reduction.
 
-    XLA:CPU makes three kernels of a reduction of one array. One for each leaf of the state was a
-    sixth of all kernels of a program, and of the time to compile them.
+    XLA:CPU makes three kernels of a reduction of one array. With a reduction for each leaf of the
+    state, these were a sixth of all kernels of a program, and of the time to compile them.
     """
     starts = [np.False_] * len(group)
     either = lambda totals, flags: [total | flag for total, flag in zip(totals, flags)]
@@ -72,78 +75,111 @@ def warning(
 
     def text(result: Any, arguments: tuple) -> str:
         gradients = {wrt[0]: result.grad} if single else dict(zip(wrt, result.grad))
-        bad = _not_finite("value", result.value[0] if has_aux else result.value)
-        bad += [
+        paths = _not_finite("value", result.value[0] if has_aux else result.value)
+        paths += [
             f"the gradient of {path}"
             for name, tree in gradients.items()
             for path in _not_finite(name, tree)
         ]
-        where = f"a NaN or infinity in {listed(bad)}" if bad else "a NaN in the final state"
+        where = (
+            f"a NaN or infinity in {enumerate_paths(paths)}"
+            if paths
+            else "a NaN in the final state"
+        )
         leaves = len(active.state)
-        in_step = Watched(step, names, leaves)
-        in_outer = Watched(outer, [*names[:leaves], *(None for _ in trees["outer_args"].leaves)], 1)
+        outer_names = [*names[:leaves], *(None for _ in trees["outer_args"].leaves)]
+        counting_step = CountingFunction(step, names, leaves)
+        counting_outer = CountingFunction(outer, outer_names, 1)
         try:
-            origin = _origin(in_step, in_outer, trees, arguments)
-        except Exception as error:  # the search may fail in ways that the run did not (out of memory, say), and the result stands all the same
+            origin = _origin(counting_step, counting_outer, trees, arguments)
+        # The search may fail in ways that the run did not (out of memory, say), and the result
+        # stands all the same.
+        except Exception as error:
             origin = f"Why could not be found out: {type(error).__name__}: {error}."
-        return f"the metagradient has {where}. {origin} (check_nans=False in metagradient() turns this check off.)"
+        return (
+            f"the metagradient has {where}. {origin} "
+            "(check_nans=False in metagradient() turns this check off.)"
+        )
 
     return text
 
 
-def _origin(in_step: Watched, in_outer: Watched, trees: dict[str, Tree], arguments: tuple) -> str:
+def _origin(
+    counting_step: CountingFunction,
+    counting_outer: CountingFunction,
+    trees: dict[str, Tree],
+    arguments: tuple,
+) -> str:
     arrays = {name: _arrays(tree, value) for (name, tree), value in zip(trees.items(), arguments)}
-    if bad := [
+    if paths := [
         leaf.path
-        for leaf, array in zip(_leaves(trees, *trees), sum(arrays.values(), []))
+        for leaf, array in zip(_leaves(trees, *trees), itertools.chain(*arrays.values()))
         if is_float(array) and jnp.isnan(array).any()
     ]:
-        return f"It was in the arguments: {listed(bad)}."
+        return f"It was in the arguments: {enumerate_paths(paths)}."
     state = trees["state"]
 
     @jax.jit
     def run(s, meta, batches, outer_args):
-        def one(s, batch):
-            results, counts = in_step(*s, *meta, *batch)
+        def advance(s, batch):
+            results, counts = counting_step(*s, *meta, *batch)
             new = results[: len(s)]
-            return new, (counts, [_finite(old) & ~_finite(leaf) for old, leaf in zip(s, new)])
+            lost = [_all_finite(old) & ~_all_finite(leaf) for old, leaf in zip(s, new)]
+            return new, (counts, lost)
 
-        final, found = jax.lax.scan(one, s, batches)
-        results, of_outer = in_outer(*final, *outer_args)
-        return found, of_outer, _finite(results[0])
+        final, step_counts_and_lost = jax.lax.scan(advance, s, batches)
+        results, outer_counts = counting_outer(*final, *outer_args)
+        return step_counts_and_lost, outer_counts, _all_finite(results[0])
 
-    (counts, lost), of_outer, value_is_finite = jax.device_get(run(*arrays.values()))
+    (counts, lost), outer_counts, value_is_finite = jax.device_get(run(*arrays.values()))
     lost = np.stack(lost, 1)
     if lost.any():
         t = int(lost.any(1).argmax())
-        bad = [leaf.path for leaf, flag in zip(state.leaves, lost[t]) if flag]
-        return f"Training itself gave the first: at step {t}, in {listed(bad)}. Lower the learning rate, or look at that batch."
+        paths = [leaf.path for leaf, flag in zip(state.leaves, lost[t]) if flag]
+        return (
+            f"Training itself gave the first: at step {t}, in {enumerate_paths(paths)}. "
+            "Lower the learning rate, or look at that batch."
+        )
     if not value_is_finite:
         return "Training is finite; the outer function's value is the first."
-    if of_outer.any():
-        return f"Training is finite. The outer function, in {_told(in_outer.roots, of_outer)}"
+    if outer_counts.any():
+        first_root = _describe_first_root(counting_outer.roots, outer_counts)
+        return f"Training is finite. The outer function, in {first_root}"
     if counts.any():
         t = int(counts.any(1).argmax())
-        return f"Training is finite. At step {t} {_told(in_step.roots, counts[t])}"
-    return "Training is finite. metagradient(check_nans=True) repeats the run backward and says at which step a NaN first appears."
+        first_root = _describe_first_root(counting_step.roots, counts[t])
+        return f"Training is finite. At step {t} {first_root}"
+    return (
+        "Training is finite. metagradient(check_nans=True) repeats the run backward "
+        "and says at which step a NaN first appears."
+    )
 
 
-def _told(roots: list[Root], counts) -> str:
+def _describe_first_root(roots: list[Root], counts) -> str:
     """The first root with a count, and what to do about it."""
     root, count = next((root, count) for root, count in zip(roots, counts) if count)
+    line = f" ({root.line})" if root.line else ""
     more = sum(1 for count in counts if count) - 1
     others = f" ({more} more roots do too)" if more else ""
     return (
-        f"{root.function}{f' ({root.line})' if root.line else ''} takes a root (`{root.primitive}`) of zero or next to it in {count} of {root.size} entries of "
-        f"what it computes from {listed(list(root.leaves))}{others}: its derivative there is infinite, in jax.grad of the run too. {_remedy(root)}"
+        f"{root.function}{line} takes a root (`{root.primitive}`) of zero or next to it "
+        f"in {count} of {root.size} entries of what it computes from "
+        f"{enumerate_paths(list(root.leaves))}{others}: its derivative there is infinite, "
+        f"in jax.grad of the run too. {_remedy(root)}"
     )
 
 
 def _remedy(root: Root) -> str:
     maker = getattr(sys.modules.get("optax"), root.function, None)
     if maker is not None and "eps_root" in inspect.signature(maker).parameters:
-        return "Give the optimiser `eps_root`: optax.adam(1e-3, eps_root=1e-8), and likewise for its relatives."
-    return "Keep what is under the root away from zero (sqrt(x + 1e-8); in optax `eps_root`, where an optimiser has it), or freeze leaves that have no gradient."
+        return (
+            "Give the optimiser `eps_root`: optax.adam(1e-3, eps_root=1e-8), "
+            "and likewise for its relatives."
+        )
+    return (
+        "Keep what is under the root away from zero (sqrt(x + 1e-8); in optax `eps_root`, "
+        "where an optimiser has it), or freeze leaves that have no gradient."
+    )
 
 
 def _arrays(tree: Tree, value: Any) -> list:
@@ -157,7 +193,7 @@ def _leaves(trees: dict[str, Tree], *names: str) -> list[Leaf]:
     return [leaf for name in names for leaf in trees[name].leaves]
 
 
-def _finite(array: jax.Array) -> jax.Array:
+def _all_finite(array: jax.Array) -> jax.Array:
     return jnp.isfinite(array).all() if is_float(array) else jnp.asarray(True)
 
 
@@ -166,5 +202,5 @@ def _not_finite(name: str, tree: Any) -> list[str]:
     return [
         name + jax.tree_util.keystr(path)
         for path, leaf in leaves
-        if is_float(leaf) and not _finite(leaf)
+        if is_float(leaf) and not _all_finite(leaf)
     ]

@@ -1,9 +1,12 @@
-"""Finds where a training run takes a root of zero: the value is finite there and the derivative is not, so the metagradient is NaN, in JAX as well.
+"""Finds where a training run takes a root of zero.
 
-The usual case is an adaptive optimiser without `eps_root` where a gradient is exactly zero: a dead relu, a row of an embedding that no batch used.
+The value is finite there and the derivative is not, so the metagradient is NaN, in JAX as well. The
+usual case is an adaptive optimiser without `eps_root` where a gradient is exactly zero: a dead
+relu, or a row of an embedding that no batch used.
 
-The step is run once more, forward, with a count beside each root on a path that carries a derivative.  Each value has the names of the leaves that it was
-computed from, so that a finding can name them.  Cost: compiling the plain step and one training run; memory for one state.
+The step is run once more, forward, with a count beside each root on a path that carries a
+derivative. Each value carries the names of the leaves that it was computed from, so that a message
+can name them. It costs compiling the plain step, one training run, and memory for one state.
 """
 
 from __future__ import annotations
@@ -26,7 +29,9 @@ from metagrad.frontend.jaxprs.interpret import bind, interpret
 from metagrad.runtime import jax_internals
 
 ROOTS = {P.sqrt_p, P.rsqrt_p, P.cbrt_p, P.pow_p, P.log_p}
-"""Their values may be finite where their derivatives are not. What is looked at is the first operand."""
+"""Primitives whose values may be finite where their derivatives are not.
+
+The first operand is what is looked at."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,10 +40,12 @@ class Root:
 
     Attributes:
       primitive: its name.
-      function: the function that it is in; for an optax transformation the one that makes it (`scale_by_adam`).
+      function: the function that the root is in; for an optax transformation, the one that makes
+          it (`scale_by_adam`).
       line: file and line.
-      leaves: what its operand is computed from: paths of float leaves, and inner gradients by the leaf that they are taken in.
-      size: entries of the operand.
+      leaves: what its operand is computed from: paths of float leaves, and inner gradients, named
+          by the leaf that they are taken in.
+      size: the number of entries of the operand.
     """
 
     primitive: str
@@ -48,10 +55,10 @@ class Root:
     size: int
 
 
-class Watched:
-    """A function that counts, beside its results, for each root the entries of its operand at which the derivative is not finite.
+class CountingFunction:
+    """A function that also counts, for each root, the entries where its derivative is not finite.
 
-    `roots` is known once `__call__` has been traced.
+    The entries are those of the root's operand. `roots` is filled when `__call__` is traced.
 
     Args:
       function: a closed jaxpr.
@@ -79,74 +86,79 @@ class Watched:
 
         def rule(eqn, pairs):
             values, origins = zip(*pairs) if pairs else ((), ())
-            place, of_eqn = _place(eqn) or caller, [var in live for var in eqn.outvars]
+            place = _place(eqn) or caller
+            wanted_results = [var in live for var in eqn.outvars]
             called = call(eqn)
             if called is not None and called.straight is not None:
-                results, of_results = self._evaluate(
-                    called.straight, values, origins, of_eqn, counts, roots, place
+                results, result_origins = self._evaluate(
+                    called.straight, values, origins, wanted_results, counts, roots, place
                 )
             elif eqn.primitive is P.cond_p:
-                results, of_results = self._branches(
-                    eqn, values, origins, of_eqn, counts, roots, place
+                results, result_origins = self._branches(
+                    eqn, values, origins, wanted_results, counts, roots, place
                 )
             else:
-                if eqn.primitive in ROOTS and origins[0] and of_eqn[0]:
+                if eqn.primitive in ROOTS and origins[0] and wanted_results[0]:
                     function, line = place or ("the step", "")
                     leaves, size = tuple(sorted(origins[0])), values[0].size
                     roots.append(Root(eqn.primitive.name, function, line, leaves, size))
                     counts.append(_singular(eqn, values))
-                results, of_results = bind(eqn, values), _origins(eqn, origins)
-            return list(zip(results, of_results))
+                results, result_origins = bind(eqn, values), _origins(eqn, origins)
+            return list(zip(results, result_origins))
 
         pairs = interpret(
             closed, list(zip(operands, names)), rule, lambda value: (value, frozenset())
         )
-        results, of_results = zip(*pairs) if pairs else ((), ())
-        return list(results), list(of_results)
+        results, result_origins = zip(*pairs) if pairs else ((), ())
+        return list(results), list(result_origins)
 
     def _branches(self, eqn, values, origins, wanted, counts, roots, place):
-        """A conditional: the branch that is taken counts its roots, the others have none."""
+        """A conditional: the branch that is taken counts its roots, the others count zero."""
         index, *operands = values
         conditional = call(eqn)
         assert conditional is not None, "conditionals are in the table of calls"
         branches = [body.jaxpr for body in conditional.bodies]
-        own, of_results = [], []
+        roots_by_branch, origins_by_branch = [], []
         for branch in branches:
-            found, of_branch = self._roots_of(branch, operands, origins[1:], wanted, place)
-            own.append(found)
-            of_results.append(of_branch)
-
-        def padded(which, *xs):
-            counted: list = []
-            results, _ = self._evaluate(
-                branches[which], xs, origins[1:], wanted, counted, [], place
+            branch_roots, branch_origins = self._roots_of(
+                branch, operands, origins[1:], wanted, place
             )
-            none = jnp.zeros((), jnp.int32)
+            roots_by_branch.append(branch_roots)
+            origins_by_branch.append(branch_origins)
+
+        def padded(taken, *xs):
+            taken_counts: list = []
+            results, _ = self._evaluate(
+                branches[taken], xs, origins[1:], wanted, taken_counts, [], place
+            )
+            zero = jnp.zeros((), jnp.int32)
             return results, [
                 count
-                for i, found in enumerate(own)
-                for count in (counted if i == which else [none] * len(found))
+                for i, branch_roots in enumerate(roots_by_branch)
+                for count in (taken_counts if i == taken else [zero] * len(branch_roots))
             ]
 
-        results, counted = jax.lax.switch(
+        results, branch_counts = jax.lax.switch(
             index, [functools.partial(padded, i) for i in range(len(branches))], *operands
         )
-        roots += [root for found in own for root in found]
-        counts += counted
-        return results, [frozenset().union(*origin) for origin in zip(*of_results)]
+        roots += [root for branch_roots in roots_by_branch for root in branch_roots]
+        counts += branch_counts
+        return results, [frozenset().union(*origin) for origin in zip(*origins_by_branch)]
 
     def _roots_of(self, branch, operands, origins, wanted, place):
         """(the roots of a branch, what its results are computed from)."""
         roots: list[Root] = []
-        of_results = []
+        result_origins = []
 
         def trace(*xs):
-            results, found = self._evaluate(branch, xs, origins, wanted, [], roots, place)
-            of_results.extend(found)
+            results, origins_of_results = self._evaluate(
+                branch, xs, origins, wanted, [], roots, place
+            )
+            result_origins.extend(origins_of_results)
             return results
 
         jax.eval_shape(trace, *operands)
-        return roots, of_results
+        return roots, result_origins
 
 
 def _origins(eqn, origins) -> list[frozenset[str]]:
@@ -154,30 +166,31 @@ def _origins(eqn, origins) -> list[frozenset[str]]:
     if eqn.primitive in ENDS or not any(origins):
         return [frozenset()] * len(eqn.outvars)
     everything = frozenset().union(*origins)
-    each = [everything] * len(eqn.outvars)
+    result_origins = [everything] * len(eqn.outvars)
     if eqn.primitive is grad_p:
         wrt = eqn.params["wrt"]
-        each[len(each) - len(wrt) :] = [
+        result_origins[len(result_origins) - len(wrt) :] = [
             frozenset(f"the gradient in {name}" for name in origins[i]) or everything for i in wrt
         ]
     return [
         origin if capabilities.is_float(var.aval) else frozenset()
-        for origin, var in zip(each, eqn.outvars)
+        for origin, var in zip(result_origins, eqn.outvars)
     ]
 
 
 def _singular(eqn, values):
-    """At how many entries the operand and the result are finite and the derivative is not."""
+    """The number of entries where operand and result are finite and the derivative is not."""
     x, *others = values
     result, slope = jax.jvp(lambda x: bind(eqn, [x, *others])[0], (x,), (jnp.ones_like(x),))
     return jnp.sum(jnp.isfinite(result) & jnp.isfinite(x) & ~jnp.isfinite(slope), dtype=jnp.int32)
 
 
 def _place(eqn) -> tuple[str, str] | None:
-    """(function, file and line) of an equation, from its traceback; None where only libraries that JAX hides are in it.
+    """(function, file and line) of an equation, from its traceback.
 
-    optax's transformations are closures, `scale_by_adam.<locals>.update_fn`: the innermost of those names the optimiser better than a function for norms
-    that it calls.
+    None where the traceback has only libraries that JAX hides. optax's transformations are
+    closures, `scale_by_adam.<locals>.update_fn`. The innermost of those names the optimiser, which
+    says more than a function for norms that it calls.
     """
     frames = jax_internals.user_frames(eqn)
     if not frames:

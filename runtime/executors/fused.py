@@ -1,6 +1,7 @@
 """A StableHLO module of ours as a JAX callable: a `jax.export.Exported` whose module is replaced.
 
-Public API all the way: the result composes with `jax.jit`, serialises, and runs where no compiler is installed.
+Only public API is used: the result composes with `jax.jit`, serialises, and runs where no compiler
+is installed.
 """
 
 from __future__ import annotations
@@ -44,8 +45,10 @@ def serialized(module: ir.Module) -> bytes:
 
 
 def no_vjp(program: export.Exported):
-    # The template's own VJP is that of a function of zeros: it must not answer in the module's place.
+    # The template's own VJP is that of a function of zeros: it must not answer in the module's
+    # place.
     raise NotImplementedError(
-        "a metagradient cannot be differentiated again. Its `grad` is the derivative of its `value`; for `jax.grad` of a function around it, use "
-        "jax.custom_vjp, or take the metagradient of that function as the outer function."
+        "a metagradient cannot be differentiated again. Its `grad` is the derivative of its "
+        "`value`; for `jax.grad` of a function around it, use jax.custom_vjp, or take the "
+        "metagradient of that function as the outer function."
     )

@@ -1,8 +1,12 @@
-"""A program that calls the host (prints, pure callbacks): an `Exported` whose host functions travel beside it.
+"""A program that calls the host (prints, pure callbacks).
 
-An exported module can say that the host is called, by an index; whose functions these are is known to the process that lowers the call, in a list that belongs
-to the module around it.  So each lowering of such a program adds its functions to that list and shifts the indices in the module to where they came to stand.
-A program that calls no host needs none of this, and a program that does cannot be stored: its functions are this process's.
+It is an `Exported` whose host functions travel beside it. An exported module names a host function
+by an index into a list, which belongs to the module around the call and is known only to the
+process that lowers it. So each lowering of such a program adds its functions to that list, and
+shifts the indices in the module to where the functions came to stand.
+
+A program that does not call the host needs none of this. One that does cannot be stored, since its
+functions are this process's.
 """
 
 from __future__ import annotations
@@ -29,20 +33,22 @@ def program(
     outputs: Sequence[jax.ShapeDtypeStruct],
     callbacks: Sequence[Callable],
 ) -> export.Exported | HostCalling:
-    """`executable.exported`, with the host functions that the module calls, if it calls any.
+    """`fused.exported`, with the host functions that the module calls, if it calls any.
 
     Raises:
-      NotImplementedError: the module calls the host as a platform does that has no index for it (TPUs have channels).
+      NotImplementedError: the module is for a platform that has no such index (TPUs call the host
+          through channels).
     """
-    made = exported(module, inputs, outputs)
+    fused = exported(module, inputs, outputs)
     if not callbacks:
-        return made
+        return fused
     with module.context:
         if not any(_calls(module)):
             raise NotImplementedError(
-                f"calls of the host (jax.debug.print, jax.pure_callback) are for CPUs and GPUs, not for {', '.join(made.platforms)}"
+                "calls of the host (jax.debug.print, jax.pure_callback) are for CPUs and GPUs, "
+                f"not for {', '.join(fused.platforms)}"
             )
-    return HostCalling(made, tuple(callbacks))
+    return HostCalling(fused, tuple(callbacks))
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,8 +69,9 @@ class HostCalling:
 
     def serialize(self, *_, **__):
         raise NotImplementedError(
-            "a program that calls the host (jax.debug.print, jax.pure_callback) cannot be stored: the functions that it calls are this process's. "
-            "Take the calls out of the step and of the outer function before exporting it."
+            "a program that calls the host (jax.debug.print, jax.pure_callback) cannot be stored: "
+            "the functions that it calls are this process's. Take the calls out of the step and of "
+            "the outer function before exporting it."
         )
 
 
@@ -124,5 +131,5 @@ def _refuse_derivative(primals, tangents, *, program: HostCalling):
 
 
 ad.primitive_jvps[host_calling_p] = _refuse_derivative
-# Each lowering has functions of its own in the list: one must not be found in another's cache.
+# Each lowering has its own functions in the list, so one must not be found in another's cache.
 mlir.register_lowering(host_calling_p, _lower, cacheable=False)

@@ -1,4 +1,7 @@
-"""Schedules: which states of a training run are held, and which are run again. Each makes a `metagrad.runtime.schedules.plan.Plan`."""
+"""Schedules: which states of a training run are held, and which are run again.
+
+Each makes a `metagrad.runtime.schedules.plan.Plan`.
+"""
 
 from metagrad.runtime.schedules.accept import as_schedule
 from metagrad.runtime.schedules.actions import from_checkpoint_schedules

@@ -10,9 +10,16 @@ from metagrad.runtime.schedules.plan import Plan
 
 @runtime_checkable
 class Schedule(Protocol):
-    """Makes a plan for a number of training steps; `gradients` says whether the step has inner gradients that can be kept."""
+    """Makes a plan for a training run."""
 
-    def plan(self, steps: int, *, gradients: bool) -> Plan: ...
+    def plan(self, steps: int, *, gradients: bool) -> Plan:
+        """The plan for `steps` training steps.
+
+        Args:
+          steps: the number of training steps.
+          gradients: whether the step has inner gradients that can be kept.
+        """
+        ...
 
 
 def as_schedule(schedule) -> Schedule:
@@ -25,11 +32,12 @@ def as_schedule(schedule) -> Schedule:
         return from_checkpoint_schedules(schedule)
     if isinstance(schedule, type):
         raise TypeError(
-            f"schedule is the class {schedule.__name__}; pass an instance, as in schedule={schedule.__name__}(...)"
+            f"schedule is the class {schedule.__name__}; "
+            f"pass an instance, as in schedule={schedule.__name__}(...)"
         )
     if isinstance(schedule, Schedule):
         return schedule
     raise TypeError(
-        f"schedule must be LazyKary(k), Binomial(slots), Periodic(every), StoreAll(), or a schedule object of the checkpoint_schedules package; "
-        f"got {schedule!r}"
+        "schedule must be LazyKary(k), Binomial(slots), Periodic(every), StoreAll(), or a schedule "
+        f"object of the checkpoint_schedules package; got {schedule!r}"
     )

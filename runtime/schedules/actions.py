@@ -1,15 +1,18 @@
 """Schedules of the `checkpoint_schedules` package as plans.
 
-D. I. Dolci et al., "checkpoint_schedules: schedules for incremental checkpointing of adjoint simulations", JOSS 9(95), 2024. There a schedule is a stream
-of actions. What they mean here:
+D. I. Dolci et al., "checkpoint_schedules: schedules for incremental checkpointing of adjoint
+simulations", JOSS 9(95), 2024. There a schedule is a stream of actions. What they mean here:
 
-    Forward(n0, n1, ics, adj, storage)   advance from s_{n0} to s_{n1}; `ics`: hold s_{n0}; `adj`: hold s_t and G_t of each of these steps
-    Copy, Move (n, from, to)             the data of step n; to WORK: the run stands at s_n again, or the VJPs find their data
+    Forward(n0, n1, ics, adj, storage)   advance from s_{n0} to s_{n1}; `ics`: hold s_{n0};
+                                         `adj`: hold s_t and G_t of each of these steps
+    Copy, Move (n, from, to)             the data of step n; to WORK: the run stands at s_n
+                                         again, or the VJPs find their data
     Reverse(n1, n0)                      the VJPs at t = n1 - 1 .. n0
     EndForward, EndReverse               s_T is reached; the end
 
-RAM, DISK and WORK are all state slots, and a state held in two storages is held once. First the actions become segments between symbolic held
-things, then those that are read again get slots. Time: O(T), in Python.
+RAM, DISK and WORK are all state slots, and a state that is stored twice is held once. The actions
+first become segments that name the states and gradients they hold; those that are read again then
+get slots. Time: O(T), in Python.
 """
 
 from __future__ import annotations
@@ -25,7 +28,10 @@ from metagrad.runtime.schedules.slots import Held, Run, Segment, tables
 
 
 def is_checkpoint_schedule(schedule) -> bool:
-    """Whether an object is a schedule of the `checkpoint_schedules` package, which need not be installed."""
+    """Whether an object is a schedule of the `checkpoint_schedules` package.
+
+    The package need not be installed.
+    """
     return any(
         c.__name__ == "CheckpointSchedule"
         and c.__module__.partition(".")[0] == "checkpoint_schedules"
@@ -34,15 +40,17 @@ def is_checkpoint_schedule(schedule) -> bool:
 
 
 def from_checkpoint_schedules(schedule, keep_gradients: bool = True) -> ActionSchedule:
-    """A schedule of ours from an object of the `checkpoint_schedules` package: `Revolve(max_n, slots)`, `HRevolve`, `TwoLevelCheckpointSchedule`, ...
+    """A schedule of ours from an object of the `checkpoint_schedules` package.
+
+    Such objects are `Revolve(max_n, slots)`, `HRevolve`, `TwoLevelCheckpointSchedule`, and so on.
 
     Args:
-      schedule: the object, not yet iterated over. It is copied for each plan, and stays as it is. Offline schedules carry their number of
-        steps; online ones are told it when the run ends.
+      schedule: the object, not yet iterated over. It is copied for each plan, and stays as it is.
+        Offline schedules carry their number of steps; online ones are told it when the run ends.
       keep_gradients: inner gradients are held beside the states that a VJP is to find.
 
     Raises:
-      TypeError: `schedule` is no such object.
+      TypeError: `schedule` is not such an object.
       ValueError: it has been iterated over already.
     """
     if not is_checkpoint_schedule(schedule):
@@ -64,16 +72,21 @@ class ActionSchedule:
     keep_gradients: bool
 
     def plan(self, steps: int, *, gradients: bool) -> Plan:
-        """The plan for `steps` training steps; `gradients` says whether the step has inner gradients that can be kept.
+        """The plan for a training run.
+
+        Args:
+          steps: the number of training steps.
+          gradients: whether the step has inner gradients that can be kept.
 
         Raises:
-          ValueError: the schedule is for another number of steps, or does something that a plan cannot express.
+          ValueError: the schedule is for another number of steps, or does something that a plan
+              cannot express.
         """
         steps = check_steps(steps)
-        made_for = self.schedule.max_n
-        if made_for is not None and made_for != steps:
+        max_n = self.schedule.max_n
+        if max_n is not None and max_n != steps:
             raise ValueError(
-                f"{self} was made for max_n={made_for} steps, but the training run has {steps}"
+                f"{self} was made for max_n={max_n} steps, but the training run has {steps}"
             )
         walk = _Walk(str(self), copy.deepcopy(self.schedule), steps)
         plan = Plan(
@@ -89,7 +102,12 @@ class ActionSchedule:
 
 @dataclasses.dataclass
 class _Checkpoint:
-    """The data of one step in one storage: its state to restart from, and what the VJPs of steps need."""
+    """The data of one step in one storage.
+
+    Attributes:
+      state: the state to restart from.
+      adjoint: the (state, gradient) that the VJP of each of some steps needs, by step.
+    """
 
     state: Held | None = None
     adjoint: dict[int, tuple[Held, Held]] = dataclasses.field(default_factory=dict)
@@ -113,7 +131,7 @@ class _Walk:
     def segments(self) -> list[Segment]:
         import checkpoint_schedules as package
 
-        found: list[Segment] = []
+        segments: list[Segment] = []
         for action in self.schedule:
             match action:
                 case package.Forward():
@@ -121,9 +139,9 @@ class _Walk:
                 case package.Copy() | package.Move():
                     self.transfer(action, package)
                 case package.EndForward():
-                    found.append(self.end_of_training())
+                    segments.append(self.end_of_training())
                 case package.Reverse():
-                    found.extend(self.reverse(action))
+                    segments.extend(self.reverse(action))
                 case package.EndReverse():
                     break
                 case _:
@@ -132,7 +150,7 @@ class _Walk:
             raise ValueError(
                 f"{self.name} ends before the steps {self.reversed - 1} .. 0 have been reversed"
             )
-        return found
+        return segments
 
     def forward(self, action, work) -> None:
         first, last = action.n0, min(action.n1, self.steps)
@@ -141,26 +159,29 @@ class _Walk:
             raise self.cannot(action, f"starts at s_{first}, but the run stands {where}")
         if last <= first:
             raise self.cannot(action, f"does not advance; the training run has {self.steps} steps")
-        here = _Checkpoint()
+        checkpoint = _Checkpoint()
         if action.write_ics:
-            here.state = self.hold()
+            checkpoint.state = self.hold()
         if action.write_adj_deps:
             for t in range(first, last):
-                here.adjoint[t] = (self.hold(), Held(t))
-                self.runs.append(Run(1, keep=here.adjoint[t][1]))
+                checkpoint.adjoint[t] = (self.hold(), Held(t))
+                self.runs.append(Run(1, keep=checkpoint.adjoint[t][1]))
                 self.at = t + 1
         else:
             self.runs.append(Run(last - first))
             self.at = last
         if action.storage == work:
-            self.adjoint |= here.adjoint
-        if action.storage != work or here.state:
-            self.stored[action.storage, first] = here
+            self.adjoint |= checkpoint.adjoint
+        if action.storage != work or checkpoint.state:
+            self.stored[action.storage, first] = checkpoint
         if self.at == self.steps and self.schedule.max_n is None:
             self.schedule.finalize(self.steps)
 
     def hold(self) -> Held:
-        """The state at which the run stands, held: the state that it started from, or one that its last run saves."""
+        """Holds the state at which the run stands.
+
+        That is the state that the run started from, or the one that its last run saves.
+        """
         if not self.runs:
             return self.start
         if self.runs[-1].save is None:
@@ -208,11 +229,13 @@ class _Walk:
                 raise self.cannot(action, f"finds no data for the VJP at step {t} in WORK")
             state, gradient = self.adjoint[t]
             if self.runs:
-                # The last run is the step t itself. It is left out: the VJP takes the state before it, and computes its gradient.
+                # The last run is step t itself. It is left out, since the VJP takes the state
+                # before it and computes its gradient.
                 if self.runs[-1].keep is not gradient:
                     raise self.cannot(
                         action,
-                        f"takes the VJP at step {t}, but the run stands at s_{self.at}; a plan's runs end where the VJP is taken",
+                        f"takes the VJP at step {t}, but the run stands at s_{self.at}; "
+                        "a plan's runs end where the VJP is taken",
                     )
                 yield Segment(self.start, self.runs[:-1], None)
             else:

@@ -5,12 +5,12 @@ from __future__ import annotations
 import dataclasses
 import operator
 
-# Segments are numbered 0 .. T and their bounds T + 2 entries: all int32.
+# Segments are numbered 0 .. T and their bounds are T + 2 entries: all of these are int32.
 MOST_STEPS = 2**31 - 3
 
 
 def check(schedule, **least: int) -> None:
-    """Checks that the named fields of a schedule are ints of at least the given value, and the rest bools.
+    """Checks the fields of a schedule: those named are ints of at least the value, the rest bools.
 
     Raises:
       TypeError: a field has the wrong type; bools are not ints here.
@@ -54,13 +54,12 @@ def leaf_options(schedule, *, gradients: bool) -> tuple[bool, int]:
     Raises:
       ValueError: states are to be rebuilt from gradients that are not kept.
     """
-    if (
-        not gradients
-    ):  # the step has no inner gradient: there is nothing to keep, and nothing to rebuild from
+    if not gradients:
+        # The step has no inner gradient: there is nothing to keep, and nothing to rebuild from.
         return False, 1
     if schedule.rebuild > 1 and not schedule.keep_gradients:
         raise ValueError(
-            f"{schedule}: rebuild={schedule.rebuild} rebuilds states from kept gradients, but keep_gradients is False; "
-            "set keep_gradients=True, or rebuild=1"
+            f"{schedule}: rebuild={schedule.rebuild} rebuilds states from kept gradients, "
+            "but keep_gradients is False; set keep_gradients=True, or rebuild=1"
         )
     return schedule.keep_gradients, schedule.rebuild

@@ -1,10 +1,14 @@
-"""A plan as text: its counts, and a picture of its first segments in the manner of Figure 3 of the Replay paper.
+"""A plan as text: its counts, and a picture of its first segments.
 
-      states 0 .. 8
-      train   o───S─S═S═     the training run from s_0; it saves s_4, s_6, s_7 and keeps the last two gradients
+The picture is in the manner of Figure 3 of the Replay paper:
+
+      states  0 .. 8
+      train   o───S─S═S═     the training run from s_0; it saves s_4, s_6, s_7
+                             and keeps the last two gradients
       VJP     ······<<·      at t = 7, then at t = 6
 
-Columns are states. A walk is a segment that computes gradients; the VJPs that follow, until the next walk, share the row below it.
+Columns are states. A walk is a segment that computes gradients; the VJPs that follow, until the
+next walk, share the row below it.
 """
 
 from __future__ import annotations
@@ -15,7 +19,10 @@ from metagrad.runtime.schedules.plan import Plan
 
 _COLUMNS = 72
 _WALKS = 8
-_LEGEND = "o loaded  S saved  ─ step  ═ step, gradient kept  < VJP  ~ VJP, its state rebuilt from kept gradients"
+_LEGEND = (
+    "o loaded  S saved  ─ step  ═ step, gradient kept  < VJP  "
+    "~ VJP, its state rebuilt from kept gradients"
+)
 
 
 def describe(plan: Plan) -> str:
@@ -23,10 +30,13 @@ def describe(plan: Plan) -> str:
     T = plan.steps
     lines = [
         f"{plan.schedule or 'plan'}: {_count(T, 'step')}",
-        f"  slots      {_count(plan.state_slots, 'state')}, {_count(plan.gradient_slots, 'gradient')}",
-        f"  advances   {plan.advances:,}, {plan.advances / T:.2f} per step (a full step each; {T:,} are the training run)",
+        f"  slots      {_count(plan.state_slots, 'state')}, "
+        f"{_count(plan.gradient_slots, 'gradient')}",
+        f"  advances   {plan.advances:,}, {plan.advances / T:.2f} per step "
+        f"(a full step each; {T:,} are the training run)",
         f"  updates    {plan.updates:,}, {plan.updates / T:.2f} per step (from kept gradients)",
-        f"  VJPs       {plan.vjps:,}, of which {plan.gradients_on_the_spot:,} compute their gradient on the spot",
+        f"  VJPs       {plan.vjps:,}, "
+        f"of which {plan.gradients_on_the_spot:,} compute their gradient on the spot",
         f"  saves      {plan.saves:,}, in {_count(plan.runs, 'run')}",
     ]
     return "\n".join([*lines, "", *picture(plan)])

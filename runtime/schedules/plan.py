@@ -1,23 +1,28 @@
 """The plan: how a training run of T steps is reversed, as tables of integers.
 
-A run s_0 -> s_1 -> .. -> s_T is reversed by T + 1 segments. Segment 0 is the training run; segment r = 1 .. T rebuilds the state s_t that
-the vector-Jacobian product (VJP) at t = T - r needs. There are two kinds of slots, each with an index space of its own, so that a slot says what it holds:
-a *state* slot holds a training state s_t, a *gradient* slot holds G_t, the results of the step's inner gradients at step t. Given s_t and
-G_t the optimiser's update alone makes s_{t+1} (about 0.1 of a step); without G_t the gradient has to be computed (a full step).
+A run s_0 -> s_1 -> .. -> s_T is reversed by T + 1 segments. Segment 0 is the training run; segment
+r = 1 .. T rebuilds the state s_t that the vector-Jacobian product (VJP) at t = T - r needs.
+
+There are two kinds of slots, each with an index space of its own: a *state* slot holds a training
+state s_t, a *gradient* slot holds G_t, the results of the step's inner gradients at step t. Given
+s_t and G_t, the optimiser's update alone makes s_{t+1} (about 0.1 of a step). Without G_t the
+gradient has to be computed (a full step).
 
     state slot 0 := s_0
     for r in 0 .. T:
         state := state slot load[r]
-        for q in segment[r] .. segment[r + 1]:                        # the runs of segment r
+        for q in segment[r] .. segment[r + 1]:            # the runs of segment r
             for i in 0 .. run_steps[q]:
-                G := gradient slot run_reuse[q] + i                   if run_reuse[q] >= 0, else computed
-                gradient slot run_keep[q] + i := G                    if run_keep[q] >= 0
+                G := gradient slot run_reuse[q] + i       if run_reuse[q] >= 0, else computed
+                gradient slot run_keep[q] + i := G        if run_keep[q] >= 0
                 state := update(state, G)
-            state slot run_save[q] := state                           if run_save[q] >= 0
-        if r == 0: the state is s_T: the outer function and its VJP
-        else:      the state is s_{T-r}: the step's VJP, with G from gradient slot gradient[r], or computed if that is -1
+            state slot run_save[q] := state               if run_save[q] >= 0
+        if r == 0:  the state is s_T:      the outer function and its VJP
+        else:       the state is s_{T-r}:  the step's VJP, with G from gradient slot gradient[r],
+                                           or computed if that is -1
 
-Whatever made it (metagrad.runtime.schedules), a plan means this and nothing else. `Plan.validate` runs it on step numbers instead of states.
+A plan means this and nothing else, whichever schedule made it. `Plan.validate` runs it on step
+numbers instead of states.
 """
 
 from __future__ import annotations
@@ -36,7 +41,9 @@ _FORMAT = 1
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class Plan:
-    """How one training run is reversed. All tables are int32 and read-only; R is the number of runs.
+    """How one training run is reversed.
+
+    All tables are int32 and read-only. R is the number of runs.
 
     Attributes:
       steps: T, the number of training steps.
@@ -46,13 +53,16 @@ class Plan:
       segment: [T + 2]; the runs of segment r are segment[r] .. segment[r + 1] - 1.
       run_steps: [R]; steps that the run advances, at least one.
       run_save: [R]; the state slot that gets the state after the run, or -1.
-      run_keep: [R]; -1, or the first of the gradient slots in which the run's steps leave their gradients.
-      run_reuse: [R]; -1, or the first of the gradient slots from which the run's steps take their gradients.
-      gradient: [T + 1]; the gradient slot that holds G for the VJP of segment r, or -1: compute it on the spot.
+      run_keep: [R]; -1, or the first of the gradient slots in which the run's steps leave their
+          gradients.
+      run_reuse: [R]; -1, or the first of the gradient slots from which the run's steps take their
+          gradients.
+      gradient: [T + 1]; the gradient slot that holds G for the VJP of segment r, or -1: compute it
+          on the spot.
       schedule: what made the plan, as text: "LazyKary(k=4)".
 
     Raises:
-      ValueError, TypeError: a table has the wrong shape or is not one of integers.
+      ValueError, TypeError: a table has the wrong shape, or does not hold integers.
     """
 
     steps: int
@@ -82,11 +92,11 @@ class Plan:
                 self, name, _table(name, getattr(self, name), lengths.get(name, runs))
             )
 
-    # Counts, in steps of training.
+    # Counts, in training steps.
 
     @functools.cached_property
     def advances(self) -> int:
-        """Steps run with a freshly computed gradient, the T of the training run among them."""
+        """Steps run with a gradient computed for them, the T of the training run among them."""
         return int(self.run_steps[self.run_reuse < 0].sum(dtype=np.int64))
 
     @functools.cached_property
@@ -124,15 +134,21 @@ class Plan:
         return len(self.run_steps)
 
     def bytes(self, state_bytes: int, gradient_bytes: int) -> int:
-        """Memory of all slots, given the size of one state and of the inner gradients of one step."""
+        """Memory of all slots.
+
+        Args:
+          state_bytes: the size of one state.
+          gradient_bytes: the size of the inner gradients of one step.
+        """
         return self.state_slots * state_bytes + self.gradient_slots * gradient_bytes
 
     def validate(self) -> None:
         """Runs the plan on step numbers in place of states.
 
         Raises:
-          ValueError: a VJP would not see exactly s_t and G_t, or a slot is read before it is written, holds another step than the one needed,
-            or lies outside the budget. The message names the segment, the run, and what the slot holds.
+          ValueError: a VJP would not see exactly s_t and G_t, or a slot is read before it is
+            written, holds another step than the one needed, or lies outside the budget. The message
+            names the segment, the run, and what the slot holds.
         """
         from metagrad.runtime.schedules.simulator import simulate
 
@@ -155,7 +171,10 @@ class Plan:
         return self.steps, self.state_slots, self.gradient_slots
 
     def jsonable(self) -> dict[str, Any]:
-        """The plan as a dict that `json.dumps` takes; tables are little-endian int32, zlib, base64."""
+        """The plan as a dict that `json.dumps` takes.
+
+        Tables are little-endian int32, compressed by zlib, in base64.
+        """
         tables = {
             name: base64.b64encode(
                 zlib.compress(getattr(self, name).astype("<i4").tobytes())
@@ -176,8 +195,8 @@ class Plan:
           ValueError: `stored` is of another format, or damaged.
         """
         if not isinstance(stored, dict) or stored.get("format") != _FORMAT:
-            found = stored.get("format") if isinstance(stored, dict) else type(stored).__name__
-            raise ValueError(f"not a stored plan of format {_FORMAT}: found {found!r}")
+            form = stored.get("format") if isinstance(stored, dict) else type(stored).__name__
+            raise ValueError(f"not a stored plan of format {_FORMAT}: found {form!r}")
         try:
             tables = {
                 name: np.frombuffer(zlib.decompress(base64.b64decode(stored[name])), "<i4")
@@ -193,8 +212,9 @@ class Plan:
 
     def __repr__(self) -> str:
         return (
-            f"<Plan {self.schedule or 'without a name'}: steps={self.steps}, state_slots={self.state_slots}, "
-            f"gradient_slots={self.gradient_slots}, advances={self.advances}, updates={self.updates}>"
+            f"<Plan {self.schedule or 'without a name'}: steps={self.steps}, "
+            f"state_slots={self.state_slots}, gradient_slots={self.gradient_slots}, "
+            f"advances={self.advances}, updates={self.updates}>"
         )
 
     def __str__(self) -> str:
@@ -204,23 +224,23 @@ class Plan:
 
 
 def _table(name: str, values, length: int) -> np.ndarray:
-    given = np.asarray(values)
-    if given.ndim != 1 or given.shape[0] != length:
+    array = np.asarray(values)
+    if array.ndim != 1 or array.shape[0] != length:
         raise ValueError(
-            f"Plan.{name} must be one-dimensional of length {length}, got shape {given.shape}"
+            f"Plan.{name} must be one-dimensional of length {length}, got shape {array.shape}"
         )
-    if given.size and not np.issubdtype(given.dtype, np.integer):
-        raise TypeError(f"Plan.{name} must hold integers, got dtype {given.dtype}")
+    if array.size and not np.issubdtype(array.dtype, np.integer):
+        raise TypeError(f"Plan.{name} must hold integers, got dtype {array.dtype}")
     limits = np.iinfo(np.int32)
     if (
-        given.dtype != np.int32
-        and given.size
-        and (given.min() < limits.min or given.max() > limits.max)
+        array.dtype != np.int32
+        and array.size
+        and (array.min() < limits.min or array.max() > limits.max)
     ):
         raise ValueError(
-            f"Plan.{name} does not fit in int32: it holds {given.min()} .. {given.max()}"
+            f"Plan.{name} does not fit in int32: it holds {array.min()} .. {array.max()}"
         )
     # A read-only view: the caller's own array stays as it was.
-    table = np.ascontiguousarray(given, np.int32).view()
+    table = np.ascontiguousarray(array, np.int32).view()
     table.flags.writeable = False
     return table

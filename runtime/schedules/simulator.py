@@ -1,6 +1,7 @@
-"""The simulator: a plan run on step numbers in place of states, to prove it right and to count the slots in use.
+"""The simulator: runs a plan on step numbers in place of states.
 
-Native code; a plan of a million steps takes some milliseconds.
+It proves the plan right and counts the slots in use. It is native code: a plan of a million steps
+takes some milliseconds.
 """
 
 from __future__ import annotations
@@ -12,11 +13,11 @@ from metagrad.runtime.schedules.plan import Plan
 
 
 class Simulation(NamedTuple):
-    """What a run of the plan has used.
+    """What a run of the plan used.
 
     Attributes:
-      state_slots, gradient_slots: slots of each kind in use at the worst moment. A slot is in use from when it is written to when
-        that content is last read.
+      state_slots, gradient_slots: slots of each kind in use at the worst moment. A slot is in use
+        from when it is written to when that content is last read.
     """
 
     state_slots: int
@@ -27,7 +28,8 @@ def simulate(plan: Plan) -> Simulation:
     """Runs `plan` on step numbers.
 
     Raises:
-      ValueError: the plan is wrong. The message names the segment, the run in it, and what the slot holds.
+      ValueError: the plan is wrong. The message names the segment, the run in it, and what the slot
+          holds.
     """
     try:
         peak = _native.simulate(

@@ -1,7 +1,8 @@
-"""Slots for held states and gradients: from segments between symbolic held things to the tables of a plan.
+"""Gives slots to held states and gradients: from segments to the tables of a plan.
 
-A held thing takes a slot when it is written and gives it back after it was last read; one that is never read takes none. The lowest free
-slot is taken, so the number of slots is the most that are in use at a time.
+A state or gradient takes a slot when it is written and gives it back after it was last read; one
+that is never read takes none. The lowest free slot is taken, so the number of slots is the most
+that are in use at a time.
 """
 
 from __future__ import annotations
@@ -24,7 +25,10 @@ class Held:
 
 @dataclasses.dataclass
 class Run:
-    """Advances `steps`, then holds the state as `save`; a run of one step may hold its gradient as `keep`."""
+    """Advances `steps`, then holds the state as `save`.
+
+    A run of one step may hold its gradient as `keep`.
+    """
 
     steps: int
     save: Held | None = None

@@ -1,4 +1,4 @@
-"""No replay: the training run saves each of its states. T state slots, T advances."""
+"""No replay: the training run saves each of its states, in T state slots and T advances."""
 
 from __future__ import annotations
 
@@ -27,7 +27,15 @@ class StoreAll:
         check(self)
 
     def plan(self, steps: int, *, gradients: bool) -> Plan:
-        """The plan for `steps` training steps; `gradients` says whether the step has inner gradients that can be kept."""
+        """The plan for a training run.
+
+        Args:
+          steps: the number of training steps, at least 1.
+          gradients: whether the step has inner gradients that can be kept.
+
+        Raises:
+          TypeError, ValueError: `steps` is not an int, or out of range.
+        """
         steps = check_steps(steps)
         fields = _native.plan_periodic(steps, steps, 1, self.keep_gradients and gradients)
         return Plan(**fields, schedule=str(self))

@@ -1,4 +1,7 @@
-"""A schedule as the call that makes it, without the arguments that are left at their defaults: `LazyKary(k=4)`."""
+"""A schedule as the call that makes it: `LazyKary(k=4)`.
+
+Arguments that have their default values are left out.
+"""
 
 from __future__ import annotations
 
@@ -12,4 +15,5 @@ def call(schedule) -> str:
         for f in (first, *rest)
         if getattr(schedule, f.name) != f.default or (f is first and type(f.default) is int)
     ]
-    return f"{type(schedule).__name__}({', '.join(f'{f.name}={getattr(schedule, f.name)!r}' for f in shown)})"
+    arguments = ", ".join(f"{f.name}={getattr(schedule, f.name)!r}" for f in shown)
+    return f"{type(schedule).__name__}({arguments})"

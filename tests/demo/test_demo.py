@@ -1,4 +1,6 @@
-"""The demo, shortened: run as a user runs it, in a process of its own, with its output in a pipe. One run serves all tests of its results."""
+"""The demo, shortened: run as a user runs it, in a process of its own, with its output in a pipe.
+One run serves all tests of its results.
+"""
 
 import json
 import os

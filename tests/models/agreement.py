@@ -1,7 +1,10 @@
-"""Compares a metagradient in f64 and f32 with JAX's gradient of the same run, and says who differentiated what.
+"""Compares a metagradient in f64 and f32 with JAX's gradient of the same run, and says who
+differentiated what.
 
-The oracle is `jax.grad` through a `lax.scan` of the plain step, in f64; a scan's derivative is that of the unrolled loop. The f32 run has the same numbers, rounded
-to f32 once, before both: where it is further than 1e-5 from f64, JAX's own f32 gradient is measured too, and ours must be no further off than twice that.
+The oracle is `jax.grad` through a `lax.scan` of the plain step, in f64; a scan's derivative is that
+of the unrolled loop. The f32 run has the same numbers, rounded to f32 once, before both: where it
+is further than 1e-5 from f64, JAX's own f32 gradient is measured too, and ours must be no further
+off than twice that.
 """
 
 import dataclasses
@@ -20,13 +23,16 @@ TINY = 1e-9  # of its group: what a leaf that has no effect may have for a gradi
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """How far the gradient is from JAX's: the largest error of a leaf, relative to the leaf's largest entry.
+    """How far the gradient is from JAX's: the largest error of a leaf, relative to the leaf's
+    largest entry.
 
     Attributes:
-      value: the error of the outer function's value and of the final state in f64, relative likewise.
+      value: the error of the outer function's value and of the final state in f64, relative
+          likewise.
       double, single: the errors of the f64 and f32 runs, both against JAX in f64.
       by_jax: the error of JAX's own f32 gradient; None if it was not needed.
-      loss, update, outer: the rules by which they are differentiated, the first for each inner gradient.
+      loss, update, outer: the rules by which they are differentiated, the first for each inner
+      gradient.
       reasons: why something is not differentiated by Enzyme.
     """
 
@@ -53,7 +59,8 @@ def compare(make, optimiser, steps=4, schedule=None):
     """Runs everything and checks structures and types; the errors are for `check`.
 
     Args:
-      make: gives the `Problem`; called in f32 and in x64 mode, because a model may fix a type when it is made.
+      make: gives the `Problem`; called in f32 and in x64 mode, because a model may fix a type when
+          it is made.
       optimiser: gives the optimiser, likewise.
       steps: T.
     """
@@ -99,7 +106,9 @@ def check(agreement):
 
 
 def all_by_enzyme(agreement, but_for=()):
-    """Whether Enzyme differentiates every function, or the operations named are the only ones that keep it from it."""
+    """Whether Enzyme differentiates every function, or the operations named are the only ones that
+    keep it from it.
+    """
     return all(reason.split(":")[0] in but_for for reason in agreement.reasons) and (
         bool(agreement.reasons)
         or {*agreement.loss, agreement.update, agreement.outer} == {"enzyme"}
@@ -124,7 +133,10 @@ def _run(problem, optimiser, steps):
 
 
 def _like(problem, run):
-    """The problem with the real numbers of the f32 run. Counters and keys are its own: their types differ with the mode."""
+    """The problem with the real numbers of the f32 run.
+
+    Counters and keys are its own: their types differ with the mode.
+    """
     state = run.arguments[0]
     leaf = lambda own, old: _in_precision(old) if unrolled.is_float(old) else own
     take = lambda tree, old: jax.tree.unflatten(
@@ -203,7 +215,10 @@ def _final_state_errors(got, want, run):
 
 
 def _relative(name, tree, got, want, no_effect):
-    """Errors relative to each leaf's largest entry. What has no effect has the scale of the whole: it is rounding and nothing else."""
+    """Errors relative to each leaf's largest entry.
+
+    What has no effect has the scale of the whole: it is rounding and nothing else.
+    """
     paths = [
         name + jax.tree_util.keystr(path)
         for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]

@@ -1,4 +1,7 @@
-"""Seven small models of Equinox, from the library's own layers. The state of batch normalisation is carried in the training state."""
+"""Seven small models of Equinox, from the library's own layers.
+
+The state of batch normalisation is carried in the training state.
+"""
 
 import equinox as eqx
 import jax
@@ -217,7 +220,10 @@ class CLIP(eqx.Module):
 
 
 def problem(module, task):
-    """The problem of training an Equinox module on a task. Images come with their channels last, and Equinox wants them first."""
+    """The problem of training an Equinox module on a task.
+
+    Images come with their channels last, and Equinox wants them first.
+    """
     model, state = nn.make_with_state(module)()
     params, static = eqx.partition(model, lambda leaf: isinstance(leaf, jax.Array))
     carried, of_state = eqx.partition(state, eqx.is_array)

@@ -1,4 +1,7 @@
-"""Seven small models of flax.linen, from the library's own layers. Batch-norm statistics and the dropout key are carried in the training state."""
+"""Seven small models of flax.linen, from the library's own layers.
+
+Batch-norm statistics and the dropout key are carried in the training state.
+"""
 
 import flax.linen as nn
 import jax

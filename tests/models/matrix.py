@@ -1,4 +1,5 @@
-"""The matrix that the tests in this folder print when they have run: what was trained, how far from JAX, who differentiated what.
+"""The matrix that the tests in this folder print when they have run: what was trained, how far from
+JAX, who differentiated what.
 
 Rows travel with pytest's reports as a property, so they arrive from xdist's workers too.
 """

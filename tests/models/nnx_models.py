@@ -1,4 +1,7 @@
-"""Seven small models of flax.nnx, from the library's own layers. Batch-norm statistics and the streams of dropout keys are carried in the training state."""
+"""Seven small models of flax.nnx, from the library's own layers.
+
+Batch-norm statistics and the streams of dropout keys are carried in the training state.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -7,7 +10,9 @@ from flax import nnx
 
 
 def embedding(rows, width, rngs):
-    """An embedding whose results have the type of the mode (x64 or not): nnx fixes it when the layer is made."""
+    """An embedding whose results have the type of the mode (x64 or not): nnx fixes it when the
+    layer is made.
+    """
     return nnx.Embed(rows, width, param_dtype=jnp.result_type(float), rngs=rngs)
 
 

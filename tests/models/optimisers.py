@@ -13,8 +13,9 @@ class ShampooState(NamedTuple):
 
 
 def shampoo(learning_rate, root, epsilon=1e-2):
-    """Shampoo (Gupta, Koren, Singer 2018, Algorithm 1): a matrix is multiplied by the inverse fourth roots of the sums of g g^T and g^T g, a vector by an
-    inverse square root, as Adagrad does.
+    """Shampoo (Gupta, Koren, Singer 2018, Algorithm 1): a matrix is multiplied by the inverse
+    fourth roots of the sums of g g^T and g^T g, a vector by an inverse square root, as Adagrad
+    does.
 
     Args:
       root: `root(symmetric positive definite matrix)`, its inverse fourth root.
@@ -53,7 +54,10 @@ def by_eigenvalues(matrix):
 
 
 def by_newton(matrix, iterations=24):
-    """The coupled Newton iteration of Shampoo's implementations (Higham, Functions of Matrices, eq. 7.18), with a fixed number of turns."""
+    """The coupled Newton iteration of Shampoo's implementations (Higham, Functions of Matrices, eq.
+
+    7.18), with a fixed number of turns.
+    """
     identity = jnp.eye(len(matrix), dtype=matrix.dtype)
     z = 5 / (2 * jnp.linalg.norm(matrix))
 

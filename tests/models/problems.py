@@ -92,8 +92,9 @@ class Problem(NamedTuple):
       carried: what else the model changes from step to step: statistics of batch normalisation.
       losses: `losses(params, carried, key, batch, train) -> (one loss for each example, carried)`.
       task: where batches come from.
-      no_effect: a pattern of the paths of parameters that the loss does not depend on. The bias of the keys is one in every attention: it adds the same to all
-        scores of a query, and the softmax takes that away.
+      no_effect: a pattern of the paths of parameters that the loss does not depend on. The bias of
+        the keys is one in every attention: it adds the same to all scores of a query, and the
+        softmax takes that away.
     """
 
     params: Any
@@ -123,7 +124,9 @@ def of_library(problem, *modules):
 
 
 def training(problem, optimiser):
-    """(step, outer, state, meta): a training run whose metaparameters are a weight for each example and the logarithm of a factor of the updates."""
+    """(step, outer, state, meta): a training run whose metaparameters are a weight for each example
+    and the logarithm of a factor of the updates.
+    """
 
     optimiser = optax.with_extra_args_support(optimiser)
 

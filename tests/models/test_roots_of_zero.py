@@ -1,4 +1,6 @@
-"""Where a gradient is exactly zero, an adaptive optimiser takes a root of zero: the derivative is JAX's, also where that is NaN, and then a warning says why."""
+"""Where a gradient is exactly zero, an adaptive optimiser takes a root of zero: the derivative is
+JAX's, also where that is NaN, and then a warning says why.
+"""
 
 import re
 import warnings
@@ -62,7 +64,9 @@ def training(loss, optimiser):
 
 
 def compared(loss, optimiser):
-    """The texts of the warnings, after the result was held against JAX's: the same numbers, and NaN where JAX has NaN."""
+    """The texts of the warnings, after the result was held against JAX's: the same numbers, and NaN
+    where JAX has NaN.
+    """
     step, outer, arguments = training(loss, optimiser)
     with warnings.catch_warnings(record=True) as caught:
         warnings.simplefilter("always")
@@ -75,7 +79,8 @@ def compared(loss, optimiser):
     ], has_nan
 
 
-# The function in optax that takes the root, the leaf that it takes it of, and whether `eps_root` helps.
+# The function in optax that takes the root, the leaf that it takes it of, and whether `eps_root`
+# helps.
 W, B = "nu['w'], the gradient in state['p']['w']", "nu['b'], the gradient in state['p']['b']"
 BY_ADAM, CLIPPING = "scale_by_adam (optax/_src/transform.py:", "(optax/transforms/_clipping.py:"
 NAN = {
@@ -161,7 +166,9 @@ def test_finite_where_all_is_zero(name):
 
 
 def test_radam_early_in_training():
-    """The branch that it does not take has the root of a negative number: no root of zero is to blame."""
+    """The branch that it does not take has the root of a negative number: no root of zero is to
+    blame.
+    """
     texts, has_nan = compared(unused_row, optax.radam(0.1, eps_root=1e-8))
     assert has_nan and "metagradient(check_nans=True) repeats the run backward" in texts[0]
 

@@ -1,4 +1,6 @@
-"""A second simulator of plans, in Python and written from the definition in metagrad.runtime.plan alone: the oracle of the native one."""
+"""A second simulator of plans, in Python and written from the definition in metagrad.runtime.plan
+alone: the oracle of the native one.
+"""
 
 from __future__ import annotations
 
@@ -10,7 +12,9 @@ class Wrong(Exception):
 
 
 class Run(NamedTuple):
-    """What happened: steps with a computed gradient, steps with a kept one, VJPs without a kept gradient, slots in use at the worst moment."""
+    """What happened: steps with a computed gradient, steps with a kept one, VJPs without a kept
+    gradient, slots in use at the worst moment.
+    """
 
     advances: int
     updates: int
@@ -44,7 +48,8 @@ class Slots:
         return found
 
     def peak(self):
-        # In use from the event that writes it to the event that reads it last; what is never read is not in use.
+        # In use from the event that writes it to the event that reads it last; what is never read
+        # is not in use.
         used = [life for life in self.lives if life[1] > life[0]]
         return max((sum(w <= start <= r for w, r in used) for start, _ in used), default=0)
 

@@ -1,4 +1,6 @@
-"""Schedules of the `checkpoint_schedules` package become plans, and our binomial plans count what its Revolve counts."""
+"""Schedules of the `checkpoint_schedules` package become plans, and our binomial plans count what
+its Revolve counts.
+"""
 
 import oracle
 import pytest
@@ -10,7 +12,9 @@ pytestmark = pytest.mark.filterwarnings("ignore:Numba not available")
 
 
 def advances(schedule):
-    """Steps that the actions of an offline schedule run forward, and those of them that feed the VJP of the step."""
+    """Steps that the actions of an offline schedule run forward, and those of them that feed the
+    VJP of the step.
+    """
     plain = adjoint = 0
     for action in schedule:
         if isinstance(action, cs.Forward):
@@ -24,7 +28,9 @@ def advances(schedule):
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 4, 6, 9])
 def test_binomial_counts_equal_those_of_revolve(slots):
-    """Revolve reverses our T steps and the outer function: T + 1. The VJP of each of its steps runs that step once more, ours takes G_t."""
+    """Revolve reverses our T steps and the outer function: T + 1. The VJP of each of its steps runs
+    that step once more, ours takes G_t.
+    """
     for T in (2, 3, 4, 5, 7, 10, 16, 23, 31, 40):
         plain, adjoint = advances(cs.Revolve(T + 1, min(slots, T)))
         plan = Binomial(slots, keep_gradients=False).plan(T, gradients=True)
@@ -83,7 +89,9 @@ def test_online_schedules_are_told_the_end(name):
 
 
 def test_advances_are_those_of_the_actions():
-    """The actions run T steps for the training run and, for each VJP but the first, that step once more; a plan takes its gradient alone."""
+    """The actions run T steps for the training run and, for each VJP but the first, that step once
+    more; a plan takes its gradient alone.
+    """
     for T in (5, 12, 30):
         plain, adjoint = advances(cs.Revolve(T, 3))
         assert adjoint == T

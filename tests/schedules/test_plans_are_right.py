@@ -72,5 +72,6 @@ def test_rebuilding_holds_fewer_states():
     rebuilt = Periodic(12, rebuild=4).plan(120, gradients=True)
     assert rebuilt.state_slots == held.state_slots - 9
     assert rebuilt.gradient_slots == held.gradient_slots
-    # The states between are rebuilt by 1 + 2 + 3 updates per macro-step; a replay's last step is reached while running through.
+    # The states between are rebuilt by 1 + 2 + 3 updates per macro-step; a replay's last step is
+    # reached while running through.
     assert rebuilt.updates == 30 * 6 - 9 * 3

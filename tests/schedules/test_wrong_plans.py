@@ -52,8 +52,8 @@ def test_one_slot_less_is_refused(schedule, T):
 
 
 # Plan of Periodic(3) for 6 steps, by hand:
-#   segment 0: [3 -> slot 1] [1 -> slot 2, keep 0] [1 -> slot 3, keep 1] [1, keep 2]
-#   segment 1, 2, 3: load 3, 2, 1; segment 4: load 0, [1 -> slot 1, keep 0] [1, keep 1]; segment 5, 6: load 1, 0
+#   segment 0: [3 -> slot 1] [1 -> slot 2, keep 0] [1 -> slot 3, keep 1] [1, keep 2] segment 1, 2,
+#   3: load 3, 2, 1; segment 4: load 0, [1 -> slot 1, keep 0] [1, keep 1]; segment 5, 6: load 1, 0
 @pytest.fixture
 def plan() -> Plan:
     plan = Periodic(3).plan(6, gradients=True)
@@ -190,7 +190,9 @@ def test_the_simulator_tells_slots_that_are_never_used():
 
 
 def test_a_slot_is_in_use_up_to_its_last_read():
-    """G_0 is kept again while G_1 still waits for its VJP: two slots, though the first G_0 is never read."""
+    """G_0 is kept again while G_1 still waits for its VJP: two slots, though the first G_0 is never
+    read.
+    """
     plan = Plan(2, 1, 2, [0, 0, 0], [0, 1, 2, 2], [2, 1], [-1, -1], [0, 0], [-1, -1], [-1, 1, 0])
     assert simulate(plan) == (1, 2)
     assert oracle.run(plan).gradient_peak == 2

@@ -1,4 +1,6 @@
-"""Chapter: is it right, and what does it cost? The metagradients beside JAX's own, float64, and slopes measured without derivatives."""
+"""Chapter: is it right, and what does it cost? The metagradients beside JAX's own, float64, and
+slopes measured without derivatives.
+"""
 
 import time
 

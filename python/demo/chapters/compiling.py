@@ -1,4 +1,7 @@
-"""Chapter: the training run, and its metagradient as one program. Prints the plan, who differentiates what, and the memory."""
+"""Chapter: the training run, and its metagradient as one program.
+
+Prints the plan, who differentiates what, and the memory.
+"""
 
 import jax
 
@@ -24,7 +27,10 @@ def introduce(out, settings, given):
 
 
 def run(out, settings, given):
-    """Returns (lowered, compiled, numbers). `compiled(state, meta, batches, image, label)` gives the value, gradients and final state."""
+    """Returns (lowered, compiled, numbers).
+
+    `compiled(state, meta, batches, image, label)` gives the value, gradients and final state.
+    """
     report.heading(
         out, "Metagradient of validation loss, through the whole run, compiled to one program"
     )

@@ -33,7 +33,8 @@ def write_ir(folder, lowered):
 
 
 def draw(folder, given, found, lowered, runs, descent):
-    # matplotlib takes seconds to import, and on a new machine longer (it lists the fonts); so only now.
+    # matplotlib takes seconds to import, and on a new machine longer (it lists the fonts); so only
+    # now.
     from metagrad.demo.figures import label_noise, learning_rate, loss, plan
 
     curves = {

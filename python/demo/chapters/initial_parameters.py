@@ -1,4 +1,6 @@
-"""Chapter: how much the end of the run still remembers of its beginning: the metagradient of the initial parameters, layer by layer."""
+"""Chapter: how much the end of the run still remembers of its beginning: the metagradient of the
+initial parameters, layer by layer.
+"""
 
 import jax
 

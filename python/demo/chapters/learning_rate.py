@@ -1,6 +1,8 @@
-"""Chapter: metagradient descent on the learning rate of every step, from a constant, on the examples that are left.
+"""Chapter: metagradient descent on the learning rate of every step, from a constant, on the
+examples that are left.
 
-For comparison, the best of a grid of constant rates, which costs one training run each; the schedule has to beat that too.
+For comparison, the best of a grid of constant rates, which costs one training run each; the
+schedule has to beat that too.
 """
 
 from typing import NamedTuple

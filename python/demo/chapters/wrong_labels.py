@@ -1,7 +1,9 @@
-"""Chapter: the examples with the largest metagradient of their weight are the suspects; is their label wrong, and is it better without them?
+"""Chapter: the examples with the largest metagradient of their weight are the suspects; is their
+label wrong, and is it better without them?
 
-The metagradient is d(validation loss)/d(weight) at weight one: positive where an example does harm. Beside it stands what one would do
-without metagradients: suspect the examples with the largest loss on their own label after training.
+The metagradient is d(validation loss)/d(weight) at weight one: positive where an example does harm.
+Beside it stands what one would do without metagradients: suspect the examples with the largest loss
+on their own label after training.
 """
 
 import jax.numpy as jnp

@@ -1,4 +1,7 @@
-"""Plot: what the metagradient of the example weights says about wrong labels. Its distribution, its precision, and the first suspects."""
+"""Plot: what the metagradient of the example weights says about wrong labels.
+
+Its distribution, its precision, and the first suspects.
+"""
 
 import numpy as np
 
@@ -9,7 +12,9 @@ GALLERY = 4, 5
 
 
 def draw(metagradient, training_loss, wrong, examples, truth):
-    """`metagradient`, `training_loss`: a score per example, [n]. `wrong`: the mask of planted errors. `truth`: the labels before them."""
+    """`metagradient`, `training_loss`: a score per example, [n]. `wrong`: the mask of planted
+    errors. `truth`: the labels before them.
+    """
     figure, (histogram, curve, gallery) = style.figure(13, 4, 3)
     bins = np.histogram_bin_edges(metagradient, 60)
     histogram.hist(

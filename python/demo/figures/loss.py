@@ -1,10 +1,15 @@
-"""Plot: the loss before and after. Left along the training run, right by round of metagradient descent."""
+"""Plot: the loss before and after.
+
+Left along the training run, right by round of metagradient descent.
+"""
 
 from metagrad.demo.figures import style
 
 
 def draw(curves, rounds):
-    """`curves`: name -> (validation loss [T], test loss [T]), from the first to the last improvement. `rounds`: (validation, test) of each round."""
+    """`curves`: name -> (validation loss [T], test loss [T]), from the first to the last
+    improvement. `rounds`: (validation, test) of each round.
+    """
     figure, (run, descent) = style.figure(10, 4, 2)
     for (name, (validation, test)), colour in zip(
         curves.items(), (style.GREY, style.ORANGE, style.BLUE)

@@ -1,8 +1,10 @@
-"""Plot: how a plan goes through a training run and back, in the manner of Figure 3 of the Replay paper (Engstrom et al. 2025).
+"""Plot: how a plan goes through a training run and back, in the manner of Figure 3 of the Replay
+paper (Engstrom et al. 2025).
 
-Steps go right, work goes down. A diagonal is a run of training steps, a short stroke back is a VJP, a grey bar is a state waiting in its slot:
-as many bars as a horizontal line crosses, as many states are held at that moment. Left, a run short enough to read each state's number; right,
-the run of the demo.
+Steps go right, work goes down. A diagonal is a run of training steps, a short stroke back is a VJP,
+a grey bar is a state waiting in its slot: as many bars as a horizontal line crosses, as many states
+are held at that moment. Left, a run short enough to read each state's number; right, the run of the
+demo.
 """
 
 from matplotlib.collections import LineCollection

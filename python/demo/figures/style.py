@@ -1,4 +1,6 @@
-"""What the plots share: colours that stay apart for colour-blind readers (Okabe and Ito 2008), and quiet axes."""
+"""What the plots share: colours that stay apart for colour-blind readers (Okabe and Ito 2008), and
+quiet axes.
+"""
 
 from matplotlib.figure import Figure
 
