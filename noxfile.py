@@ -1,6 +1,6 @@
 """The tests with every Python and JAX that metagrad claims: `make matrix`.
 
-One of them: `nox -s "tests(3.12, newest)"`. Each session builds a wheel and installs it into an
+`nox -s "tests(3.12, newest)"` runs one session. Each session builds a wheel and installs it into an
 environment of its own, away from the tree, so that the tests see what a user gets. JAX itself ended
 its support of Python 3.11 with 0.11.
 """

@@ -1,3 +1,4 @@
-"""Metagradients of whole training runs, timed: metagrad against what people write by hand. `python
--m benchmarks`; README.md says how it is counted.
+"""Times metagradients of whole training runs: metagrad against what people write by hand.
+
+`python -m benchmarks` runs it; README.md says how it is measured.
 """

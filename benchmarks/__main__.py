@@ -1,11 +1,13 @@
-"""`python -m benchmarks`: times the contenders on the models, prints a table per run, writes JSON
-and a plot. See README.md.
+"""`python -m benchmarks`: times the contenders on the models.
+
+It prints a table per run, and writes JSON and a plot. See README.md.
 """
 
 from __future__ import annotations
 
 import argparse
 import fnmatch
+import functools
 import os
 import re
 import shlex
@@ -13,7 +15,14 @@ import sys
 from pathlib import Path
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import (
+    BarColumn,
+    MofNCompleteColumn,
+    Progress,
+    TaskID,
+    TextColumn,
+    TimeElapsedColumn,
+)
 
 from benchmarks import record
 from benchmarks.contenders import PLAIN, field
@@ -85,7 +94,8 @@ def parser() -> argparse.ArgumentParser:
         "--budget",
         metavar="SECONDS",
         type=float,
-        help="time for the rounds of one run, where that allows more than three of them (default: 45)",
+        help="time for the rounds of one run, where that allows more than three of them "
+        "(default: 45)",
     )
     top.add_argument(
         "--memory-limit",
@@ -136,7 +146,8 @@ def main(argv: list[str] | None = None) -> int:
     written |= {"limits": vars(limits), "results": []}
     device = written["device"]
     console.print(
-        f"{device['name']}, {device['cores']} cores, jax {written['versions']['jax']}, metagrad {written['versions']['metagrad']}"
+        f"{device['name']}, {device['cores']} cores, jax {written['versions']['jax']}, "
+        f"metagrad {written['versions']['metagrad']}"
     )
     columns = (
         TextColumn("{task.description}"),
@@ -149,12 +160,7 @@ def main(argv: list[str] | None = None) -> int:
         now = progress.add_task("")
         _start_compilers()
         for name, count, contenders in problems:
-
-            def tell(what: str, done: int, total: int | None) -> None:
-                progress.update(
-                    now, description=f"{name}, T = {count}: {what}", completed=done, total=total
-                )
-
+            tell = functools.partial(_tell, progress, now, f"{name}, T = {count}")
             tell("reference in f64", 0, None)
             model = MODELS[name]()
             exact = reference(model, count)
@@ -179,6 +185,12 @@ def main(argv: list[str] | None = None) -> int:
     return 0
 
 
+def _tell(
+    progress: Progress, task: TaskID, title: str, what: str, done: int, total: int | None
+) -> None:
+    progress.update(task, description=f"{title}: {what}", completed=done, total=total)
+
+
 def _chosen(contenders, patterns, top):
     chosen = [
         c
@@ -192,14 +204,17 @@ def _chosen(contenders, patterns, top):
     ]
     if unknown:
         top.error(
-            f"argument --contenders: nothing is called {unknown[0]!r}; there are {', '.join(c.name for c in contenders)}"
+            f"argument --contenders: nothing is called {unknown[0]!r}; "
+            f"there are {', '.join(c.name for c in contenders)}"
         )
     return chosen
 
 
 def _start_compilers() -> None:
-    """What starts once in a process is no contender's compile time: JAX's backend and metagrad's
-    Enzyme worker. What is in a cache would not be compiled.
+    """Starts JAX's backend and metagrad's Enzyme worker, and switches metagrad's cache off.
+
+    What starts once in a process is not a contender's compile time, and a program in a cache would
+    not be compiled.
     """
     os.environ["METAGRAD_CACHE"] = "0"
     import jax

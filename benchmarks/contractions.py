@@ -1,9 +1,9 @@
-"""`python -m benchmarks.contractions`: what compiler/passes/for_xla/flatten_contractions.py is for,
-on its smallest example.
+"""`python -m benchmarks.contractions`: the smallest example of flatten_contractions.
 
-An activation is computed elementwise, multiplied by a matrix, and also meets a cotangent in a
-weight gradient that contracts batch and sequence. Timed twice: with the weight gradient as it is
-traced, and as a product of matrices.
+It shows what compiler/passes/for_xla/flatten_contractions.py is for. An activation is computed
+elementwise, multiplied by a matrix, and also meets a cotangent in a weight gradient that contracts
+batch and sequence. It is timed twice: with the weight gradient as it is traced, and as a product of
+matrices.
 """
 
 from __future__ import annotations

@@ -1,9 +1,10 @@
 """`python -m benchmarks.host_call`: what a call costs on the host, beside what XLA takes for it.
 
-The model does next to nothing: a state of n leaves of four numbers, two steps. So a call's time is
-that of walking trees, checking arguments and handing arrays over. Two calls are timed in turn, one
-right after the other: the metagradient on the user's trees, and XLA's program alone on flat arrays.
-Medians are reported, and the median of the differences, which is metagrad's own share.
+The model does next to nothing: its state has n leaves of four numbers, and it takes two steps. So a
+call's time is that of walking trees, checking arguments and handing arrays over. Two calls are
+timed in turn, one right after the other: the metagradient on the user's trees, and XLA's program
+alone on flat arrays. It reports medians, and the median of the differences, which is metagrad's own
+share.
 """
 
 from __future__ import annotations
@@ -50,16 +51,15 @@ def measure(leaves: int, repeat: int) -> tuple[float, float, float]:
     """Median seconds of a call, of XLA's program alone, and of the difference."""
     mg, arguments = problem(leaves)
     compiled = mg.lower(*arguments).compile()
-    # The program with the types of the arguments, as XLA has it, without anything of ours around
-    # it.
+    # XLA's program on its flat arguments, without anything of ours around it.
     arrays = jax.tree.leaves(arguments)
     calls = (lambda: mg(*arguments), lambda: compiled.xla(*arrays))
     for call in calls:
         for _ in range(10):
             seconds(call)
     totals, alone = zip(*[tuple(map(seconds, calls)) for _ in range(repeat)])
-    own = statistics.median(total - xla for total, xla in zip(totals, alone))
-    return statistics.median(totals), statistics.median(alone), own
+    share = statistics.median(total - xla for total, xla in zip(totals, alone))
+    return statistics.median(totals), statistics.median(alone), share
 
 
 def main() -> None:

@@ -1,8 +1,8 @@
 """Time, memory, compile time and error of all contenders on one problem, in one process.
 
-All are compiled first. Then each round runs every contender once, in an order that turns around
-from round to round, so that what the machine does besides falls on all alike. Ratios are taken
-within a round, against the plain training of that round, and the median of them is reported.
+All are compiled first. Then each round runs every contender once. The order is reversed from round
+to round, so that other work of the machine falls on all alike. Ratios are taken within a round,
+against the plain training of that round, and their median is reported.
 """
 
 from __future__ import annotations
@@ -22,8 +22,12 @@ from benchmarks.reference import Reference
 
 @dataclasses.dataclass(frozen=True)
 class Limits:
-    """Attributes: most rounds, fewest rounds, seconds that the rounds of one problem may take where
-    that allows more than the fewest, bytes a contender may need.
+    """What a measurement may take.
+
+    Attributes:
+      most_rounds, fewest_rounds: the number of rounds.
+      seconds: what the rounds of one problem may take, where that allows more than the fewest.
+      memory_bytes: what a contender may need.
     """
 
     most_rounds: int
@@ -34,7 +38,7 @@ class Limits:
 
 @dataclasses.dataclass
 class Row:
-    """What is known of one contender on one problem.
+    """What was measured of one contender on one problem.
 
     Times are in seconds; `note` says why something is missing.
     """
@@ -87,7 +91,7 @@ def measure(
             tell(f"{label}: {name}", done, len(order))
             try:
                 times[name], gradient = _run(running[name], problem)
-            # one contender's failure is a line in the table, not the end of the benchmark
+            # One contender's failure is a line in the table, not the end of the benchmark.
             except Exception as error:
                 rows[name].note = _failure("failed", error)
                 del running[name]
@@ -103,7 +107,7 @@ def measure(
         return total
 
     # The first round warms up and gives the errors. It counts where rounds are so long that
-    # starting up is no part of their time.
+    # starting up does not show in their time.
     first = one_round("warming up", list(running), measured=False)
     rounds = min(limits.most_rounds, max(limits.fewest_rounds, int(limits.seconds / first)))
     for index in range(1 if first > limits.seconds else 0, rounds):
@@ -113,8 +117,7 @@ def measure(
 
 
 def _build(contender: Contender, problem: Problem, row: Row, limits: Limits) -> Built | None:
-    # What an earlier contender has left in JAX's tracing caches would make this one's compile time
-    # look shorter.
+    # What an earlier contender left in JAX's tracing caches would shorten this one's compile time.
     jax.clear_caches()
     try:
         built = contender.build(problem)
@@ -127,7 +130,10 @@ def _build(contender: Contender, problem: Problem, row: Row, limits: Limits) -> 
     row.memory_bytes, row.memory_source = built.memory
     row.compile_seconds, row.details = built.compile_seconds, built.details
     if built.memory.bytes > limits.memory_bytes:
-        row.note = f"not run: needs {built.memory.bytes / 2**30:.3g} GiB, the limit is {limits.memory_bytes / 2**30:.3g}"
+        row.note = (
+            f"not run: needs {built.memory.bytes / 2**30:.3g} GiB, "
+            f"the limit is {limits.memory_bytes / 2**30:.3g}"
+        )
         return None
     return built
 

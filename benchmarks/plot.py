@@ -1,6 +1,4 @@
-"""Memory against time, one panel per model: what a contender costs in the one and saves in the
-other.
-"""
+"""Plots memory against time, one panel per model."""
 
 from __future__ import annotations
 
@@ -19,7 +17,7 @@ FAMILIES = {
 
 
 def family(contender: str) -> tuple[str, str, str] | None:
-    """(legend, colour, marker); None for plain training, which is the unit and no point."""
+    """(legend, colour, marker); None for plain training, which is the unit and not a point."""
     return next((look for start, look in FAMILIES.items() if contender.startswith(start)), None)
 
 

@@ -31,8 +31,8 @@ def provenance(command: str) -> dict[str, Any]:
         },
         "versions": {"python": platform.python_version()}
         | {name: _version(name) for name in PACKAGES}
-        # Its library need not be an installed package. The second word is the version, or the
-        # digest of a library that is named by hand.
+        # enzyme-ad's library need not be an installed package. The second word is the version, or
+        # the digest of a library that is named by hand.
         | {"enzyme-ad": library.identity().split()[1]},
     }
 

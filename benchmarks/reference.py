@@ -1,7 +1,7 @@
 """The reference: the metagradient in f64, by JAX, from the same f32 numbers.
 
-Steps are checkpointed so that long runs fit into memory; that repeats arithmetic and changes none
-of it.
+Steps are checkpointed so that long runs fit into memory. This repeats arithmetic and changes no
+result.
 """
 
 from __future__ import annotations

@@ -1,9 +1,9 @@
-"""`python -m benchmarks.step_vjp`: the vector-Jacobian product of one training step, metagrad's
-against one that is written by hand in JAX.
+"""`python -m benchmarks.step_vjp`: one training step's vector-Jacobian product.
 
-Both are one XLA program with the same operands and results (contenders/step_vjp.py); compared are
-their time, and what XLA says that they need beyond operands and results. Their results must be
-equal up to rounding, and are compared with `jax.vjp` of the step in f64.
+It compares metagrad's with one that is written by hand in JAX. Both are one XLA program with the
+same operands and results (contenders/step_vjp.py). It compares their time, and the memory that XLA
+says they need beyond operands and results. Their results must be equal up to rounding, and are
+compared with `jax.vjp` of the step in f64.
 """
 
 from __future__ import annotations
@@ -68,8 +68,9 @@ def measure(name: str, seconds: float, most_rounds: int) -> dict:
 
 
 def reference(model, operands):
-    """`jax.vjp` of the step in f64, reverse over reverse, from the same numbers; it computes the
-    inner gradient itself.
+    """`jax.vjp` of the step in f64, reverse over reverse, from the same numbers.
+
+    It computes the inner gradient itself.
     """
     with jax.enable_x64(True):
         program = jax.jit(
@@ -91,7 +92,7 @@ def error(results, exact) -> float:
 def alternate(programs, operands, seconds: float, most_rounds: int) -> dict[str, list[float]]:
     """Seconds of each run.
 
-    Each round runs both, the order turns around from round to round; at least three rounds.
+    Each of at least three rounds runs both, in an order that is reversed from round to round.
     """
     times: dict[str, list[float]] = {who: [] for who in programs}
     for program in programs.values():
@@ -108,7 +109,7 @@ def alternate(programs, operands, seconds: float, most_rounds: int) -> dict[str,
 
 
 def table(rows: list[dict]) -> Table:
-    made = Table(
+    rich_table = Table(
         title="vector-Jacobian product of one step, its inner gradient given", title_justify="left"
     )
     for heading in (
@@ -122,12 +123,12 @@ def table(rows: list[dict]) -> Table:
         "error",
         "difference",
     ):
-        made.add_column(heading, justify="left" if heading == "model" else "right")
+        rich_table.add_column(heading, justify="left" if heading == "model" else "right")
     for row in rows:
         seconds, memory = (
             [row[what][who] for who in NAMES] for what in ("seconds", "memory_bytes")
         )
-        made.add_row(
+        rich_table.add_row(
             row["model"],
             *(f"{value * 1e3:.2f}" for value in seconds),
             f"{row['time_ratio']:.2f}",
@@ -136,7 +137,7 @@ def table(rows: list[dict]) -> Table:
             f"{row['errors']['metagrad']:.0e}",
             f"{row['difference']:.0e}",
         )
-    return made
+    return rich_table
 
 
 def main(argv: list[str] | None = None) -> int:

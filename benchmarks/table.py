@@ -17,17 +17,18 @@ HEADINGS = "time, s", "x plain", "MiB", "states", "compile, s", "error"
 def table(problem: Problem, rows: Sequence[Row]) -> Group:
     """The rows as a table, and under it why something is missing from a row."""
     rounds = max((len(row.times) for row in rows), default=0)
-    made = Table(
-        title=f"{problem.model.description}\nT = {problem.steps}, a state is {problem.state_bytes / 2**20:.2f} MiB, median of {rounds} rounds",
+    rich_table = Table(
+        title=f"{problem.model.description}\nT = {problem.steps}, "
+        f"a state is {problem.state_bytes / 2**20:.2f} MiB, median of {rounds} rounds",
         title_justify="left",
     )
-    made.add_column("contender", no_wrap=True)
+    rich_table.add_column("contender", no_wrap=True)
     for heading in HEADINGS:
-        made.add_column(heading, justify="right", no_wrap=True)
+        rich_table.add_column(heading, justify="right", no_wrap=True)
     for row in rows:
         memory = row.memory_bytes
         mark = "*" if row.memory_source == "counted" else " "
-        made.add_row(
+        rich_table.add_row(
             row.contender,
             _shown(row.seconds, "{:.3f}"),
             _shown(row.ratio, "{:.2f}"),
@@ -37,9 +38,12 @@ def table(problem: Problem, rows: Sequence[Row]) -> Group:
             _shown(row.error, "{:.0e}"),
             style="bold" if row.contender.startswith("metagrad") else None,
         )
-    legend = "MiB and states: memory beyond arguments and results (* counted, else by XLA); error: against f64"
+    legend = (
+        "MiB and states: memory beyond arguments and results (* counted, else by XLA); "
+        "error: against f64"
+    )
     notes = [f"{row.contender}: {row.note}" for row in rows if row.note]
-    return Group(made, *(Text(line) for line in (legend, *notes)), Text())
+    return Group(rich_table, *(Text(line) for line in (legend, *notes)), Text())
 
 
 def _shown(value: float | None, form: str) -> str:

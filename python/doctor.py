@@ -23,7 +23,7 @@ _FETCH = "python -m metagrad doctor --fetch"
 
 
 def examine(fetch: bool) -> int:
-    """Prints what is found.
+    """Prints what is enzyme_library.
 
     Args:
       fetch: get Enzyme's library if it is not there.
@@ -64,13 +64,13 @@ def _enzyme(fetch: bool) -> bool:
             f"{installed} is installed and not used: metagrad is tested with {wheel.PIN.version}",
         )
     try:
-        found = library.locate()
+        enzyme_library = library.locate()
         if fetch:
             library.path()
-        _print("library", _where(found))
+        _print("library", _where(enzyme_library))
         python = interpreter.choose()
         _print("worker", f"Python {python.version} ({' '.join(python.command)})")
-        if not found.present:
+        if not enzyme_library.present:
             _print("answers", f"not known before the library is there; get it with: {_FETCH}")
             return False
         _print("answers", _ask())
@@ -80,16 +80,16 @@ def _enzyme(fetch: bool) -> bool:
     return True
 
 
-def _where(found: library.Library) -> str:
-    if found.origin == "by hand":
-        return f"{found.file} (from {library.VARIABLE})"
-    if found.origin == "installed":
-        return f"{found.file} (enzyme-ad {wheel.PIN.version}, installed)"
-    if found.present:
-        return f"{found.file} (enzyme-ad {wheel.PIN.version}, fetched)"
+def _where(enzyme_library: library.Library) -> str:
+    if enzyme_library.origin == "by hand":
+        return f"{enzyme_library.file} (from {library.VARIABLE})"
+    if enzyme_library.origin == "installed":
+        return f"{enzyme_library.file} (enzyme-ad {wheel.PIN.version}, installed)"
+    if enzyme_library.present:
+        return f"{enzyme_library.file} (enzyme-ad {wheel.PIN.version}, fetched)"
     return (
         f"not there yet: the first compilation fetches enzyme-ad {wheel.PIN.version} "
-        f"({wheel.PIN.size >> 20} MiB) into {found.file.parent}"
+        f"({wheel.PIN.size >> 20} MiB) into {enzyme_library.file.parent}"
     )
 
 

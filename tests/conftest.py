@@ -3,8 +3,8 @@
 The flags are read when the backend starts, and then taken out of the environment again, so that
 processes which a test starts (the demo) are not slowed.
 
-The compilation cache is off, for the tests and the processes that they start: Enzyme does its work
-in each, and nobody's own cache is touched. The tests of the cache switch it on, in a folder of
+The compilation cache is off for the tests and the processes that they start: Enzyme does its work
+in each, and the user's cache is not touched. The tests of the cache switch it on, in a folder of
 their own (`cached`).
 """
 
@@ -46,8 +46,10 @@ def pytest_collection_modifyitems(items):
 
 
 def pytest_terminal_summary(terminalreporter):
-    """Here and not in models/: xdist's controller collects no tests, and loads no conftest below
-    this folder.
+    """Prints the matrix of models.
+
+    It is here and not in models/, because xdist's controller does not collect tests and so does not
+    load a conftest below this folder.
     """
     from models import matrix
 

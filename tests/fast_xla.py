@@ -1,5 +1,6 @@
-"""The flags with which XLA compiles fast and what it makes runs slowly: for tests, which run each
-program once.
+"""The flags with which XLA compiles fast.
+
+Its programs then run slowly. This is for tests, which run each program once.
 """
 
 import jaxlib.version

@@ -1,4 +1,4 @@
-"""What the documentation shows is what happens: the README's example, and every doctest in docs/."""
+"""The documentation shows what happens: the README's example, and every doctest in docs/."""
 
 import contextlib
 import doctest

@@ -12,7 +12,9 @@ TREE = Path(__file__).parents[1]
 FOLDERS = ("frontend", "compiler", "runtime", "python", "tests", "benchmarks")
 HOME = TREE / "runtime" / "jax_internals.py"
 MLIRS = {"compiler/dialect/__init__.py": ["jaxlib.mlir.dialects._ods_common._cext"]}
-"""What is private to MLIR's bindings and not JAX's. It stands there because `metagrad-opt` starts without JAX."""
+"""What is private to MLIR's bindings and not to JAX.
+
+It stands there because `metagrad-opt` starts without JAX."""
 
 FILES = [
     path for folder in FOLDERS for path in sorted((TREE / folder).rglob("*.py")) if path != HOME
@@ -44,17 +46,17 @@ def attributes_of_jax_objects() -> set[str]:
 
 
 def private_names(source: str) -> list[str]:
-    tree, found = ast.parse(source), []
+    tree, names = ast.parse(source), []
     watched = attributes_of_jax_objects()
     for node in ast.walk(tree):
-        found += [name for name in imported(node) if any(map(private, name.split(".")))]
+        names += [name for name in imported(node) if any(map(private, name.split(".")))]
         if isinstance(node, ast.Attribute) and (
             node.attr in watched or (private(node.attr) and ast.unparse(node).startswith("jax."))
         ):
-            found.append(ast.unparse(node))
+            names.append(ast.unparse(node))
         if isinstance(node, ast.keyword) and node.arg in watched:
-            found.append(f"{node.arg}=")
-    return found
+            names.append(f"{node.arg}=")
+    return names
 
 
 @pytest.mark.parametrize("path", FILES, ids=lambda path: str(path.relative_to(TREE)))

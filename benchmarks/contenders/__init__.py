@@ -19,8 +19,9 @@ PLAIN = plain.FUSED.name
 
 
 def field(steps: int, ks: tuple[int, ...]) -> list[Contender]:
-    """The contenders for runs of this many steps; `ks` are the arities of the lazy k-ary trees.
-    Plain training, the unit, comes first.
+    """The contenders for runs of this many steps; plain training, the unit, comes first.
+
+    `ks` are the arities of the lazy k-ary trees.
     """
     by_metagrad = metagrad_schedules.contender
     every = math.isqrt(steps)

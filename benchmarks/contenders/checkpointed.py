@@ -1,5 +1,6 @@
-"""`jax.grad` of the `lax.scan` with `jax.checkpoint` around the step: every state is held, and each
-step runs once more on the way back.
+"""`jax.grad` of the `lax.scan` with `jax.checkpoint` around the step.
+
+Every state is held, and each step runs once more on the way back.
 """
 
 from __future__ import annotations

@@ -1,6 +1,4 @@
-"""What the runner asks of a contender: to be built for a problem, and then to be called again and
-again.
-"""
+"""What a contender is: it is built for a problem, and then called again and again."""
 
 from __future__ import annotations
 
@@ -35,8 +33,9 @@ class Problem(NamedTuple):
 
 
 class Memory(NamedTuple):
-    """Bytes beyond arguments and results, and where the number comes from: "xla" as XLA reports it,
-    or "counted".
+    """Bytes beyond arguments and results, and where the number comes from.
+
+    The source is "xla" where XLA reports the number, and "counted" otherwise.
     """
 
     bytes: int
@@ -83,7 +82,7 @@ def tree_bytes(tree: Any) -> int:
 
 
 def compile_program(program: Callable, problem: Problem, **details: Any) -> Built:
-    """Compiles `program(state0, meta, batches, held_out) -> (value, gradient)` as one XLA program."""
+    """Compiles `program(state0, meta, batches, held_out) -> (value, gradient)` as one program."""
     start = time.perf_counter()
     compiled = jax.jit(program).lower(*problem.arguments).compile()
     seconds = time.perf_counter() - start

@@ -1,18 +1,18 @@
-"""Inner gradients whose derivative is taken forward over reverse, by hand: `grad` and
-`value_and_grad` with JAX's arguments.
+"""Inner gradients whose derivative is taken forward over reverse, by hand.
+
+It has `grad` and `value_and_grad` with JAX's arguments.
 
 Kemaev et al. 2025, "Scalable Meta-Learning via Mixed-Mode Differentiation" (MixFlow-MG), arXiv
 2505.00793. With g(p, q) the gradient of L in p, and v the cotangent of g, symmetry of second
 derivatives turns the vector-Jacobian product into a Jacobian-vector product of a gradient:
 
-    v^T dg/dp = d/de grad_p L(p + e v, q)        v^T dg/dq = d/de grad_q L(p + e v, q)        at e =
-    0
+    v^T dg/dp = d/de grad_p L(p + e v, q)     v^T dg/dq = d/de grad_q L(p + e v, q)     at e = 0
 
 Where the loss has auxiliary outputs, their cotangents (and that of the value) are the tangent of
 the seed of the reverse pass, in the same product.
 
-As it is written by hand, so it is limited: the loss takes (params, ..., batch), the batch is data
-without a cotangent, and all other arguments are floats.
+It has the limits of code that is written by hand: the loss takes (params, ..., batch), the batch is
+data without a cotangent, and all other arguments are floats.
 """
 
 from __future__ import annotations
@@ -42,9 +42,10 @@ def value_and_grad(loss: Callable, has_aux: bool = False) -> Callable:
     )
 
 
-class Given:
-    """`grad` and `value_and_grad` for a step with one gradient that has been computed already. The
-    derivative is that of the gradient all the same.
+class ComputedGradient:
+    """`grad` and `value_and_grad` for a step whose one gradient has been computed already.
+
+    The derivative is that of the gradient all the same.
 
     Args:
       outputs: the loss's value, or (value, aux); not read by `grad`.
@@ -64,8 +65,10 @@ class Given:
 
 
 def _differentiable(compute: Callable, product: Callable) -> Callable:
-    """`compute(params, *others, batch) -> (outputs, gradient)` with `product(params, others, batch,
-    outputs_bar, tangent)` for its VJP.
+    """`compute` with `product` for its VJP.
+
+    The functions are `compute(params, *others, batch) -> (outputs, gradient)` and
+    `product(params, others, batch, outputs_bar, tangent)`.
     """
 
     @jax.custom_vjp
@@ -102,8 +105,9 @@ def _product(loss: Callable) -> Callable:
 
 
 def _product_and_outputs(loss: Callable, has_aux: bool) -> Callable:
-    """The same, where the value and the auxiliary outputs have cotangents too: the tangents of the
-    seeds.
+    """The same, where the value and the auxiliary outputs have cotangents too.
+
+    These are the tangents of the seeds.
     """
 
     def product(params, others, batch, outputs_bar, tangent):

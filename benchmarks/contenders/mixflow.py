@@ -1,6 +1,6 @@
-"""MixFlow-MG by hand (Kemaev et al. 2025, arXiv 2505.00793): mixed-mode inner gradients,
-`jax.checkpoint` per step, inner gradients saved.
+"""MixFlow-MG by hand (Kemaev et al. 2025, arXiv 2505.00793).
 
+It has mixed-mode inner gradients, `jax.checkpoint` per step, and saves the inner gradients.
 Every state and every inner gradient is held. On the way back the optimiser's update is run again,
 from the saved gradient, and the inner gradient is not.
 """

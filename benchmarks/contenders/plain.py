@@ -1,5 +1,7 @@
-"""Training without a metagradient, twice: as one fused `lax.scan`, the unit in which everything is
-measured, and as a Python loop over a jitted step.
+"""Training without a metagradient, in two ways.
+
+One is a fused `lax.scan`, the unit in which everything is measured. The other is a Python loop over
+a jitted step.
 
 The loop is there because the two can differ: XLA:CPU brings convolutions into the layout of its
 fast kernel only where they stand outside of a loop.

@@ -1,18 +1,19 @@
-"""Replay by hand (Engstrom et al. 2025, arXiv 2503.13751): a lazy k-ary tree walked in Python, over
-a jitted step and its jitted VJP.
+"""Replay by hand (Engstrom et al. 2025, arXiv 2503.13751).
 
-A segment of the run is split in k parts of near-equal length; the states at their starts are held
-while running through, and the parts are reversed from right to left, each split again. At most (k -
-1) * ceil(log_k T) + 1 states are held, and each level of the tree runs (k - 1) / k of the steps
-once more.
+A lazy k-ary tree is walked in Python, over a jitted step and its jitted VJP. A segment of the run
+is split in k parts of near-equal length. The states at their starts are held while running through,
+and the parts are reversed from right to left, each split again. At most
+(k - 1) * ceil(log_k T) + 1 states are held, and each level of the tree runs (k - 1) / k of the
+steps once more.
 
-Written for speed: batches are sliced inside the programs, nothing waits for the device before the
-end, a state that is not held is overwritten by the next one, and the cotangents are accumulated in
-place.
+It is written for speed: batches are sliced inside the programs, nothing waits for the device before
+the end, a state that is not held is overwritten by the next one, and the cotangents are accumulated
+in place.
 """
 
 from __future__ import annotations
 
+import itertools
 import time
 
 import jax
@@ -72,28 +73,30 @@ def contender(name: str, k: int, autodiff: Autodiff) -> Contender:
             return state_bar, jax.tree.map(jnp.add, meta_bar, contribution)
 
         start = time.perf_counter()
-        here = problem.state0, problem.meta, problem.batches, np.int32(0)
+        step_arguments = problem.state0, problem.meta, problem.batches, np.int32(0)
         state_bar = jax.eval_shape(
             lambda state: eqx.filter(state, eqx.is_inexact_array), problem.state0
         )
-        advance = jax.jit(step_at).lower(*here).compile()
-        advance_in_place = jax.jit(step_at, donate_argnums=0).lower(*here).compile()
+        advance = jax.jit(step_at).lower(*step_arguments).compile()
+        advance_in_place = jax.jit(step_at, donate_argnums=0).lower(*step_arguments).compile()
         outer_vjp = jax.jit(outer_vjp).lower(problem.state0, problem.held_out).compile()
         step_vjp = (
-            jax.jit(step_vjp, donate_argnums=(4, 5)).lower(*here, state_bar, problem.meta).compile()
+            jax.jit(step_vjp, donate_argnums=(4, 5))
+            .lower(*step_arguments, state_bar, problem.meta)
+            .compile()
         )
         zeros = jax.jit(lambda: jax.tree.map(jnp.zeros_like, problem.meta)).lower().compile()
         seconds = time.perf_counter() - start
 
         def run(state0, meta, batches, held_out):
-            held = [(0, steps, state0)]
+            segments = [(0, steps, state0)]
             state_bar, meta_bar = None, zeros()
-            while held:
-                start, stop, state = held.pop()
+            while segments:
+                start, stop, state = segments.pop()
                 while stop - start > 1:
                     bounds = split(start, stop, k)
-                    for left, right in zip(bounds[:-2], bounds[1:-1]):
-                        held.append((left, right, state))
+                    for left, right in itertools.pairwise(bounds[:-1]):
+                        segments.append((left, right, state))
                         state = advance(state, meta, batches, np.int32(left))
                         for t in range(left + 1, right):
                             state = advance_in_place(state, meta, batches, np.int32(t))
@@ -117,8 +120,8 @@ def contender(name: str, k: int, autodiff: Autodiff) -> Contender:
             "outer VJP": outer_vjp.memory_analysis().temp_size_in_bytes,
             "step VJP": step_vjp.memory_analysis().temp_size_in_bytes,
         }
-        # s_0 is the caller's, and so no more counted than the arguments of an XLA program; one
-        # state is under way to the next one while a step runs.
+        # s_0 is the caller's, so it is not counted, like the arguments of an XLA program. While a
+        # step runs, one state more is there: the one that the step makes.
         bytes_held = (slots - 1) * state_bytes + tree_bytes(state_bar)
         memory = Memory(
             bytes_held
@@ -138,18 +141,19 @@ def contender(name: str, k: int, autodiff: Autodiff) -> Contender:
 
 
 def count(steps: int, k: int) -> tuple[int, int]:
-    """States held at most at a time (s_0 and the one being reversed included), and steps run: the
-    walk of `run` without the work.
+    """(the most states held at a time, steps run): the walk of `run` without the work.
+
+    s_0 and the state that is being reversed are counted.
     """
-    held, slots, advances = [(0, steps)], 1, 1
-    while held:
-        start, stop = held.pop()
+    segments, slots, advances = [(0, steps)], 1, 1
+    while segments:
+        start, stop = segments.pop()
         while stop - start > 1:
             bounds = split(start, stop, k)
-            held.extend(zip(bounds[:-2], bounds[1:-1]))
+            segments.extend(itertools.pairwise(bounds[:-1]))
             advances += bounds[-2] - start
             start = bounds[-2]
-        slots = max(slots, len(held) + 1)
+        slots = max(slots, len(segments) + 1)
     return slots, advances
 
 

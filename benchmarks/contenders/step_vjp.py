@@ -1,5 +1,4 @@
-"""The vector-Jacobian product of one training step as a program: as metagrad compiles it, and as it
-is written by hand in JAX.
+"""The vector-Jacobian product of one training step, by metagrad and by hand in JAX.
 
     (state, meta, batch, inner, cotangent of state') -> (cotangent of state, cotangent of meta)
 
@@ -10,6 +9,7 @@ alone, with the same operands and results.
 
 from __future__ import annotations
 
+import operator
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -19,7 +19,7 @@ import numpy as np
 
 from benchmarks.contenders.contender import Problem
 from benchmarks.contenders.metagrad_schedules import imported, metagradient
-from benchmarks.contenders.mixed_mode import Given
+from benchmarks.contenders.mixed_mode import ComputedGradient
 from benchmarks.models.model import Model
 
 
@@ -37,7 +37,7 @@ class Operands(NamedTuple):
 
 
 class Recording:
-    """JAX's gradients, remembering what the step's one gradient gave."""
+    """JAX's gradients; it records the results of the step's one gradient."""
 
     def grad(self, loss):
         return lambda *arguments: self.value_and_grad(loss)(*arguments)[1]
@@ -52,8 +52,9 @@ class Recording:
 
 
 def operands(model: Model, problem: Problem) -> Operands:
-    """Step `problem.steps - 1` of a training run: in the first, Adam's moments are zero, which is
-    not typical.
+    """The operands at step `problem.steps - 1` of a training run.
+
+    In the first step Adam's moments are zero, which is not typical.
     """
 
     def with_inner(state, meta, batch):
@@ -63,7 +64,7 @@ def operands(model: Model, problem: Problem) -> Operands:
     step = jax.jit(with_inner)
     state = problem.state0
     for t in range(problem.steps):
-        before, batch = state, jax.tree.map(lambda x: x[t], problem.batches)
+        before, batch = state, jax.tree.map(operator.itemgetter(t), problem.batches)
         state, inner = step(before, problem.meta, batch)
     rng = np.random.default_rng(2)
     seeds = [
@@ -79,8 +80,9 @@ def is_float(x) -> bool:
 
 
 def vjp_of(make_step: Callable[[Any], Callable], operands: Operands):
-    """(cotangents of the state's float leaves, cotangent of meta) of the step that
-    `make_step(inner)` makes, by `jax.vjp`.
+    """(cotangents of the state's float leaves, cotangent of meta), by `jax.vjp`.
+
+    They are those of the step that `make_step(inner)` makes.
     """
     leaves, structure = jax.tree.flatten(operands.state)
     step = make_step(operands.inner)
@@ -100,13 +102,16 @@ def vjp_of(make_step: Callable[[Any], Callable], operands: Operands):
 
 
 def by_hand(model: Model, example: Operands):
-    """Reverse mode through the optimiser, forward over reverse through the gradient
-    (mixed_mode.py).
+    """Reverse mode through the optimiser, forward over reverse through the gradient.
+
+    mixed_mode.py has the latter.
     """
 
     def make_step(inner):
         (value, aux), gradient = inner
-        return model.make_step(Given((value, aux) if jax.tree.leaves(aux) else value, gradient))
+        return model.make_step(
+            ComputedGradient((value, aux) if jax.tree.leaves(aux) else value, gradient)
+        )
 
     return jax.jit(lambda *args: vjp_of(make_step, Operands(*args))).lower(*example)
 
@@ -127,7 +132,8 @@ def by_metagrad(problem: Problem, example: Operands):
     floats = [i for i, leaf in enumerate(jax.tree.leaves(example.state)) if is_float(leaf)]
     if [attribute.value for attribute in active] != floats:
         raise ValueError(
-            f"@step_vjp of {problem.model.name} takes cotangents of the leaves {active} of the state, not of {floats}"
+            f"@step_vjp of {problem.model.name} takes cotangents of the leaves {active} of the "
+            f"state, not of {floats}"
         )
     module = context.parse(lowered.ir("scheduled"))
     with module.context, ir.Location.unknown():

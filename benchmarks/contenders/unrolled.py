@@ -1,5 +1,6 @@
-"""`jax.grad` of the `lax.scan` that trains, as it stands: every intermediate value of every step is
-held.
+"""`jax.grad` of the `lax.scan` that trains, as it stands.
+
+Every intermediate value of every step is held.
 """
 
 from __future__ import annotations
@@ -11,7 +12,8 @@ from benchmarks.models.model import Model
 
 
 def metagradient(model: Model, step, checkpoint=lambda step: step):
-    """`program(state0, meta, batches, held_out) -> (value, gradient)` by differentiating the scan;
+    """`program(state0, meta, batches, held_out) -> (value, gradient)`: differentiates the scan.
+
     `checkpoint` wraps the step.
     """
 

@@ -9,6 +9,6 @@ MODELS = {
     for file in (mlp, convnet, gpt, resnet9, vit, lstm, unet, clip)
 }
 
-# Those of which whole runs are benchmarked by default; of the others, one step is
+# The models whose whole runs are benchmarked by default. Of the others it is one step
 # (benchmarks/step_vjp.py).
 RUNS = "mlp", "convnet", "gpt"

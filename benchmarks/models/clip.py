@@ -1,5 +1,6 @@
-"""A two-tower model of images and captions with a contrastive loss, as CLIP: two transformers of
-two layers and width 64, batches of 16 pairs.
+"""A two-tower model of images and captions with a contrastive loss, as CLIP.
+
+Two transformers of two layers and width 64, batches of 16 pairs.
 """
 
 from __future__ import annotations
@@ -31,9 +32,7 @@ def tower(params, x, mask=None):
 
 
 def losses(params, inputs):
-    """[batch]; cross entropy of finding each image's caption among the captions and each caption's
-    image among the images.
-    """
+    """[batch]; cross entropy of finding each image's caption and each caption's image."""
     images, tokens = inputs
     causal = jnp.tril(jnp.ones((TOKENS, TOKENS), bool))
     seen = tower(params["image"], patches(images, PATCH) @ params["image"]["patch"])
@@ -75,5 +74,8 @@ def model() -> Model:
     training, held_out = (
         pairs(*pictures) for pictures in draw.pictures(CLASSES, SIDE, COLOURS, EXAMPLES, BATCH)
     )
-    description = f"two towers, {LAYERS} layers of width {WIDTH}, {HEADS} heads each, {SIDE}x{SIDE}x{COLOURS} and {TOKENS} tokens, batch {BATCH}"
+    description = (
+        f"two towers, {LAYERS} layers of width {WIDTH}, {HEADS} heads each, "
+        f"{SIDE}x{SIDE}x{COLOURS} and {TOKENS} tokens, batch {BATCH}"
+    )
     return weighted_run("clip", description, params, losses, training, held_out, BATCH)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import itertools
+
 import jax
 import numpy as np
 
@@ -32,12 +34,15 @@ def model() -> Model:
     features = (SIDE // 2 ** len(CHANNELS)) ** 2 * CHANNELS[-1]
     params = {
         "convolutions": [
-            {"kernel": draw.kernel(a, b), **draw.unit(b)} for a, b in zip(widths[:-1], widths[1:])
+            {"kernel": draw.kernel(a, b), **draw.unit(b)} for a, b in itertools.pairwise(widths)
         ],
         "dense": {"w": draw.matrix(features, CLASSES), "b": np.zeros(CLASSES, np.float32)},
     }
     statistics = [draw.statistics(channels) for channels in CHANNELS]
-    description = f"convolutions {CHANNELS[0]} and {CHANNELS[1]}, batch normalisation, {SIDE}x{SIDE}x{COLOURS}, batch {BATCH}"
+    description = (
+        f"convolutions {CHANNELS[0]} and {CHANNELS[1]}, batch normalisation, "
+        f"{SIDE}x{SIDE}x{COLOURS}, batch {BATCH}"
+    )
     pictures = draw.pictures(CLASSES, SIDE, COLOURS, EXAMPLES, 4 * BATCH)
     return weighted_run_with_statistics(
         "convnet", description, params, statistics, logits, *pictures, BATCH

@@ -44,8 +44,9 @@ class Draw:
         }
 
     def pictures(self, classes, side, colours, *counts):
-        """(images[count, side, side, colours], labels) for each count: every class is a picture, an
-        example is its class's picture under noise.
+        """(images[count, side, side, colours], labels) for each count.
+
+        Every class is a picture, and an example is its class's picture under noise.
         """
         pictures = self.normal(classes, side, side, colours)
 
@@ -56,8 +57,9 @@ class Draw:
         return [examples(count) for count in counts]
 
     def text(self, vocabulary, tokens, *counts):
-        """int32[count, tokens + 1] for each count, of a Markov chain: every token has a few likely
-        successors.
+        """int32[count, tokens + 1] for each count, of a Markov chain.
+
+        Every token has a few likely successors.
         """
         transitions = self.rng.dirichlet(np.full(vocabulary, 0.1), vocabulary).cumsum(-1)
 

@@ -1,6 +1,6 @@
-"""A GPT with four layers of width 128 and four heads, vocabulary 64, batches of four sequences of
-64 tokens.
+"""A GPT with four layers of width 128 and four heads.
 
+The vocabulary has 64 tokens, and batches are four sequences of 64 tokens.
 `python -m benchmarks.compile_scaling` compiles it with more layers, unrolled as here or in one
 `lax.scan` over stacked parameters.
 """
@@ -46,7 +46,7 @@ def losses(params, tokens):
 
 
 def model(layers: int = LAYERS, scanned: bool = False) -> Model:
-    """The model; with `scanned` the layers' parameters are stacked, and one `lax.scan` runs them."""
+    """The model; with `scanned`, one `lax.scan` runs the layers over stacked parameters."""
     draw = Draw()
     blocks = [draw.block(WIDTH) for _ in range(layers)]
     params = {
@@ -55,7 +55,10 @@ def model(layers: int = LAYERS, scanned: bool = False) -> Model:
         "layers": jax.tree.map(lambda *leaves: jnp.stack(leaves), *blocks) if scanned else blocks,
         "last": draw.unit(WIDTH),
     }
-    description = f"GPT, {layers} layers{' in a scan' if scanned else ''} of width {WIDTH}, {HEADS} heads, vocabulary {VOCABULARY}, {BATCH} x {TOKENS} tokens"
+    description = (
+        f"GPT, {layers} layers{' in a scan' if scanned else ''} of width {WIDTH}, {HEADS} heads, "
+        f"vocabulary {VOCABULARY}, {BATCH} x {TOKENS} tokens"
+    )
     return weighted_run(
         "gpt",
         description,

@@ -30,8 +30,9 @@ def layer_norm(x, layer):
 
 
 def batch_norm(x, layer, running, training):
-    """x[batch, height, width, channels] and the running statistics after this batch (unchanged if
-    not `training`).
+    """x[batch, height, width, channels], and the running statistics after this batch.
+
+    If not `training`, the statistics are unchanged.
     """
     if not training:
         return normalise(x, running["mean"], running["variance"], layer), running
@@ -43,7 +44,7 @@ def batch_norm(x, layer, running, training):
 
 
 def group_norm(x, layer, groups):
-    """x[batch, height, width, channels], normalised within each example and each group of channels."""
+    """x[batch, height, width, channels], normalised within each example and group of channels."""
     batch, height, width, channels = x.shape
     grouped = x.reshape(batch, height, width, groups, channels // groups)
     mean = jnp.mean(grouped, (1, 2, 4), keepdims=True)
@@ -58,7 +59,7 @@ def max_pool(x):
 
 
 def attend(x, layer, heads, mask=None):
-    """Multi-head self-attention of x[batch, length, width]; `mask` is true where a query may look."""
+    """Multi-head self-attention of x[batch, length, width]; `mask` says where a query may look."""
     batch, length, width = x.shape
     apart = lambda a: a.reshape(batch, length, heads, width // heads)
     query, key, value = (apart(part) for part in jnp.split(x @ layer["qkv"], 3, -1))
@@ -70,7 +71,7 @@ def attend(x, layer, heads, mask=None):
 
 
 def transformer_block(x, layer, heads, mask=None):
-    """Attention and a gelu layer four times as wide, each normalised before and added to its input."""
+    """Attention and a gelu layer four times as wide, each normalised before, with a residual."""
     x = x + attend(layer_norm(x, layer["before_attention"]), layer, heads, mask)
     return x + jax.nn.gelu(layer_norm(x, layer["before_mlp"]) @ layer["up"]) @ layer["down"]
 

@@ -1,5 +1,6 @@
-"""A language model of one LSTM layer of width 128 under `lax.scan`, vocabulary 64, batches of 16
-sequences of 32 tokens.
+"""A language model of one LSTM layer of width 128 under `lax.scan`.
+
+The vocabulary has 64 tokens, and batches are 16 sequences of 32 tokens.
 """
 
 from __future__ import annotations

@@ -1,8 +1,11 @@
-"""A multilayer perceptron, 784-256-256-10 with tanh, batches of 128: most of a step is three matrix
-products and Adam's traffic.
+"""A multilayer perceptron, 784-256-256-10 with tanh, batches of 128.
+
+Most of a step is three matrix products and Adam's traffic.
 """
 
 from __future__ import annotations
+
+import itertools
 
 import jax.numpy as jnp
 import numpy as np
@@ -33,10 +36,10 @@ def model() -> Model:
     draw = Draw()
     params = [
         {"w": draw.matrix(a, b), "b": np.zeros(b, np.float32)}
-        for a, b in zip(WIDTHS[:-1], WIDTHS[1:])
+        for a, b in itertools.pairwise(WIDTHS)
     ]
-    # Labels of a linear teacher, blurred, so that there is something to learn and examples that
-    # mislead.
+    # The labels are those of a linear teacher, with noise: there is something to learn, and some
+    # examples mislead.
     teacher = draw.matrix(WIDTHS[0], WIDTHS[-1])
     label = lambda x: np.argmax(x @ teacher + 0.3 * draw.normal(len(x), WIDTHS[-1]), -1).astype(
         np.int32

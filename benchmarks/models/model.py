@@ -1,8 +1,8 @@
 """What a benchmarked training run consists of.
 
-A model knows nothing of who differentiates it. Its step is built from the inner gradient that it is
-given: `jax`, `metagrad` and the hand-written mixed mode all offer `grad` and `value_and_grad` with
-JAX's arguments, and the rest of the step is the same code for all.
+A model does not know who differentiates it. Its step is built from an inner gradient: `jax`,
+`metagrad` and the hand-written mixed mode all offer `grad` and `value_and_grad` with JAX's
+arguments, and the rest of the step is the same code for all.
 """
 
 from __future__ import annotations
@@ -15,9 +15,9 @@ import jax
 import numpy as np
 import optax
 
-# eps_root: without it the square root has no derivative where a gradient is exactly zero, and the
-# metagradient is NaN there. b2 is 0.999 rounded to a number that f32 holds exactly: the bias
-# correction 1 - b2 loses five digits of 0.999, and the f32 run would be another run than its f64
+# Without eps_root the square root has no derivative where a gradient is exactly zero, and the
+# metagradient is NaN there. b2 is 0.999 rounded to a number that f32 holds exactly: with 0.999, the
+# bias correction 1 - b2 loses five digits, and the f32 run would not be the run of its f64
 # reference.
 OPTIMISER = optax.adam(1e-3, b2=1 - 2**-10, eps_root=1e-8)
 
@@ -31,8 +31,9 @@ class Autodiff(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class Model:
-    """A training run and the question that is asked of it: how does each training example's weight
-    change the held-out loss?
+    """A training run and the question about it.
+
+    The question is how each training example's weight changes the held-out loss.
 
     Attributes:
       name: "mlp".
@@ -59,7 +60,7 @@ class Model:
 def as_dtype(tree: Any, dtype: Any) -> Any:
     """The tree as NumPy arrays, with every float leaf in `dtype`.
 
-    Rounds nothing on the way from f32 to f64: the reference starts from the same numbers.
+    From f32 to f64 nothing is rounded: the reference starts from the same numbers.
     """
     return jax.tree.map(
         lambda x: (

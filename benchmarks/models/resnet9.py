@@ -1,5 +1,6 @@
-"""A ResNet-9 whose stages are strided convolutions, with batch normalisation, 32 x 32 x 3 images,
-batches of 32.
+"""A ResNet-9 whose stages are strided convolutions, with batch normalisation.
+
+Batches are 32 images of 32 x 32 x 3.
 """
 
 from __future__ import annotations
@@ -56,7 +57,10 @@ def model() -> Model:
         "dense": {"w": draw.matrix(WIDTHS[-1], CLASSES), "b": np.zeros(CLASSES, np.float32)},
     }
     statistics = [draw.statistics(b) for _, b, _ in CONVOLUTIONS]
-    description = f"ResNet-9, strided, widths {'-'.join(map(str, WIDTHS))}, batch normalisation, {SIDE}x{SIDE}x{COLOURS}, batch {BATCH}"
+    description = (
+        f"ResNet-9, strided, widths {'-'.join(map(str, WIDTHS))}, batch normalisation, "
+        f"{SIDE}x{SIDE}x{COLOURS}, batch {BATCH}"
+    )
     pictures = draw.pictures(CLASSES, SIDE, COLOURS, EXAMPLES, 4 * BATCH)
     return weighted_run_with_statistics(
         "resnet9", description, params, statistics, logits, *pictures, BATCH

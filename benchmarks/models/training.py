@@ -1,6 +1,4 @@
-"""Training runs made of per-example losses: weighted examples, Adam, the mean loss on held-out
-examples.
-"""
+"""Training runs of weighted examples with Adam, and the mean loss on held-out examples."""
 
 from __future__ import annotations
 
@@ -71,15 +69,15 @@ def weighted_run_with_statistics(
     held_out: Any,
     batch: int,
 ) -> Model:
-    """A classifier with batch normalisation: its state is (params, running statistics, optimiser's
-    state).
+    """A classifier with batch normalisation.
 
-    The inner gradient hands the statistics on as auxiliary output, and the outer function
-    normalises with them, so the metagradient has a way through them as well.
+    Its state is (params, running statistics, optimiser's state). The inner gradient hands the
+    statistics on as auxiliary output, and the outer function normalises with them, so the
+    metagradient has a way through them as well.
 
     Args:
-      logits: `logits(params, statistics, images, training) -> (logits, statistics after this
-          batch)`.
+      logits: `logits(params, statistics, images, training)` returns (logits, statistics after this
+          batch).
       examples, held_out: (images, labels).
     """
     cross_entropy = optax.softmax_cross_entropy_with_integer_labels

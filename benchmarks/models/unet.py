@@ -1,5 +1,7 @@
-"""A U-Net that separates pictures from their background: two halvings by max pooling, transposed
-convolutions back, group normalisation, 32 x 32 x 1, batches of 8.
+"""A U-Net that separates pictures from their background.
+
+It halves the size twice by max pooling, goes back by transposed convolutions, and has group
+normalisation. Batches are 8 images of 32 x 32 x 1.
 """
 
 from __future__ import annotations
@@ -78,7 +80,10 @@ def model() -> Model:
         )
         return (masks + draw.normal(count, SIDE, SIDE))[..., None], masks
 
-    description = f"U-Net, widths {'-'.join(map(str, WIDTHS))}, group normalisation, {SIDE}x{SIDE}x1, batch {BATCH}"
+    description = (
+        f"U-Net, widths {'-'.join(map(str, WIDTHS))}, group normalisation, {SIDE}x{SIDE}x1, "
+        f"batch {BATCH}"
+    )
     return weighted_run(
         "unet", description, params, losses, discs(EXAMPLES), discs(4 * BATCH), BATCH
     )

@@ -1,5 +1,6 @@
-"""A vision transformer with three layers of width 128 and four heads, 32 x 32 x 3 images in patches
-of 4 x 4, batches of 8.
+"""A vision transformer with three layers of width 128 and four heads.
+
+Batches are 8 images of 32 x 32 x 3, in patches of 4 x 4.
 """
 
 from __future__ import annotations
@@ -44,7 +45,10 @@ def model() -> Model:
         "last": draw.unit(WIDTH),
         "head": {"w": draw.matrix(WIDTH, CLASSES), "b": np.zeros(CLASSES, np.float32)},
     }
-    description = f"ViT, {LAYERS} layers of width {WIDTH}, {HEADS} heads, {SIDE}x{SIDE}x{COLOURS} in patches of {PATCH}x{PATCH}, batch {BATCH}"
+    description = (
+        f"ViT, {LAYERS} layers of width {WIDTH}, {HEADS} heads, {SIDE}x{SIDE}x{COLOURS} "
+        f"in patches of {PATCH}x{PATCH}, batch {BATCH}"
+    )
     return weighted_run(
         "vit",
         description,

@@ -1,4 +1,4 @@
-"""Is the metagradient right? Three answers that do not rest on each other.
+"""Checks the metagradient in three ways that do not depend on each other.
 
 1. JAX's own gradient of the unrolled run: reverse mode through a `lax.scan` of the same step built
    with `jax.grad`, in float32.
@@ -8,6 +8,7 @@
    plain training runs in float64. It should be the metagradient's norm.
 """
 
+import functools
 from typing import Any, NamedTuple
 
 import jax
@@ -15,8 +16,8 @@ import numpy as np
 
 from metagrad.demo import training
 
-# Relative to the size of what is moved; in float64 the truncation error h^2 and the rounding error
-# 1e-16/h of a run are both small here.
+# The step of the central difference, in units of the loss. In float64 both the truncation error h^2
+# and the rounding error 1e-16/h of a run are small here.
 DIFFERENCE = 1e-4
 
 
@@ -53,13 +54,14 @@ def norm(tree):
     return float(np.linalg.norm(flat(tree)))
 
 
-def errors(found, expected):
-    """The relative error of each metagradient, ||found - expected|| / ||expected||: a dict of three
-    numbers.
+def errors(metagradients, expected):
+    """The relative error of each metagradient: a dict of three numbers.
+
+    It is ||metagradient - expected|| / ||expected||.
     """
     return {
         name: float(np.linalg.norm(flat(ours) - flat(theirs)) / np.linalg.norm(flat(theirs)))
-        for name, ours, theirs in zip(Metagradients._fields, found, expected)
+        for name, ours, theirs in zip(Metagradients._fields, metagradients, expected)
     }
 
 
@@ -79,28 +81,38 @@ def in_float64(state, meta, batches, validation):
         return jax.tree.map(np.asarray, unrolled(*double((state, meta, batches, validation))))
 
 
-def slopes(found, state, meta, batches, validation):
-    """The measured slope of the final loss along each metagradient of `found`: a dict of three
-    numbers to compare with their norms.
+def slopes(metagradients, state, meta, batches, validation):
+    """The measured slope of the final loss along each metagradient.
+
+    Returns a dict of three numbers, to be compared with the norms of the metagradients.
     """
-    found, (state, meta, batches, validation) = double((found, (state, meta, batches, validation)))
-    measured = {}
+    metagradients, (state, meta, batches, validation) = double(
+        (metagradients, (state, meta, batches, validation))
+    )
     with jax.enable_x64(True):
         loss = jax.jit(final_loss)
-        for name, gradient in zip(Metagradients._fields, found):
-            point = state.params if name == "initial" else meta[name]
-            # The run is as sensitive as the metagradient is long: a step that changes the loss by
-            # about DIFFERENCE.
-            length = norm(gradient)
-            size = DIFFERENCE / length
 
-            def at(distance):
-                moved = jax.tree.map(
-                    lambda leaf, along: leaf + distance / length * along, point, gradient
-                )
-                if name == "initial":
-                    return float(loss(moved, meta, state, batches, validation))
-                return float(loss(state.params, meta | {name: moved}, state, batches, validation))
+        def loss_at(name, point):
+            if name == "initial":
+                return float(loss(point, meta, state, batches, validation))
+            return float(loss(state.params, meta | {name: point}, state, batches, validation))
 
-            measured[name] = (at(size) - at(-size)) / (2 * size)
-    return measured
+        points = {"initial": state.params} | meta
+        return {
+            name: slope(functools.partial(loss_at, name), points[name], gradient)
+            for name, gradient in zip(Metagradients._fields, metagradients)
+        }
+
+
+def slope(loss_at, point, gradient):
+    """The slope of `loss_at` at `point` in the direction of `gradient`, by a central difference."""
+    # The run is as sensitive as the metagradient is long, so this step changes the loss by about
+    # DIFFERENCE.
+    length = norm(gradient)
+    size = DIFFERENCE / length
+
+    def loss_after(distance):
+        moved = jax.tree.map(lambda leaf, along: leaf + distance / length * along, point, gradient)
+        return loss_at(moved)
+
+    return (loss_after(size) - loss_after(-size)) / (2 * size)

@@ -1,11 +1,11 @@
-"""Handwritten digits: 1,797 scanned 8x8 images (UCI "Optical Recognition of Handwritten Digits"),
-bundled with scikit-learn.
+"""Handwritten digits: 1,797 scanned 8x8 images, bundled with scikit-learn.
 
-Three parts that share no image: 1,000 to train on, 400 to validate (the loss that metagradients are
-taken of) and the other 397 to test, which nothing in the demo is chosen by. Pixels are scaled to
-[0, 1].
+They are UCI's "Optical Recognition of Handwritten Digits", in three parts that share no image:
+1,000 to train on, 400 to validate (metagradients are taken of this loss) and 397 to test, by which
+nothing in the demo is chosen. Pixels are scaled to [0, 1].
 """
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -33,21 +33,20 @@ def load(seed):
     order = np.random.default_rng([seed, 0]).permutation(len(labels))
     image, label = (images[order] / 16).astype(np.float32), labels[order].astype(np.int32)
     cuts = [0, TRAIN, TRAIN + VALIDATION, len(labels)]
-    return Digits(*(Examples(image[a:b], label[a:b]) for a, b in zip(cuts, cuts[1:])))
+    return Digits(*(Examples(image[a:b], label[a:b]) for a, b in itertools.pairwise(cuts)))
 
 
 def batches(examples, steps, size, seed):
     """The batch of every step: {"image" [steps, size, 64], "label" and "example" [steps, size]}.
-    `example` is the index into `examples`.
 
-    Epoch after epoch, each in a new order; a batch may reach over the end of an epoch, so that all
-    have one size.
+    `example` is the index into `examples`. Each epoch has a new order. A batch may reach over the
+    end of an epoch, so that all batches have one size.
     """
     random = np.random.default_rng([seed, 1])
-    many = len(examples.label)
-    epochs = -(-steps * size // many)
+    count = len(examples.label)
+    epochs = -(-steps * size // count)
     example = (
-        np.concatenate([random.permutation(many) for _ in range(epochs)])[: steps * size]
+        np.concatenate([random.permutation(count) for _ in range(epochs)])[: steps * size]
         .reshape(steps, size)
         .astype(np.int32)
     )

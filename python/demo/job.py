@@ -1,7 +1,7 @@
-"""The main job of the demo, as a sequence of chapters (metagrad.demo.chapters); each prints its
-part of the report and returns its numbers.
+"""The main job of the demo, as a sequence of chapters (metagrad.demo.chapters).
 
-Nothing is chosen by the test part of the data; it is only reported.
+Each chapter prints its part of the report and returns its numbers. The test part of the data is
+only reported: nothing is chosen by it.
 """
 
 import json
@@ -19,7 +19,7 @@ from metagrad.demo.chapters import (
     learning_rate,
     wrong_labels,
 )
-from metagrad.demo.problem import problem
+from metagrad.demo.problem import make_problem
 
 
 def run(settings, out=None):
@@ -38,14 +38,18 @@ def run(settings, out=None):
     with jax.default_matmul_precision("highest"):
         report.heading(out, "Training run")
         with report.working(out, "reading the digits"):
-            given = problem(settings)
-        compiling.introduce(out, settings, given)
-        lowered, compiled, results["compiling"] = compiling.run(out, settings, given)
-        found, results["comparing"] = comparing.run(out, given, compiled)
-        runs, results["wrong_labels"] = wrong_labels.run(out, given, found)
-        results["initial_parameters"] = initial_parameters.run(out, found)
-        descent, results["learning_rate"] = learning_rate.run(out, settings, given, compiled, runs)
-        results["files"] = drawing.run(out, settings, given, found, lowered, runs, descent)
+            problem = make_problem(settings)
+        compiling.introduce(out, settings, problem)
+        lowered, compiled, results["compiling"] = compiling.run(out, settings, problem)
+        metagradients, results["comparing"] = comparing.run(out, problem, compiled)
+        runs, results["wrong_labels"] = wrong_labels.run(out, problem, metagradients)
+        results["initial_parameters"] = initial_parameters.run(out, metagradients)
+        descent, results["learning_rate"] = learning_rate.run(
+            out, settings, problem, compiled, runs
+        )
+        results["files"] = drawing.run(
+            out, settings, problem, metagradients, lowered, runs, descent
+        )
 
     results["seconds"] = time.perf_counter() - start
     (settings.out / "results.json").write_text(json.dumps(results, indent=2) + "\n")

@@ -1,10 +1,9 @@
-"""Wrong labels: how they are planted, and how an ordering of the examples is scored at finding
-them.
+"""Wrong labels: how they are planted, and how well an order of the examples finds them.
 
-The noise is systematic, as a careless annotator's would be: half or so of the 3s are labelled 8 and
-half of the 9s are labelled 4, nothing else. A network learns such an error as if it were the truth,
-so the loss of an example on its own label, the usual way to find label noise, says little about it.
-What an example does to the loss on clean validation data says more: that is its metagradient.
+The noise is systematic, as a careless annotator's would be: about half of the 3s are labelled 8,
+and half of the 9s are labelled 4. A network learns such an error as if it were the truth. So the
+loss of an example on its own label, the usual way to find label noise, says little about it. What
+an example does to the loss on clean validation data says more, and that is its metagradient.
 """
 
 import numpy as np
@@ -14,8 +13,9 @@ MISTAKEN_FOR = {3: 8, 9: 4}
 
 
 def plant(examples, seed, fraction=FRACTION):
-    """Returns (examples with wrong labels, a mask bool [n] of where they are): fraction * n of
-    them.
+    """Plants fraction * n wrong labels.
+
+    Returns (the examples with the wrong labels, a mask bool [n] of where they are).
     """
     random = np.random.default_rng([seed, 2])
     candidates = np.flatnonzero(np.isin(examples.label, list(MISTAKEN_FOR)))
@@ -27,16 +27,17 @@ def plant(examples, seed, fraction=FRACTION):
     return examples._replace(label=label), wrong
 
 
-def suspects(score, many):
-    """The `many` examples with the highest score, the highest first: int [many]. Ties keep their
-    order.
+def suspects(score, count):
+    """The `count` examples with the highest score, the highest first: int [count].
+
+    Ties keep their order.
     """
-    return np.argsort(-np.asarray(score), kind="stable")[:many]
+    return np.argsort(-np.asarray(score), kind="stable")[:count]
 
 
 def precision(score, wrong):
     """The share of wrong labels among as many suspects as wrong labels were planted.
 
-    Chance: the planted fraction.
+    By chance it would be the planted fraction.
     """
     return float(wrong[suspects(score, int(wrong.sum()))].mean())

@@ -1,8 +1,8 @@
-"""The classifier: 64 pixels, 64 tanh units, 10 classes, in plain JAX. Parameters are {"hidden" |
-"output": {"kernel", "bias"}}.
+"""The classifier: 64 pixels, 64 tanh units, 10 classes, in plain JAX.
 
-tanh rather than relu: validation loss is then a smooth function of the metaparameters, which is
-what metagradient descent needs (Engstrom et al. 2025, "metasmoothness").
+Parameters are {"hidden" | "output": {"kernel", "bias"}}. The units are tanh and not relu, because
+the validation loss is then a smooth function of the metaparameters, which metagradient descent
+needs (Engstrom et al. 2025, "metasmoothness").
 """
 
 import jax

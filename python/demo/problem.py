@@ -1,4 +1,4 @@
-"""The training problem of the demo: its settings, and everything that a training run starts from."""
+"""The training problem of the demo: its settings, and all that a training run starts from."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -25,8 +25,10 @@ class Settings:
 
     @property
     def rate(self):
-        """The constant learning rate to start from: Adam's usual 1e-3 at 300 steps, more in shorter
-        runs, which would get nowhere with it.
+        """The constant learning rate to start from.
+
+        It is Adam's usual 1e-3 at 300 steps, and more in shorter runs, which would learn too little
+        with it.
         """
         return USUAL_RATE * (USUAL_STEPS / self.steps) ** 0.5
 
@@ -67,7 +69,7 @@ class Problem:
         return TrainingRun(state.params, meta, np.asarray(validation), np.asarray(test), accuracy)
 
 
-def problem(settings):
+def make_problem(settings):
     digits = data.load(settings.seed)
     noisy, wrong = label_noise.plant(digits.train, settings.seed)
     meta = {

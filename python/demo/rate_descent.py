@@ -1,8 +1,8 @@
 """Metagradient descent on the learning-rate schedule (Engstrom et al. 2025, arXiv 2503.13751).
 
-What is learned is the logarithm of every step's learning rate, so that rates stay positive and a
-change is a ratio. The metagradient of single steps is rough: neighbouring steps do much the same
-work, on other batches. So the schedule is
+It learns the logarithm of every step's learning rate, so that rates stay positive and a change is a
+ratio. The metagradient of single steps is rough, since neighbouring steps do much the same work on
+other batches. So the schedule is
 
     log_rate = start + K theta,      K a Gaussian average over neighbouring steps,
 
@@ -16,7 +16,7 @@ import numpy as np
 import optax
 
 # In units of log rate per round: a rate changes by at most about exp(0.4), one half, in a round.
-# Short memories, as there are few rounds.
+# The memories are short because there are few rounds.
 META_OPTIMISER = optax.adam(0.4, b1=0.7, b2=0.9)
 SMOOTH = 1 / 40  # width of the average, as a fraction of the run
 
@@ -37,8 +37,8 @@ def gaussian_average(steps):
 def descend(metagradient, start, rounds):
     """Yields a Round for `start` and after each of `rounds` updates.
 
-    `metagradient(log_rate)` returns (validation loss, its gradient [T], the final state). Stops
-    early, after the last finite round, where an update has made training diverge.
+    `metagradient(log_rate)` returns (validation loss, its gradient [T], the final state). Where an
+    update has made training diverge, the descent stops after the last finite round.
     """
     average = gaussian_average(len(start))
     theta = np.zeros(len(start), np.float32)

@@ -1,9 +1,8 @@
-"""How the demo talks: headings, tables, and a sign of life for whatever takes longer than two
-seconds.
+"""What the demo prints: headings, tables, and the progress of work that takes a while.
 
 On a terminal, work in progress is a spinner or a bar with the time that has passed, and vanishes
-when it is done. Elsewhere (a pipe, a log) nothing moves: a piece of work is one line that is
-completed by its time.
+when it is done. Elsewhere (a pipe, a log) nothing moves: a piece of work is one line, which its
+time completes.
 """
 
 import time
@@ -98,28 +97,29 @@ def rounds(out, what, total):
 
 
 def table(*columns):
-    """A table whose first column is words and whose others are numbers; meant to fit into 80
-    columns.
+    """A table whose first column has words and whose other columns have numbers.
+
+    Tables are meant to fit into 80 columns of text.
     """
-    made = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, header_style="")
+    rich_table = Table(box=box.SIMPLE, show_edge=False, pad_edge=False, header_style="")
     for place, column in enumerate(columns):
-        made.add_column(column, justify="right" if place else "left", no_wrap=True)
-    return made
+        rich_table.add_column(column, justify="right" if place else "left", no_wrap=True)
+    return rich_table
 
 
-def show(out, made):
+def show(out, rich_table):
     """Prints a table, indented, under an empty line."""
     out.print()
-    out.print(Padding.indent(made, 2))
+    out.print(Padding.indent(rich_table, 2))
 
 
-def size(many):
-    """Bytes in words."""
+def size(number):
+    """A number of bytes in words."""
     for unit in ("B", "KiB", "MiB"):
-        if many < 1024:
-            return f"{many:.0f} {unit}" if unit == "B" else f"{many:.1f} {unit}"
-        many /= 1024
-    return f"{many:.2f} GiB"
+        if number < 1024:
+            return f"{number:.0f} {unit}" if unit == "B" else f"{number:.1f} {unit}"
+        number /= 1024
+    return f"{number:.2f} GiB"
 
 
 def duration(seconds):

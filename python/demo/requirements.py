@@ -1,6 +1,4 @@
-"""Says which packages of the extra `metagrad[demo]` are missing, before anything tries to import
-them.
-"""
+"""Says which packages of the extra `metagrad[demo]` are missing, before they are imported."""
 
 from importlib.util import find_spec
 
@@ -13,12 +11,15 @@ class MissingExtra(ImportError):
 
 
 def require_extra(extra=EXTRA):
-    """Raises MissingExtra, with the command that repairs it, where a package of the extra cannot be
-    found.
+    """Checks that the packages of the extra can be found.
+
+    Raises:
+      MissingExtra: one cannot; the message has the command that installs it.
     """
     missing = [name for module, name in extra.items() if find_spec(module) is None]
     if missing:
         verb = "is" if len(missing) == 1 else "are"
         raise MissingExtra(
-            f"{' and '.join(missing)} {verb} not installed; the demo needs it: pip install metagrad[demo]"
+            f"{' and '.join(missing)} {verb} not installed; "
+            "the demo needs it: pip install metagrad[demo]"
         )

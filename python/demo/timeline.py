@@ -1,9 +1,8 @@
-"""What a plan does, in order of time: the strokes that a drawing of it is made of. Time is counted
-in steps of work; a VJP counts as one.
+"""What a plan does, in order of time: the strokes that a drawing of it is made of.
 
-Reads the tables of a `metagrad.runtime.schedules.plan.Plan`, by the rules its executor follows:
-segment 0 is the training run; segment r rebuilds what the VJP at t = T - r needs. O(steps run),
-numpy lists.
+Time is counted in steps of work; a VJP counts as one. The tables of a
+`metagrad.runtime.schedules.plan.Plan` are read by the rules that its executor follows: segment 0 is
+the training run, and segment r rebuilds what the VJP at t = T - r needs. This takes O(steps run).
 """
 
 from typing import NamedTuple
@@ -67,27 +66,27 @@ def timeline(plan):
         states[slot][2] = time
         step = states[slot][0]
         for run in range(int(plan.segment[segment]), int(plan.segment[segment + 1])):
-            many, keep, reuse, save = (
+            count, keep, reuse, save = (
                 int(table[run])
                 for table in (plan.run_steps, plan.run_keep, plan.run_reuse, plan.run_save)
             )
             runs.append(
-                Run(step, step + many, time, FROM_KEPT if reuse >= 0 else COMPUTED, segment)
+                Run(step, step + count, time, FROM_KEPT if reuse >= 0 else COMPUTED, segment)
             )
-            for one in range(many):
+            for i in range(count):
                 time += 1
                 if reuse >= 0:
-                    gradients[reuse + one][2] = time
+                    gradients[reuse + i][2] = time
                 if keep >= 0:
-                    store(gradients, held_gradients, keep + one, step + one)
-            step += many
+                    store(gradients, held_gradients, keep + i, step + i)
+            step += count
             if save >= 0:
                 store(states, held_states, save, step)
         if segment:
-            kept = int(plan.gradient[segment])
-            if kept >= 0:
-                gradients[kept][2] = time
-            vjps.append(Vjp(step, time, kept >= 0))
+            gradient_slot = int(plan.gradient[segment])
+            if gradient_slot >= 0:
+                gradients[gradient_slot][2] = time
+            vjps.append(Vjp(step, time, gradient_slot >= 0))
             time += 1
     held_states += [Held(step, slot, since, until) for slot, (step, since, until) in states.items()]
     held_gradients += [

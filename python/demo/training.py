@@ -1,8 +1,7 @@
-"""The training run: its state, its metaparameters, and one Adam step, decorated with
-`metagrad.compile`.
+"""The training run: its state, its metaparameters, and one Adam step.
 
-Metaparameters: {"weight": one per training example [n], "log_rate": the logarithm of the learning
-rate of each step [T]}.
+The step is decorated with `metagrad.compile`. The metaparameters are {"weight": one per training
+example [n], "log_rate": the logarithm of the learning rate of each step [T]}.
 """
 
 from typing import Any, NamedTuple
@@ -14,10 +13,9 @@ import optax
 import metagrad
 from metagrad.demo import model
 
-# eps_root is inside Adam's square root. Some pixels of the digits are zero in every image, so their
-# kernel rows have a gradient of exactly zero and a second moment of exactly zero, where the square
-# root has an infinite slope: without eps_root the metagradient is NaN, in JAX as here, although the
-# training run itself is well-behaved.
+# eps_root is inside Adam's square root. Without it the metagradient is NaN, in JAX as here, though
+# the training run itself is well-behaved: some pixels are zero in every image, so their kernel rows
+# have a gradient and a second moment of exactly zero, where the square root has an infinite slope.
 ADAM = optax.scale_by_adam(eps_root=1e-8)
 
 
@@ -38,8 +36,9 @@ def training_loss(params, meta, batch):
 
 
 def adam_step(grad, state, meta, batch):
-    """One step with inner gradients by `grad`: `metagrad.grad`, or `jax.grad` for the reference
-    that the demo is checked against.
+    """One step with inner gradients by `grad`.
+
+    That is `metagrad.grad`, or `jax.grad` for the reference that the demo is checked against.
     """
     direction, adam = ADAM.update(grad(training_loss)(state.params, meta, batch), state.adam)
     rate = jnp.exp(meta["log_rate"][state.adam.count])

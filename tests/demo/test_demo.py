@@ -1,4 +1,5 @@
-"""The demo, shortened: run as a user runs it, in a process of its own, with its output in a pipe.
+"""The demo, shortened, as a user runs it: in its own process, with its output in a pipe.
+
 One run serves all tests of its results.
 """
 
@@ -88,10 +89,10 @@ def test_agreement_is_printed(demo):
 
 def test_metagradient_finds_wrong_labels(demo):
     _, printed, results = demo
-    found = results["wrong_labels"]
-    assert found["chance"] == pytest.approx(label_noise.FRACTION)
-    assert found["precision"] > 4 * found["chance"]
-    assert f"metagradient {found['precision']:.2f}" in printed
+    labels = results["wrong_labels"]
+    assert labels["chance"] == pytest.approx(label_noise.FRACTION)
+    assert labels["precision"] > 4 * labels["chance"]
+    assert f"metagradient {labels['precision']:.2f}" in printed
 
 
 def test_descent_improves_the_schedule(demo):
@@ -135,10 +136,10 @@ def test_a_folder_that_cannot_be_written(capsys, tmp_path):
     with pytest.raises(SystemExit) as status:
         cli.main(["demo", "--out", str(tmp_path / "file" / "folder")])
     assert status.value.code == 2
-    said = capsys.readouterr().err
-    assert (
-        "--out" in said and str(tmp_path / "file" / "folder") in said and "Not a directory" in said
-    )
+    message = capsys.readouterr().err
+    assert "--out" in message
+    assert str(tmp_path / "file" / "folder") in message
+    assert "Not a directory" in message
 
 
 def test_a_missing_extra_says_what_to_install(capsys, monkeypatch, tmp_path):
@@ -154,7 +155,8 @@ def test_a_missing_extra_says_what_to_install(capsys, monkeypatch, tmp_path):
 def test_importing_metagrad_leaves_the_extra_alone():
     done = python(
         "-c",
-        "import sys, metagrad, metagrad.cli, metagrad.demo; print(*{'sklearn', 'matplotlib'} & set(sys.modules))",
+        "import sys, metagrad, metagrad.cli, metagrad.demo; "
+        "print(*{'sklearn', 'matplotlib'} & set(sys.modules))",
     )
     assert done.returncode == 0, done.stderr
     assert not done.stdout.split()
@@ -176,12 +178,12 @@ def test_noise_and_batches_follow_the_seed():
     np.testing.assert_array_equal(noisy.label, again.label)
     np.testing.assert_array_equal(wrong, where)
     assert wrong.sum() == 100 and np.array_equal(wrong, noisy.label != digits.train.label)
-    one, two, other = (data.batches(noisy, 20, 128, seed) for seed in (3, 3, 4))
-    np.testing.assert_array_equal(one["example"], two["example"])
-    assert not np.array_equal(one["example"], other["example"])
-    np.testing.assert_array_equal(one["label"], noisy.label[one["example"]])
+    first, second, other = (data.batches(noisy, 20, 128, seed) for seed in (3, 3, 4))
+    np.testing.assert_array_equal(first["example"], second["example"])
+    assert not np.array_equal(first["example"], other["example"])
+    np.testing.assert_array_equal(first["label"], noisy.label[first["example"]])
     # An epoch holds every example once.
-    assert len(set(one["example"].ravel()[:1000])) == 1000
+    assert len(set(first["example"].ravel()[:1000])) == 1000
 
 
 def test_descent_stops_where_training_diverges():
@@ -191,7 +193,7 @@ def test_descent_stops_where_training_diverges():
             lambda rate: (next(losses), np.ones(12, np.float32), None), np.zeros(12), rounds=3
         )
     )
-    assert [one.validation_loss for one in rounds] == [2.0, 1.0]
+    assert [r.validation_loss for r in rounds] == [2.0, 1.0]
     assert np.all(rounds[1].log_rate < rounds[0].log_rate)
 
 
@@ -215,6 +217,6 @@ def test_timeline_agrees_with_the_plan(schedule, steps):
     assert sum(run.last - run.first for run in drawn.runs) == plan.advances + plan.updates
     assert drawn.end == plan.advances + plan.updates + plan.vjps
     assert sum(not vjp.kept for vjp in drawn.vjps) == plan.gradients_on_the_spot
-    for held, slots in ((drawn.states, plan.state_slots), (drawn.gradients, plan.gradient_slots)):
+    for bars, slots in ((drawn.states, plan.state_slots), (drawn.gradients, plan.gradient_slots)):
         for time in range(drawn.end + 1):
-            assert sum(one.since <= time < one.until for one in held) <= slots
+            assert sum(bar.since <= time < bar.until for bar in bars) <= slots

@@ -1,10 +1,9 @@
-"""Compares a metagradient in f64 and f32 with JAX's gradient of the same run, and says who
-differentiated what.
+"""Compares a metagradient in f64 and f32 with JAX's gradient of the same run.
 
 The oracle is `jax.grad` through a `lax.scan` of the plain step, in f64; a scan's derivative is that
-of the unrolled loop. The f32 run has the same numbers, rounded to f32 once, before both: where it
+of the unrolled loop. Both runs start from the same numbers, rounded to f32 once. Where the f32 run
 is further than 1e-5 from f64, JAX's own f32 gradient is measured too, and ours must be no further
-off than twice that.
+off than twice that. The comparison also says who differentiated what.
 """
 
 import dataclasses
@@ -23,16 +22,17 @@ TINY = 1e-9  # of its group: what a leaf that has no effect may have for a gradi
 
 @dataclasses.dataclass(frozen=True)
 class Agreement:
-    """How far the gradient is from JAX's: the largest error of a leaf, relative to the leaf's
-    largest entry.
+    """How far the gradient is from JAX's.
+
+    Errors are the largest of any leaf, relative to the leaf's largest entry.
 
     Attributes:
       value: the error of the outer function's value and of the final state in f64, relative
           likewise.
       double, single: the errors of the f64 and f32 runs, both against JAX in f64.
       by_jax: the error of JAX's own f32 gradient; None if it was not needed.
-      loss, update, outer: the rules by which they are differentiated, the first for each inner
-      gradient.
+      loss, update, outer: the rules by which they are differentiated; `loss` has one for each inner
+          gradient.
       reasons: why something is not differentiated by Enzyme.
     """
 
@@ -106,9 +106,7 @@ def check(agreement):
 
 
 def all_by_enzyme(agreement, but_for=()):
-    """Whether Enzyme differentiates every function, or the operations named are the only ones that
-    keep it from it.
-    """
+    """Whether Enzyme differentiates every function, but for the operations that are named."""
     return all(reason.split(":")[0] in but_for for reason in agreement.reasons) and (
         bool(agreement.reasons)
         or {*agreement.loss, agreement.update, agreement.outer} == {"enzyme"}
@@ -135,10 +133,10 @@ def _run(problem, optimiser, steps):
 def _like(problem, run):
     """The problem with the real numbers of the f32 run.
 
-    Counters and keys are its own: their types differ with the mode.
+    Counters and keys stay the problem's, since their types differ with the mode.
     """
     state = run.arguments[0]
-    leaf = lambda own, old: _in_precision(old) if unrolled.is_float(old) else own
+    leaf = lambda new, old: _in_precision(old) if unrolled.is_float(old) else new
     take = lambda tree, old: jax.tree.unflatten(
         jax.tree.structure(tree), map(leaf, jax.tree.leaves(tree), jax.tree.leaves(old))
     )
@@ -160,11 +158,11 @@ def _metagradient(run, schedule):
 def oracle(run):
     """(value, gradient, final state) by JAX."""
     state, meta, batches, held_out = run.arguments
-    given = {"state": state, "meta": meta, "batches": batches}
-    parts = {name: unrolled.split(given[name], unrolled.is_float) for name in run.wrt}
+    arguments = {"state": state, "meta": meta, "batches": batches}
+    parts = {name: unrolled.split(arguments[name], unrolled.is_float) for name in run.wrt}
 
     def phi(floats):
-        trees = given | {name: parts[name][1](floats[name]) for name in run.wrt}
+        trees = arguments | {name: parts[name][1](floats[name]) for name in run.wrt}
         final, _ = jax.lax.scan(
             lambda s, batch: (run.step(s, trees["meta"], batch), None),
             trees["state"],
@@ -183,8 +181,8 @@ def _floats(grad, run):
     arguments = dict(zip(("state", "meta", "batches"), run.arguments))
     groups = []
     for name, tree in zip(run.wrt, grad, strict=True):
-        leaves, given = jax.tree.leaves(tree), jax.tree.leaves(arguments[name])
-        for leaf, like in zip(leaves, given, strict=True):
+        leaves, argument_leaves = jax.tree.leaves(tree), jax.tree.leaves(arguments[name])
+        for leaf, like in zip(leaves, argument_leaves, strict=True):
             assert leaf.dtype == (like.dtype if unrolled.is_float(like) else jax.dtypes.float0), (
                 name
             )
@@ -217,7 +215,7 @@ def _final_state_errors(got, want, run):
 def _relative(name, tree, got, want, no_effect):
     """Errors relative to each leaf's largest entry.
 
-    What has no effect has the scale of the whole: it is rounding and nothing else.
+    A leaf without effect is compared on the scale of the whole gradient, since it is only rounding.
     """
     paths = [
         name + jax.tree_util.keystr(path)

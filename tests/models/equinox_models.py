@@ -235,10 +235,10 @@ def problem(module, task):
         model, state = eqx.combine(params, static), eqx.combine(carried, of_state)
         keys = jax.random.split(key, problems.EXAMPLES) if train else None
         run = eqx.nn.inference_mode(model, not train)
-        each = jax.vmap(
+        run_examples = jax.vmap(
             run, in_axes=(0, None, 0 if train else None), out_axes=(0, None), axis_name="batch"
         )
-        out, state = each(jax.tree.map(channels_first, task.inputs(batch)), state, keys)
+        out, state = run_examples(jax.tree.map(channels_first, task.inputs(batch)), state, keys)
         out = jnp.moveaxis(out, 1, -1) if out.ndim == 4 else out
         return task.losses(out, batch), eqx.partition(state, eqx.is_array)[0]
 

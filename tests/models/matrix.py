@@ -1,7 +1,7 @@
-"""The matrix that the tests in this folder print when they have run: what was trained, how far from
-JAX, who differentiated what.
+"""The matrix that the tests in this folder print when they have run.
 
-Rows travel with pytest's reports as a property, so they arrive from xdist's workers too.
+It says what was trained, how far it is from JAX, and who differentiated what. Rows travel with
+pytest's reports as a property, so they arrive from xdist's workers too.
 """
 
 import dataclasses
@@ -37,11 +37,11 @@ def record(record_property, model, optimiser, agreement):
 
 def rows(reports):
     """The rows of the reports, as text, in the order of the tests' names."""
-    found = [
+    measured = [
         value for report in reports for name, value in report.user_properties if name == PROPERTY
     ]
     for row in sorted(
-        found,
+        measured,
         key=lambda row: (
             row["optimiser"] if row["model"].endswith("small") else "",
             row["model"],
@@ -74,7 +74,8 @@ def write(reporter):
     if not table:
         return
     reporter.section(
-        "largest relative error of a metagradient's leaf, against jax.grad in f64; and who differentiates",
+        "largest relative error of a metagradient's leaf, against jax.grad in f64; "
+        "and who differentiates",
         sep="-",
     )
     widths = [max(map(len, column)) for column in zip(HEADER, *table)]

@@ -10,8 +10,9 @@ from flax import nnx
 
 
 def embedding(rows, width, rngs):
-    """An embedding whose results have the type of the mode (x64 or not): nnx fixes it when the
-    layer is made.
+    """An embedding whose results have the type of the mode (x64 or not).
+
+    nnx fixes the type when the layer is made.
     """
     return nnx.Embed(rows, width, param_dtype=jnp.result_type(float), rngs=rngs)
 
@@ -188,8 +189,8 @@ def problem(module, task):
 
     def losses(params, carried, key, batch, train):
         model = nnx.merge(of_training if train else of_evaluation, params, carried, copy=True)
-        each = task.losses(model(task.inputs(batch)), batch)
-        return each, nnx.split(model, nnx.Param, ...)[2]
+        losses_of_examples = task.losses(model(task.inputs(batch)), batch)
+        return losses_of_examples, nnx.split(model, nnx.Param, ...)[2]
 
     return problems.Problem(params, rest, losses, task, r"\['key'\]\['bias'\]")
 

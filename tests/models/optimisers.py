@@ -13,9 +13,10 @@ class ShampooState(NamedTuple):
 
 
 def shampoo(learning_rate, root, epsilon=1e-2):
-    """Shampoo (Gupta, Koren, Singer 2018, Algorithm 1): a matrix is multiplied by the inverse
-    fourth roots of the sums of g g^T and g^T g, a vector by an inverse square root, as Adagrad
-    does.
+    """Shampoo (Gupta, Koren, Singer 2018, Algorithm 1).
+
+    A matrix is multiplied by the inverse fourth roots of the sums of g g^T and g^T g, a vector by
+    an inverse square root, as Adagrad does.
 
     Args:
       root: `root(symmetric positive definite matrix)`, its inverse fourth root.
@@ -54,9 +55,9 @@ def by_eigenvalues(matrix):
 
 
 def by_newton(matrix, iterations=24):
-    """The coupled Newton iteration of Shampoo's implementations (Higham, Functions of Matrices, eq.
+    """The coupled Newton iteration of Shampoo's implementations, with a fixed number of turns.
 
-    7.18), with a fixed number of turns.
+    Higham, Functions of Matrices, equation 7.18.
     """
     identity = jnp.eye(len(matrix), dtype=matrix.dtype)
     z = 5 / (2 * jnp.linalg.norm(matrix))
@@ -79,7 +80,7 @@ def kernels(params):
     return jax.tree.map(lambda p: p.ndim > 1, params)
 
 
-ADAM = dict(eps_root=1e-8)
+ADAM = {"eps_root": 1e-8}
 
 OPTIMISERS = {
     "sgd": lambda: optax.sgd(0.1),

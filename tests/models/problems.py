@@ -12,7 +12,7 @@ import optax
 import metagrad
 
 RATE = np.float32(0.2)
-"""Of dropout. In f32 also in x64 mode: the same key then drops the same entries in both."""
+"""The rate of dropout. It is f32 also in x64 mode, so that a key drops the same entries in both."""
 
 EXAMPLES, SIDE, CLASSES, VOCABULARY, LENGTH = 3, 8, 3, 7, 5
 
@@ -93,8 +93,8 @@ class Problem(NamedTuple):
       losses: `losses(params, carried, key, batch, train) -> (one loss for each example, carried)`.
       task: where batches come from.
       no_effect: a pattern of the paths of parameters that the loss does not depend on. The bias of
-        the keys is one in every attention: it adds the same to all scores of a query, and the
-        softmax takes that away.
+        the keys of an attention is one: it adds the same to all scores of a query, and the softmax
+        takes that away.
     """
 
     params: Any
@@ -124,8 +124,9 @@ def of_library(problem, *modules):
 
 
 def training(problem, optimiser):
-    """(step, outer, state, meta): a training run whose metaparameters are a weight for each example
-    and the logarithm of a factor of the updates.
+    """(step, outer, state, meta) of a training run.
+
+    The metaparameters are a weight for each example and the logarithm of a factor of the updates.
     """
 
     optimiser = optax.with_extra_args_support(optimiser)
@@ -135,8 +136,8 @@ def training(problem, optimiser):
         key, of_step = jax.random.split(state["key"])
 
         def loss(params, carried):
-            each, carried = problem.losses(params, carried, of_step, batch, True)
-            return jnp.mean(meta["weights"] * each), carried
+            losses, carried = problem.losses(params, carried, of_step, batch, True)
+            return jnp.mean(meta["weights"] * losses), carried
 
         gradient, carried = metagrad.grad(loss, has_aux=True)(state["params"], state["carried"])
         again = lambda params, _: metagrad.grad(loss, has_aux=True)(params, state["carried"])[
@@ -152,8 +153,8 @@ def training(problem, optimiser):
         }
 
     def outer(state, held_out):
-        each, _ = problem.losses(state["params"], state["carried"], None, held_out, False)
-        return jnp.mean(each)
+        losses, _ = problem.losses(state["params"], state["carried"], None, held_out, False)
+        return jnp.mean(losses)
 
     state = {
         "params": problem.params,

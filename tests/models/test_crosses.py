@@ -10,8 +10,9 @@ from optimisers import OPTIMISERS
 
 from metagrad import Binomial, LazyKary, StoreAll
 
-# No optimiser that brings every entry of an update to one size where a bias of attention's keys is:
-# its gradient is rounding alone, and such an optimiser makes numbers of it, JAX's as well.
+# A model with a bias of attention's keys has no optimiser here that brings every entry of an update
+# to one size: the bias's gradient is rounding alone, and such an optimiser makes large updates of
+# it, in JAX as well.
 CROSSES = {
     "linen LSTM": (linen_models.MODELS["LSTM"], "shampoo, newton", Binomial(3, rebuild=2)),
     "nnx GPT": (nnx_models.MODELS["GPT"], "nesterov", StoreAll()),

@@ -1,5 +1,6 @@
-"""Where a gradient is exactly zero, an adaptive optimiser takes a root of zero: the derivative is
-JAX's, also where that is NaN, and then a warning says why.
+"""Where a gradient is exactly zero, an adaptive optimiser takes a root of zero.
+
+The derivative is JAX's, also where that is NaN; a warning then says why.
 """
 
 import re
@@ -64,8 +65,9 @@ def training(loss, optimiser):
 
 
 def compared(loss, optimiser):
-    """The texts of the warnings, after the result was held against JAX's: the same numbers, and NaN
-    where JAX has NaN.
+    """(texts of the warnings, whether the gradient has a NaN), once the result is JAX's.
+
+    It must have the same numbers, and NaN where JAX has NaN.
     """
     step, outer, arguments = training(loss, optimiser)
     with warnings.catch_warnings(record=True) as caught:
@@ -166,9 +168,7 @@ def test_finite_where_all_is_zero(name):
 
 
 def test_radam_early_in_training():
-    """The branch that it does not take has the root of a negative number: no root of zero is to
-    blame.
-    """
+    """The branch that it does not take has the root of a negative number, and not of zero."""
     texts, has_nan = compared(unused_row, optax.radam(0.1, eps_root=1e-8))
     assert has_nan and "metagradient(check_nans=True) repeats the run backward" in texts[0]
 
@@ -181,6 +181,7 @@ def test_adafactor_in_single_precision():
         )
         with pytest.warns(
             RuntimeWarning,
-            match=r"scale_by_factored_rms \(optax/_src/factorized.py:\d+\) takes a root \(`pow`\) of zero or next to it in 2 of 6 entries",
+            match=r"scale_by_factored_rms \(optax/_src/factorized.py:\d+\) takes a root \(`pow`\) "
+            "of zero or next to it in 2 of 6 entries",
         ):
             step.metagradient(outer, EVERYTHING)(*arguments)

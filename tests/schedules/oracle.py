@@ -1,5 +1,6 @@
-"""A second simulator of plans, in Python and written from the definition in metagrad.runtime.plan
-alone: the oracle of the native one.
+"""A second simulator of plans, in Python: the oracle of the native one.
+
+It is written from nothing but the definition in metagrad.runtime.schedules.plan.
 """
 
 from __future__ import annotations
@@ -12,8 +13,13 @@ class Wrong(Exception):
 
 
 class Run(NamedTuple):
-    """What happened: steps with a computed gradient, steps with a kept one, VJPs without a kept
-    gradient, slots in use at the worst moment.
+    """What happened.
+
+    Attributes:
+      advances: steps with a computed gradient.
+      updates: steps with a kept gradient.
+      on_the_spot: VJPs without a kept gradient.
+      state_peak, gradient_peak: slots in use at the worst moment.
     """
 
     advances: int
@@ -25,11 +31,8 @@ class Run(NamedTuple):
 
 class Slots:
     def __init__(self, count):
-        self.count, self.content, self.lives = (
-            count,
-            {},
-            [],
-        )  # lives: [written, last read] of each content
+        self.count, self.content = count, {}
+        self.lives = []  # [written, last read] of each content
 
     def write(self, slot, content, now):
         if not 0 <= slot < self.count:
@@ -41,11 +44,11 @@ class Slots:
     def read(self, slot, content, now):
         if slot not in self.content or not 0 <= slot < self.count:
             raise Wrong("read of nothing")
-        found, life = self.content[slot]
-        if content is not None and found != content:
+        stored, life = self.content[slot]
+        if content is not None and stored != content:
             raise Wrong("another step")
         life[1] = now
-        return found
+        return stored
 
     def peak(self):
         # In use from the event that writes it to the event that reads it last; what is never read

@@ -77,7 +77,8 @@ def test_steps(schedule, steps, error, message):
 def test_rebuilding_needs_kept_gradients(schedule):
     with pytest.raises(
         ValueError,
-        match="rebuild=2 rebuilds states from kept gradients, but keep_gradients is False; set keep_gradients=True, or rebuild=1",
+        match="rebuild=2 rebuilds states from kept gradients, but keep_gradients is False; "
+        "set keep_gradients=True, or rebuild=1",
     ):
         schedule.plan(10, gradients=True)
     assert schedule.plan(10, gradients=False).gradient_slots == 0
@@ -88,13 +89,14 @@ def test_as_schedule_takes_our_schedules_as_they_are():
         assert as_schedule(schedule) is schedule
 
 
-@pytest.mark.parametrize("given", [None, 4, "LazyKary", [1, 2]])
-def test_as_schedule_says_what_it_takes(given):
+@pytest.mark.parametrize("argument", [None, 4, "LazyKary", [1, 2]])
+def test_as_schedule_says_what_it_takes(argument):
     with pytest.raises(
         TypeError,
-        match=r"schedule must be LazyKary\(k\), Binomial\(slots\), .*checkpoint_schedules package; got",
+        match=r"schedule must be LazyKary\(k\), Binomial\(slots\), "
+        ".*checkpoint_schedules package; got",
     ):
-        as_schedule(given)
+        as_schedule(argument)
 
 
 def test_as_schedule_asks_for_an_instance():

@@ -1,5 +1,6 @@
-"""Schedules of the `checkpoint_schedules` package become plans, and our binomial plans count what
-its Revolve counts.
+"""Schedules of the `checkpoint_schedules` package become plans.
+
+Our binomial plans take as many advances as its Revolve.
 """
 
 import oracle
@@ -12,9 +13,7 @@ pytestmark = pytest.mark.filterwarnings("ignore:Numba not available")
 
 
 def advances(schedule):
-    """Steps that the actions of an offline schedule run forward, and those of them that feed the
-    VJP of the step.
-    """
+    """(steps run forward, steps run for the VJP of the step) by an offline schedule's actions."""
     plain = adjoint = 0
     for action in schedule:
         if isinstance(action, cs.Forward):
@@ -23,13 +22,15 @@ def advances(schedule):
             else:
                 plain += action.n1 - action.n0
         if isinstance(action, cs.EndReverse):
-            return plain, adjoint
+            break
+    return plain, adjoint
 
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 4, 6, 9])
 def test_binomial_counts_equal_those_of_revolve(slots):
-    """Revolve reverses our T steps and the outer function: T + 1. The VJP of each of its steps runs
-    that step once more, ours takes G_t.
+    """Revolve reverses T + 1 steps: our T and the outer function.
+
+    The VJP of each of its steps runs that step once more, and ours takes G_t.
     """
     for T in (2, 3, 4, 5, 7, 10, 16, 23, 31, 40):
         plain, adjoint = advances(cs.Revolve(T + 1, min(slots, T)))
@@ -89,16 +90,16 @@ def test_online_schedules_are_told_the_end(name):
 
 
 def test_advances_are_those_of_the_actions():
-    """The actions run T steps for the training run and, for each VJP but the first, that step once
-    more; a plan takes its gradient alone.
+    """The actions run T steps for the training run and, for each VJP but the first, its step.
+
+    A plan takes only the gradient of that step.
     """
     for T in (5, 12, 30):
         plain, adjoint = advances(cs.Revolve(T, 3))
         assert adjoint == T
         plan = from_checkpoint_schedules(cs.Revolve(T, 3)).plan(T, gradients=True)
-        assert (
-            plan.advances == plain + 1
-        )  # the last step of the training run, whose gradient is kept
+        # One more: the last step of the training run, whose gradient is kept.
+        assert plan.advances == plain + 1
         assert plan.gradients_on_the_spot == T - 1
         assert plan.state_slots <= 3 + 1  # and the working storage
 
@@ -120,14 +121,16 @@ def test_gradients_beside_the_states_of_adjoint_data():
 def test_the_number_of_steps_must_be_that_of_the_schedule():
     with pytest.raises(
         ValueError,
-        match="checkpoint_schedules.Revolve was made for max_n=10 steps, but the training run has 12",
+        match=r"checkpoint_schedules\.Revolve was made for max_n=10 steps, "
+        "but the training run has 12",
     ):
         as_schedule(cs.Revolve(10, 3)).plan(12, gradients=True)
 
 
 def test_a_schedule_that_reverses_nothing():
     with pytest.raises(
-        ValueError, match="NoneCheckpointSchedule ends before the steps 4 .. 0 have been reversed"
+        ValueError,
+        match=r"NoneCheckpointSchedule ends before the steps 4 \.\. 0 have been reversed",
     ):
         as_schedule(cs.NoneCheckpointSchedule()).plan(5, gradients=True)
 
@@ -242,7 +245,8 @@ def test_a_schedule_of_one_s_own():
                 cs.Forward(2, 3, False, False, NONE),
                 cs.Reverse(2, 1, True),
             ),
-            "takes the VJP at step 1, but the run stands at s_3; a plan's runs end where the VJP is taken",
+            "takes the VJP at step 1, but the run stands at s_3; "
+            "a plan's runs end where the VJP is taken",
         ),
         ((*TRAINING, "go on"), "'go on' is not an action that a plan knows"),
     ],

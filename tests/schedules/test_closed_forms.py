@@ -18,8 +18,9 @@ def ceil_log(k, n):
 
 
 def revolve(n, slots):
-    """t(n, s) of Griewank and Walther 2000: the fewest advances that reverse n steps with s slots,
-    that of the first state included.
+    """t(n, s) of Griewank and Walther 2000: the fewest advances that reverse n steps.
+
+    There are s slots, that of the first state included.
     """
     r = 0
     while comb(slots + r, slots) < n:
@@ -53,8 +54,9 @@ def test_lazy_kary_holds_no_more_states_than_the_tree_is_deep(k):
 
 @pytest.mark.parametrize("k, depth", [(2, 1), (2, 5), (2, 8), (3, 4), (4, 3), (5, 3), (12, 2)])
 def test_lazy_kary_advances_of_a_full_tree(k, depth):
-    """A replayed subtree of depth j advances j (k - 1) k^(j - 1) steps; on each level the training
-    run leaves k - 1 of them to replay.
+    """A replayed subtree of depth j advances j (k - 1) k^(j - 1) steps.
+
+    On each level the training run leaves k - 1 of them to replay.
     """
     T = k**depth
     replays = sum((k - 1) * j * (k - 1) * k ** (j - 1) for j in range(1, depth))
@@ -74,8 +76,9 @@ def test_lazy_kary_advances_at_most_once_more_on_each_level():
 
 @pytest.mark.parametrize("slots", [1, 2, 3, 4, 5, 8, 13, 24])
 def test_binomial_is_the_optimum(slots):
-    """The outer function is the last step of what is reversed: T training steps are reversed in t(T
-    + 1, s) advances.
+    """T training steps are reversed in t(T + 1, s) advances.
+
+    The outer function is the last of the T + 1 steps.
     """
     for T in STEPS:
         for options in ({"keep_gradients": False}, {}):
@@ -90,8 +93,9 @@ def test_binomial_is_the_optimum(slots):
 @pytest.mark.parametrize("slots", [1, 2, 3, 5, 8, 24])
 @pytest.mark.parametrize("rebuild", [2, 3, 5])
 def test_binomial_over_macro_steps(slots, rebuild):
-    """The same over ceil(T / m) macro-steps of m steps; each leaf but the first further runs to the
-    last step of its last macro-step.
+    """The same over ceil(T / m) macro-steps of m steps.
+
+    Each leaf but the first also runs to the last step of its last macro-step.
     """
     for macro_steps in (1, 2, 3, 7, 16, 33):
         T = macro_steps * rebuild

@@ -20,12 +20,12 @@ def test_counts():
 
 def test_tables_are_int32_and_read_only():
     plan = LazyKary().plan(30, gradients=True)
-    own = np.array(plan.load, np.int64)
-    again = dataclasses.replace(plan, load=own)
+    table = np.array(plan.load, np.int64)
+    again = dataclasses.replace(plan, load=table)
     assert again.load.dtype == np.int32
     with pytest.raises(ValueError, match="read-only"):
         again.load[0] = 1
-    own[0] = 7  # the caller's array is still the caller's
+    table[0] = 7  # the caller's array is still the caller's
     assert plan == again and hash(plan) == hash(again)
     assert plan != LazyKary().plan(31, gradients=True)
 
@@ -99,7 +99,8 @@ def test_the_text_of_a_small_plan():
         "  VJP     ··<<·····",
         "  replay  o═·······",
         "  VJP     <<·······",
-        "  o loaded  S saved  ─ step  ═ step, gradient kept  < VJP  ~ VJP, its state rebuilt from kept gradients",
+        "  o loaded  S saved  ─ step  ═ step, gradient kept  < VJP  "
+        "~ VJP, its state rebuilt from kept gradients",
     ]
 
 

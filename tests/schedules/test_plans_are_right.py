@@ -68,10 +68,10 @@ def test_leaves_keep_all_their_gradients_but_that_of_a_replay_s_last_step():
 
 
 def test_rebuilding_holds_fewer_states():
-    held = Periodic(12).plan(120, gradients=True)
+    every_state = Periodic(12).plan(120, gradients=True)
     rebuilt = Periodic(12, rebuild=4).plan(120, gradients=True)
-    assert rebuilt.state_slots == held.state_slots - 9
-    assert rebuilt.gradient_slots == held.gradient_slots
+    assert rebuilt.state_slots == every_state.state_slots - 9
+    assert rebuilt.gradient_slots == every_state.gradient_slots
     # The states between are rebuilt by 1 + 2 + 3 updates per macro-step; a replay's last step is
     # reached while running through.
     assert rebuilt.updates == 30 * 6 - 9 * 3

@@ -52,8 +52,10 @@ def test_one_slot_less_is_refused(schedule, T):
 
 
 # Plan of Periodic(3) for 6 steps, by hand:
-#   segment 0: [3 -> slot 1] [1 -> slot 2, keep 0] [1 -> slot 3, keep 1] [1, keep 2] segment 1, 2,
-#   3: load 3, 2, 1; segment 4: load 0, [1 -> slot 1, keep 0] [1, keep 1]; segment 5, 6: load 1, 0
+#   segment 0: [3 -> slot 1] [1 -> slot 2, keep 0] [1 -> slot 3, keep 1] [1, keep 2]
+#   segments 1, 2, 3: load 3, 2, 1
+#   segment 4: load 0, [1 -> slot 1, keep 0] [1, keep 1]
+#   segments 5, 6: load 1, 0
 @pytest.fixture
 def plan() -> Plan:
     plan = Periodic(3).plan(6, gradients=True)
@@ -80,7 +82,8 @@ def plan() -> Plan:
             "load",
             2,
             1,
-            "segment 2 (VJP at t = 4) ends at s_3, but the VJP of the step needs s_4; it loaded state slot 1, which held s_3, and advanced 0 steps",
+            "segment 2 (VJP at t = 4) ends at s_3, but the VJP of the step needs s_4; "
+            "it loaded state slot 1, which held s_3, and advanced 0 steps",
         ),
         ("segment", 0, 1, "segment[0] is 1, but the training run starts with run 0"),
         ("segment", 2, 3, "segment 1 ends at run 3 before it starts at run 4"),
@@ -95,25 +98,29 @@ def plan() -> Plan:
             "run_steps",
             3,
             2,
-            "segment 0 (the training run): run 3 advances 2 steps from s_5, but the training run ends at s_6",
+            "segment 0 (the training run): run 3 advances 2 steps from s_5, "
+            "but the training run ends at s_6",
         ),
         (
             "run_steps",
             0,
             2,
-            "segment 0 (the training run) ends at s_5, but the outer function needs s_6; it loaded state slot 0, which held s_0, and advanced 5 steps",
+            "segment 0 (the training run) ends at s_5, but the outer function needs s_6; "
+            "it loaded state slot 0, which held s_0, and advanced 5 steps",
         ),
         (
             "run_save",
             1,
             4,
-            "segment 0 (the training run): run 1 saves s_4 in state slot 4, but the plan has 4 state slots (0 .. 3)",
+            "segment 0 (the training run): run 1 saves s_4 in state slot 4, "
+            "but the plan has 4 state slots (0 .. 3)",
         ),
         (
             "run_save",
             1,
             -2,
-            "segment 0 (the training run): run 1 saves s_4 in state slot -2, but the plan has 4 state slots (0 .. 3)",
+            "segment 0 (the training run): run 1 saves s_4 in state slot -2, "
+            "but the plan has 4 state slots (0 .. 3)",
         ),
         (
             "run_save",
@@ -125,44 +132,51 @@ def plan() -> Plan:
             "run_keep",
             3,
             3,
-            "segment 0 (the training run): run 3 keeps gradient slots 3 .. 3, but the plan has 3 gradient slots (0 .. 2)",
+            "segment 0 (the training run): run 3 keeps gradient slots 3 .. 3, "
+            "but the plan has 3 gradient slots (0 .. 2)",
         ),
         (
             "run_keep",
             3,
             -1,
-            "segment 1 (VJP at t = 5): the VJP at s_5 takes its gradient from gradient slot 2, but nothing has been written to that slot",
+            "segment 1 (VJP at t = 5): the VJP at s_5 takes its gradient from gradient slot 2, "
+            "but nothing has been written to that slot",
         ),
         (
             "run_reuse",
             1,
             0,
-            "segment 0 (the training run): run 1 both keeps and reuses gradients; a gradient that is reused is kept already",
+            "segment 0 (the training run): run 1 both keeps and reuses gradients; "
+            "a gradient that is reused is kept already",
         ),
         (
             "run_reuse",
             0,
             0,
-            "segment 0 (the training run): run 0 reuses gradient slot 0 for the step from s_0, but nothing has been written to that slot",
+            "segment 0 (the training run): run 0 reuses gradient slot 0 for the step from s_0, "
+            "but nothing has been written to that slot",
         ),
         ("gradient", 0, 0, "gradient[0] is 0, but segment 0 has no VJP of a step (-1)"),
         (
             "gradient",
             1,
             3,
-            "segment 1 (VJP at t = 5): the VJP at s_5 takes its gradient from gradient slot 3, but the plan has 3 gradient slots (0 .. 2)",
+            "segment 1 (VJP at t = 5): the VJP at s_5 takes its gradient from gradient slot 3, "
+            "but the plan has 3 gradient slots (0 .. 2)",
         ),
         (
             "gradient",
             1,
             1,
-            "segment 1 (VJP at t = 5): the VJP at s_5 takes its gradient from gradient slot 1, but that slot holds G_4",
+            "segment 1 (VJP at t = 5): the VJP at s_5 takes its gradient from gradient slot 1, "
+            "but that slot holds G_4",
         ),
         (
             "gradient",
             4,
             0,
-            "segment 4 (VJP at t = 2): the VJP at s_2 takes its gradient from gradient slot 0, but that slot holds G_0",
+            "segment 4 (VJP at t = 2): the VJP at s_2 takes its gradient from gradient slot 0, "
+            "but that slot holds G_0",
         ),
     ],
 )
@@ -177,7 +191,8 @@ def test_a_reused_gradient_of_another_step():
     q = int(np.flatnonzero(plan.run_reuse == 0)[0])
     with pytest.raises(
         ValueError,
-        match=r"segment 1 \(VJP at t = 7\): run 0 reuses gradient slot 1 for the step from s_4, but that slot holds G_5",
+        match=r"segment 1 \(VJP at t = 7\): run 0 reuses gradient slot 1 for the step from s_4, "
+        "but that slot holds G_5",
     ):
         changed(plan, "run_reuse", q, 1).validate()
 
@@ -190,8 +205,9 @@ def test_the_simulator_tells_slots_that_are_never_used():
 
 
 def test_a_slot_is_in_use_up_to_its_last_read():
-    """G_0 is kept again while G_1 still waits for its VJP: two slots, though the first G_0 is never
-    read.
+    """G_0 is kept again while G_1 still waits for its VJP.
+
+    That takes two slots, though the first G_0 is never read.
     """
     plan = Plan(2, 1, 2, [0, 0, 0], [0, 1, 2, 2], [2, 1], [-1, -1], [0, 0], [-1, -1], [-1, 1, 0])
     assert simulate(plan) == (1, 2)

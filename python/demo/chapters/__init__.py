@@ -1,3 +1,1 @@
-"""The chapters of the demo's report, one per file, in the order in which metagrad.demo.job runs
-them.
-"""
+"""The chapters of the demo's report, one per file. metagrad.demo.job has their order."""

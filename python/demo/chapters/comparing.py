@@ -1,5 +1,7 @@
-"""Chapter: is it right, and what does it cost? The metagradients beside JAX's own, float64, and
-slopes measured without derivatives.
+"""Chapter: is it right, and what does it cost?
+
+The metagradients stand beside JAX's own, beside float64, and beside slopes that are measured
+without derivatives.
 """
 
 import time
@@ -24,30 +26,33 @@ def median_seconds(call, times=3):
     return float(np.median([once() for _ in range(times)]))
 
 
-def run(out, given, compiled):
+def run(out, problem, compiled):
     """Returns (the Metagradients of the run as it stands, numbers)."""
     report.heading(out, "Agreement")
-    arguments = given.state, given.meta, given.batches
-    value, (meta, state), _ = jax.block_until_ready(compiled(*arguments, *given.validation))
-    found = Metagradients(meta["weight"], meta["log_rate"], state.params)
+    arguments = problem.state, problem.meta, problem.batches
+    value, (meta, state), _ = jax.block_until_ready(compiled(*arguments, *problem.validation))
+    metagradients = Metagradients(meta["weight"], meta["log_rate"], state.params)
 
     with report.working(out, "compiling JAX's gradient of the unrolled run") as compilation:
-        unrolled = agreement.unrolled.lower(*arguments, given.validation).compile()
-    jax_value, reference = unrolled(*arguments, given.validation)
+        unrolled = agreement.unrolled.lower(*arguments, problem.validation).compile()
+    jax_value, reference = unrolled(*arguments, problem.validation)
     with report.working(out, "the same in float64"):
-        _, exact = agreement.in_float64(*arguments, given.validation)
+        _, exact = agreement.in_float64(*arguments, problem.validation)
     with report.working(out, "slopes along the metagradients, from plain training in float64"):
-        slopes = agreement.slopes(found, *arguments, given.validation)
+        slopes = agreement.slopes(metagradients, *arguments, problem.validation)
     with report.working(out, "timing both"):
         seconds = {
-            "metagrad": median_seconds(lambda: compiled(*arguments, *given.validation)),
-            "jax": median_seconds(lambda: unrolled(*arguments, given.validation)),
+            "metagrad": median_seconds(lambda: compiled(*arguments, *problem.validation)),
+            "jax": median_seconds(lambda: unrolled(*arguments, problem.validation)),
         }
 
-    against_jax, against_exact = agreement.errors(found, reference), agreement.errors(found, exact)
+    against_jax, against_exact = (
+        agreement.errors(metagradients, reference),
+        agreement.errors(metagradients, exact),
+    )
     rounding = agreement.errors(reference, exact)
     table = report.table("metagradient of", "error", "v f64", "JAX v f64", "norm", "slope")
-    for name, label, gradient in zip(Metagradients._fields, NAMES, found):
+    for name, label, gradient in zip(Metagradients._fields, NAMES, metagradients):
         table.add_row(
             f"{agreement.flat(gradient).size} {label}",
             f"{against_jax[name]:.1e}",
@@ -83,14 +88,15 @@ def run(out, given, compiled):
         report.size(memory["jax"]),
     )
     report.show(out, table)
-    return found, {
+    return metagradients, {
         "validation_loss": float(value),
         "jax_validation_loss": float(jax_value),
         "error_against_jax": against_jax,
         "error_against_float64": against_exact,
         "jax_error_against_float64": rounding,
         "norm": {
-            name: agreement.norm(gradient) for name, gradient in zip(Metagradients._fields, found)
+            name: agreement.norm(gradient)
+            for name, gradient in zip(Metagradients._fields, metagradients)
         },
         "slope": slopes,
         "seconds": seconds,

@@ -1,6 +1,6 @@
 """Chapter: the training run, and its metagradient as one program.
 
-Prints the plan, who differentiates what, and the memory.
+It prints the plan, who differentiates what, and the memory.
 """
 
 import jax
@@ -11,22 +11,23 @@ from metagrad.demo import data, label_noise, report, training
 SCHEDULE = metagrad.LazyKary(k=4)  # Replay's
 
 
-def introduce(out, settings, given):
+def introduce(out, settings, problem):
     mistakes = ", ".join(
         f"{truth}s as {mistake}" for truth, mistake in label_noise.MISTAKEN_FOR.items()
     )
     report.text(
         out,
-        (
-            f"data       {len(given.wrong)} handwritten digits to train on, {int(given.wrong.sum())} of them wrongly labelled ({mistakes});\n"
-            f"           {data.VALIDATION} others to validate and {len(given.test.label)} to test, all labelled rightly\n"
-            f"training   {settings.steps} Adam steps, {settings.batch} examples each, learning rate {settings.rate:.2g}, seed {settings.seed}\n"
-            f"device     {jax.devices()[0].device_kind}"
-        ),
+        f"data       {len(problem.wrong)} handwritten digits to train on, "
+        f"{int(problem.wrong.sum())} of them wrongly labelled ({mistakes});\n"
+        f"           {data.VALIDATION} others to validate and {len(problem.test.label)} to test, "
+        "all labelled rightly\n"
+        f"training   {settings.steps} Adam steps, {settings.batch} examples each, "
+        f"learning rate {settings.rate:.2g}, seed {settings.seed}\n"
+        f"device     {jax.devices()[0].device_kind}",
     )
 
 
-def run(out, settings, given):
+def run(out, settings, problem):
     """Returns (lowered, compiled, numbers).
 
     `compiled(state, meta, batches, image, label)` gives the value, gradients and final state.
@@ -40,7 +41,9 @@ def run(out, settings, given):
     with report.working(
         out, "tracing, cutting, differentiating with Enzyme, scheduling"
     ) as lowering:
-        lowered = metagradient.lower(given.state, given.meta, given.batches, *given.validation)
+        lowered = metagradient.lower(
+            problem.state, problem.meta, problem.batches, *problem.validation
+        )
     with report.working(out, "compiling with XLA") as compilation:
         compiled = lowered.compile()
 
@@ -49,14 +52,15 @@ def run(out, settings, given):
     out.print("\n  Who differentiates what")
     report.text(out, lowered.explain(), indent=4)
 
-    state_bytes, gradient_bytes = weight_of(given.state), weight_of(given.state.params)
+    state_bytes, gradient_bytes = bytes_of(problem.state), bytes_of(problem.state.params)
     slots = lowered.plan.bytes(state_bytes, gradient_bytes)
     temporary = compiled.memory_analysis().temp_size_in_bytes
     out.print("\n  Memory")
     report.text(
         out,
         (
-            f"one state {report.size(state_bytes)}, one gradient {report.size(gradient_bytes)}; all slots {report.size(slots)}\n"
+            f"one state {report.size(state_bytes)}, one gradient {report.size(gradient_bytes)}; "
+            f"all slots {report.size(slots)}\n"
             f"the whole program, beside its arguments and results: {report.size(temporary)}"
         ),
         indent=4,
@@ -79,6 +83,6 @@ def run(out, settings, given):
     )
 
 
-def weight_of(tree):
-    """Bytes of all leaves."""
+def bytes_of(tree):
+    """The bytes of all leaves."""
     return sum(leaf.nbytes for leaf in jax.tree.leaves(tree))

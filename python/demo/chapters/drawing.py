@@ -9,13 +9,13 @@ from metagrad.demo.chapters.wrong_labels import CLEANED, START
 SMALL_RUN = 16  # steps of the plan that is drawn beside the demo's own
 
 
-def run(out, settings, given, found, lowered, runs, descent):
+def run(out, settings, problem, metagradients, lowered, runs, descent):
     """Writes the files into `settings.out`. Returns their names."""
     report.heading(out, "Files")
     with report.working(out, "writing the IR of every stage"):
         written = write_ir(settings.out, lowered)
     with report.working(out, "drawing"):
-        written |= draw(settings.out, given, found, lowered, runs, descent)
+        written |= draw(settings.out, problem, metagradients, lowered, runs, descent)
     for name, what in written.items():
         report.text(out, f"{name:<22} {what}", indent=4)
     return list(written)
@@ -32,9 +32,8 @@ def write_ir(folder, lowered):
     return written
 
 
-def draw(folder, given, found, lowered, runs, descent):
-    # matplotlib takes seconds to import, and on a new machine longer (it lists the fonts); so only
-    # now.
+def draw(folder, problem, metagradients, lowered, runs, descent):
+    # Imported only now: matplotlib takes seconds, and longer where it has yet to list the fonts.
     from metagrad.demo.figures import label_noise, learning_rate, loss, plan
 
     curves = {
@@ -42,8 +41,8 @@ def draw(folder, given, found, lowered, runs, descent):
         "suspects left out": runs[CLEANED],
         "and learned schedule": descent.learned,
     }
-    rounds = list(zip([one.validation_loss for one in descent.rounds], descent.test))
-    training_loss = np.asarray(model.losses(runs[START].params, *given.digits.train))
+    rounds = list(zip([r.validation_loss for r in descent.rounds], descent.test))
+    training_loss = np.asarray(model.losses(runs[START].params, *problem.digits.train))
     figures = {
         "plan.png": (
             plan.draw(SCHEDULE.plan(SMALL_RUN, gradients=True), lowered.plan),
@@ -51,21 +50,27 @@ def draw(folder, given, found, lowered, runs, descent):
         ),
         "label_noise.png": (
             label_noise.draw(
-                np.asarray(found.weight),
+                np.asarray(metagradients.weight),
                 training_loss,
-                given.wrong,
-                given.digits.train,
-                given.truth,
+                problem.wrong,
+                problem.digits.train,
+                problem.truth,
             ),
             "metagradients of right and wrong labels",
         ),
         "loss.png": (
-            loss.draw({name: (one.validation, one.test) for name, one in curves.items()}, rounds),
+            loss.draw(
+                {
+                    name: (training_run.validation, training_run.test)
+                    for name, training_run in curves.items()
+                },
+                rounds,
+            ),
             "loss before and after",
         ),
         "learning_rate.png": (
             learning_rate.draw(
-                [one.log_rate for one in descent.rounds], descent.best, descent.constant
+                [r.log_rate for r in descent.rounds], descent.best, descent.constant
             ),
             "the schedule learned",
         ),

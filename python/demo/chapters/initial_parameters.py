@@ -1,5 +1,6 @@
-"""Chapter: how much the end of the run still remembers of its beginning: the metagradient of the
-initial parameters, layer by layer.
+"""Chapter: how much the end of the run still depends on its beginning.
+
+It prints the metagradient of the initial parameters, layer by layer.
 """
 
 import jax
@@ -7,12 +8,12 @@ import jax
 from metagrad.demo import agreement, report
 
 
-def run(out, found):
+def run(out, metagradients):
     """Returns {"norm": {leaf path: norm}}."""
     report.heading(out, "Initial parameters")
     norms = {
         jax.tree_util.keystr(path, simple=True, separator="."): agreement.norm(leaf)
-        for path, leaf in jax.tree_util.tree_leaves_with_path(found.initial)
+        for path, leaf in jax.tree_util.tree_leaves_with_path(metagradients.initial)
     }
     table = report.table("layer", "norm of its metagradient")
     for layer, norm in norms.items():

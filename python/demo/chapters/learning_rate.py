@@ -1,8 +1,7 @@
-"""Chapter: metagradient descent on the learning rate of every step, from a constant, on the
-examples that are left.
+"""Chapter: metagradient descent on the learning rate of every step.
 
-For comparison, the best of a grid of constant rates, which costs one training run each; the
-schedule has to beat that too.
+It starts from a constant rate and uses the examples that are left. For comparison it takes the best
+of a grid of constant rates, which cost one training run each; the schedule has to beat that too.
 """
 
 from typing import NamedTuple
@@ -25,42 +24,43 @@ class Descent(NamedTuple):
     constant: float  # the best constant learning rate of the grid
 
 
-def run(out, settings, given, compiled, runs):
+def run(out, settings, problem, compiled, runs):
     """Returns (Descent, numbers)."""
     report.heading(out, f"Learning-rate schedule: metagradient descent, rounds: {settings.rounds}")
     meta = runs[CLEANED].meta
 
     def metagradient(log_rate):
         value, (gradient, _), state = compiled(
-            given.state,
+            problem.state,
             meta | {"log_rate": jnp.asarray(log_rate)},
-            given.batches,
-            *given.validation,
+            problem.batches,
+            *problem.validation,
         )
         return value, gradient["log_rate"], state
 
     rounds, test = [], []
     start = np.asarray(meta["log_rate"])
     with report.rounds(out, "rounds", settings.rounds + 1) as done:
-        for one in rate_descent.descend(metagradient, start, settings.rounds):
-            rounds.append(one)
-            test.append(float(training.validation_loss(one.state, *given.test)))
-            rates = np.exp(one.log_rate)
+        for descent_round in rate_descent.descend(metagradient, start, settings.rounds):
+            rounds.append(descent_round)
+            test.append(float(training.validation_loss(descent_round.state, *problem.test)))
+            rates = np.exp(descent_round.log_rate)
             done(
-                f"  round {len(rounds) - 1:2}  validation loss {one.validation_loss:.4f}  test loss {test[-1]:.4f}  "
-                f"rates {rates.min():.1e} to {rates.max():.1e}"
+                f"  round {len(rounds) - 1:2}  "
+                f"validation loss {descent_round.validation_loss:.4f}  "
+                f"test loss {test[-1]:.4f}  rates {rates.min():.1e} to {rates.max():.1e}"
             )
     if len(rounds) <= settings.rounds:
         report.text(out, f"training diverged after round {len(rounds) - 1}; stopped there")
 
-    best = int(np.argmin([one.validation_loss for one in rounds]))
+    best = int(np.argmin([r.validation_loss for r in rounds]))
     constants = {}
     with report.working(
         out, f"training with the learned schedule, and with {len(GRID)} constant rates"
     ):
-        learned = given.train(meta | {"log_rate": jnp.asarray(rounds[best].log_rate)})
+        learned = problem.train(meta | {"log_rate": jnp.asarray(rounds[best].log_rate)})
         for multiple in GRID:
-            constants[multiple * settings.rate] = given.train(
+            constants[multiple * settings.rate] = problem.train(
                 meta | {"log_rate": jnp.asarray(start + np.log(multiple), jnp.float32)}
             )
     constant = min(constants, key=lambda rate: constants[rate].validation[-1])
@@ -71,13 +71,16 @@ def run(out, settings, given, compiled, runs):
         f"after: learned schedule (round {best})": learned,
     }
     table = report.table("schedule", "val. loss", "test loss", "test acc.")
-    for name, one in rows.items():
+    for name, training_run in rows.items():
         table.add_row(
-            name, f"{one.validation[-1]:.4f}", f"{one.test[-1]:.4f}", f"{one.accuracy:.1%}"
+            name,
+            f"{training_run.validation[-1]:.4f}",
+            f"{training_run.test[-1]:.4f}",
+            f"{training_run.accuracy:.1%}",
         )
     report.show(out, table)
     return Descent(rounds, test, best, learned, constant), {
-        "validation_loss_by_round": [one.validation_loss for one in rounds],
+        "validation_loss_by_round": [r.validation_loss for r in rounds],
         "test_loss_by_round": test,
         "best_round": best,
         "before": float(runs[CLEANED].validation[-1]),

@@ -1,6 +1,6 @@
 """Plot: what the metagradient of the example weights says about wrong labels.
 
-Its distribution, its precision, and the first suspects.
+It shows the metagradient's distribution, its precision, and the first suspects.
 """
 
 import numpy as np
@@ -12,8 +12,13 @@ GALLERY = 4, 5
 
 
 def draw(metagradient, training_loss, wrong, examples, truth):
-    """`metagradient`, `training_loss`: a score per example, [n]. `wrong`: the mask of planted
-    errors. `truth`: the labels before them.
+    """The figure.
+
+    Args:
+      metagradient, training_loss: a score per example, [n].
+      wrong: the mask of planted errors, [n].
+      examples: the training examples, with the wrong labels.
+      truth: the labels without the planted errors, [n].
     """
     figure, (histogram, curve, gallery) = style.figure(13, 4, 3)
     bins = np.histogram_bin_edges(metagradient, 60)
@@ -40,13 +45,16 @@ def draw(metagradient, training_loss, wrong, examples, truth):
     histogram.legend(frameon=False, fontsize=8)
 
     planted = int(wrong.sum())
-    many = np.arange(1, 2 * planted + 1)
+    counts = np.arange(1, 2 * planted + 1)
     for name, score, colour in (
         ("metagradient", metagradient, style.BLUE),
         ("loss on its own label", training_loss, style.ORANGE),
     ):
         curve.plot(
-            many, np.cumsum(wrong[suspects(score, len(many))]) / many, color=colour, label=name
+            counts,
+            np.cumsum(wrong[suspects(score, len(counts))]) / counts,
+            color=colour,
+            label=name,
         )
     curve.axhline(wrong.mean(), color=style.GREY, linestyle="--", label="chance")
     curve.axvline(planted, color=style.GREY, linestyle=":", label="as many as planted")

@@ -1,6 +1,4 @@
-"""Plot: the learning-rate schedule that metagradient descent learned, and the rounds on the way to
-it.
-"""
+"""Plot: the learning-rate schedule that metagradient descent learned, and the rounds before it."""
 
 import numpy as np
 
@@ -8,9 +6,12 @@ from metagrad.demo.figures import style
 
 
 def draw(log_rates, best, constant):
-    """`log_rates`: the schedule of each round, [T] each.
+    """The figure.
 
-    `best`: the round that is kept. `constant`: the best constant rate of the grid.
+    Args:
+      log_rates: the schedule of each round, [T] each.
+      best: the number of the round that is kept.
+      constant: the best constant rate of the grid.
     """
     figure, (ax,) = style.figure(7, 4)
     for place, log_rate in enumerate(log_rates):

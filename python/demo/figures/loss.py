@@ -1,14 +1,18 @@
 """Plot: the loss before and after.
 
-Left along the training run, right by round of metagradient descent.
+On the left is the loss along the training run, on the right the loss by round of metagradient
+descent.
 """
 
 from metagrad.demo.figures import style
 
 
 def draw(curves, rounds):
-    """`curves`: name -> (validation loss [T], test loss [T]), from the first to the last
-    improvement. `rounds`: (validation, test) of each round.
+    """The figure.
+
+    Args:
+      curves: name -> (validation loss [T], test loss [T]), from the first to the last improvement.
+      rounds: (validation loss, test loss) of each round.
     """
     figure, (run, descent) = style.figure(10, 4, 2)
     for (name, (validation, test)), colour in zip(

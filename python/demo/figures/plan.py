@@ -1,10 +1,9 @@
-"""Plot: how a plan goes through a training run and back, in the manner of Figure 3 of the Replay
-paper (Engstrom et al. 2025).
+"""Plot: how a plan goes through a training run and back.
 
-Steps go right, work goes down. A diagonal is a run of training steps, a short stroke back is a VJP,
-a grey bar is a state waiting in its slot: as many bars as a horizontal line crosses, as many states
-are held at that moment. Left, a run short enough to read each state's number; right, the run of the
-demo.
+It is in the manner of Figure 3 of the Replay paper (Engstrom et al. 2025). Steps go right, work
+goes down. A diagonal is a run of training steps, a short stroke back is a VJP, and a grey bar is a
+state that waits in its slot: a horizontal line crosses as many bars as states are held at that
+moment. On the left is a run short enough to read each state's number, on the right the demo's run.
 """
 
 from matplotlib.collections import LineCollection
@@ -18,8 +17,8 @@ NUMBERED = 32  # up to this many steps, states are numbered
 def draw(small, plan):
     """`small` and `plan` are `metagrad.runtime.schedules.plan.Plan`s of one schedule."""
     figure, axes = style.figure(13, 7, 2)
-    for ax, one in zip(axes, (small, plan)):
-        panel(ax, one)
+    for ax, drawn_plan in zip(axes, (small, plan)):
+        panel(ax, drawn_plan)
     handles, labels = axes[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=6, frameon=False, fontsize=9)
     figure.suptitle(f"{plan.schedule}: the order in which states are reached, held and reversed")
@@ -27,7 +26,7 @@ def draw(small, plan):
 
 
 def panel(ax, plan):
-    followed = timeline(plan)
+    events = timeline(plan)
     numbered = plan.steps <= NUMBERED
     wide = 1.0 if numbered else 0.4
 
@@ -47,23 +46,23 @@ def panel(ax, plan):
             )
 
     # A state that is only on its way from save to load within one moment needs no bar.
-    bars = [
+    state_bars = [
         ((held.step, held.since), (held.step, held.until))
-        for held in followed.states
+        for held in events.states
         if held.until > held.since
     ]
-    strokes(bars, style.GREY, 5 * wide, "state held", order=1)
-    kept = [
+    strokes(state_bars, style.GREY, 5 * wide, "state held", order=1)
+    gradient_bars = [
         ((held.step + 0.5, held.since), (held.step + 0.5, held.until))
-        for held in followed.gradients
+        for held in events.gradients
         if held.until > held.since
     ]
-    strokes(kept, "#bfe3d5", 3 * wide, "gradient held", order=1)
+    strokes(gradient_bars, "#bfe3d5", 3 * wide, "gradient held", order=1)
 
     def runs(wanted):
         return [
             ((run.first, run.time), (run.last, run.time + run.last - run.first))
-            for run in followed.runs
+            for run in events.runs
             if wanted(run)
         ]
 
@@ -78,14 +77,14 @@ def panel(ax, plan):
         "updated from a kept gradient",
     )
     strokes(
-        [((vjp.step + 1, vjp.time), (vjp.step, vjp.time + 1)) for vjp in followed.vjps],
+        [((vjp.step + 1, vjp.time), (vjp.step, vjp.time + 1)) for vjp in events.vjps],
         style.RED,
         2.2 * wide,
         "VJP",
     )
 
     if numbered:
-        for held in followed.states:
+        for held in events.states:
             if held.until > held.since:
                 ax.text(
                     held.step,
@@ -104,9 +103,10 @@ def panel(ax, plan):
                 )
     ax.set(
         xlim=(-0.02 * plan.steps - 0.5, plan.steps * 1.02 + 0.5),
-        ylim=(followed.end * 1.02, -0.03 * followed.end),
+        ylim=(events.end * 1.02, -0.03 * events.end),
         xlabel="training step",
         ylabel="work done, in steps and VJPs",
-        title=f"{plan.steps} steps: {plan.state_slots} states and {plan.gradient_slots} gradients held, {plan.advances} steps run",
+        title=f"{plan.steps} steps: {plan.state_slots} states and {plan.gradient_slots} gradients "
+        f"held, {plan.advances} steps run",
     )
-    return followed
+    return events

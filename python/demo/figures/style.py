@@ -1,5 +1,6 @@
-"""What the plots share: colours that stay apart for colour-blind readers (Okabe and Ito 2008), and
-quiet axes.
+"""What the plots share: colours and axes.
+
+The colours stay apart for colour-blind readers (Okabe and Ito 2008).
 """
 
 from matplotlib.figure import Figure
@@ -15,9 +16,12 @@ BLACK, GREY, BLUE, ORANGE, GREEN, RED = (
 
 
 def figure(width, height, columns=1, **ratios):
-    """A figure with a row of axes. Figure, not pyplot: no global state, no backend to choose."""
-    made = Figure(figsize=(width, height), dpi=150, layout="constrained")
-    axes = made.subplots(1, columns, squeeze=False, gridspec_kw=ratios or None)[0]
+    """A figure with a row of axes.
+
+    It is matplotlib's Figure and not pyplot, which has global state and a backend to choose.
+    """
+    new_figure = Figure(figsize=(width, height), dpi=150, layout="constrained")
+    axes = new_figure.subplots(1, columns, squeeze=False, gridspec_kw=ratios or None)[0]
     for ax in axes:
         ax.spines[["top", "right"]].set_visible(False)
-    return made, axes
+    return new_figure, axes
