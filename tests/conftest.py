@@ -36,7 +36,9 @@ def cached(monkeypatch, tmp_path):
 
 ROOT = pathlib.Path(__file__).parent
 SLOW = {"capabilities", "demo", "exact", "fuzz", "models", "types"}
-"""The folders whose tests take most of the time: they compile hundreds of programs, or start processes."""
+"""The folders whose tests take most of the time.
+
+They compile hundreds of programs, or start processes."""
 
 
 def pytest_collection_modifyitems(items):
