@@ -4,7 +4,8 @@
     metagrad-opt step.mlir --pass='cut,differentiate,schedule{schedule=LazyKary(k=2) steps=8}'
     metagrad-opt step.mlir --pass=cut,differentiate --print-after=cut --timing
 
-Every pass reads and writes a module that says all there is to know (dialect/metagrad.py); only `schedule` needs to be told which schedule for how many steps.
+Every pass reads and writes a module that says all there is to know (dialect/metagrad.py); only
+`schedule` needs to be told which schedule for how many steps.
 """
 
 from __future__ import annotations
@@ -37,7 +38,8 @@ def transform(
 
     Args:
       verify_each: verify after every pass, and not only at the end.
-      print_after: passes after which the module is printed on the standard error; "all" is all of them.
+      print_after: passes after which the module is printed on the standard error; "all" is all of
+        them.
 
     Returns:
       The seconds that each pass took, its name first. Verification and printing are not counted.

@@ -44,7 +44,8 @@ class PassCall:
         steps = self.options.get("steps")
         if steps is None:
             raise ValueError(
-                "pass 'schedule' needs --steps=T, the number of training steps, or schedule{steps=T}"
+                "pass 'schedule' needs --steps=T, the number of training steps, or "
+                "schedule{steps=T}"
             )
         if not steps.lstrip("-").isdigit():
             raise ValueError(f"pass 'schedule': steps={steps} is no number of training steps")
@@ -86,7 +87,8 @@ def parse_schedule(text: str):
     """A schedule from text like "LazyKary(k=4)" or "StoreAll()".
 
     Raises:
-      ValueError: the text is not a call of one of metagrad's schedules with literal arguments that fit it.
+      ValueError: the text is not a call of one of metagrad's schedules with literal arguments that
+        fit it.
     """
     known = {
         name: getattr(schedules, name) for name in ("LazyKary", "Binomial", "Periodic", "StoreAll")
@@ -98,7 +100,8 @@ def parse_schedule(text: str):
         make = known[call.func.id]
     except (SyntaxError, AttributeError, KeyError, ValueError):
         raise ValueError(
-            f"{text!r} is no schedule; write one of {', '.join(known)} with its arguments, like LazyKary(k=4)"
+            f"{text!r} is no schedule; write one of {', '.join(known)} with its arguments, like "
+            "LazyKary(k=4)"
         ) from None
     try:
         return make(*arguments, **named)
@@ -107,7 +110,9 @@ def parse_schedule(text: str):
 
 
 def _split(text: str, separator: str) -> list[str]:
-    """The parts of a text between separators that stand outside of brackets; empty ones are left out."""
+    """The parts of a text between separators that stand outside of brackets; empty ones are left
+    out.
+    """
     parts = [""]
     open_brackets: list[str] = []
     for character in text:

@@ -1,6 +1,7 @@
 """The passes in their order, from what JAX lowered to the program. The stages are marks in it.
 
-This is the one place that says what comes after what; `metagrad-opt`, the documentation and the tests read it here.
+This is the one place that says what comes after what; `metagrad-opt`, the documentation and the
+tests read it here.
 """
 
 from __future__ import annotations
@@ -85,7 +86,10 @@ PASSES = {module.NAME: module for stage in PIPELINE for module in stage.passes}
 
 
 class Snapshots:
-    """The module as it was at each stage. Kept as bytecode, which takes milliseconds and little memory; made to text when asked for."""
+    """The module as it was at each stage.
+
+    Kept as bytecode, which takes milliseconds and little memory; made to text when asked for.
+    """
 
     def __init__(self, traced: Callable[[], ir.Module] | None = None):
         self._bytecode: dict[str, bytes] = {}
@@ -116,7 +120,8 @@ def run(
     Args:
       module: what the frontend lowered: the step, in one piece or cut, @outer and the losses.
       plan: the schedule.
-      traced: makes the module with the step in one piece, if `module` has it cut. Called when that stage is asked for.
+      traced: makes the module with the step in one piece, if `module` has it cut. Called when that
+        stage is asked for.
 
     Raises:
       EnzymeError: Enzyme could not differentiate a function.

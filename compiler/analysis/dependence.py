@@ -1,12 +1,15 @@
 """Which results of a function a derivative can reach from which arguments.
 
-An analysis, not a pass.  It says which operands of an `enzyme.*` op are active.  (Which leaves of the state need a cotangent from step to step the frontend
-says.)  A value that is neither floating point nor complex carries no
-derivative, `enzyme.ignore_derivatives` ends one, and so does a function that is constant but for its jumps (`sign`, `floor`): for JAX their derivative is no
-number, not even 0, and must not meet an infinity further up.  Loops and conditionals are taken whole: every result depends on every operand and on every value
-captured from outside.  So is a function that JAX differentiates: a custom rule may send a derivative past an integer or a stopped value (a straight-through
-estimator; the implicit derivative of a linear solve).  That is conservative, so it can cost a buffer, never a wrong zero.  Complex values carry derivatives:
-no leaf is complex, but JAX may differentiate a function with a Fourier transform inside.
+An analysis, not a pass. It says which operands of an `enzyme.*` op are active. (Which leaves of the
+state need a cotangent from step to step the frontend says.) A value that is neither floating point
+nor complex carries no derivative, `enzyme.ignore_derivatives` ends one, and so does a function that
+is constant but for its jumps (`sign`, `floor`): for JAX their derivative is no number, not even 0,
+and must not meet an infinity further up. Loops and conditionals are taken whole: every result
+depends on every operand and on every value captured from outside. So is a function that JAX
+differentiates: a custom rule may send a derivative past an integer or a stopped value (a
+straight-through estimator; the implicit derivative of a linear solve). That is conservative, so it
+can cost a buffer, never a wrong zero. Complex values carry derivatives: no leaf is complex, but JAX
+may differentiate a function with a Fourier transform inside.
 """
 
 from __future__ import annotations
@@ -32,7 +35,9 @@ _ENDS = {
 def dependence(
     module: ir.Module, function: func.FuncOp, known: dict[str, Dependence] | None = None
 ) -> Dependence:
-    """For each result of `function`, the indices of the arguments that it depends on differentiably."""
+    """For each result of `function`, the indices of the arguments that it depends on
+    differentiably.
+    """
     known = {} if known is None else known
     name = function.name.value
     if name not in known:
@@ -72,7 +77,9 @@ def _visit(module: ir.Module, op: ir.OpView, reach: dict, known: dict[str, Depen
 
 
 def carries_derivative(ty: ir.Type) -> bool:
-    """Whether a value of this type can depend on something differentiably: floating point and complex ones can."""
+    """Whether a value of this type can depend on something differentiably: floating point and
+    complex ones can.
+    """
     return functions.is_float(ty) or (
         isinstance(ty, ir.RankedTensorType) and isinstance(ty.element_type, ir.ComplexType)
     )

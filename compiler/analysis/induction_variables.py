@@ -2,8 +2,8 @@
 
     while (%i = ..., ...) cond { compare LT, %i, %n } do { ...; %next = add %i, <constant>; return %next, ... }
 
-A counter is a carried integer scalar that the body replaces by itself plus a constant and that the condition compares.  JAX gives every `scan` and
-`fori_loop` with a fixed number of turns one.
+A counter is a carried integer scalar that the body replaces by itself plus a constant and that the
+condition compares. JAX gives every `scan` and `fori_loop` with a fixed number of turns one.
 """
 
 from __future__ import annotations
@@ -13,7 +13,9 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 
 
 def counter_of(loop: hlo.WhileOp) -> int | None:
-    """The position of the loop's counter among what it carries, or None where the loop has no counter."""
+    """The position of the loop's counter among what it carries, or None where the loop has no
+    counter.
+    """
     return next((index for index in range(len(loop.operands)) if _is_counter(loop, index)), None)
 
 

@@ -9,7 +9,8 @@ from metagrad.compiler.dialect.matching import producer
 
 
 def row_number(op: ir.OpView, counters: dict[ir.Value, range]) -> ir.Value | None:
-    """The counter %i of a `dynamic_slice` or `dynamic_update_slice` that takes row %i, all of it, of a stacked array, and another row at every turn.
+    """The counter %i of a `dynamic_slice` or `dynamic_update_slice` that takes row %i, all of it,
+    of a stacked array, and another row at every turn.
 
     Args:
       op: any op.

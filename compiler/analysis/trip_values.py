@@ -2,7 +2,8 @@
 
     while (%i = 0, %j = 3, ...) cond { compare LT, %i, 4 } do { ...; return add %i, 1, subtract %j, 1, ... }      %i: range(0, 4)      %j: range(3, -1, -1)
 
-Loops that JAX writes for `scan`, and those that Enzyme writes to go back through them, have this form.
+Loops that JAX writes for `scan`, and those that Enzyme writes to go back through them, have this
+form.
 """
 
 from __future__ import annotations
@@ -15,7 +16,10 @@ from metagrad.compiler.dialect.matching import producer
 
 
 def counters(loop: hlo.WhileOp) -> dict[int, range]:
-    """Position among what the loop carries -> the values at the first, second, ... turn. Empty where the number of turns is not known."""
+    """Position among what the loop carries -> the values at the first, second, ... turn.
+
+    Empty where the number of turns is not known.
+    """
     index = counter_of(loop)
     if index is None:
         return {}

@@ -1,4 +1,6 @@
-"""The MLIR context that the passes run in: JAX's dialects, and room for ops of dialects that only the Enzyme worker knows."""
+"""The MLIR context that the passes run in: JAX's dialects, and room for ops of dialects that only
+the Enzyme worker knows.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +8,10 @@ from jaxlib.mlir import ir
 
 
 def context() -> ir.Context:
-    """A fresh context with StableHLO, CHLO and func loaded. `enzyme.*` and `metagrad.*` ops are read and built unregistered."""
+    """A fresh context with StableHLO, CHLO and func loaded.
+
+    `enzyme.*` and `metagrad.*` ops are read and built unregistered.
+    """
     # Here, so that a command which only prints its help does not wait for JAX.
     from metagrad.runtime.jax_internals import ir_context
 

@@ -1,6 +1,6 @@
 """Builds `enzyme.autodiff` and `enzyme.fwddiff`: reverse and forward mode of a function, as ops.
 
-Both take the function's operands in order.  Each argument and each result has an activity:
+Both take the function's operands in order. Each argument and each result has an activity:
   active       reverse: the derivative is wanted (arguments), or a seed is given (results)
   dup          forward: the operand is followed by its tangent (arguments), or primal and tangent are returned (results)
   const        no derivative
@@ -33,7 +33,8 @@ def autodiff(
     seeds: dict[int, ir.Value],
     primals: Sequence[int] = (),
 ) -> tuple[list[ir.Value], list[ir.Value]]:
-    """Reverse mode: the cotangents of `operands[i]` for i in `active`, given cotangents of some results.
+    """Reverse mode: the cotangents of `operands[i]` for i in `active`, given cotangents of some
+    results.
 
     Args:
       function: what is differentiated.

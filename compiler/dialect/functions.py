@@ -1,4 +1,5 @@
-"""Functions as the passes see them: finding, cloning, shortening and calling `func.func` ops of one module.
+"""Functions as the passes see them: finding, cloning, shortening and calling `func.func` ops of one
+module.
 
 A metagrad module holds a small set of functions with fixed names and argument groups:
 
@@ -14,7 +15,8 @@ A metagrad module holds a small set of functions with fixed names and argument g
     @prints   (state, meta, batch)            -> ()                     if the step prints
     @outer_prints (state, outer arguments)    -> ()                     if the outer function prints
 
-The sizes of the groups stand in an attribute of the module (metagrad.py), so that a `.mlir` file says all that a pass needs.
+The sizes of the groups stand in an attribute of the module (metagrad.py), so that a `.mlir` file
+says all that a pass needs.
 """
 
 from __future__ import annotations
@@ -82,7 +84,9 @@ def clone(module: ir.Module, function: func.FuncOp, name: str) -> func.FuncOp:
 
 
 def set_results(function: func.FuncOp, values: Sequence[ir.Value]) -> None:
-    """Makes `function` return `values`, drops what is then dead and brings the function's type up to date."""
+    """Makes `function` return `values`, drops what is then dead and brings the function's type up
+    to date.
+    """
     block = body(function)
     end = block.operations[len(block.operations) - 1]
     with ir.InsertionPoint(end), end.location:
@@ -93,7 +97,9 @@ def set_results(function: func.FuncOp, values: Sequence[ir.Value]) -> None:
 
 
 def retype(function: func.FuncOp) -> None:
-    """Writes the function's type from its block arguments and its return; argument and result attributes go."""
+    """Writes the function's type from its block arguments and its return; argument and result
+    attributes go.
+    """
     arguments = types(body(function).arguments)
     function.attributes["function_type"] = ir.TypeAttr.get(
         ir.FunctionType.get(arguments, types(returned(function)))
@@ -104,7 +110,10 @@ def retype(function: func.FuncOp) -> None:
 
 
 def drop_dead(block: ir.Block) -> None:
-    """Erases ops without uses, last first. StableHLO is pure but for custom calls that say otherwise."""
+    """Erases ops without uses, last first.
+
+    StableHLO is pure but for custom calls that say otherwise.
+    """
     for op in reversed(list(block.operations)[:-1]):
         if any(True for result in op.results for _ in result.uses):
             continue
@@ -123,7 +132,9 @@ def add_function(
     *,
     visibility: str = "private",
 ) -> func.FuncOp:
-    """Appends a function whose body `build` writes: from the block's arguments to the returned values."""
+    """Appends a function whose body `build` writes: from the block's arguments to the returned
+    values.
+    """
     with ir.InsertionPoint(module.body), ir.Location.name(name, context=module.context):
         function = func.FuncOp(name, ir.FunctionType.get(list(inputs), []), visibility=visibility)
         block = function.add_entry_block()
@@ -195,7 +206,10 @@ def rename(module: ir.Module, names: dict[str, str]) -> None:
 
 
 def _with_symbols(function: ir.OpView) -> list[ir.Operation | ir.OpView]:
-    """The function and the ops in it that can refer to others. Of StableHLO's only some can, and jaxlib fails to read a complex constant's value."""
+    """The function and the ops in it that can refer to others.
+
+    Of StableHLO's only some can, and jaxlib fails to read a complex constant's value.
+    """
     return [
         function,
         *operations(
@@ -223,7 +237,8 @@ def _map_symbols(attribute: ir.Attribute, change: Callable[[str], str]) -> ir.At
 def operations(
     function: ir.OpView | ir.Module, chosen: Callable[[str], bool] | None = None
 ) -> list[ir.Operation]:
-    """The ops inside of a function, of a loop or of a module, outer ops first: all of them, or those whose name is `chosen`.
+    """The ops inside of a function, of a loop or of a module, outer ops first: all of them, or
+    those whose name is `chosen`.
 
     The walk is MLIR's own, which is some ten times faster than one in Python.
     """

@@ -2,8 +2,9 @@
 
     x + 0, x - 0  ->  x          0 * x, 0 / x, -0, reshapes of 0  ->  0
 
-The exact lowerings add zeros to values for the sake of their derivatives; by the rules of floating point 0 * inf would be NaN, and -0.0 + 0.0 another number.
-Differentiation leaves products with such zeros behind, of derivatives that belong to nothing.
+The exact lowerings add zeros to values for the sake of their derivatives; by the rules of floating
+point 0 * inf would be NaN, and -0.0 + 0.0 another number. Differentiation leaves products with such
+zeros behind, of derivatives that belong to nothing.
 
 Cost: one walk over the function's ops, in their order.
 """

@@ -1,10 +1,12 @@
-"""Structured control flow for passes that write code: counted `stablehlo.while` loops over a carry, and 32-bit index arithmetic.
+"""Structured control flow for passes that write code: counted `stablehlo.while` loops over a carry,
+and 32-bit index arithmetic.
 
-A `Carry` is a dict of named lists of values, so that a pass says `carry["state"]` and not `args[3:17]`.  Values from outside are captured by the
-loop's regions as they are; only what a loop changes is carried.
+A `Carry` is a dict of named lists of values, so that a pass says `carry["state"]` and not
+`args[3:17]`. Values from outside are captured by the loop's regions as they are; only what a loop
+changes is carried.
 
-There is no conditional here on purpose.  XLA gives the results of a conditional new buffers, and a slot buffer must never be copied; a loop of zero or
-one trips updates its carry in place.
+There is no conditional here on purpose. XLA gives the results of a conditional new buffers, and a
+slot buffer must never be copied; a loop of zero or one trips updates its carry in place.
 """
 
 from __future__ import annotations
@@ -110,9 +112,11 @@ def once_if(
 ) -> Carry:
     """`if condition: carry = body(carry, operands)`, in place.
 
-    What the body reads from outside has to come as `operands`. XLA moves what does not change from one trip to the next in front of a loop, and in front
-    of this one that means: it is computed whether the condition holds or not. So the operands pass through a barrier with the loop's counter, and all that
-    is computed from them is the loop's own. (Without it a gradient was computed at every step that only loads one.)
+    What the body reads from outside has to come as `operands`. XLA moves what does not change from
+    one trip to the next in front of a loop, and in front of this one that means: it is computed
+    whether the condition holds or not. So the operands pass through a barrier with the loop's
+    counter, and all that is computed from them is the loop's own. (Without it a gradient was
+    computed at every step that only loads one.)
     """
 
     def guarded(counter: ir.Value, inner: Carry) -> Carry:

@@ -1,4 +1,6 @@
-"""What a rewrite asks of a value: which op made it, whether it is one number throughout, whether two values are the same expression."""
+"""What a rewrite asks of a value: which op made it, whether it is one number throughout, whether
+two values are the same expression.
+"""
 
 from __future__ import annotations
 
@@ -40,7 +42,8 @@ def splat(value: ir.Value) -> float | None:
 
 
 def operations(module: ir.Module, name: str, mark: str | None = None) -> list[Any]:
-    """Every `stablehlo.<name>` of the module, as it is now; with `mark`, in the functions that have this attribute.
+    """Every `stablehlo.<name>` of the module, as it is now; with `mark`, in the functions that have
+    this attribute.
 
     They are of the class that jaxlib has for that name.
     """
@@ -59,7 +62,10 @@ def replace(op: ir.OpView, value: ir.Value) -> None:
 
 
 def erase_unused(op: ir.Operation) -> None:
-    """Erases the op and what it alone used. The ops that we rewrite have no effects; a custom call may."""
+    """Erases the op and what it alone used.
+
+    The ops that we rewrite have no effects; a custom call may.
+    """
     waiting: dict[Any, None] = {op: None}
     while waiting:
         op, _ = waiting.popitem()

@@ -1,9 +1,11 @@
-"""The metagrad dialect: its op and marks, and the attributes in which a module says all that a pass needs to know.
+"""The metagrad dialect: its op and marks, and the attributes in which a module says all that a pass
+needs to know.
 
     "metagrad.grad"(%operands) {loss = @loss, wrt = [0]} : value, auxiliary results, gradients
 
-Every name of the dialect stands in this file, with what builds it and what reads it. The dialect is not registered with MLIR: its ops are read and built as
-unregistered ones, and `verify` (compiler/passes/verify.py) checks them.
+Every name of the dialect stands in this file, with what builds it and what reads it. The dialect is
+not registered with MLIR: its ops are read and built as unregistered ones, and `verify`
+(compiler/passes/verify.py) checks them.
 """
 
 from __future__ import annotations
@@ -21,7 +23,9 @@ GRAD = "metagrad.grad"
 STOP_GRADIENT = "metagrad.stop_gradient"
 ONCE = "metagrad.once"
 ANCHOR = "metagrad.anchor"
-"""Custom calls that JAX's lowering leaves where it cannot say what is meant; pass `raise-gradients` raises them."""
+"""Custom calls that JAX's lowering leaves where it cannot say what is meant; pass `raise-gradients`
+raises them.
+"""
 
 HELD = "metagrad.held"
 ANCHORED = "metagrad.anchored"
@@ -33,23 +37,32 @@ HIDDEN = "metagrad.hidden"
 ARGUMENTS = "metagrad.arguments"
 WRT = "metagrad.wrt"
 BETWEEN_STEPS = "metagrad.between_steps"
-"""Attributes of a module: `Layout`, what the metagradient is taken with respect to, and the leaves of the state whose cotangent goes from step to step."""
+"""Attributes of a module: `Layout`, what the metagradient is taken with respect to, and the leaves
+of the state whose cotangent goes from step to step.
+"""
 
 VJP = "metagrad.vjp"
 RUN = "metagrad.run"
-"""Attributes of a function that name another: its VJP as JAX made it, and the copy of it that is run and not differentiated."""
+"""Attributes of a function that name another: its VJP as JAX made it, and the copy of it that is
+run and not differentiated.
+"""
 
 BY_JAX = "metagrad.by_jax"
 BY_ENZYME = "metagrad.by_enzyme"
 MARKS = BY_JAX, BY_ENZYME
-"""Attributes of a function that say who made it: a derivative that JAX traced, or one that is Enzyme's work throughout."""
+"""Attributes of a function that say who made it: a derivative that JAX traced, or one that is
+Enzyme's work throughout.
+"""
 
 _GROUPS = {"state": "state", "meta": "meta", "batches": "batch"}
 
 
 @dataclasses.dataclass(frozen=True)
 class Layout:
-    """How many leaves each group of arguments has. Leaves are the flattened pytrees, in order; @step takes state, meta and batch in this order."""
+    """How many leaves each group of arguments has.
+
+    Leaves are the flattened pytrees, in order; @step takes state, meta and batch in this order.
+    """
 
     state: int
     meta: int
@@ -67,13 +80,15 @@ class Layout:
         if ARGUMENTS not in attributes:
             raise ValueError(
                 f"the module has no `{ARGUMENTS}` attribute; it needs one like "
-                "{state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64} to say which argument of @step is what"
+                "{state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64} to say which "
+                "argument of @step is what"
             )
         groups = attributes[ARGUMENTS]
         missing = [field.name for field in dataclasses.fields(cls) if field.name not in groups]
         if missing:
             raise ValueError(
-                f"the module's `{ARGUMENTS}` attribute does not say how many arguments are `{missing[0]}`: {groups}"
+                f"the module's `{ARGUMENTS}` attribute does not say how many arguments are "
+                f"`{missing[0]}`: {groups}"
             )
         return cls(
             **{field.name: int(groups[field.name].value) for field in dataclasses.fields(cls)}
@@ -96,7 +111,10 @@ class Layout:
         return self.state + self.meta + self.batch
 
     def arguments(self, group: str) -> range:
-        """The arguments of @step that a group has, by index. Groups are called as in `wrt`: "state", "meta", "batches"."""
+        """The arguments of @step that a group has, by index.
+
+        Groups are called as in `wrt`: "state", "meta", "batches".
+        """
         first = {"state": 0, "meta": self.state, "batches": self.state + self.meta}[group]
         return range(first, first + getattr(self, _GROUPS[group]))
 
@@ -113,20 +131,23 @@ def wrt_of(module: ir.Module) -> tuple[str, ...]:
     """
     if WRT not in module.operation.attributes:
         raise ValueError(
-            f'the module has no `{WRT}` attribute; it needs one like ["meta"], of "meta", "state" and "batches"'
+            f'the module has no `{WRT}` attribute; it needs one like ["meta"], of "meta", "state" '
+            'and "batches"'
         )
     return tuple(attr.value for attr in module.operation.attributes[WRT])
 
 
 def between_steps_of(module: ir.Module) -> list[int]:
-    """The leaves of the state whose cotangent goes from step to step, by index, ascending: the module's attribute.
+    """The leaves of the state whose cotangent goes from step to step, by index, ascending: the
+    module's attribute.
 
     Raises:
       ValueError: it is not there.
     """
     if BETWEEN_STEPS not in module.operation.attributes:
         raise ValueError(
-            f"the module has no `{BETWEEN_STEPS}` attribute; it needs one like [0, 2]: the leaves of the state, by index and ascending, that depend on "
+            f"the module has no `{BETWEEN_STEPS}` attribute; it needs one like [0, 2]: the leaves "
+            "of the state, by index and ascending, that depend on "
             "what `metagrad.wrt` names and that the outer value depends on, in one step or several"
         )
     return read_indices(module.operation.attributes[BETWEEN_STEPS])
@@ -144,7 +165,9 @@ def describe(
 
 
 def of_piece(piece: str, attribute: str) -> str:
-    """The attribute of @step that becomes `attribute` of a piece, when pass `cut` has made it: `metagrad.update_vjp` for `metagrad.vjp` of @update."""
+    """The attribute of @step that becomes `attribute` of a piece, when pass `cut` has made it:
+    `metagrad.update_vjp` for `metagrad.vjp` of @update.
+    """
     return f"{PREFIX}{piece}_{attribute.removeprefix(PREFIX)}"
 
 
@@ -189,7 +212,9 @@ class Gradient:
 
     @property
     def kept(self) -> list[int]:
-        """The results that are passed on: what the frontend lists, whose functions are made for just these, or what is read."""
+        """The results that are passed on: what the frontend lists, whose functions are made for
+        just these, or what is read.
+        """
         if "kept" in self.op.attributes:
             return read_indices(self.op.attributes["kept"])
         return [i for i, result in enumerate(self.op.results) if any(True for _ in result.uses)]
@@ -207,7 +232,9 @@ class Gradient:
         return f" of {self.op.attributes['label'].value}" if "label" in self.op.attributes else ""
 
     def by_jax(self, derivative: str) -> str | None:
-        """The name of a derivative that JAX made in Enzyme's place: "vjp" of the loss, its "grad", or "grad_vjp"."""
+        """The name of a derivative that JAX made in Enzyme's place: "vjp" of the loss, its "grad",
+        or "grad_vjp".
+        """
         attributes = self.op.attributes
         return attributes[derivative].value if derivative in attributes else None
 
@@ -215,7 +242,10 @@ class Gradient:
 def gradient_attributes(
     symbols: dict[str, str], wrt: Iterable[int], kept: Iterable[int], active: Iterable[int], label
 ) -> dict[str, ir.Attribute]:
-    """The attributes of a `metagrad.grad`. `symbols` names the loss and the derivatives that JAX made."""
+    """The attributes of a `metagrad.grad`.
+
+    `symbols` names the loss and the derivatives that JAX made.
+    """
     named = {name: ir.FlatSymbolRefAttr.get(symbol) for name, symbol in symbols.items()}
     return named | {
         "wrt": indices(wrt),

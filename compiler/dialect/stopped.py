@@ -1,15 +1,18 @@
 """Values that are constants of differentiation, at every order.
 
-Enzyme honours `enzyme.ignore_derivatives` when it differentiates a function, and removes it; a second differentiation of the result would go straight through.
-So each one comes with a mark that Enzyme knows nothing of and therefore leaves in place:
+Enzyme honours `enzyme.ignore_derivatives` when it differentiates a function, and removes it; a
+second differentiation of the result would go straight through. So each one comes with a mark that
+Enzyme knows nothing of and therefore leaves in place:
 
     %i = "enzyme.ignore_derivatives"(%x)
     %h = stablehlo.custom_call @metagrad.held(%i)
 
-Between two orders `renew` puts the op back in front of every mark, and when all is differentiated `erase` takes the marks away.
+Between two orders `renew` puts the op back in front of every mark, and when all is differentiated
+`erase` takes the marks away.
 
-A second mark, @metagrad.anchored, is for zeros that carry a derivative, `anchored(d) - d` (frontend/exact_lowerings/value_and_derivative.py). Before it takes the marks away
-`erase` takes these zeros out of the program (known_zeros.py).
+A second mark, @metagrad.anchored, is for zeros that carry a derivative, `anchored(d) - d`
+(frontend/exact_lowerings/value_and_derivative.py). Before it takes the marks away `erase` takes
+these zeros out of the program (known_zeros.py).
 """
 
 from __future__ import annotations
@@ -51,7 +54,9 @@ def renew(module: ir.Module) -> None:
 
 
 def erase(module: ir.Module) -> None:
-    """Takes out the zeros that carried a derivative, and replaces what is still held by the value itself."""
+    """Takes out the zeros that carried a derivative, and replaces what is still held by the value
+    itself.
+    """
     for op in functions.operations(module, IGNORE_DERIVATIVES.__eq__):
         op.results[0].replace_all_uses_with(op.operands[0])
         op.erase()
@@ -65,7 +70,9 @@ def erase(module: ir.Module) -> None:
 
 
 def _is_zero(op: ir.Operation) -> bool:
-    """Whether the op is `anchored(d) - d` or `d - anchored(d)`, or what a simplifier makes of these for the constant zero, `anchored(0)`."""
+    """Whether the op is `anchored(d) - d` or `d - anchored(d)`, or what a simplifier makes of these
+    for the constant zero, `anchored(0)`.
+    """
     if op.name != "stablehlo.subtract":
         return _is_mark(op, ANCHORED) and splat(op.operands[0]) == 0
     left, right = op.operands

@@ -1,13 +1,17 @@
 """The compilation cache: texts on disk under the digest of all that they depend on.
 
-What Enzyme makes of a module depends on the module's text, the pipeline and the library alone, so the second compilation of a step finds it here, in this
-process or in another, and needs no Enzyme.  The text that goes into a key is printed without source locations: moving a function in its file changes nothing.
+What Enzyme makes of a module depends on the module's text, the pipeline and the library alone, so
+the second compilation of a step finds it here, in this process or in another, and needs no Enzyme.
+The text that goes into a key is printed without source locations: moving a function in its file
+changes nothing.
 
-An entry is believed only if the digest in it fits its key and its content; anything else (cut short, another file's content, unreadable) is a miss, and
-the next `store` writes over it.  Entries appear by an atomic rename, so several processes may share the folder.  The least recently used go first when the
-folder grows beyond LIMIT.
+An entry is believed only if the digest in it fits its key and its content; anything else (cut
+short, another file's content, unreadable) is a miss, and the next `store` writes over it. Entries
+appear by an atomic rename, so several processes may share the folder. The least recently used go
+first when the folder grows beyond LIMIT.
 
-METAGRAD_CACHE_DIR names the folder; without it, it is the user's cache folder of the platform.  METAGRAD_CACHE=0 switches the cache off.
+METAGRAD_CACHE_DIR names the folder; without it, it is the user's cache folder of the platform.
+METAGRAD_CACHE=0 switches the cache off.
 """
 
 from __future__ import annotations
@@ -24,7 +28,10 @@ import zlib
 import platformdirs
 
 LIMIT = 2**28
-"""Bytes that the entries may take together. Those of one metagradient of a 4-layer GPT take 0.35 MiB."""
+"""Bytes that the entries may take together.
+
+Those of one metagradient of a 4-layer GPT take 0.35 MiB.
+"""
 
 _FORMAT = b"metagrad cache 1\n"
 _ENTRY = re.compile(r"[0-9a-f]{64}(\w+\.part)?")
@@ -83,7 +90,11 @@ def load(key: str) -> str | None:
 
 
 def store(key: str, text: str) -> None:
-    """Stores `text` under `key`. Where that is not possible (a full disk, a folder that cannot be written) there is a warning and no entry."""
+    """Stores `text` under `key`.
+
+    Where that is not possible (a full disk, a folder that cannot be written) there is a warning and
+    no entry.
+    """
     where = folder()
     if where is None:
         return
@@ -93,7 +104,8 @@ def store(key: str, text: str) -> None:
         _evict(where)
     except OSError as error:
         warnings.warn(
-            f"metagrad's cache in {where} cannot be written ({error.strerror or error}), so the next compilation takes as long as this one. Name another folder in "
+            f"metagrad's cache in {where} cannot be written ({error.strerror or error}), so the "
+            "next compilation takes as long as this one. Name another folder in "
             "METAGRAD_CACHE_DIR, or switch the cache off with METAGRAD_CACHE=0.",
             RuntimeWarning,
             stacklevel=2,
@@ -117,7 +129,10 @@ def _write(where: pathlib.Path, key: str, entry: bytes) -> None:
 
 
 def _evict(where: pathlib.Path) -> None:
-    """Removes the least recently used entries until those left fit. Other files in the folder are not ours."""
+    """Removes the least recently used entries until those left fit.
+
+    Other files in the folder are not ours.
+    """
     entries = []
     for file in os.scandir(where):
         if _ENTRY.fullmatch(file.name):

@@ -1,4 +1,6 @@
-"""The passes of Enzyme's library that expand its ops, as text for the worker: one pipeline for each order of differentiation."""
+"""The passes of Enzyme's library that expand its ops, as text for the worker: one pipeline for each
+order of differentiation.
+"""
 
 from __future__ import annotations
 
@@ -14,8 +16,9 @@ def _rewrite(pattern: str) -> list[str]:
     ]
 
 
-# Loops need this one before they are differentiated.  `enzyme-hlo-opt` as a whole must not run there: it has rewrites that keep values and change
-# derivatives (`select(x > 0, x, 0)` becomes `max(x, 0)`, which has another one at 0).
+# Loops need this one before they are differentiated. `enzyme-hlo-opt` as a whole must not run
+# there: it has rewrites that keep values and change derivatives (`select(x > 0, x, 0)` becomes
+# `max(x, 0)`, which has another one at 0).
 _BEFORE = [_INLINE, *_rewrite("while_simplify<1>(1)"), "canonicalize", "cse"]
 
 _DIFFERENTIATE = [
@@ -31,8 +34,8 @@ _DIFFERENTIATE = [
 # Drops enzymexla attributes, which JAX's parser does not know.
 _READABLE = "drop-unsupported-attributes"
 
-# Forward mode makes scatters with several operands, often the same zeros twice, and XLA's CPU compiler
-# gets those wrong.
+# Forward mode makes scatters with several operands, often the same zeros twice, and XLA's CPU
+# compiler gets those wrong.
 _AFTER = [
     *_rewrite("split_variadic_scatter_op"),
     _INLINE,

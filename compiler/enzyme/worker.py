@@ -31,7 +31,8 @@ SCRIPT = str(pathlib.Path(__file__).with_name("process.py"))
 """What the child runs."""
 
 TIMEOUT = 300.0
-"""Seconds that one function may take; the largest model measured (a 4-layer GPT) takes under one."""
+"""Seconds that one function may take; the largest model measured (a 4-layer GPT) takes under one.
+"""
 
 LARGEST = 2**29
 """Bytes of an answer.
@@ -213,7 +214,8 @@ class EnzymeWorker:
 def _remedy(reason: str) -> str:
     if "GLIBC_" in reason:
         return (
-            f"It needs glibc {_GLIBC} or newer, as in Debian 12 and Ubuntu 22.04, and this system's "
+            f"It needs glibc {_GLIBC} or newer, as in Debian 12 and Ubuntu 22.04, and this "
+            "system's "
             "is older. Let JAX differentiate: metagrad.compile(ad='jax')"
         )
     return library.locate().remedy

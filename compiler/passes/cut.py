@@ -7,12 +7,14 @@
       return %n                                                                   return %g }
     }                                              func @step(%s, %z, %b)       { %g = call @inner; call @update }
 
-With m gradients there are m functions @inputs_i; the i-th also takes the results of the gradients before it, so that a step whose second
-gradient depends on its first (SAM, an inner loop unrolled by hand) is cut as well.  Results that nothing reads, or that `kept` does not list, are not passed on.
-A step without `metagrad.grad` keeps its body as @update, and @inner returns nothing.
+With m gradients there are m functions @inputs_i; the i-th also takes the results of the gradients
+before it, so that a step whose second gradient depends on its first (SAM, an inner loop unrolled by
+hand) is cut as well. Results that nothing reads, or that `kept` does not list, are not passed on. A
+step without `metagrad.grad` keeps its body as @update, and @inner returns nothing.
 
-The frontend cuts the step where it is a jaxpr (frontend/split_step.py), and its modules arrive cut: one that has @inner stays as it is.  This pass is for modules that hold the
-step in one piece: what `lowered.ir("traced")` shows, and files written by hand.
+The frontend cuts the step where it is a jaxpr (frontend/split_step.py), and its modules arrive cut:
+one that has @inner stays as it is. This pass is for modules that hold the step in one piece: what
+`lowered.ir("traced")` shows, and files written by hand.
 """
 
 from __future__ import annotations
@@ -70,7 +72,9 @@ def run(module: ir.Module) -> None:
 
 
 def _hand_over(step: func.FuncOp, piece: func.FuncOp) -> None:
-    """What JAX made for a piece of the step, a VJP or the function as it is run, stands on @step until the piece exists."""
+    """What JAX made for a piece of the step, a VJP or the function as it is run, stands on @step
+    until the piece exists.
+    """
     metagrad.strip(piece)
     for name in (metagrad.VJP, metagrad.RUN):
         on_step = metagrad.of_piece(piece.name.value, name)
@@ -92,9 +96,11 @@ def _attributes(op: ir.OpView):
 
 
 def _feed(function, kept, carried, returns_operands_of: int | None = None) -> None:
-    """Replaces the first gradients of `function` by new arguments, and drops what no longer reaches a result.
+    """Replaces the first gradients of `function` by new arguments, and drops what no longer reaches
+    a result.
 
-    With `returns_operands_of=i` the function is made to return what its i-th gradient is called on, in place of its results.
+    With `returns_operands_of=i` the function is made to return what its i-th gradient is called on,
+    in place of its results.
     """
     block = functions.body(function)
     sites = gradients_of(function)

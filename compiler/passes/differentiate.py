@@ -9,15 +9,19 @@
     x^               = enzyme.fwddiff @loss_vjp  in the direction g^          (loss_vjp is itself enzyme.autodiff @loss)
     (s^, z^, b^)    += enzyme.autodiff @inputs   seeded with x^
 
-The middle line is MixFlow-MG's mixed mode (Kemaev et al. 2025, arXiv 2505.00793): the Jacobian of a gradient is a Hessian, a Hessian is symmetric,
-so its vector-Jacobian product in the parameters is a Jacobian-vector product, which needs no tape of the backward pass.  Differentiating the whole of
-@loss_vjp, which returns the cotangents of every operand of the loss, gives the cross derivatives (metaparameters, batch) in the same sweep.  Where the
-loss also passes on its value or auxiliary results, their cotangents are the tangents of @loss_vjp's seeds: one forward sweep covers all of it.
+The middle line is MixFlow-MG's mixed mode (Kemaev et al. 2025, arXiv 2505.00793): the Jacobian of a
+gradient is a Hessian, a Hessian is symmetric, so its vector-Jacobian product in the parameters is a
+Jacobian-vector product, which needs no tape of the backward pass. Differentiating the whole of
+@loss_vjp, which returns the cotangents of every operand of the loss, gives the cross derivatives
+(metaparameters, batch) in the same sweep. Where the loss also passes on its value or auxiliary
+results, their cotangents are the tangents of @loss_vjp's seeds: one forward sweep covers all of it.
 
-With several gradients the last is first: g^ of the gradients before it is complete only when the later ones have sent their x^ back.
+With several gradients the last is first: g^ of the gradients before it is complete only when the
+later ones have sent their x^ back.
 
-A function may bring derivatives of its own, which JAX made when it was traced (its `metagrad.*` attributes name them): where a custom rule or an op
-without proof is involved, those are called in place of the `enzyme` op.
+A function may bring derivatives of its own, which JAX made when it was traced (its `metagrad.*`
+attributes name them): where a custom rule or an op without proof is involved, those are called in
+place of the `enzyme` op.
 """
 
 from __future__ import annotations
@@ -44,7 +48,8 @@ def run(module: ir.Module) -> None:
     layout, wrt = Layout.of(module), metagrad.wrt_of(module)
     between_steps = metagrad.between_steps_of(module)
     update, outer = functions.need(module, "update", NAME), functions.need(module, "outer", NAME)
-    # Operands of @step that get a cotangent: of the state what hands it on, and all floats of meta and batches.
+    # Operands of @step that get a cotangent: of the state what hands it on, and all floats of meta
+    # and batches.
     active = between_steps + [
         i
         for i in layout.differentiated(wrt)
@@ -97,7 +102,8 @@ def _write_step_vjp(module: ir.Module, layout: Layout, active: list[int]) -> Non
         primals, seeds = operands[: len(update.type.inputs)], operands[len(update.type.inputs) :]
         total: Cotangents = {}
         needed = set(active)
-        # An inner result needs a cotangent if the state' reads it and something that we want reaches the gradient.
+        # An inner result needs a cotangent if the state' reads it and something that we want
+        # reaches the gradient.
         inner_needed = [
             [i for i in piece if carries_derivative(update.type.inputs[i])] if reached else []
             for piece, reached in zip(slices, _reached(through_inputs, needed, slices))
@@ -140,13 +146,16 @@ def _refuse_complex(site: ir.OpView, does: str, passed: Sequence[ir.Type]) -> No
     for ty in passed:
         if not is_float(ty):
             raise ValueError(
-                f"the gradient{Gradient(site).whose} {does} a {ty} that what is differentiated reaches, and metagrad passes no complex cotangents between "
+                f"the gradient{Gradient(site).whose} {does} a {ty} that what is differentiated "
+                "reaches, and metagrad passes no complex cotangents between "
                 "functions. Give it real and imaginary parts apart, or use jax.grad there."
             )
 
 
 def _reached(through_inputs, needed: set[int], slices: Sequence[range]) -> list[bool]:
-    """For each gradient, whether anything that needs a cotangent reaches it, directly or through an earlier gradient."""
+    """For each gradient, whether anything that needs a cotangent reaches it, directly or through an
+    earlier gradient.
+    """
     gradient_of = {i: index for index, piece in enumerate(slices) for i in piece}
     reached: list[bool] = []
     for through in through_inputs:
@@ -195,7 +204,9 @@ def _vjp(
 
 
 def _passed_through(function: func.FuncOp) -> dict[int, int]:
-    """Results that are one of the function's arguments, untouched: index of the result -> index of the argument."""
+    """Results that are one of the function's arguments, untouched: index of the result -> index of
+    the argument.
+    """
     position = {argument: i for i, argument in enumerate(functions.body(function).arguments)}
     return {
         i: position[value]
@@ -212,7 +223,9 @@ def _gradient_vjp(
     cotangents: Cotangents,
     relevant: Sequence[int],
 ) -> list[ir.Value]:
-    """Cotangents of the loss's operands `relevant`, from those of a gradient's results (value, aux, gradients)."""
+    """Cotangents of the loss's operands `relevant`, from those of a gradient's results (value, aux,
+    gradients).
+    """
     said = Gradient(site)
     loss, wrt = functions.get(module, said.loss), said.wrt
     outputs = len(loss.type.results)
@@ -288,7 +301,10 @@ def _expand_gradients(module: ir.Module) -> None:
 
 
 def _own(module: ir.Module, function: func.FuncOp) -> func.FuncOp | None:
-    """The VJP that JAX made for `function`, if it brought one. It may leave out the last results, which are auxiliary and get no cotangent."""
+    """The VJP that JAX made for `function`, if it brought one.
+
+    It may leave out the last results, which are auxiliary and get no cotangent.
+    """
     if metagrad.VJP not in function.attributes:
         return None
     own = _by_jax(module, function.attributes[metagrad.VJP].value)
@@ -299,13 +315,16 @@ def _own(module: ir.Module, function: func.FuncOp) -> func.FuncOp | None:
         != expected[: max(len(own.type.inputs), len(function.type.inputs) + 1)]
     ):
         raise ValueError(
-            f"pass {NAME!r}: @{own.name.value} does not have the arguments of a VJP of @{function.name.value}"
+            f"pass {NAME!r}: @{own.name.value} does not have the arguments of a VJP of "
+            f"@{function.name.value}"
         )
     return own
 
 
 def _by_jax(module: ir.Module, name: str | None) -> func.FuncOp | None:
-    """A function that JAX made, marked as such: what it computes twice, the user may want computed twice."""
+    """A function that JAX made, marked as such: what it computes twice, the user may want computed
+    twice.
+    """
     if name is None:
         return None
     function = functions.get(module, name)

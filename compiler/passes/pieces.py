@@ -3,8 +3,10 @@
     @inner     @step_vjp     @prints           and what these call
     @update    @outer_vjp    @outer_prints
 
-A function that only its differentiation needed goes, @step and the losses among them.  An update that was lowered twice leaves the copy that is run: it takes
-the name @update.  Whatever the schedule, the executor and the number of devices are, the program calls these functions and changes none of them.
+A function that only its differentiation needed goes, @step and the losses among them. An update
+that was lowered twice leaves the copy that is run: it takes the name @update. Whatever the
+schedule, the executor and the number of devices are, the program calls these functions and changes
+none of them.
 """
 
 from __future__ import annotations

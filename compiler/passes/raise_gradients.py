@@ -11,7 +11,8 @@
     %o   = "enzyme.ignore_derivatives"(%x)
     %a   = stablehlo.custom_call @metagrad.anchored(%j)                 with %j = "enzyme.ignore_derivatives"(%x)
 
-JAX's lowering verifies every op that it emits, so an op of a dialect that it does not know has to pass through as a custom call.
+JAX's lowering verifies every op that it emits, so an op of a dialect that it does not know has to
+pass through as a custom call.
 """
 
 from __future__ import annotations
@@ -44,7 +45,8 @@ def run(module: ir.Module) -> None:
 def _raise_grad(op: ir.Operation) -> None:
     if functions.BACKEND_CONFIG not in op.attributes:
         raise ValueError(
-            f"pass {NAME!r}: the custom call @{metagrad.GRAD} has no `{functions.BACKEND_CONFIG}`, which names its loss"
+            f"pass {NAME!r}: the custom call @{metagrad.GRAD} has no `{functions.BACKEND_CONFIG}`, "
+            "which names its loss"
         )
     config = op.attributes[functions.BACKEND_CONFIG]
     attributes = {name: config[name] for name in metagrad.Gradient.ATTRIBUTES if name in config}

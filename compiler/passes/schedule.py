@@ -1,4 +1,5 @@
-"""The rematerialisation pass: writes @main, the whole run and its reversal, around calls of the step's pieces.
+"""The rematerialisation pass: writes @main, the whole run and its reversal, around calls of the
+step's pieces.
 
     for r in 0 .. T:                                 # segment 0 is the training run, segment r prepares the VJP at t = T - r
         state = state_slots[load[r]]
@@ -12,12 +13,13 @@
         if r == 0:  value, s^ = @outer_vjp(state)
         else:       s^, z^, b^ = @step_vjp(state, meta, batch[T - r], inner, s^)
 
-Every schedule is this one loop with other tables, so the program holds one copy of @inner, @update and @step_vjp whatever T and the schedule are.  The gradient
-that the VJP needs is a last run that stops before the update: it is loaded from its slot, or computed by the same copy of @inner.  Slots are one
-stacked buffer per leaf and are updated in place.
+Every schedule is this one loop with other tables, so the program holds one copy of @inner, @update
+and @step_vjp whatever T and the schedule are. The gradient that the VJP needs is a last run that
+stops before the update: it is loaded from its slot, or computed by the same copy of @inner. Slots
+are one stacked buffer per leaf and are updated in place.
 
-Results of @main: value, outer aux; the gradient (float leaves of what `metagrad.wrt` names: state, then meta, then batches); the final state; the
-step's aux, stacked over steps.
+Results of @main: value, outer aux; the gradient (float leaves of what `metagrad.wrt` names: state,
+then meta, then batches); the final state; the step's aux, stacked over steps.
 """
 
 from __future__ import annotations
@@ -289,14 +291,17 @@ def _load_rows(name: str):
 
 
 def tables(plan: Plan, *, gradients: bool) -> dict[str, np.ndarray]:
-    """The plan as the loop reads it: runs, and behind each segment's runs one that only takes the gradient for the VJP.
+    """The plan as the loop reads it: runs, and behind each segment's runs one that only takes the
+    gradient for the VJP.
 
     Args:
       gradients: whether the step has inner gradients; without them there is nothing to take.
 
     Returns:
-      int32 tables: `load`, `start` (the step of the state that is loaded), `segment`; per run `run_steps`, `run_save`,
-      `run_keep`, `run_reuse` and `run_update` (1: the run applies the update; 0: it only takes the gradient).
+      int32 tables: `load`, `start` (the step of the state that is loaded), `segment`; per run
+        `run_steps`, `run_save`,
+      `run_keep`, `run_reuse` and `run_update` (1: the run applies the update; 0: it only takes the
+        gradient).
     """
     segments = plan.steps + 1
     lengths = np.diff(plan.segment)

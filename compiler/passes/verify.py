@@ -1,6 +1,7 @@
 """Refuses a module that the passes would trip over, with a message that names the op.
 
-JAX cannot make such a module through metagrad's frontend; a `.mlir` file given to `metagrad-opt` can hold anything.
+JAX cannot make such a module through metagrad's frontend; a `.mlir` file given to `metagrad-opt`
+can hold anything.
 """
 
 from __future__ import annotations
@@ -69,21 +70,28 @@ def _check_place(function: func.FuncOp, op) -> None:
     """`cut` looks for gradients there, and would leave others where they are."""
     if function.name.value not in ("step", "inner"):
         raise VerificationError(
-            f"'{GRAD}' op stands in @{function.name.value}; only @step, and after 'cut' @inner, may hold one"
+            f"'{GRAD}' op stands in @{function.name.value}; only @step, and after 'cut' @inner, "
+            "may hold one"
         )
     if op.operation.parent != function.operation:
         raise VerificationError(
-            f"'{GRAD}' op stands in a region of '{op.operation.parent.name}'; it must stand in the function's own body"
+            f"'{GRAD}' op stands in a region of '{op.operation.parent.name}'; it must stand in the "
+            "function's own body"
         )
 
 
 def _check_attributes(op) -> None:
-    """MLIR reads `<{fn = @f}>` as properties. Of an op that this context does not know they can be looked up but not listed, and a pass would lose them."""
+    """MLIR reads `<{fn = @f}>` as properties.
+
+    Of an op that this context does not know they can be looked up but not listed, and a pass would
+    lose them.
+    """
     listed = set(op.attributes)
     for name in (*Gradient.ATTRIBUTES, "fn", "activity", "ret_activity", "width"):
         if name in op.attributes and name not in listed:
             raise VerificationError(
-                f"'{op.operation.name}' op has its attributes as properties, in `<{{..}}>`; write `{{..}}`, without the angle brackets"
+                f"'{op.operation.name}' op has its attributes as properties, in `<{{..}}>`; write "
+                f"`{{..}}`, without the angle brackets"
             )
 
 
@@ -103,7 +111,8 @@ def _check_grad(module: ir.Module, op) -> None:
             )
         if not is_float(op.operands[i].type):
             raise VerificationError(
-                f"'{GRAD}' op: wrt names operand {i} of type {op.operands[i].type}, which has no derivative"
+                f"'{GRAD}' op: wrt names operand {i} of type {op.operands[i].type}, which has no "
+                "derivative"
             )
     if len(set(wrt)) != len(wrt):
         raise VerificationError(f"'{GRAD}' op: wrt names an operand twice: {wrt}")
@@ -114,13 +123,16 @@ def _check_grad(module: ir.Module, op) -> None:
     expected = [*loss.type.results, *(op.operands[i].type for i in wrt)]
     if functions.types(op.results) != expected:
         raise VerificationError(
-            f"'{GRAD}' op must return the results of @{loss.name.value} and then one gradient for each of wrt: "
+            f"'{GRAD}' op must return the results of @{loss.name.value} and then one gradient for "
+            "each of wrt: "
             f"({', '.join(map(str, expected))})"
         )
 
 
 def _check_lists(op) -> None:
-    """What the frontend may add: the results that are passed on, the operands in which a derivative is wanted."""
+    """What the frontend may add: the results that are passed on, the operands in which a derivative
+    is wanted.
+    """
     listed = {
         name: _indices(op, name, f"the {what}s by index")
         for name, what in (("kept", "result"), ("active", "operand"))
@@ -146,7 +158,8 @@ def _check_enzyme(module: ir.Module, op) -> None:
     ):
         if attribute not in op.attributes or len(op.attributes[attribute]) != len(expected):
             raise VerificationError(
-                f"'{name}' op: `{attribute}` must have {len(expected)} entries, one for each of @{target.name.value}'s"
+                f"'{name}' op: `{attribute}` must have {len(expected)} entries, one for each of "
+                f"@{target.name.value}'s"
             )
 
 
@@ -156,7 +169,8 @@ def _indices(op, attribute: str, holding: str = "the operands to differentiate")
         isinstance(element, ir.IntegerAttr) for element in given
     ):
         raise VerificationError(
-            f"'{op.operation.name}' op has no `{attribute}`; it needs {holding}, like {attribute} = [0]"
+            f"'{op.operation.name}' op has no `{attribute}`; it needs {holding}, like {attribute} "
+            "= [0]"
         )
     return [element.value for element in given]
 
@@ -181,13 +195,16 @@ def _named(module: ir.Module, op, attribute: str) -> func.FuncOp:
 def _check_operands(op, target: func.FuncOp, operands) -> None:
     if functions.types(operands) != list(target.type.inputs):
         raise VerificationError(
-            f"'{op.operation.name}' op: @{target.name.value} takes ({', '.join(map(str, target.type.inputs))}), "
+            f"'{op.operation.name}' op: @{target.name.value} takes "
+            f"({', '.join(map(str, target.type.inputs))}), "
             f"and is given ({', '.join(map(str, functions.types(operands)))})"
         )
 
 
 def _check_signatures(module: ir.Module) -> None:
-    """Of a module that says which argument is what: that its functions fit, and that it says the rest."""
+    """Of a module that says which argument is what: that its functions fit, and that it says the
+    rest.
+    """
     if metagrad.ARGUMENTS not in module.operation.attributes:
         return
     unknown = [name for name in metagrad.wrt_of(module) if name not in ("state", "meta", "batches")]
@@ -221,11 +238,13 @@ def _check_between_steps(step: func.FuncOp, layout: Layout, between_steps: list[
     for i in between_steps:
         if not 0 <= i < layout.state:
             raise VerificationError(
-                f"{metagrad.BETWEEN_STEPS} lists leaf {i} of the state, and there are {layout.state}"
+                f"{metagrad.BETWEEN_STEPS} lists leaf {i} of the state, and there are "
+                f"{layout.state}"
             )
         if not is_float(step.type.inputs[i]):
             raise VerificationError(
-                f"{metagrad.BETWEEN_STEPS} lists leaf {i} of the state, of type {step.type.inputs[i]}, which has no derivative"
+                f"{metagrad.BETWEEN_STEPS} lists leaf {i} of the state, of type "
+                f"{step.type.inputs[i]}, which has no derivative"
             )
     if between_steps != sorted(set(between_steps)):
         raise VerificationError(

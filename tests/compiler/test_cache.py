@@ -38,7 +38,8 @@ def test_what_was_stored_comes_back(cached):
     )
 
 
-# --- Where --------------------------------------------------------------------------------------------------------
+# --- Where
+# --------------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("said", ["0", "off", "FALSE", "no"])
@@ -69,7 +70,8 @@ def test_nobody_else_can_write_into_the_folder(cached):
     assert cached.stat().st_mode & 0o077 == 0 and (cached / KEY).stat().st_mode & 0o077 == 0
 
 
-# --- Damage -------------------------------------------------------------------------------------------------------
+# --- Damage
+# -------------------------------------------------------------------------------------------------------
 
 
 def test_every_flipped_bit_is_noticed(cached):
@@ -118,7 +120,8 @@ def test_a_file_that_may_not_be_read(cached):
     assert cache.load(KEY) == TEXT
 
 
-# --- A folder that cannot be written ------------------------------------------------------------------------------
+# --- A folder that cannot be written
+# ------------------------------------------------------------------------------
 
 NOT_WRITTEN = (
     r"metagrad's cache in .* cannot be written \(.+\).*METAGRAD_CACHE_DIR.*METAGRAD_CACHE=0"
@@ -158,7 +161,8 @@ def test_a_disk_that_is_full(cached):
     assert cache.load(KEY) == TEXT and [file.name for file in cached.iterdir()] == [KEY]
 
 
-# --- Size ---------------------------------------------------------------------------------------------------------
+# --- Size
+# ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_oldest_go_first(cached, monkeypatch):
@@ -186,7 +190,8 @@ def test_what_a_killed_writer_left_goes_too(cached, monkeypatch):
     assert [file.name for file in cached.iterdir()] == [KEY]
 
 
-# --- Several processes --------------------------------------------------------------------------------------------
+# --- Several processes
+# --------------------------------------------------------------------------------------------
 
 
 def test_writers_at_the_same_time(cached):
@@ -203,7 +208,8 @@ def test_writers_at_the_same_time(cached):
     assert [file.name for file in cached.iterdir()] == [KEY]
 
 
-# --- Compilations -------------------------------------------------------------------------------------------------
+# --- Compilations
+# -------------------------------------------------------------------------------------------------
 
 STEP = """
 import jax.numpy as jnp, metagrad
@@ -312,7 +318,9 @@ def test_an_error_is_not_remembered(cached, run, monkeypatch):
 
 
 def test_another_process(cached, tmp_path):
-    """The same program in another place of another file, under another order of Python's sets: Enzyme's process is not even started."""
+    """The same program in another place of another file, under another order of Python's sets:
+    Enzyme's process is not even started.
+    """
     answers = []
     for seed, above in (("1", ""), ("2", "# moved down\n" * 7)):
         file = tmp_path / f"program{seed}.py"

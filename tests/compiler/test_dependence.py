@@ -40,7 +40,9 @@ def test_a_constant_depends_on_nothing():
 
 
 def test_integers_and_truth_values_carry_nothing():
-    """Neither as arguments, nor as results, nor on the way: through a comparison or a rounding no derivative passes."""
+    """Neither as arguments, nor as results, nor on the way: through a comparison or a rounding no
+    derivative passes.
+    """
     body = """%i = stablehlo.convert %a : (tensor<3xf32>) -> tensor<3xi32>
               %x = stablehlo.convert %i : (tensor<3xi32>) -> tensor<3xf32>
               %p = stablehlo.compare LT, %a, %c : (tensor<3xf32>, tensor<3xf32>) -> tensor<3xi1>
@@ -87,7 +89,9 @@ def test_calls_are_looked_into():
 
 
 def test_a_loop_is_taken_whole():
-    """Every result of a loop depends on all that it carries and on what its regions capture: %c, which the body reads."""
+    """Every result of a loop depends on all that it carries and on what its regions capture: %c,
+    which the body reads.
+    """
     body = """%zero = stablehlo.constant dense<0> : tensor<i64>
               %one = stablehlo.constant dense<1> : tensor<i64>
               %r:3 = stablehlo.while(%i = %zero, %x = %a, %y = %b) : tensor<i64>, tensor<3xf32>, tensor<3xf32>
@@ -123,7 +127,9 @@ def test_a_gradient_depends_on_all_that_its_loss_reads():
 
 
 def test_what_jax_differentiates_is_taken_whole():
-    """A straight-through estimator sends a derivative past a rounding, so the ops in between say nothing. A result that is an argument says all."""
+    """A straight-through estimator sends a derivative past a rounding, so the ops in between say
+    nothing. A result that is an argument says all.
+    """
     body = """%i = stablehlo.convert %a : (tensor<3xf32>) -> tensor<3xi32>
               %x = stablehlo.convert %i : (tensor<3xi32>) -> tensor<3xf32>"""
     results = "%x: tensor<3xf32>, %c: tensor<3xf32>, %i: tensor<3xi32>"

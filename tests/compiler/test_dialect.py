@@ -1,4 +1,6 @@
-"""The metagrad dialect has one home: no other file of the compiler or the frontend spells one of its names."""
+"""The metagrad dialect has one home: no other file of the compiler or the frontend spells one of
+its names.
+"""
 
 import ast
 import re
@@ -22,7 +24,10 @@ NAMES = [
 
 
 def spelled(source: str) -> list[str]:
-    """The dialect's names among the string literals of a program. Docstrings and messages may speak of them: `metagrad.grad` is also what a user calls."""
+    """The dialect's names among the string literals of a program.
+
+    Docstrings and messages may speak of them: `metagrad.grad` is also what a user calls.
+    """
     tree = ast.parse(source)
     statements = {id(node.value) for node in ast.walk(tree) if isinstance(node, ast.Expr)}
     return [

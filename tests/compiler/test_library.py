@@ -1,6 +1,8 @@
-"""Where Enzyme's library comes from: named by hand, installed, or fetched, and never a wrong or half of one.
+"""Where Enzyme's library comes from: named by hand, installed, or fetched, and never a wrong or
+half of one.
 
-The wheel is a small one of the same name, in an index on this machine, and the pinned digests are its own.
+The wheel is a small one of the same name, in an index on this machine, and the pinned digests are
+its own.
 """
 
 import base64
@@ -61,7 +63,10 @@ def install(folder: pathlib.Path, version: str) -> pathlib.Path:
 
 
 class Index(http.server.BaseHTTPRequestHandler):
-    """A package index with one wheel. `server.sends` says how many bytes of it come; then the server waits for `server.goes_on`."""
+    """A package index with one wheel.
+
+    `server.sends` says how many bytes of it come; then the server waits for `server.goes_on`.
+    """
 
     def do_GET(self):
         content, kind = self.server.wheel.read_bytes(), "application/zip"
@@ -85,7 +90,9 @@ class Index(http.server.BaseHTTPRequestHandler):
 
 @pytest.fixture
 def nothing_installed(monkeypatch, tmp_path):
-    """No library on this machine yet, and an enzyme-ad that is too old, as pip finds it for Python 3.12."""
+    """No library on this machine yet, and an enzyme-ad that is too old, as pip finds it for Python
+    3.12.
+    """
     install(tmp_path / "site", "0.0.6")
     monkeypatch.syspath_prepend(str(tmp_path / "site"))
     monkeypatch.setenv("METAGRAD_DATA_DIR", str(tmp_path / "data"))
@@ -153,7 +160,8 @@ def unpack(index) -> pathlib.Path:
 
 WHOLE = [".lock", "enzyme_call.so"]
 
-# --- Fetched ------------------------------------------------------------------------------------------------------
+# --- Fetched
+# ------------------------------------------------------------------------------------------------------
 
 
 def test_it_is_fetched_once(index, capsys):
@@ -314,7 +322,8 @@ def test_a_folder_that_cannot_be_written(index, monkeypatch, tmp_path):
         library.path()
 
 
-# --- Installed ----------------------------------------------------------------------------------------------------
+# --- Installed
+# ----------------------------------------------------------------------------------------------------
 
 
 def test_another_version_that_is_installed_is_not_taken(nothing_installed):
@@ -339,7 +348,8 @@ def test_installed_and_fetched_are_one_build(nothing_installed, monkeypatch, tmp
     assert library.locate().origin == "installed" and library.identity() == fetched
 
 
-# --- Named by hand ------------------------------------------------------------------------------------------------
+# --- Named by hand
+# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", ["", "jax", "enzyme_ad/jax"])

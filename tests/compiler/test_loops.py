@@ -1,6 +1,8 @@
-"""Losses with loops and conditionals, through the public interface: the metagradient is what `jax.grad` of the whole run gives.
+"""Losses with loops and conditionals, through the public interface: the metagradient is what
+`jax.grad` of the whole run gives.
 
-Everything is done twice: in f64, where JAX's loop counters have 64 bits, and in f32, where they have 32 and `widen-counters` has to see to them.
+Everything is done twice: in f64, where JAX's loop counters have 64 bits, and in f32, where they
+have 32 and `widen-counters` has to see to them.
 """
 
 import warnings
@@ -120,7 +122,10 @@ def conditions_in_a_loop(w, z, x):
 
 
 def stopped_by_a_condition(w, z, x):
-    """A loop without a counter. No derivative goes through it, so Enzyme has to leave it as it is."""
+    """A loop without a counter.
+
+    No derivative goes through it, so Enzyme has to leave it as it is.
+    """
     small = lax.while_loop(
         lambda v: jnp.sum(v**2) > 0.01, lambda v: v / 2, lax.stop_gradient(w[1] @ x)
     )
@@ -203,7 +208,9 @@ def test_metagradient_is_that_of_the_whole_run(model, dtype):
 
 @pytest.mark.parametrize("dtype", ["float64", "float32"])
 def test_loops_in_the_update_and_the_outer_function(dtype):
-    """An update that orthogonalises the gradient by Newton-Schulz iterations, as Muon does, and an outer function that scans over its data."""
+    """An update that orthogonalises the gradient by Newton-Schulz iterations, as Muon does, and an
+    outer function that scans over its data.
+    """
 
     def loss(w, z, x):
         return jnp.sum(jnp.tanh(w @ x) * z)

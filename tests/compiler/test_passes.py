@@ -1,4 +1,5 @@
-"""Runs the files in passes/: each says in its RUN lines how `metagrad-opt` is called, and in its CHECK lines what comes out.
+"""Runs the files in passes/: each says in its RUN lines how `metagrad-opt` is called, and in its
+CHECK lines what comes out.
 
     // RUN: metagrad-opt %s --pass=cut | filecheck %s
     // RUN: not metagrad-opt %s --pass=mend 2>&1 | filecheck %s --check-prefix=UNKNOWN
@@ -25,7 +26,8 @@ from metagrad.compiler import opt
 FILES = sorted((pathlib.Path(__file__).parent / "passes").glob("*.mlir"))
 
 RUN = re.compile(
-    r"// RUN: (?P<fails>not )?metagrad-opt (?P<arguments>.*?)(?P<errors> 2>&1)? \| filecheck (?P<checks>.*)"
+    r"// RUN: (?P<fails>not )?metagrad-opt (?P<arguments>.*?)(?P<errors> 2>&1)? \| filecheck "
+    r"(?P<checks>.*)"
 )
 
 

@@ -1,4 +1,6 @@
-"""Enzyme's process: which Python it runs under, that this Python is fit for it, and that a wrong library is found out."""
+"""Enzyme's process: which Python it runs under, that this Python is fit for it, and that a wrong
+library is found out.
+"""
 
 import pathlib
 import random
@@ -14,7 +16,8 @@ from metagrad.compiler.enzyme.interpreter import Interpreter
 from metagrad.compiler.enzyme.pipelines import FIRST_ORDER, SECOND_ORDER
 from metagrad.compiler.enzyme.worker import EnzymeWorker
 
-# --- Which Python -------------------------------------------------------------------------------------------------
+# --- Which Python
+# -------------------------------------------------------------------------------------------------
 
 
 def choose(path: str = "", by_hand: str = "", release: tuple[int, int, int] = (3, 12, 1)):
@@ -112,7 +115,8 @@ def test_one_that_is_named_and_is_not_there(monkeypatch):
         EnzymeWorker().run("f", "func.func public @f() { return }", "canonicalize")
 
 
-# --- This Python under load ---------------------------------------------------------------------------------------
+# --- This Python under load
+# ---------------------------------------------------------------------------------------
 
 
 def second_derivative(seed: int) -> str:
@@ -183,7 +187,8 @@ def test_a_hundred_modules_and_errors_in_this_python(monkeypatch):
         worker.stop()
 
 
-# --- The check at its start ---------------------------------------------------------------------------------------
+# --- The check at its start
+# ---------------------------------------------------------------------------------------
 
 # Stands for the library: answers every module with the text that it was built with.
 FAKE = """

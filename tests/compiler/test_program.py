@@ -1,4 +1,6 @@
-"""The program that pass `schedule` writes holds one copy of each piece of the step, whatever the schedule and the number of steps."""
+"""The program that pass `schedule` writes holds one copy of each piece of the step, whatever the
+schedule and the number of steps.
+"""
 
 import collections
 import re
@@ -79,7 +81,10 @@ def calls(module: ir.Module) -> dict[str, int]:
 
 
 def shape(module: ir.Module) -> str:
-    """The program's text with all numbers gone: what is left is its structure. A table's entries are numbers."""
+    """The program's text with all numbers gone: what is left is its structure.
+
+    A table's entries are numbers.
+    """
     return re.sub(r"\d+", "N", re.sub(r"dense<[^>]*>", "dense<>", context.text(module)))
 
 
@@ -95,7 +100,9 @@ def test_one_copy_of_each_piece(schedule):
 
 
 def test_one_copy_of_the_update_as_it_is_run():
-    """Where JAX lowered the update for running it, the program runs that, and differentiates the other."""
+    """Where JAX lowered the update for running it, the program runs that, and differentiates the
+    other.
+    """
     module = context.parse(UPDATE_OF_ITS_OWN)
     with module.context, ir.Location.unknown():
         for each in (cut, differentiate):
@@ -119,7 +126,9 @@ def test_a_step_without_gradients_has_none_to_compute():
 
 @pytest.mark.parametrize("family", [KEEPING, NOT_KEEPING], ids=["gradients kept", "not kept"])
 def test_only_the_numbers_change(family):
-    """All schedules and numbers of steps give the same program but for its tables, the sizes of its buffers and its bounds."""
+    """All schedules and numbers of steps give the same program but for its tables, the sizes of its
+    buffers and its bounds.
+    """
     first = shape(scheduled(WITH_GRADIENT, family[0], STEPS[0]))
     assert "stablehlo.while" in first
     for schedule in family:
@@ -148,7 +157,8 @@ def test_buffers_are_as_large_as_the_plan_says():
     assert carried[f"tensor<{plan.gradient_slots}xf32>"] == 1
     # The step's auxiliary result and the cotangents of the batches, one row for each step.
     assert (carried["tensor<20xf32>"], carried["tensor<20x3xf32>"]) == (1, 1)
-    # The value and its auxiliary result; cotangents of the first state, of z, of the batches; the final state; the step's auxiliary result.
+    # The value and its auxiliary result; cotangents of the first state, of z, of the batches; the
+    # final state; the step's auxiliary result.
     assert list(map(str, function.type.results)) == [
         "tensor<f32>",
         "tensor<3xf32>",
@@ -164,7 +174,9 @@ def test_buffers_are_as_large_as_the_plan_says():
 @pytest.mark.parametrize("schedule", KEEPING + NOT_KEEPING, ids=str)
 @pytest.mark.parametrize("steps", [1, 2, 17])
 def test_tables(schedule, steps):
-    """Each segment ends at the step that its VJP belongs to, and its last run only takes that step's gradient."""
+    """Each segment ends at the step that its VJP belongs to, and its last run only takes that
+    step's gradient.
+    """
     plan = schedule.plan(steps, gradients=True)
     tables = schedule_pass.tables(plan, gradients=True)
     assert len(tables["segment"]) == steps + 2 and tables["segment"][-1] == len(tables["run_steps"])

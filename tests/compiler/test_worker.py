@@ -1,4 +1,6 @@
-"""The Enzyme worker: one process for all calls, and an error, not a dead interpreter, where the library refuses, dies or hangs."""
+"""The Enzyme worker: one process for all calls, and an error, not a dead interpreter, where the
+library refuses, dies or hangs.
+"""
 
 import os
 import pathlib
@@ -35,7 +37,8 @@ module {
 
 SINE = GRADIENT.replace("BODY", "%y = stablehlo.sine %x : tensor<3xf32>")
 
-# A loop whose counter has 32 bits aborts the library; `widen-counters` sees to it that none arrives.
+# A loop whose counter has 32 bits aborts the library; `widen-counters` sees to it that none
+# arrives.
 ABORTS = GRADIENT.replace(
     "BODY",
     """
@@ -60,7 +63,10 @@ def pid(worker: EnzymeWorker) -> int:
 
 
 def gone(process: int) -> bool:
-    """Whether there is no such process any more. One that has ended and was not waited for would still be there."""
+    """Whether there is no such process any more.
+
+    One that has ended and was not waited for would still be there.
+    """
     try:
         os.kill(process, 0)
     except ProcessLookupError:
@@ -115,7 +121,9 @@ def test_killed_between_calls(worker):
 
 
 def test_killed_between_calls_and_not_yet_noticed(worker):
-    """Killed this very moment: the call may still find the process alive, and must say so or start another, never hang."""
+    """Killed this very moment: the call may still find the process alive, and must say so or start
+    another, never hang.
+    """
     first = pid(worker)
     os.kill(first, signal.SIGKILL)
     try:
@@ -153,7 +161,9 @@ def test_the_library_aborts(worker):
 
 
 def test_out_of_memory(worker):
-    """The library does not survive it, however it shows; the message names the function, and the next call works."""
+    """The library does not survive it, however it shows; the message names the function, and the
+    next call works.
+    """
     first = pid(worker)
     used = int(pathlib.Path(f"/proc/{first}/statm").read_text().split()[0]) * resource.getpagesize()
     resource.prlimit(first, resource.RLIMIT_AS, (used + 2**20, used + 2**20))
@@ -225,7 +235,9 @@ def test_calls_from_several_threads(worker):
 
 
 def alone(script: str) -> subprocess.CompletedProcess:
-    """Runs a script that has `WORKER`, in a process without JAX, which starts slowly and has threads."""
+    """Runs a script that has `WORKER`, in a process without JAX, which starts slowly and has
+    threads.
+    """
     package = pathlib.Path(metagrad.__file__).parent
     script = (
         "import os, signal, sys, types\n"
@@ -255,7 +267,9 @@ def test_a_forked_process_has_a_worker_of_its_own():
 
 
 def test_a_fork_while_another_thread_compiles():
-    """The lock that the thread holds, and will never give back in the forked process, is not in its way."""
+    """The lock that the thread holds, and will never give back in the forked process, is not in its
+    way.
+    """
     done = alone("""
         import threading
         started = threading.Event()
@@ -294,7 +308,8 @@ def test_the_worker_ends_with_its_parent():
         print(WORKER._process.pid, flush=True)
         os.kill(os.getpid(), signal.SIGKILL)""")
     assert done.returncode == -signal.SIGKILL
-    # A process that has ended but for being waited for, which is another's affair now, has no command line.
+    # A process that has ended but for being waited for, which is another's affair now, has no
+    # command line.
     command = pathlib.Path(f"/proc/{int(done.stdout)}/cmdline")
     deadline = time.monotonic() + 30
     while command.exists() and command.read_bytes():

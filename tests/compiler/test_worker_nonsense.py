@@ -1,4 +1,6 @@
-"""A worker that does not answer as it should: children that are no Enzyme, a library that is missing, and answers that are no derivative."""
+"""A worker that does not answer as it should: children that are no Enzyme, a library that is
+missing, and answers that are no derivative.
+"""
 
 import textwrap
 import time
@@ -14,12 +16,15 @@ from metagrad.compiler.enzyme.worker import WORKER, EnzymeError, EnzymeWorker
 
 MODULE = "func.func public @f() { return }"
 
-# --- What comes over the pipe -------------------------------------------------------------------------------------
+# --- What comes over the pipe
+# -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def child(tmp_path, monkeypatch):
-    """A worker whose child runs the given script, with `pipe`, `request` and `answer` at hand; and then a real one."""
+    """A worker whose child runs the given script, with `pipe`, `request` and `answer` at hand; and
+    then a real one.
+    """
     made = EnzymeWorker()
 
     def become(script):
@@ -112,7 +117,8 @@ def test_an_earlier_call_does_not_explain_the_end(child):
         asked.run("f", MODULE, "canonicalize")
 
 
-# --- A library that is not there ----------------------------------------------------------------------------------
+# --- A library that is not there
+# ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -152,7 +158,8 @@ def test_a_process_that_cannot_start(fresh, monkeypatch, executable):
         fresh.run("f", MODULE, "canonicalize")
 
 
-# --- Answers that are no derivative -------------------------------------------------------------------------------
+# --- Answers that are no derivative
+# -------------------------------------------------------------------------------
 
 
 @metagrad.compile
@@ -183,7 +190,8 @@ ANSWERS = {
     ),
     "another type": (
         lambda name, answer: (
-            f"func.func public @{name}(%x: tensor<f64>) -> tensor<f64> {{ return %x : tensor<f64> }}"
+            f"func.func public @{name}(%x: tensor<f64>) -> tensor<f64> "
+            f"{{ return %x : tensor<f64> }}"
         ),
         "of type (tensor<f64>)",
     ),

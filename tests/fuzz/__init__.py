@@ -1,4 +1,5 @@
-"""A fuzzer: random training steps, their metagradients against JAX's. docs/fuzzing.md says how to run it and what it has found.
+"""A fuzzer: random training steps, their metagradients against JAX's. docs/fuzzing.md says how to
+run it and what it has found.
 
     generate.py      (seed, number) -> program, a tree of dicts and lists: data that prints, and that can be made smaller
     templates.py, elementwise.py, arrays.py, control.py, training.py   what programs are made of: operations, operations with functions in them, steps and optimisers
@@ -8,7 +9,9 @@
     shrink.py        a failing program -> a small one
     __main__.py      the command line
 
-Why not Hypothesis, which the other tests use: program K of seed S must be reproducible without running the K - 1 before it; each trial compiles for a second
-in another process, so that shrinking must take large steps that know the structure (drop a layer and let its input through; drop a transformation of the
-optimiser; one step instead of twelve), where Hypothesis deletes and lowers single choices by the hundred; and the verdict has more than two values.
+Why not Hypothesis, which the other tests use: program K of seed S must be reproducible without
+running the K - 1 before it; each trial compiles for a second in another process, so that shrinking
+must take large steps that know the structure (drop a layer and let its input through; drop a
+transformation of the optimiser; one step instead of twelve), where Hypothesis deletes and lowers
+single choices by the hundred; and the verdict has more than two values.
 """

@@ -1,4 +1,7 @@
-"""python -m tests.fuzz --seed S --programs N: compares programs 0 .. N - 1 of seed S, and shrinks those that fail."""
+"""python -m tests.fuzz --seed S --programs N: compares programs 0 ..
+
+N - 1 of seed S, and shrinks those that fail.
+"""
 
 import argparse
 import json

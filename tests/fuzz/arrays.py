@@ -1,4 +1,6 @@
-"""Operations that look at more than one element: reductions, orderings, shapes, contractions, windows, gathers and scatters, losses."""
+"""Operations that look at more than one element: reductions, orderings, shapes, contractions,
+windows, gathers and scatters, losses.
+"""
 
 from .elementwise import ACTIVATIONS, CASTS, EDGED, SMOOTH
 from .templates import Operation, many

@@ -1,14 +1,12 @@
 """One program: its metagradient, JAX's gradient of the unrolled run, and the verdict.
 
-agree        value, gradient, final state and auxiliary outputs are JAX's to 1e-11 (1e-5 if a value anywhere in the run is f32, 3e-2 if one is bf16)
-not finite   JAX's gradient is not finite, and metagrad's is not in the same leaves
-unstable     they differ, and JAX's own gradient moves as much when its inputs move by a rounding error. Ties and zeros in the data do not move
-refused      metagrad says that it does not do this, by an error of its frontend
-wrong        they differ
-NaN for a number   they differ, and metagrad's is not finite where JAX's is
-crash        any other exception
-invalid      JAX itself refuses the program (only shrinking makes such)
-hang, died   worker.py saw no answer
+agree value, gradient, final state and auxiliary outputs are JAX's to 1e-11 (1e-5 if a value
+anywhere in the run is f32, 3e-2 if one is bf16) not finite JAX's gradient is not finite, and
+metagrad's is not in the same leaves unstable they differ, and JAX's own gradient moves as much when
+its inputs move by a rounding error. Ties and zeros in the data do not move refused metagrad says
+that it does not do this, by an error of its frontend wrong they differ NaN for a number they
+differ, and metagrad's is not finite where JAX's is crash any other exception invalid JAX itself
+refuses the program (only shrinking makes such) hang, died worker.py saw no answer
 """
 
 import time
@@ -24,7 +22,9 @@ from . import source
 TOLERANCE = {"float64": 1e-11, "float32": 1e-5, "bfloat16": 3e-2}
 ROUNDING = {"float64": 4e-16, "float32": 2e-7, "bfloat16": 1e-2}
 AMPLIFIED = 100.0
-"""A difference of up to this many times what JAX's own gradient moves by is rounding: three perturbations are a small sample."""
+"""A difference of up to this many times what JAX's own gradient moves by is rounding: three
+perturbations are a small sample.
+"""
 
 
 def run(text):
@@ -42,7 +42,11 @@ def is_float(leaf):
 
 
 class Reference:
-    """JAX's gradient of the run, compiled once. `looped` writes the steps as a `lax.scan`, whose compile time does not grow with them; without it they are unrolled."""
+    """JAX's gradient of the run, compiled once.
+
+    `looped` writes the steps as a `lax.scan`, whose compile time does not grow with them; without
+    it they are unrolled.
+    """
 
     def __init__(self, scope, program, looped):
         self.steps, self.step_aux, self.outer_aux = (
@@ -122,7 +126,9 @@ def numbers(tree):
 
 
 def distances(got, want):
-    """path -> (largest difference, largest entry that is wanted), of the leaves that are not equal; infinite where one is finite and the other is not."""
+    """path -> (largest difference, largest entry that is wanted), of the leaves that are not equal;
+    infinite where one is finite and the other is not.
+    """
     found = {}
     for path, w in want.items():
         g = got[path]
@@ -143,7 +149,9 @@ def distances(got, want):
 
 
 def precision(jaxpr):
-    """The lowest precision of any value in a jaxpr: an optimiser may keep a rate in f32, JAX's attention takes its softmax in f32."""
+    """The lowest precision of any value in a jaxpr: an optimiser may keep a rate in f32, JAX's
+    attention takes its softmax in f32.
+    """
     found, queue = set(), [jaxpr]
     while queue:
         jaxpr = queue.pop()
@@ -166,7 +174,9 @@ def precision(jaxpr):
 
 
 def moved(tree, seed, by):
-    """The tree with every number moved by about a rounding error, the same numbers by the same error; halves stay, so that ties and zeros do."""
+    """The tree with every number moved by about a rounding error, the same numbers by the same
+    error; halves stay, so that ties and zeros do.
+    """
 
     def one(leaf):
         if isinstance(leaf, (bool, int)) or not is_float(leaf):
@@ -186,7 +196,10 @@ def moved(tree, seed, by):
 
 
 def compare(program, reached=lambda: None):
-    """The verdict: a dict with "class", "detail", and what the summary counts. Calls `reached` when JAX has its gradient."""
+    """The verdict: a dict with "class", "detail", and what the summary counts.
+
+    Calls `reached` when JAX has its gradient.
+    """
     began, text = time.monotonic(), source.render(program)
     try:
         scope = run(text)
@@ -228,7 +241,8 @@ def _verdict(got, scope, program, want, oracle, arguments):
     if _apart(got, want, dtype):
         dtype = precision(oracle.run.trace(*oracle.given(arguments)).jaxpr.jaxpr)
     if oracle.looped and (_apart(got, want, dtype) or not _finite(want)):
-        # What counts is the unrolled run: a loop's derivative may round differently, and has zeros where the unrolled one has nothing at all.
+        # What counts is the unrolled run: a loop's derivative may round differently, and has zeros
+        # where the unrolled one has nothing at all.
         oracle = Reference(scope, program, looped=False)
         want = numbers(oracle(arguments))
     apart = _apart(got, want, dtype)

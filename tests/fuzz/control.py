@@ -1,7 +1,8 @@
 """Operations with functions in them: loops, conditionals, transformations, custom rules.
 
-`{f}` and `{g}` are functions that generate.py writes, `{0}`, `{1}` operands, `inputs` what the functions are called on. A function with `keeps` returns the shape and dtype of its
-first input, as a loop's carry must; one with `closes` may use values of the function around it.
+`{f}` and `{g}` are functions that generate.py writes, `{0}`, `{1}` operands, `inputs` what the
+functions are called on. A function with `keeps` returns the shape and dtype of its first input, as
+a loop's carry must; one with `closes` may use values of the function around it.
 """
 
 from typing import NamedTuple
@@ -33,7 +34,8 @@ STRUCTURED = {
         ),
         Structured(
             "scan of layers",
-            "jax.lax.scan(lambda c, x: ({f}(c, x), None), {0}, jnp.stack([{0}, 0.5 * {0}, jnp.sin({0})]))[0]",
+            "jax.lax.scan(lambda c, x: ({f}(c, x), None), {0}, jnp.stack([{0}, 0.5 * {0}, "
+            "jnp.sin({0})]))[0]",
             _TWICE,
             keeps=True,
         ),
@@ -74,7 +76,8 @@ STRUCTURED = {
         ),
         Structured(
             "scan with a key",
-            "jax.lax.scan(lambda c, k: ({f}(c) * jax.random.bernoulli(k, 0.7, c.shape), None), {0}, jax.random.split(jax.random.key(1), 2))[0]",
+            "jax.lax.scan(lambda c, k: ({f}(c) * jax.random.bernoulli(k, 0.7, c.shape), None), "
+            "{0}, jax.random.split(jax.random.key(1), 2))[0]",
             keeps=True,
         ),
         Structured(
@@ -90,7 +93,8 @@ STRUCTURED = {
         ),
         Structured(
             "while, held",
-            "{0} * jax.lax.while_loop(lambda c: jnp.max(jnp.abs(c)) > 0.5, lambda c: 0.5 * c, jax.lax.stop_gradient({f}({0})))",
+            "{0} * jax.lax.while_loop(lambda c: jnp.max(jnp.abs(c)) > 0.5, lambda c: 0.5 * c, "
+            "jax.lax.stop_gradient({f}({0})))",
             keeps=True,
         ),
         Structured(

@@ -1,4 +1,7 @@
-"""Operations on one operand, element by element, and normalisations. Values are kept near one, so that most programs stay finite."""
+"""Operations on one operand, element by element, and normalisations.
+
+Values are kept near one, so that most programs stay finite.
+"""
 
 from .templates import Operation, many
 
@@ -111,7 +114,9 @@ ACTIVATIONS = [
     *(
         Operation(f"jax.nn.{name}", f"jax.nn.{name}({{0}})")
         for name in (
-            "relu relu6 gelu silu softplus elu selu celu leaky_relu hard_tanh hard_sigmoid hard_swish mish log_sigmoid soft_sign squareplus sigmoid sparse_plus sparse_sigmoid tanh "
+            "relu relu6 gelu silu softplus elu selu celu leaky_relu hard_tanh hard_sigmoid "
+            "hard_swish mish log_sigmoid soft_sign squareplus sigmoid sparse_plus sparse_sigmoid "
+            "tanh "
             "hard_silu swish identity"
         ).split()
     ),

@@ -9,7 +9,9 @@ FAILURES = ("wrong", "NaN for a number", "crash", "hang", "died")
 
 
 def signature(report):
-    """What makes two failures the same: the verdict, and for an exception its text without the numbers in it."""
+    """What makes two failures the same: the verdict, and for an exception its text without the
+    numbers in it.
+    """
     if report["class"] in ("crash", "refused", "died"):
         return (
             report["class"]
@@ -80,16 +82,19 @@ class Findings:
         )
         for kind, numbers in sorted(self.kinds.items()):
             lines.append(
-                f"{kind}: {len(numbers)} ({', '.join(map(str, numbers[:12]))}{', ...' if len(numbers) > 12 else ''})"
+                f"{kind}: {len(numbers)} "
+                f"({', '.join(map(str, numbers[:12]))}{', ...' if len(numbers) > 12 else ''})"
             )
         for text, numbers in self.warned.items():
             lines.append(
-                f"Enzyme gave up, JAX did it: {len(numbers)} ({', '.join(map(str, numbers[:8]))}): {text}"
+                f"Enzyme gave up, JAX did it: {len(numbers)} ({', '.join(map(str, numbers[:8]))}): "
+                f"{text}"
             )
         known = {*source.OPERATIONS, *source.STRUCTURED, *source.FORMS}
         never = sorted(known - set(self.operations))
         lines.append(
-            f"operations, forms and optimisers used: {len(self.operations)}; in programs that agree: {len(self.agreed)}"
+            f"operations, forms and optimisers used: {len(self.operations)}; in programs that "
+            f"agree: {len(self.agreed)}"
         )
         if never and len(never) < 60:
             lines.append("never used: " + "; ".join(never))

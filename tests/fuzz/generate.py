@@ -1,6 +1,8 @@
-"""Random programs, well-typed by construction: each operation is traced by JAX on the shapes that are there before it is taken.
+"""Random programs, well-typed by construction: each operation is traced by JAX on the shapes that
+are there before it is taken.
 
-A program is a dict of dicts, lists, numbers and strings (JSON), see `program` below. The same seed and number give the same program, and no program depends on another.
+A program is a dict of dicts, lists, numbers and strings (JSON), see `program` below. The same seed
+and number give the same program, and no program depends on another.
 """
 
 import random
@@ -17,7 +19,9 @@ from .control import STRUCTURED
 from .templates import ATTRIBUTES
 
 LARGEST = 36
-"""Elements of a value; XLA's time is in the number of operations, and that of the eye in the numbers of a failure."""
+"""Elements of a value; XLA's time is in the number of operations, and that of the eye in the
+numbers of a failure.
+"""
 
 GROUPS = [
     (2.0, elementwise.SMOOTH),
@@ -58,7 +62,11 @@ def equations(jaxpr):
 
 
 class Writer:
-    """Writes the nodes of functions. `values` is what is in scope, name -> shape and dtype; `budget` the number of equations that may still be written."""
+    """Writes the nodes of functions.
+
+    `values` is what is in scope, name -> shape and dtype; `budget` the number of equations that may
+    still be written.
+    """
 
     def __init__(self, rng, budget):
         self.rng, self.budget, self.counter = rng, budget, 0

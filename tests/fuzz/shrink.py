@@ -1,6 +1,8 @@
-"""Makes a failing program small: tries ever smaller programs, and goes on from each that fails in the same way.
+"""Makes a failing program small: tries ever smaller programs, and goes on from each that fails in
+the same way.
 
-The candidates need not be well-typed: one that JAX refuses is "invalid" and not taken. So this file knows nothing of shapes.
+The candidates need not be well-typed: one that JAX refuses is "invalid" and not taken. So this file
+knows nothing of shapes.
 """
 
 import copy

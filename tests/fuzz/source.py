@@ -36,7 +36,8 @@ def leaf(spec, leading=()):
     return f"jnp.asarray({made}, jnp.{dtype})" if dtype else f"jnp.asarray({made})"
 
 
-# --- Pytrees ---------------------------------------------------------------------------------------------------------
+# --- Pytrees
+# ---------------------------------------------------------------------------------------------------------
 
 TREES = ("dict", "tuple", "list", "named", "nested", "with None")
 
@@ -76,7 +77,8 @@ def _names(program, group):
     return [spec["name"] for spec in program[group]]
 
 
-# --- Graphs ----------------------------------------------------------------------------------------------------------
+# --- Graphs
+# ----------------------------------------------------------------------------------------------------------
 
 
 def expression(node):
@@ -125,7 +127,8 @@ def operations(graph):
             yield from operations(body)
 
 
-# --- The program -----------------------------------------------------------------------------------------------------
+# --- The program
+# -----------------------------------------------------------------------------------------------------
 
 
 def optimiser(program):
@@ -222,7 +225,10 @@ def _outer(program, trees):
 
 
 def render(program):
-    """The source. It defines step, outer, state, meta, batches, outer_args, and the options of `metagradient`."""
+    """The source.
+
+    It defines step, outer, state, meta, batches, outer_args, and the options of `metagradient`.
+    """
     trees, declared = {}, []
     groups = {group: _names(program, group) for group in ("params", "meta", "batch")} | {
         "state": state_names(program)

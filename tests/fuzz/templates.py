@@ -1,7 +1,8 @@
 """Templates of Python source: what an operation without functions in it is.
 
-`{0}`, `{1}` are operands; `{axis}`, `{k}`, `{shape}` and so on are attributes that ATTRIBUTES chooses for the first operand's shape. Kinds of operands, one letter each:
-"f" floating point, "i" integers, "b" booleans, "k" a PRNG key.
+`{0}`, `{1}` are operands; `{axis}`, `{k}`, `{shape}` and so on are attributes that ATTRIBUTES
+chooses for the first operand's shape. Kinds of operands, one letter each: "f" floating point, "i"
+integers, "b" booleans, "k" a PRNG key.
 """
 
 import math

@@ -1,4 +1,6 @@
-"""The fuzzer's own tests, and a bounded run of it: a fixed seed, so that a failure is the fault of a change."""
+"""The fuzzer's own tests, and a bounded run of it: a fixed seed, so that a failure is the fault of
+a change.
+"""
 
 import json
 
@@ -10,7 +12,10 @@ from .shrink import shrink
 from .worker import Worker
 
 SEED = 7
-"""Of the programs that every run of the tests compares. `python -m tests.fuzz --seed 7 --program K` is program K."""
+"""Of the programs that every run of the tests compares.
+
+`python -m tests.fuzz --seed 7 --program K` is program K.
+"""
 
 CHUNKS, EACH = 6, 12
 
@@ -30,7 +35,8 @@ def test_programs(worker, chunk):
         report = worker.compare(program)
         if report["class"] in findings.FAILURES:
             failed.append(
-                f"python -m tests.fuzz --seed {SEED} --program {number}: {report['class']}: {report['detail']}\n{source.render(program)}"
+                f"python -m tests.fuzz --seed {SEED} --program {number}: {report['class']}: "
+                f"{report['detail']}\n{source.render(program)}"
             )
     assert not failed, "\n".join(failed)
 
@@ -41,7 +47,8 @@ def test_a_seed_gives_the_same_programs(worker):
     assert first[0] != first[1] and first[0] != worker.generate(4, 5)
 
 
-# --- A planted bug is found, and made small ------------------------------------------------------------------------------
+# --- A planted bug is found, and made small
+# ------------------------------------------------------------------------------
 
 
 def tanh_is_its_argument():
@@ -164,7 +171,8 @@ def test_a_hang_is_a_finding():
         planted.stop()
 
 
-# --- Without comparing anything ---------------------------------------------------------------------------------------
+# --- Without comparing anything
+# ---------------------------------------------------------------------------------------
 
 
 def test_what_jax_refuses_is_invalid(worker):
@@ -180,7 +188,9 @@ def test_shrinking_ends_where_nothing_smaller_fails():
 
 
 def test_every_operation_is_written_by_some_program():
-    """Of a sample: each group of operations, each kind of pytree and schedule, and most forms come up."""
+    """Of a sample: each group of operations, each kind of pytree and schedule, and most forms come
+    up.
+    """
     programs = [generate.program(11, number) for number in range(250)]
     used = {
         name

@@ -1,6 +1,9 @@
-"""The parts of a training step around the loss: how the gradient is taken, what becomes of it, what else the state holds."""
+"""The parts of a training step around the loss: how the gradient is taken, what becomes of it, what
+else the state holds.
+"""
 
-# How the step takes its gradient `g`. {grad} and {value_and_grad} are metagrad's or JAX's; {rest} are the loss's arguments after params.
+# How the step takes its gradient `g`. {grad} and {value_and_grad} are metagrad's or JAX's; {rest}
+# are the loss's arguments after params.
 FORMS = {
     "plain": "g = {grad}(loss)(params, {rest})",
     "closure": "g = {grad}(lambda p: loss(p, {rest}))(params)",
@@ -18,7 +21,8 @@ FORMS = {
     "checkpointed": "g = {grad}(jax.checkpoint(loss))(params, {rest})",
     "jitted loss": "g = {grad}(jax.jit(loss))(params, {rest})",
     "argnums": "g, of_meta = {grad}(loss, argnums=(0, 1), allow_int=True)(params, {rest})\n"
-    "total = sum(jnp.sum(x) for x in jax.tree.leaves(of_meta) if x.dtype != jax.dtypes.float0)\ng = jax.tree.map(lambda g: g * (1.0 + 0.1 * total), g)",
+    "total = sum(jnp.sum(x) for x in jax.tree.leaves(of_meta) if x.dtype != jax.dtypes.float0)\ng "
+    "= jax.tree.map(lambda g: g * (1.0 + 0.1 * total), g)",
     "conditional": "g = jax.lax.cond(sum(jnp.sum(x) for x in jax.tree.leaves(params)) > 0, lambda: {grad}(loss)(params, {rest}), lambda: jax.tree.map(jnp.sin, params))",
     "in a loop": "g = jax.lax.fori_loop(0, 2, lambda i, g: {grad}(loss)(jax.tree.map(lambda p, g: p - 0.1 * g, params, g), {rest}), jax.tree.map(jnp.zeros_like, params))",
     "inner steps": "p = params\nfor _ in range(2):\n    p = jax.tree.map(lambda p, g: p - 0.05 * g, p, {grad}(loss)(p, {rest}))\ng = jax.tree.map(lambda a, b: a - b, params, p)",
@@ -79,7 +83,8 @@ CHAIN = [
     "optax.scale_by_factored_rms(min_dim_size_to_factor=2)",
     "optax.add_noise(0.01, 0.5, 0)",
     "optax.masked(optax.trace(0.9), lambda tree: jax.tree.map(lambda x: x.ndim > 0, tree))",
-    "optax.masked(optax.scale_by_adam(eps_root=1e-6), lambda tree: jax.tree.map(lambda x: x.ndim == 1, tree))",
+    "optax.masked(optax.scale_by_adam(eps_root=1e-6), lambda tree: jax.tree.map(lambda x: x.ndim "
+    "== 1, tree))",
     "optax.freeze(False)",
     "optax.scale_by_optimistic_gradient()",
     "optax.apply_every(2)",
@@ -115,7 +120,8 @@ WHOLE = [
     "optax.inject_hyperparams(optax.sgd)(learning_rate=optax.linear_schedule(0.1, 0.01, 5))",
     "optax.apply_if_finite(optax.sgd(0.1, momentum=0.9), 3)",
     "optax.flatten(optax.adam(0.05, eps_root=1e-6))",
-    "optax.partition({'a': optax.adam(0.05, eps_root=1e-6), 'b': optax.sgd(0.1)}, lambda tree: jax.tree.map(lambda x: 'a' if x.ndim > 1 else 'b', tree))",
+    "optax.partition({'a': optax.adam(0.05, eps_root=1e-6), 'b': optax.sgd(0.1)}, lambda tree: "
+    "jax.tree.map(lambda x: 'a' if x.ndim > 1 else 'b', tree))",
 ]
 
 # What else is in the state: its initial value, what it becomes in a step.

@@ -1,6 +1,7 @@
 """The process in which programs are compared, and the parent's side of it.
 
-Python's startup, JAX and Enzyme's own worker stay warm between programs. A process that is too slow or dies is replaced: that is a verdict on the program, not the end of the fuzzer.
+Python's startup, JAX and Enzyme's own worker stay warm between programs. A process that is too slow
+or dies is replaced: that is a verdict on the program, not the end of the fuzzer.
 """
 
 import importlib
@@ -21,7 +22,10 @@ LIFE = 400
 """Programs before a process is replaced: JAX and XLA keep some memory for each."""
 
 CLEARED = 40
-"""Programs before JAX's caches are cleared. Small operations outside of `jit` are compiled once while they last."""
+"""Programs before JAX's caches are cleared.
+
+Small operations outside of `jit` are compiled once while they last.
+"""
 
 FLAGS = f"{FAST} --xla_cpu_parallel_codegen_split_count=1 --xla_force_host_platform_device_count=1"
 
@@ -31,7 +35,11 @@ OURS = "JAX has its gradient"
 
 
 class Worker:
-    """One child. `setup` names a function, "module:function", that the child calls first: tests plant a bug with it."""
+    """One child.
+
+    `setup` names a function, "module:function", that the child calls first: tests plant a bug with
+    it.
+    """
 
     def __init__(self, setup=None, limit=LIMIT):
         self.setup, self.limit = setup, limit

@@ -1,1 +1,3 @@
-"""What this version of Enzyme needs before it can differentiate a module: these go with a newer one."""
+"""What this version of Enzyme needs before it can differentiate a module: these go with a newer
+one.
+"""

@@ -1,11 +1,13 @@
-"""Puts the counter of a loop that is differentiated first among what the loop carries: Enzyme takes the first for the counter.
+"""Puts the counter of a loop that is differentiated first among what the loop carries: Enzyme takes
+the first for the counter.
 
     while (%w = %weights, %i = %zero, %h = %x) cond { compare LT, %i, %n } do { ... }
 ->
     while (%i = %zero, %w = %weights, %h = %x) cond { compare LT, %i, %n } do { ... }
 
-JAX carries what a loop only reads before the counter.  Enzyme's optimiser takes function arguments among that out of the loop, but not what was computed; what is
-left makes its reverse pass compare a tensor with the number of turns, and fail.
+JAX carries what a loop only reads before the counter. Enzyme's optimiser takes function arguments
+among that out of the loop, but not what was computed; what is left makes its reverse pass compare a
+tensor with the number of turns, and fail.
 """
 
 from __future__ import annotations

@@ -3,7 +3,8 @@
     %r = dynamic_slice %x                                  ->    %x
     %r = dynamic_update_slice %x, %u                       ->    %u           for %x: tensor<f32>
 
-JAX makes them when it transposes one into the other.  Without sizes and indices the ops print as text that MLIR does not read, and Enzyme gets text.
+JAX makes them when it transposes one into the other. Without sizes and indices the ops print as
+text that MLIR does not read, and Enzyme gets text.
 """
 
 from __future__ import annotations

@@ -5,8 +5,9 @@
     %a = transpose %x        convolution(%a, %b) dim_numbers = [b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]
     %b = transpose %w        and a transpose of the result
 
-XLA does this by itself, but only in a program's outermost computation (its pass `ConvCanonicalization`), and all of a metagradient runs inside loops.  The gradients of a
-convolution come in other layouts, and there its fallback is a scalar loop.
+XLA does this by itself, but only in a program's outermost computation (its pass
+`ConvCanonicalization`), and all of a metagradient runs inside loops. The gradients of a convolution
+come in other layouts, and there its fallback is a scalar loop.
 """
 
 from __future__ import annotations

@@ -1,11 +1,13 @@
-"""Lets a loop read rows of an array where they are, if it would clear each of them when it has read it.
+"""Lets a loop read rows of an array where they are, if it would clear each of them when it has read
+it.
 
     while (%j = 3, %a = %d) { %r = dynamic_slice %a, %j; %n = dynamic_update_slice %a, 0, %j; ...; return subtract %j, 1, %n }
 ->
     while (%j = 3, %a = %d) { %r = dynamic_slice %d, %j; ...; return subtract %j, 1, %a }
 
-The cotangent of what a loop writes row by row comes like this: a row that was overwritten has no cotangent any more.  No row is read twice, so nobody sees the zeros, and XLA copies the
-whole array at every turn to read from it and write to it.
+The cotangent of what a loop writes row by row comes like this: a row that was overwritten has no
+cotangent any more. No row is read twice, so nobody sees the zeros, and XLA copies the whole array
+at every turn to read from it and write to it.
 """
 
 from __future__ import annotations

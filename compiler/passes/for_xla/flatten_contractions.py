@@ -6,9 +6,11 @@
     %b = reshape %d : tensor<256x128>
     %g = dot_general %a, %b, contracting_dims = [0] x [0]
 
-Every weight gradient of a model with a batch and a sequence dimension has this form.  XLA's CPU backend makes such a product a matrix product by transposing an operand,
-and fuses what computes the operand into the transposition, once more for each weight gradient.  As a product of matrices it needs neither
-(`python -m benchmarks.contractions` times the two).  The reshapes are free, and the sum is over the same terms.
+Every weight gradient of a model with a batch and a sequence dimension has this form. XLA's CPU
+backend makes such a product a matrix product by transposing an operand, and fuses what computes the
+operand into the transposition, once more for each weight gradient. As a product of matrices it
+needs neither (`python -m benchmarks.contractions` times the two). The reshapes are free, and the
+sum is over the same terms.
 """
 
 from __future__ import annotations
@@ -61,7 +63,9 @@ def _flatten(op: hlo.DotGeneralOp) -> None:
 
 
 def _matrix(operand: ir.Value, contracting: list[int]) -> tuple[list[int], int] | None:
-    """The matrix that an operand is if its contracting dimensions are one block, first or last: (shape, contracting dimension)."""
+    """The matrix that an operand is if its contracting dimensions are one block, first or last:
+    (shape, contracting dimension).
+    """
     shape = list(operand.type.shape)
     count = len(contracting)
     if contracting == list(range(count)):

@@ -4,8 +4,9 @@
 ->
     concatenate %a, %b, dim = 1
 
-The cotangent of what is split into pieces (the gates of an LSTM; query, key and value) comes as such a sum.  XLA computes each element of it from every piece.  Pieces that
-do not fill the array are padded together, and joined with the next.  What is added elsewhere is zero.
+The cotangent of what is split into pieces (the gates of an LSTM; query, key and value) comes as
+such a sum. XLA computes each element of it from every piece. Pieces that do not fill the array are
+padded together, and joined with the next. What is added elsewhere is zero.
 """
 
 from __future__ import annotations
@@ -49,7 +50,9 @@ def _join(op: ir.OpView, first: hlo.PadOp, second: hlo.PadOp) -> None:
 
 
 def _side(pad: Any) -> tuple[int, int, int] | None:
-    """(dimension, first, end): where the operand lies in the one dimension that is padded, with zeros at its ends alone."""
+    """(dimension, first, end): where the operand lies in the one dimension that is padded, with
+    zeros at its ends alone.
+    """
     low, high, interior = (
         list(pad.attributes[name])
         for name in ("edge_padding_low", "edge_padding_high", "interior_padding")

@@ -1,11 +1,13 @@
-"""Reverses the kernel of a convolution by an op of its own, where the convolution would read it in reverse.
+"""Reverses the kernel of a convolution by an op of its own, where the convolution would read it in
+reverse.
 
     convolution(%x, %w) window = {reverse = [true, true]}
 ->
     %r = reverse %w, dims = [0, 1]        convolution(%x, %r)
 
-The gradient of a convolution's input is such a convolution.  XLA's CPU backend has fast code only for kernels that are read forwards; for the others its fallback is a
-scalar loop.  A kernel is small, so the reversal costs nothing.
+The gradient of a convolution's input is such a convolution. XLA's CPU backend has fast code only
+for kernels that are read forwards; for the others its fallback is a scalar loop. A kernel is small,
+so the reversal costs nothing.
 """
 
 from __future__ import annotations

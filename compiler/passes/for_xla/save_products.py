@@ -9,14 +9,19 @@
       %p = dot_general %h, %w                                              %p = dynamic_slice %f#3, %j
       ...                                                                  ...
 
-Enzyme saves as little of a turn as the way back can be computed from: what the loop carries.  The rest is computed again, products of matrices too.  JAX saves
-all that the way back needs.  Here, the products (and convolutions) are saved, what is elementwise is computed again: the time of the one with less than the memory of the other.
+Enzyme saves as little of a turn as the way back can be computed from: what the loop carries. The
+rest is computed again, products of matrices too. JAX saves all that the way back needs. Here, the
+products (and convolutions) are saved, what is elementwise is computed again: the time of the one
+with less than the memory of the other.
 
-Only in functions that are Enzyme's work throughout (`expand` marks them): in a backward pass that JAX made, what is computed again is what the user's `jax.checkpoint` says.
+Only in functions that are Enzyme's work throughout (`expand` marks them): in a backward pass that
+JAX made, what is computed again is what the user's `jax.checkpoint` says.
 
-A value of the second loop's turn is one that the first loop had at turn %j if it is a saved row %j, the counter %j itself, a value from outside both, or the same op of
-such values.  In place of a product, what is made of it is saved where that takes no more memory: a sum and not each of its terms, pieces and not the whole.  (Pieces also matter because
-XLA's CPU compiler does not vectorise a loop over several pieces of one row.)
+A value of the second loop's turn is one that the first loop had at turn %j if it is a saved row %j,
+the counter %j itself, a value from outside both, or the same op of such values. In place of a
+product, what is made of it is saved where that takes no more memory: a sum and not each of its
+terms, pieces and not the whole. (Pieces also matter because XLA's CPU compiler does not vectorise a
+loop over several pieces of one row.)
 """
 
 from __future__ import annotations
@@ -41,13 +46,16 @@ PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
 def run(module: ir.Module) -> None:
     for function in module.body.operations:
         if isinstance(function, func.FuncOp) and metagrad.BY_ENZYME in function.attributes:
-            # Inner blocks first: a loop that is made anew takes its blocks along, and what refers to them by the old one is stale.
+            # Inner blocks first: a loop that is made anew takes its blocks along, and what refers
+            # to them by the old one is stale.
             for block in reversed(_blocks(function)):
                 _visit(block)
 
 
 def _blocks(function: func.FuncOp) -> list[ir.Block]:
-    """The blocks in which a loop can stand: of the function, and of the loops and conditionals in it."""
+    """The blocks in which a loop can stand: of the function, and of the loops and conditionals in
+    it.
+    """
     owners = functions.operations(
         function, {"stablehlo.while", "stablehlo.case", "stablehlo.if"}.__contains__
     )
@@ -66,7 +74,9 @@ def _visit(block: ir.Block) -> None:
 
 
 def _save(forward: hlo.WhileOp, back: hlo.WhileOp, counter: int) -> hlo.WhileOp:
-    """Saves in `forward` the products that `back` computes again, if its counter `counter` says which turn of `forward` it goes back through."""
+    """Saves in `forward` the products that `back` computes again, if its counter `counter` says
+    which turn of `forward` it goes back through.
+    """
     stacks = _stacks(forward)
     if not stacks:
         return forward
@@ -116,7 +126,8 @@ def _stacks(loop: hlo.WhileOp) -> dict[ir.Value, ir.Value]:
 
 
 class _Same:
-    """Which ops of the second loop's body compute what an op of the first one's body computed, at the turn that a counter of the second says.
+    """Which ops of the second loop's body compute what an op of the first one's body computed, at
+    the turn that a counter of the second says.
 
     Attributes:
       found: op of the second body -> value of the first.
@@ -191,7 +202,9 @@ class _Same:
 
 
 def _is_reshape(op: ir.OpView) -> bool:
-    """Whether the op only writes the shape anew, as a broadcast that adds dimensions of one does too."""
+    """Whether the op only writes the shape anew, as a broadcast that adds dimensions of one does
+    too.
+    """
     if op.operation.name == "stablehlo.broadcast_in_dim":
         dims = list(op.broadcast_dimensions)
         return dims == sorted(dims) and math.prod(op.operands[0].type.shape) == math.prod(
@@ -213,7 +226,10 @@ def _key(op: ir.OpView, operands: list[ir.Value]):
 
 
 def _region_key(region: ir.Region):
-    """A reduction's body: its ops, with operands by their place. None where it reads something from outside."""
+    """A reduction's body: its ops, with operands by their place.
+
+    None where it reads something from outside.
+    """
     block = region.blocks[0]
     places: dict[ir.Value, int] = {argument: i for i, argument in enumerate(block.arguments)}
     said = []
@@ -232,7 +248,9 @@ def _region_key(region: ir.Region):
 
 
 def _ends(op: ir.Operation, found: dict[ir.Operation, ir.Value]) -> list[ir.Operation]:
-    """What to save in place of a product: what is made of it, as long as that is known too and together no larger."""
+    """What to save in place of a product: what is made of it, as long as that is known too and
+    together no larger.
+    """
     readers = users(op.results[0])
     if not readers or any(reader not in found for reader in readers):
         return [op]

@@ -1,11 +1,14 @@
-"""Exchanges the factors of a product of matrices whose transpose is wanted, also where products are added first.
+"""Exchanges the factors of a product of matrices whose transpose is wanted, also where products are
+added first.
 
     %s = add (dot_general %a, %b), (dot_general %c, %d)        transpose %s, dims = [1, 0]
 ->
     add (dot_general %b, %a), (dot_general %d, %c)
 
-Every weight gradient has this form, with two terms in a Hessian-vector product.  XLA exchanges the factors of a single product by itself; a sum it transposes, reading both products
-across their rows.  The sums are over the same terms; in bf16 another rounding may come of it, so what JAX made is left as JAX made it.
+Every weight gradient has this form, with two terms in a Hessian-vector product. XLA exchanges the
+factors of a single product by itself; a sum it transposes, reading both products across their rows.
+The sums are over the same terms; in bf16 another rounding may come of it, so what JAX made is left
+as JAX made it.
 """
 
 from __future__ import annotations
