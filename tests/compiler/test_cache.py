@@ -23,7 +23,7 @@ TEXT = "func.func @f() { return }  // \N{GREEK SMALL LETTER PHI}"
 def test_keys():
     """Of all parts, in order, and of where one ends."""
     parts = [(), ("",), ("", ""), ("ab",), ("a", "b"), ("b", "a"), ("ab", ""), ("", "ab")]
-    assert len({cache.key(*given) for given in parts}) == len(parts)
+    assert len({cache.key(*texts) for texts in parts}) == len(parts)
 
 
 def test_what_was_stored_comes_back(cached):
@@ -39,22 +39,21 @@ def test_what_was_stored_comes_back(cached):
 
 
 # --- Where
-# --------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("said", ["0", "off", "FALSE", "no"])
-def test_switched_off(cached, monkeypatch, said):
+@pytest.mark.parametrize("value", ["0", "off", "FALSE", "no"])
+def test_switched_off(cached, monkeypatch, value):
     cache.store(KEY, TEXT)
-    monkeypatch.setenv("METAGRAD_CACHE", said)
+    monkeypatch.setenv("METAGRAD_CACHE", value)
     assert cache.folder() is None and cache.load(KEY) is None
     cache.store(OTHER, TEXT)
     assert [file.name for file in cached.iterdir()] == [KEY]
 
 
 def test_the_platforms_folder(cached, monkeypatch):
-    for given in (None, ""):
-        monkeypatch.delenv("METAGRAD_CACHE_DIR") if given is None else monkeypatch.setenv(
-            "METAGRAD_CACHE_DIR", given
+    for folder_name in (None, ""):
+        monkeypatch.delenv("METAGRAD_CACHE_DIR") if folder_name is None else monkeypatch.setenv(
+            "METAGRAD_CACHE_DIR", folder_name
         )
         assert cache.folder().parent == platformdirs.user_cache_path("metagrad", appauthor=False)
 
@@ -71,7 +70,6 @@ def test_nobody_else_can_write_into_the_folder(cached):
 
 
 # --- Damage
-# -------------------------------------------------------------------------------------------------------
 
 
 def test_every_flipped_bit_is_noticed(cached):
@@ -121,7 +119,6 @@ def test_a_file_that_may_not_be_read(cached):
 
 
 # --- A folder that cannot be written
-# ------------------------------------------------------------------------------
 
 NOT_WRITTEN = (
     r"metagrad's cache in .* cannot be written \(.+\).*METAGRAD_CACHE_DIR.*METAGRAD_CACHE=0"
@@ -162,7 +159,6 @@ def test_a_disk_that_is_full(cached):
 
 
 # --- Size
-# ---------------------------------------------------------------------------------------------------------
 
 
 def test_the_oldest_go_first(cached, monkeypatch):
@@ -191,7 +187,6 @@ def test_what_a_killed_writer_left_goes_too(cached, monkeypatch):
 
 
 # --- Several processes
-# --------------------------------------------------------------------------------------------
 
 
 def test_writers_at_the_same_time(cached):
@@ -209,7 +204,6 @@ def test_writers_at_the_same_time(cached):
 
 
 # --- Compilations
-# -------------------------------------------------------------------------------------------------
 
 STEP = """
 import jax.numpy as jnp, metagrad
@@ -220,7 +214,8 @@ def step(state, z, x):
     g = metagrad.grad(loss)(state)
     return {name: state[name] - 0.1 * g[name] for name in state}
 
-metagradient = step.metagradient(lambda state: jnp.sum(state["a"] * state["b"]), schedule=metagrad.LazyKary(2))
+outer = lambda state: jnp.sum(state["a"] * state["b"])
+metagradient = step.metagradient(outer, schedule=metagrad.LazyKary(2))
 arguments = {"a": jnp.ones(2), "b": jnp.ones(2)}, jnp.asarray(0.5), jnp.ones((3, 2))
 """
 

@@ -49,7 +49,10 @@ def test_integers_and_truth_values_carry_nothing():
               %y = stablehlo.select %p, %c, %x : tensor<3xi1>, tensor<3xf32>
               %j = stablehlo.convert %b : (tensor<3xi32>) -> tensor<3xf32>"""
     types = "tensor<3xf32>, tensor<3xi32>, tensor<3xf32>"
-    results = "%x: tensor<3xf32>, %y: tensor<3xf32>, %j: tensor<3xf32>, %p: tensor<3xi1>, %b: tensor<3xi32>"
+    results = (
+        "%x: tensor<3xf32>, %y: tensor<3xf32>, %j: tensor<3xf32>, %p: tensor<3xi1>, %b: "
+        "tensor<3xi32>"
+    )
     assert of(body, types=types, results=results) == [set(), {2}, set(), set(), set()]
 
 
@@ -82,8 +85,10 @@ def test_calls_are_looked_into():
         %z = stablehlo.multiply %x, %s : tensor<3xf32>
         return %z, %y : tensor<3xf32>, tensor<3xf32>
       }"""
-    body = """%p:2 = func.call @g(%a, %b) : (tensor<3xf32>, tensor<3xf32>) -> (tensor<3xf32>, tensor<3xf32>)
-              %q:2 = func.call @g(%p#1, %p#0) : (tensor<3xf32>, tensor<3xf32>) -> (tensor<3xf32>, tensor<3xf32>)"""
+    body = """%p:2 = func.call @g(%a, %b) : (tensor<3xf32>, tensor<3xf32>)
+                  -> (tensor<3xf32>, tensor<3xf32>)
+              %q:2 = func.call @g(%p#1, %p#0) : (tensor<3xf32>, tensor<3xf32>)
+                  -> (tensor<3xf32>, tensor<3xf32>)"""
     results = "%p#0: tensor<3xf32>, %p#1: tensor<3xf32>, %q#0: tensor<3xf32>, %q#1: tensor<3xf32>"
     assert of(body, results=results, others=others) == [{0}, {1}, {1}, {0}]
 
@@ -94,7 +99,8 @@ def test_a_loop_is_taken_whole():
     """
     body = """%zero = stablehlo.constant dense<0> : tensor<i64>
               %one = stablehlo.constant dense<1> : tensor<i64>
-              %r:3 = stablehlo.while(%i = %zero, %x = %a, %y = %b) : tensor<i64>, tensor<3xf32>, tensor<3xf32>
+              %r:3 = stablehlo.while(%i = %zero, %x = %a, %y = %b) : tensor<i64>, tensor<3xf32>,
+                  tensor<3xf32>
               cond {
                 %p = stablehlo.compare LT, %i, %one : (tensor<i64>, tensor<i64>) -> tensor<i1>
                 stablehlo.return %p : tensor<i1>
@@ -122,7 +128,10 @@ def test_a_conditional_is_taken_whole():
 
 
 def test_a_gradient_depends_on_all_that_its_loss_reads():
-    body = '%v, %g = "metagrad.grad"(%a, %b) {loss = @g, wrt = [0]} : (tensor<3xf32>, tensor<3xf32>) -> (tensor<f32>, tensor<3xf32>)'
+    body = (
+        '%v, %g = "metagrad.grad"(%a, %b) {loss = @g, wrt = [0]} : (tensor<3xf32>, tensor<3xf32>) '
+        "-> (tensor<f32>, tensor<3xf32>)"
+    )
     assert of(body, results="%v: tensor<f32>, %g: tensor<3xf32>") == [{0, 1}, {0, 1}]
 
 

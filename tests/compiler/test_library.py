@@ -161,7 +161,6 @@ def unpack(index) -> pathlib.Path:
 WHOLE = [".lock", "enzyme_call.so"]
 
 # --- Fetched
-# ------------------------------------------------------------------------------------------------------
 
 
 def test_it_is_fetched_once(index, capsys):
@@ -170,8 +169,8 @@ def test_it_is_fetched_once(index, capsys):
     path = library.path()
     assert pathlib.Path(path).read_bytes() == LIBRARY and os.access(path, os.X_OK)
     assert in_the_folder() == WHOLE
-    said = capsys.readouterr()
-    assert said.out == "" and "fetching Enzyme's library (enzyme-ad 0.0.16, " in said.err
+    captured = capsys.readouterr()
+    assert captured.out == "" and "fetching Enzyme's library (enzyme-ad 0.0.16, " in captured.err
     index.wheel.unlink()
     assert library.path() == path and capsys.readouterr().err == ""
     assert library.locate().present and library.identity() == identity
@@ -215,7 +214,7 @@ def test_two_processes_at_once(index):
 def test_a_download_that_is_cut_off(index):
     index.sends = len(LIBRARY) // 2
     index.goes_on.set()
-    with pytest.raises(EnzymeError, match="^Enzyme's library could not be fetched: "):
+    with pytest.raises(EnzymeError, match=r"^Enzyme's library could not be fetched: "):
         library.path()
     assert in_the_folder() == [".lock"]
     index.sends = None
@@ -223,7 +222,7 @@ def test_a_download_that_is_cut_off(index):
 
 
 def test_a_process_that_is_killed_while_it_fetches(index):
-    """The next one waits for no dead process, takes nothing over from it, and clears up behind it."""
+    """The next one does not wait for it, takes nothing over from it, and clears up behind it."""
     index.sends = len(LIBRARY) // 2
     process = start()
     assert index.reached.wait(60)
@@ -305,7 +304,7 @@ def test_an_environment_without_pip(index, monkeypatch):
 
 def test_no_pip_at_all(index, monkeypatch):
     monkeypatch.setattr(fetch, "_pip", lambda: None)
-    with pytest.raises(EnzymeError, match="there is no pip in .*\n    python -m pip download"):
+    with pytest.raises(EnzymeError, match=r"there is no pip in .*\n    python -m pip download"):
         library.path()
 
 
@@ -323,7 +322,6 @@ def test_a_folder_that_cannot_be_written(index, monkeypatch, tmp_path):
 
 
 # --- Installed
-# ----------------------------------------------------------------------------------------------------
 
 
 def test_another_version_that_is_installed_is_not_taken(nothing_installed):
@@ -349,7 +347,6 @@ def test_installed_and_fetched_are_one_build(nothing_installed, monkeypatch, tmp
 
 
 # --- Named by hand
-# ------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize("place", ["", "jax", "enzyme_ad/jax"])

@@ -42,18 +42,18 @@ def commands():
 
 @pytest.mark.parametrize("file, line", list(commands()))
 def test_pass(file, line, capsys):
-    said = RUN.fullmatch(line)
-    assert said, f"this is no RUN line: {line}"
+    run_line = RUN.fullmatch(line)
+    assert run_line, f"this is no RUN line: {line}"
     arguments, checks = (
-        shlex.split(said[part].replace("%s", str(file))) for part in ("arguments", "checks")
+        shlex.split(run_line[part].replace("%s", str(file))) for part in ("arguments", "checks")
     )
     out = io.StringIO()
     with (
         contextlib.redirect_stdout(out),
-        contextlib.redirect_stderr(out) if said["errors"] else contextlib.nullcontext(),
+        contextlib.redirect_stderr(out) if run_line["errors"] else contextlib.nullcontext(),
     ):
         code = opt.main(arguments)
-    assert bool(code) == bool(said["fails"]), out.getvalue() + capsys.readouterr().err
+    assert bool(code) == bool(run_line["fails"]), out.getvalue() + capsys.readouterr().err
     options = parse_argv_options(["filecheck", *checks])
     wrong = Matcher(options, FInput("-", out.getvalue()), Parser.from_opts(options)).run()
     assert not wrong, f"{capsys.readouterr().err}\nThe output was\n{out.getvalue()}"

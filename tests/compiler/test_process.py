@@ -17,7 +17,6 @@ from metagrad.compiler.enzyme.pipelines import FIRST_ORDER, SECOND_ORDER
 from metagrad.compiler.enzyme.worker import EnzymeWorker
 
 # --- Which Python
-# -------------------------------------------------------------------------------------------------
 
 
 def choose(path: str = "", by_hand: str = "", release: tuple[int, int, int] = (3, 12, 1)):
@@ -111,12 +110,11 @@ def test_one_that_is_named_and_does_not_do(python, script, complaint):
 
 def test_one_that_is_named_and_is_not_there(monkeypatch):
     monkeypatch.setenv(interpreter.VARIABLE, "/nowhere/python")
-    with pytest.raises(EnzymeError, match="names /nowhere/python, .* No such file or directory"):
+    with pytest.raises(EnzymeError, match=r"names /nowhere/python, .* No such file or directory"):
         EnzymeWorker().run("f", "func.func public @f() { return }", "canonicalize")
 
 
 # --- This Python under load
-# ---------------------------------------------------------------------------------------
 
 
 def second_derivative(seed: int) -> str:
@@ -135,7 +133,8 @@ def second_derivative(seed: int) -> str:
                 %trips{i} = stablehlo.constant dense<{draw.randint(2, 9)}> : tensor<i64>
                 %w{i}:2 = stablehlo.while(%i = %zero{i}, %h = {value}) : tensor<i64>, {ty}
                 cond {{
-                  %c = stablehlo.compare LT, %i, %trips{i} : (tensor<i64>, tensor<i64>) -> tensor<i1>
+                  %c = stablehlo.compare LT, %i, %trips{i} : (tensor<i64>, tensor<i64>)
+                      -> tensor<i1>
                   stablehlo.return %c : tensor<i1>
                 }} do {{
                   %n = stablehlo.tanh %h : {ty}
@@ -156,13 +155,15 @@ def second_derivative(seed: int) -> str:
       }}
       func.func private @gradient(%x: {ty}) -> {ty} {{
         %one = stablehlo.constant dense<1.0> : tensor<f32>
-        %g = "enzyme.autodiff"(%x, %one) <{{fn = @loss, activity = [#enzyme<activity<enzyme_active>>],
+        %g = "enzyme.autodiff"(%x, %one) <{{fn = @loss,
+            activity = [#enzyme<activity<enzyme_active>>],
           ret_activity = [#enzyme<activity<enzyme_activenoneed>>]}}> : ({ty}, tensor<f32>) -> {ty}
         return %g : {ty}
       }}
       func.func private @loss(%x: {ty}) -> tensor<f32> {{
         {body}
-        %l = stablehlo.dot_general {value}, {value}, contracting_dims = [0] x [0] : ({ty}, {ty}) -> tensor<f32>
+        %l = stablehlo.dot_general {value}, {value}, contracting_dims = [0] x [0]
+            : ({ty}, {ty}) -> tensor<f32>
         return %l : tensor<f32>
       }}"""
 
@@ -177,9 +178,9 @@ def test_a_hundred_modules_and_errors_in_this_python(monkeypatch):
             pipeline = SECOND_ORDER if seed % 2 else FIRST_ORDER
             answer = worker.run("hvp", second_derivative(seed), pipeline)
             assert "enzyme." not in answer and "func.func" in answer
-            with pytest.raises(EnzymeError, match="^Enzyme refused @hvp: "):
+            with pytest.raises(EnzymeError, match=r"^Enzyme refused @hvp: "):
                 worker.run("hvp", f"nonsense {seed}", pipeline)
-            with pytest.raises(EnzymeError, match="^Enzyme refused @hvp: "):
+            with pytest.raises(EnzymeError, match=r"^Enzyme refused @hvp: "):
                 worker.run("hvp", second_derivative(seed), f"no-such-pass-{seed}")
             processes.add(worker._process.pid)
         assert len(processes) == 1
@@ -188,15 +189,18 @@ def test_a_hundred_modules_and_errors_in_this_python(monkeypatch):
 
 
 # --- The check at its start
-# ---------------------------------------------------------------------------------------
 
 # Stands for the library: answers every module with the text that it was built with.
 FAKE = """
 #define Py_LIMITED_API 0x030b0000
 #define PY_SSIZE_T_CLEAN
 #include <Python.h>
-static PyObject *run(PyObject *module, PyObject *arguments) { return Py_BuildValue("(ss)", "check", ANSWER); }
-static PyMethodDef methods[] = {{"run_pass_pipeline", run, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}};
+static PyObject *run(PyObject *module, PyObject *arguments) {
+  return Py_BuildValue("(ss)", "check", ANSWER);
+}
+static PyMethodDef methods[] = {
+  {"run_pass_pipeline", run, METH_VARARGS, NULL}, {NULL, NULL, 0, NULL}
+};
 static struct PyModuleDef definition = {PyModuleDef_HEAD_INIT, "enzyme_call", NULL, -1, methods};
 PyMODINIT_FUNC PyInit_enzyme_call(void) { return PyModule_Create(&definition); }
 """
@@ -205,7 +209,10 @@ PyMODINIT_FUNC PyInit_enzyme_call(void) { return PyModule_Create(&definition); }
 def results(*values: float) -> str:
     lines = [f"%c{i} = stablehlo.constant dense<{v:e}> : tensor<f64>" for i, v in enumerate(values)]
     names, types = ", ".join(f"%c{i}" for i in range(4)), ", ".join(["tensor<f64>"] * 4)
-    header = "func.func public @check(%x: tensor<f64>, %y: tensor<f64>, %a: tensor<f64>, %b: tensor<f64>) {"
+    header = (
+        "func.func public @check(%x: tensor<f64>, %y: tensor<f64>, %a: tensor<f64>, %b: "
+        "tensor<f64>) {"
+    )
     return "\n".join([header, *lines, f"return {names} : {types}", "}"])
 
 
@@ -250,7 +257,10 @@ def test_a_library_with_wrong_derivatives(fake, answer, complaint):
     """It does not answer at all, and the message says why and what names this library."""
     with pytest.raises(
         EnzymeError,
-        match=rf"^Enzyme's library is wrong, so it is not used for @f: .*{complaint}.*METAGRAD_ENZYME names it",
+        match=(
+            rf"^Enzyme's library is wrong, so it is not used for @f: .*{complaint}"
+            r".*METAGRAD_ENZYME names it"
+        ),
     ):
         fake(answer).run("f", MODULE, "canonicalize")
 
@@ -266,7 +276,8 @@ class Answer:
 
 
 GOOD = """
-  func.func public @check_1(%arg0: tensor<f64>, %arg1: tensor<f64>, %arg2: tensor<f64>, %arg3: tensor<f64>) -> (tensor<f64>, tensor<f64>, tensor<f64>, tensor<f64>) {
+  func.func public @check_1(%arg0: tensor<f64>, %arg1: tensor<f64>, %arg2: tensor<f64>, \
+%arg3: tensor<f64>) -> (tensor<f64>, tensor<f64>, tensor<f64>, tensor<f64>) {
     %0 = stablehlo.multiply %arg0, %arg0 : tensor<f64> loc(#loc1)
     %1 = stablehlo.multiply %arg0, %arg1 : tensor<f64>
     %2 = stablehlo.add %1, %1 : tensor<f64>

@@ -15,8 +15,10 @@ from metagrad.compiler.passes import schedule as schedule_pass
 from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
 
 STEP = """
-module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta", "state", "batches"], metagrad.between_steps = [0]} {
-  func.func public @step(%w: tensor<3xf32>, %count: tensor<i32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> (tensor<3xf32>, tensor<i32>, tensor<f32>) ATTRIBUTES {
+module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64,
+    outer = 1 : i64}, metagrad.wrt = ["meta", "state", "batches"], metagrad.between_steps = [0]} {
+  func.func public @step(%w: tensor<3xf32>, %count: tensor<i32>, %z: tensor<3xf32>,
+      %b: tensor<3xf32>) -> (tensor<3xf32>, tensor<i32>, tensor<f32>) ATTRIBUTES {
     %v, %g = GRADIENT
     %n = stablehlo.subtract %w, %g : tensor<3xf32>
     %one = stablehlo.constant dense<1> : tensor<i32>
@@ -26,19 +28,25 @@ module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch 
   func.func private @loss(%w: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> tensor<f32> {
     %x = stablehlo.multiply %z, %b : tensor<3xf32>
     %t = stablehlo.tanh %w : tensor<3xf32>
-    %l = stablehlo.dot_general %t, %x, contracting_dims = [0] x [0] : (tensor<3xf32>, tensor<3xf32>) -> tensor<f32>
+    %l = stablehlo.dot_general %t, %x, contracting_dims = [0] x [0]
+        : (tensor<3xf32>, tensor<3xf32>) -> tensor<f32>
     return %l : tensor<f32>
   }
-  func.func private @value_and_move(%w: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> (tensor<f32>, tensor<3xf32>) {
+  func.func private @value_and_move(%w: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<3xf32>)
+      -> (tensor<f32>, tensor<3xf32>) {
     %l = func.call @loss(%w, %z, %b) : (tensor<3xf32>, tensor<3xf32>, tensor<3xf32>) -> tensor<f32>
     return %l, %z : tensor<f32>, tensor<3xf32>
   }
-  func.func private @update_as_run(%w: tensor<3xf32>, %count: tensor<i32>, %z: tensor<3xf32>, %b: tensor<3xf32>, %v: tensor<f32>, %g: tensor<3xf32>) -> (tensor<3xf32>, tensor<i32>, tensor<f32>) {
+  func.func private @update_as_run(%w: tensor<3xf32>, %count: tensor<i32>, %z: tensor<3xf32>,
+      %b: tensor<3xf32>, %v: tensor<f32>, %g: tensor<3xf32>)
+      -> (tensor<3xf32>, tensor<i32>, tensor<f32>) {
     %n = stablehlo.subtract %w, %g : tensor<3xf32>
     return %n, %count, %v : tensor<3xf32>, tensor<i32>, tensor<f32>
   }
-  func.func public @outer(%w: tensor<3xf32>, %count: tensor<i32>, %x: tensor<3xf32>) -> (tensor<f32>, tensor<3xf32>) {
-    %l = stablehlo.dot_general %w, %x, contracting_dims = [0] x [0] : (tensor<3xf32>, tensor<3xf32>) -> tensor<f32>
+  func.func public @outer(%w: tensor<3xf32>, %count: tensor<i32>, %x: tensor<3xf32>)
+      -> (tensor<f32>, tensor<3xf32>) {
+    %l = stablehlo.dot_general %w, %x, contracting_dims = [0] x [0]
+        : (tensor<3xf32>, tensor<3xf32>) -> tensor<f32>
     return %l, %x : tensor<f32>, tensor<3xf32>
   }
 }
@@ -105,11 +113,11 @@ def test_one_copy_of_the_update_as_it_is_run():
     """
     module = context.parse(UPDATE_OF_ITS_OWN)
     with module.context, ir.Location.unknown():
-        for each in (cut, differentiate):
-            each.run(module)
+        for pass_module in (cut, differentiate):
+            pass_module.run(module)
         assert "fn = @update," in context.text(module)
-        for each in (expand, pieces):
-            each.run(module)
+        for pass_module in (expand, pieces):
+            pass_module.run(module)
         schedule_pass.run(module, LazyKary(2).plan(9, gradients=True))
         verify.run(module)
     assert calls(module) == {"inner": 1, "update": 1, "outer_vjp": 1, "step_vjp": 1}

@@ -18,18 +18,25 @@ import metagrad
 from metagrad.compiler import opt
 from metagrad.compiler.enzyme.worker import EnzymeError, EnzymeWorker
 
-PIPELINE = "enzyme-hlo-opt,enzyme,canonicalize,remove-unnecessary-enzyme-ops,enzyme-simplify-math,canonicalize,symbol-dce"
+PIPELINE = (
+    "enzyme-hlo-opt,enzyme,canonicalize,remove-unnecessary-enzyme-ops,enzyme-simplify-math,"
+    "canonicalize,symbol-dce"
+)
 
 GRADIENT = """
 module {
   func.func public @inner(%x: tensor<3xf32>) -> tensor<3xf32> {
     %one = stablehlo.constant dense<1.0> : tensor<f32>
-    %g = "enzyme.autodiff"(%x, %one) {fn = @loss, activity = [#enzyme<activity<enzyme_active>>], ret_activity = [#enzyme<activity<enzyme_activenoneed>>]} : (tensor<3xf32>, tensor<f32>) -> tensor<3xf32>
+    %g = "enzyme.autodiff"(%x, %one)
+        {fn = @loss, activity = [#enzyme<activity<enzyme_active>>],
+        ret_activity = [#enzyme<activity<enzyme_activenoneed>>]} : (tensor<3xf32>, tensor<f32>)
+        -> tensor<3xf32>
     return %g : tensor<3xf32>
   }
   func.func private @loss(%x: tensor<3xf32>) -> tensor<f32> {
     BODY
-    %l = stablehlo.dot_general %y, %y, contracting_dims = [0] x [0] : (tensor<3xf32>, tensor<3xf32>) -> tensor<f32>
+    %l = stablehlo.dot_general %y, %y, contracting_dims = [0] x [0]
+        : (tensor<3xf32>, tensor<3xf32>) -> tensor<f32>
     return %l : tensor<f32>
   }
 }
@@ -83,7 +90,7 @@ def shared():
 
 @pytest.fixture
 def worker(shared):
-    """A worker that has worked; if a test ended its process, the next test's call starts another."""
+    """A worker that has worked. If a test ended its process, the next test starts another."""
     works(shared)
     return shared
 
@@ -101,9 +108,9 @@ def test_one_process_for_all_calls(worker):
 
 def test_a_module_that_it_refuses(worker):
     first = pid(worker)
-    with pytest.raises(EnzymeError, match="^Enzyme refused @inner: .+"):
+    with pytest.raises(EnzymeError, match=r"^Enzyme refused @inner: .+"):
         worker.run("inner", "this is no module", PIPELINE)
-    with pytest.raises(EnzymeError, match="^Enzyme refused @inner: .+"):
+    with pytest.raises(EnzymeError, match=r"^Enzyme refused @inner: .+"):
         worker.run("inner", SINE, "no-such-pass")
     works(worker)
     assert pid(worker) == first, (
@@ -153,7 +160,10 @@ def test_the_library_aborts(worker):
     first = pid(worker)
     with pytest.raises(
         EnzymeError,
-        match=r"^Enzyme's library ended its process on @inner \(signal SIGABRT\): LLVM ERROR: Failed to infer result type",
+        match=(
+            r"^Enzyme's library ended its process on @inner \(signal SIGABRT\): LLVM ERROR: Failed "
+            r"to infer result type"
+        ),
     ):
         worker.run("inner", ABORTS, PIPELINE)
     works(worker)
@@ -169,7 +179,10 @@ def test_out_of_memory(worker):
     resource.prlimit(first, resource.RLIMIT_AS, (used + 2**20, used + 2**20))
     with pytest.raises(
         EnzymeError,
-        match=r"^Enzyme's library ended its process on @inner \(.+\): .*(out of memory|Resource temporarily unavailable)",
+        match=(
+            r"^Enzyme's library ended its process on @inner \(.+\): .*(out of memory|Resource "
+            r"temporarily unavailable)"
+        ),
     ):
         worker.run("inner", SINE + "// " + "x" * 2**26, PIPELINE)
     works(worker)
@@ -221,7 +234,10 @@ def test_calls_from_several_threads(worker):
     answers = {}
 
     def ask(name):
-        module = f"func.func public @{name}(%x: tensor<f32>) -> tensor<f32> {{ %y = stablehlo.{name} %x : tensor<f32> return %y : tensor<f32> }}"
+        module = (
+            f"func.func public @{name}(%x: tensor<f32>) -> tensor<f32> {{ %y = stablehlo.{name} %x "
+            ": tensor<f32> return %y : tensor<f32> }"
+        )
         answers[name] = worker.run(name, module, "canonicalize")
 
     threads = [threading.Thread(target=ask, args=(name,)) for name in names]
@@ -254,7 +270,9 @@ def alone(script: str) -> subprocess.CompletedProcess:
 def test_a_forked_process_has_a_worker_of_its_own():
     """A fork must neither talk to its parent's process nor end it."""
     done = alone("""
-        def ask(): return WORKER.run("f", "func.func public @f() { return }", "canonicalize") and WORKER._process.pid
+        def ask():
+            WORKER.run("f", "func.func public @f() { return }", "canonicalize")
+            return WORKER._process.pid
         first = ask()
         child = os.fork()
         if child == 0:
@@ -277,7 +295,8 @@ def test_a_fork_while_another_thread_compiles():
         os.kill(WORKER._process.pid, signal.SIGSTOP)
         send = WORKER._connection.send_bytes
         WORKER._connection.send_bytes = lambda request: (send(request), started.set())
-        thread = threading.Thread(target=WORKER.run, args=("f", "func.func public @f() { return }", "canonicalize"))
+        call = ("f", "func.func public @f() { return }", "canonicalize")
+        thread = threading.Thread(target=WORKER.run, args=call)
         thread.start()
         started.wait()
         child = os.fork()
@@ -322,8 +341,8 @@ def test_command_line_reports_an_abort(tmp_path, capsys):
     file = tmp_path / "loop.mlir"
     file.write_text(ABORTS)
     assert opt.main([str(file), "--pass=expand"]) == 1
-    said = capsys.readouterr()
-    assert said.out == "" and said.err.startswith(
+    captured = capsys.readouterr()
+    assert captured.out == "" and captured.err.startswith(
         "metagrad-opt: Enzyme's library ended its process on @inner (signal SIGABRT)"
     )
     assert opt.main([str(file), "--pass=widen-counters,counters-first,expand"]) == 0

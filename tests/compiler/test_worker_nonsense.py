@@ -17,7 +17,6 @@ from metagrad.compiler.enzyme.worker import WORKER, EnzymeError, EnzymeWorker
 MODULE = "func.func public @f() { return }"
 
 # --- What comes over the pipe
-# -------------------------------------------------------------------------------------
 
 
 @pytest.fixture
@@ -25,7 +24,7 @@ def child(tmp_path, monkeypatch):
     """A worker whose child runs the given script, with `pipe`, `request` and `answer` at hand; and
     then a real one.
     """
-    made = EnzymeWorker()
+    enzyme_worker = EnzymeWorker()
 
     def become(script):
         file = tmp_path / "child.py"
@@ -37,12 +36,12 @@ def child(tmp_path, monkeypatch):
             + textwrap.dedent(script)
         )
         monkeypatch.setattr(worker, "SCRIPT", str(file))
-        return made
+        return enzyme_worker
 
     yield become
     monkeypatch.undo()
-    assert "func.func" in made.run("f", MODULE, "canonicalize"), "the next call works"
-    made.stop()
+    assert "func.func" in enzyme_worker.run("f", MODULE, "canonicalize"), "the next call works"
+    enzyme_worker.stop()
 
 
 NONSENSE = {
@@ -66,7 +65,10 @@ def test_nonsense_on_the_pipe(name, child):
     start = time.monotonic()
     with pytest.raises(
         EnzymeError,
-        match=r"^Enzyme's process answered nonsense on @f \(.+\) and was stopped; it said: I mean well$",
+        match=(
+            r"^Enzyme's process answered nonsense on @f \(.+\) and was stopped; it said: I mean "
+            r"well$"
+        ),
     ):
         asked.run("f", MODULE, "canonicalize")
     assert time.monotonic() - start < 60
@@ -81,7 +83,7 @@ def test_a_closed_pipe(child):
 
 
 def test_half_a_message(child):
-    with pytest.raises(EnzymeError, match="^Enzyme took longer than 1 s on @f$"):
+    with pytest.raises(EnzymeError, match=r"^Enzyme took longer than 1 s on @f$"):
         child("os.write(pipe.fileno(), bytes([0, 0, 1, 0]) + b'{')\ntime.sleep(600)").run(
             "f", MODULE, "canonicalize", timeout=1
         )
@@ -118,17 +120,16 @@ def test_an_earlier_call_does_not_explain_the_end(child):
 
 
 # --- A library that is not there
-# ----------------------------------------------------------------------------------
 
 
 @pytest.fixture
 def fresh(monkeypatch):
     """A worker that has not started its process yet."""
-    made = EnzymeWorker()
-    yield made
+    enzyme_worker = EnzymeWorker()
+    yield enzyme_worker
     monkeypatch.undo()
-    assert made.run("f", MODULE, "canonicalize")
-    made.stop()
+    assert enzyme_worker.run("f", MODULE, "canonicalize")
+    enzyme_worker.stop()
 
 
 def test_a_library_that_cannot_be_loaded(fresh, monkeypatch, tmp_path):
@@ -154,12 +155,11 @@ def test_a_system_that_is_too_old_for_the_library(child):
 def test_a_process_that_cannot_start(fresh, monkeypatch, executable):
     python = interpreter.Interpreter((executable,), "3.11.0")
     monkeypatch.setattr(interpreter, "choose", lambda: python)
-    with pytest.raises(EnzymeError, match="^Enzyme's process for @f cannot be started: "):
+    with pytest.raises(EnzymeError, match=r"^Enzyme's process for @f cannot be started: "):
         fresh.run("f", MODULE, "canonicalize")
 
 
 # --- Answers that are no derivative
-# -------------------------------------------------------------------------------
 
 
 @metagrad.compile

@@ -1,11 +1,14 @@
 """A fuzzer: random training steps, their metagradients against JAX's. docs/fuzzing.md says how to
 run it and what it has found.
 
-    generate.py      (seed, number) -> program, a tree of dicts and lists: data that prints, and that can be made smaller
-    templates.py, elementwise.py, arrays.py, control.py, training.py   what programs are made of: operations, operations with functions in them, steps and optimisers
+    generate.py      (seed, number) -> program, a tree of dicts and lists
+    templates.py     what programs are made of: operations (elementwise.py, arrays.py),
+                     operations with functions in them (control.py), steps and optimisers
+                     (training.py)
     source.py        program -> Python source, the same that runs and that is printed
     compare.py       source -> metagradient and JAX's gradient of the unrolled run -> verdict
-    worker.py        the process in which programs are compared: a crash or a hang there is a finding, not the end
+    worker.py        the process in which programs are compared: a crash or a hang there is a
+                     finding, not the end
     shrink.py        a failing program -> a small one
     __main__.py      the command line
 

@@ -149,19 +149,27 @@ BINARY = [
     linear layer :: jnp.tanh({0} @ jnp.resize({1}, ({0}.shape[-1], 3)))
     linear layer, relu :: jax.nn.relu({0} @ jnp.resize({1}, ({0}.shape[-1], 2)) - 0.5)
     attention :: jax.nn.softmax({0} @ {1}.T) @ {1}
-    causal attention :: jax.nn.softmax(jnp.where(jnp.tril(jnp.ones(({0}.shape[0], {1}.shape[0]), bool)), {0} @ {1}.T, -jnp.inf)) @ {1}
-    jax.nn.dot_product_attention({0}[:, :, None], {0}[:, :, None], jnp.sin({0})[:, :, None], is_causal={back})
+    causal attention :: jax.nn.softmax(jnp.where(jnp.tril(jnp.ones(({0}.shape[0], {1}.shape[0]), \
+        bool)), {0} @ {1}.T, -jnp.inf)) @ {1}
+    jax.nn.dot_product_attention({0}[:, :, None], {0}[:, :, None], jnp.sin({0})[:, :, None], \
+        is_causal={back})
     """,
         2.0,
     ),
     *many(
         "ff",
         """
-    conv 1d :: jax.lax.conv_general_dilated(jnp.resize({0}, (2, 2, 4)), jnp.resize({1}, (3, 2, 2)), ({stride},), "{padding}")
-    conv 2d :: jax.lax.conv_general_dilated(jnp.resize({0}, (1, 4, 3, 2)), jnp.resize({1}, (2, 2, 2, 2)), ({stride}, 1), "{padding}", dimension_numbers=("NHWC", "HWIO", "NHWC"))
-    conv grouped :: jax.lax.conv_general_dilated(jnp.resize({0}, (1, 2, 5)), jnp.resize({1}, (2, 1, 2)), ({stride},), "{padding}", feature_group_count=2)
-    conv dilated :: jax.lax.conv_general_dilated(jnp.resize({0}, (1, 2, 5)), jnp.resize({1}, (2, 2, 2)), (1,), ((1, 2),), rhs_dilation=({window},))
-    conv transposed :: jax.lax.conv_transpose(jnp.resize({0}, (1, 3, 2)), jnp.resize({1}, (2, 2, 2)), ({stride},), "{padding}")
+    conv 1d :: jax.lax.conv_general_dilated(jnp.resize({0}, (2, 2, 4)), \
+        jnp.resize({1}, (3, 2, 2)), ({stride},), "{padding}")
+    conv 2d :: jax.lax.conv_general_dilated(jnp.resize({0}, (1, 4, 3, 2)), \
+        jnp.resize({1}, (2, 2, 2, 2)), ({stride}, 1), "{padding}", \
+        dimension_numbers=("NHWC", "HWIO", "NHWC"))
+    conv grouped :: jax.lax.conv_general_dilated(jnp.resize({0}, (1, 2, 5)), \
+        jnp.resize({1}, (2, 1, 2)), ({stride},), "{padding}", feature_group_count=2)
+    conv dilated :: jax.lax.conv_general_dilated(jnp.resize({0}, (1, 2, 5)), \
+        jnp.resize({1}, (2, 2, 2)), (1,), ((1, 2),), rhs_dilation=({window},))
+    conv transposed :: jax.lax.conv_transpose(jnp.resize({0}, (1, 3, 2)), \
+        jnp.resize({1}, (2, 2, 2)), ({stride},), "{padding}")
     """,
     ),
 ]
@@ -169,11 +177,16 @@ BINARY = [
 WINDOWS = many(
     "f",
     """
-    max pool :: jax.lax.reduce_window({0}, -jnp.inf, jax.lax.max, ({window},) * {rank}, ({stride},) * {rank}, "{padding}")
-    min pool :: jax.lax.reduce_window({0}, jnp.inf, jax.lax.min, ({window},) * {rank}, ({stride},) * {rank}, "{padding}")
-    sum pool :: jax.lax.reduce_window({0}, 0.0, jax.lax.add, ({window},) * {rank}, ({stride},) * {rank}, "{padding}")
-    max pool of ties :: jax.lax.reduce_window(jnp.round({0}) * {0}, -jnp.inf, jax.lax.max, ({window},) * {rank}, (1,) * {rank}, "{padding}")
-    moving average :: jax.lax.reduce_window({0}, 0.0, jax.lax.add, (2,) * {rank}, (1,) * {rank}, "SAME") / 2
+    max pool :: jax.lax.reduce_window({0}, -jnp.inf, jax.lax.max, ({window},) * {rank}, \
+        ({stride},) * {rank}, "{padding}")
+    min pool :: jax.lax.reduce_window({0}, jnp.inf, jax.lax.min, ({window},) * {rank}, \
+        ({stride},) * {rank}, "{padding}")
+    sum pool :: jax.lax.reduce_window({0}, 0.0, jax.lax.add, ({window},) * {rank}, ({stride},) * \
+        {rank}, "{padding}")
+    max pool of ties :: jax.lax.reduce_window(jnp.round({0}) * {0}, -jnp.inf, jax.lax.max, \
+        ({window},) * {rank}, (1,) * {rank}, "{padding}")
+    moving average :: jax.lax.reduce_window({0}, 0.0, jax.lax.add, (2,) * {rank}, (1,) * {rank}, \
+        "SAME") / 2
 """,
 )
 
@@ -214,7 +227,8 @@ INDEXED = [
     jax.lax.dynamic_update_slice_in_dim({0}, jnp.sin({0}), jnp.ravel({1})[0], axis={axis})
     jax.ops.segment_sum(jnp.resize({0}, ({1}.size, 2)), jnp.ravel({1}), num_segments=3)
     jnp.resize({0}, {1}.shape) ** jnp.clip({1}, 0, 3)
-    cross entropy of labels :: optax.softmax_cross_entropy_with_integer_labels(jnp.resize({0}, {1}.shape + (3,)), {1} % 3)
+    cross entropy of labels :: optax.softmax_cross_entropy_with_integer_labels(jnp.resize({0}, \
+        {1}.shape + (3,)), {1} % 3)
     jnp.where({1} > 0, jnp.resize({0}, {1}.shape), jnp.cos(jnp.resize({0}, {1}.shape)))
     """,
     ),
@@ -225,8 +239,10 @@ INDEXED = [
     jnp.where(jnp.resize({1}, {0}.shape), {0}, 0.0)
     {0} * jnp.resize({1}, {0}.shape)
     jnp.sum({0}, where=jnp.resize({1}, {0}.shape))
-    masked mean :: jnp.sum({0} * jnp.resize({1}, {0}.shape)) / jnp.maximum(jnp.sum(jnp.resize({1}, {0}.shape)), 1)
-    masked logits :: jax.nn.log_softmax(jnp.where(jnp.resize({1}, {0}.shape), {0}, -1e9), axis={axis})
+    masked mean :: jnp.sum({0} * jnp.resize({1}, {0}.shape)) / \
+        jnp.maximum(jnp.sum(jnp.resize({1}, {0}.shape)), 1)
+    masked logits :: jax.nn.log_softmax(jnp.where(jnp.resize({1}, {0}.shape), {0}, -1e9), \
+        axis={axis})
     """,
     ),
     *many(
@@ -258,7 +274,8 @@ LOSSES = many(
     optax.losses.poly_loss_cross_entropy({0}, jax.nn.softmax({1}))
     optax.losses.cosine_distance({0}, {1}, epsilon=1e-2)
     optax.losses.ranking_softmax_loss({0}, {1})
-    info nce :: optax.losses.softmax_cross_entropy_with_integer_labels({0} @ {1}.T, jnp.arange({0}.shape[0]) % {1}.shape[0])
+    info nce :: optax.losses.softmax_cross_entropy_with_integer_labels({0} @ {1}.T, \
+        jnp.arange({0}.shape[0]) % {1}.shape[0])
 """,
 )
 

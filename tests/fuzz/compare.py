@@ -1,14 +1,19 @@
 """One program: its metagradient, JAX's gradient of the unrolled run, and the verdict.
 
-agree value, gradient, final state and auxiliary outputs are JAX's to 1e-11 (1e-5 if a value
-anywhere in the run is f32, 3e-2 if one is bf16) not finite JAX's gradient is not finite, and
-metagrad's is not in the same leaves unstable they differ, and JAX's own gradient moves as much when
-its inputs move by a rounding error. Ties and zeros in the data do not move refused metagrad says
-that it does not do this, by an error of its frontend wrong they differ NaN for a number they
-differ, and metagrad's is not finite where JAX's is crash any other exception invalid JAX itself
-refuses the program (only shrinking makes such) hang, died worker.py saw no answer
+agree             value, gradient, final state and auxiliary outputs are JAX's to 1e-11 (1e-5
+                  if a value anywhere in the run is f32, 3e-2 if one is bf16)
+not finite        JAX's gradient is not finite, and metagrad's is not in the same leaves
+unstable          they differ, and JAX's own gradient moves as much when its inputs move by a
+                  rounding error. Ties and zeros in the data do not move
+refused           metagrad says that it does not do this, by an error of its frontend
+wrong             they differ
+NaN for a number  they differ, and metagrad's is not finite where JAX's is
+crash             any other exception
+invalid           JAX itself refuses the program (only shrinking makes such)
+hang, died        worker.py saw no answer
 """
 
+import operator
 import time
 import traceback
 import warnings
@@ -63,31 +68,32 @@ class Reference:
         self.run = jax.jit(jax.value_and_grad(self.phi, has_aux=True, allow_int=True))
 
     def phi(self, wanted, state, meta, batches, outer_args):
-        given = {"state": state, "meta": meta, "batches": batches} | wanted
-        meta, batches = given["meta"], given["batches"]
+        values = {"state": state, "meta": meta, "batches": batches} | wanted
+        state, meta, batches = values["state"], values["meta"], values["batches"]
 
         def step(state, batch):
             out = self.step(state, meta, batch)
             return out if self.step_aux else (out, None)
 
         if self.looped:
-            state, aux = jax.lax.scan(step, given["state"], batches)
+            state, aux = jax.lax.scan(step, state, batches)
         else:
-            state, auxes = given["state"], []
+            auxes = []
             for t in range(self.steps):
-                state, aux = step(state, jax.tree.map(lambda leaf: leaf[t], batches))
+                state, aux = step(state, jax.tree.map(operator.itemgetter(t), batches))
                 auxes.append(aux)
             aux = jax.tree.map(lambda *leaves: jnp.stack(leaves), *auxes)
         value = self.outer(state, *outer_args)
         value, extra = value if self.outer_aux else (value, None)
         return value, (state, extra, aux)
 
-    def given(self, arguments):
+    def differentiated_first(self, arguments):
+        """The arguments of `phi`: a dict of what `wrt` names, and then all of them."""
         named = dict(zip(("state", "meta", "batches"), arguments))
         return {name: named[name] for name in self.wrt}, *arguments
 
     def __call__(self, arguments):
-        (value, (state, extra, aux)), grad = self.run(*self.given(arguments))
+        (value, (state, extra, aux)), grad = self.run(*self.differentiated_first(arguments))
         return {
             "value": value,
             "gradient": grad,
@@ -114,49 +120,49 @@ def ours(scope, program, arguments):
 
 def numbers(tree):
     """path -> numpy array of each leaf."""
-    found = {}
+    arrays = {}
     for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
         if hasattr(leaf, "dtype") and jnp.issubdtype(leaf.dtype, jax.dtypes.prng_key):
             leaf = jax.random.key_data(leaf)
         leaf = np.asarray(leaf)
-        found[jax.tree_util.keystr(path)] = (
+        arrays[jax.tree_util.keystr(path)] = (
             leaf.astype(np.float64) if jnp.issubdtype(leaf.dtype, np.floating) else leaf
         )
-    return found
+    return arrays
 
 
 def distances(got, want):
     """path -> (largest difference, largest entry that is wanted), of the leaves that are not equal;
     infinite where one is finite and the other is not.
     """
-    found = {}
+    distances = {}
     for path, w in want.items():
         g = got[path]
         if g.shape != w.shape or (w.dtype != np.float64 and g.dtype != w.dtype):
-            found[path] = np.inf, 0.0
+            distances[path] = np.inf, 0.0
         elif w.dtype != np.float64:
             if w.dtype != jax.dtypes.float0 and not np.array_equal(g, w):
-                found[path] = np.inf, 0.0
+                distances[path] = np.inf, 0.0
         elif not np.array_equal(np.isfinite(g), np.isfinite(w)):
-            found[path] = np.inf, np.abs(w[np.isfinite(w)]).max(initial=0.0)
+            distances[path] = np.inf, np.abs(w[np.isfinite(w)]).max(initial=0.0)
         else:
             finite = np.isfinite(w)
-            found[path] = (
+            distances[path] = (
                 np.abs(g[finite] - w[finite]).max(initial=0.0),
                 np.abs(w[finite]).max(initial=0.0),
             )
-    return found
+    return distances
 
 
 def precision(jaxpr):
     """The lowest precision of any value in a jaxpr: an optimiser may keep a rate in f32, JAX's
     attention takes its softmax in f32.
     """
-    found, queue = set(), [jaxpr]
+    dtypes, queue = set(), [jaxpr]
     while queue:
         jaxpr = queue.pop()
         for eqn in jaxpr.eqns:
-            found |= {
+            dtypes |= {
                 str(var.aval.dtype)
                 for var in (*eqn.invars, *eqn.outvars)
                 if hasattr(var.aval, "dtype")
@@ -170,7 +176,7 @@ def precision(jaxpr):
                 for inner in (getattr(value, "jaxpr", value) for value in values)
                 if hasattr(inner, "eqns")
             ]
-    return next((dtype for dtype in ("bfloat16", "float32") if dtype in found), "float64")
+    return next((dtype for dtype in ("bfloat16", "float32") if dtype in dtypes), "float64")
 
 
 def moved(tree, seed, by):
@@ -239,7 +245,7 @@ def _verdict(got, scope, program, want, oracle, arguments):
     got, want = numbers(got), numbers(want)
     dtype = "float64"
     if _apart(got, want, dtype):
-        dtype = precision(oracle.run.trace(*oracle.given(arguments)).jaxpr.jaxpr)
+        dtype = precision(oracle.run.trace(*oracle.differentiated_first(arguments)).jaxpr.jaxpr)
     if oracle.looped and (_apart(got, want, dtype) or not _finite(want)):
         # What counts is the unrolled run: a loop's derivative may round differently, and has zeros
         # where the unrolled one has nothing at all.
@@ -314,7 +320,7 @@ def _where(error):
 
 
 def _class(error):
-    """A refusal is an error of the kind that is meant for the user, raised by the frontend itself."""
+    """refused: an error that the frontend raised itself and that is meant for the user."""
     last = traceback.extract_tb(error.__traceback__)[-1].filename
     meant = isinstance(error, (TypeError, ValueError, NotImplementedError, FloatingPointError))
     return "refused" if meant and ("/frontend/" in last or "/api/" in last) else "crash"

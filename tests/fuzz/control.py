@@ -88,7 +88,8 @@ STRUCTURED = {
         ),
         Structured(
             "fori_loop into rows",
-            "jax.lax.fori_loop(0, {0}.shape[0], lambda i, c: c.at[i].set(jnp.mean({f}(c[i]))), {0})",
+            "jax.lax.fori_loop(0, {0}.shape[0], "
+            "lambda i, c: c.at[i].set(jnp.mean({f}(c[i]))), {0})",
             ("{0}[0]",),
         ),
         Structured(
@@ -199,7 +200,8 @@ def with_its_pullback(f):
     "with_clipped_pullback": """
 def with_clipped_pullback(f):
     g = jax.custom_vjp(f)
-    g.defvjp(lambda x: jax.vjp(f, x), lambda pullback, cotangent: (jnp.clip(pullback(cotangent)[0], -0.1, 0.1),))
+    clipped = lambda pullback, cotangent: (jnp.clip(pullback(cotangent)[0], -0.1, 0.1),)
+    g.defvjp(lambda x: jax.vjp(f, x), clipped)
     return g
 """,
 }

@@ -113,12 +113,31 @@ EDGED = many(
 ACTIVATIONS = [
     *(
         Operation(f"jax.nn.{name}", f"jax.nn.{name}({{0}})")
-        for name in (
-            "relu relu6 gelu silu softplus elu selu celu leaky_relu hard_tanh hard_sigmoid "
-            "hard_swish mish log_sigmoid soft_sign squareplus sigmoid sparse_plus sparse_sigmoid "
-            "tanh "
-            "hard_silu swish identity"
-        ).split()
+        for name in [
+            "relu",
+            "relu6",
+            "gelu",
+            "silu",
+            "softplus",
+            "elu",
+            "selu",
+            "celu",
+            "leaky_relu",
+            "hard_tanh",
+            "hard_sigmoid",
+            "hard_swish",
+            "mish",
+            "log_sigmoid",
+            "soft_sign",
+            "squareplus",
+            "sigmoid",
+            "sparse_plus",
+            "sparse_sigmoid",
+            "tanh",
+            "hard_silu",
+            "swish",
+            "identity",
+        ]
     ),
     *many(
         "f",
@@ -132,8 +151,10 @@ ACTIVATIONS = [
     jax.nn.softmax({0}, axis={axis}, where={0} > -0.5, initial=-jnp.inf)
     jax.nn.logmeanexp({0}, axis={axis})
     masked softmax :: jax.nn.softmax(jnp.where({0} > 0, {0}, -1e9), axis={axis})
-    softmax of -inf :: jax.nn.softmax(jnp.where(jnp.arange({0}.shape[-1]) < 2, {0}, -jnp.inf), axis=-1)
-    layer norm :: ({0} - jnp.mean({0}, {axis}, keepdims=True)) * jax.lax.rsqrt(jnp.var({0}, {axis}, keepdims=True) + 1e-3)
+    softmax of -inf :: jax.nn.softmax(jnp.where(jnp.arange({0}.shape[-1]) < 2, {0}, -jnp.inf), \
+        axis=-1)
+    layer norm :: ({0} - jnp.mean({0}, {axis}, keepdims=True)) * \
+        jax.lax.rsqrt(jnp.var({0}, {axis}, keepdims=True) + 1e-3)
     rms norm :: {0} * jax.lax.rsqrt(jnp.mean(jnp.square({0}), {axis}, keepdims=True) + 1e-3)
     weight norm :: {0} / (1e-2 + jnp.linalg.norm({0}, axis={axis}, keepdims=True))
     unit norm guarded :: {0} / jnp.maximum(jnp.linalg.norm({0}), 1e-2)

@@ -41,8 +41,8 @@ class Findings:
         self.seconds = [0.0, 0.0]
 
     def add(self, number, program, report):
-        made = report["class"]
-        self.classes[made] += 1
+        verdict = report["class"]
+        self.classes[verdict] += 1
         self.rules.update(report.get("rules", ()))
         used = {
             *source.operations(program["loss"]),
@@ -51,17 +51,17 @@ class Findings:
             program["form"],
         }
         self.operations.update(used)
-        if made == "agree":
+        if verdict == "agree":
             self.agreed.update(used)
         for text in report.get("warnings", ()):
             self.warned[re.sub(r"\d+", "N", text)[:160]].append(number)
         if "seconds" in report:
             self.seconds = [a + b for a, b in zip(self.seconds, report["seconds"])]
-        if made in (*FAILURES, "refused", "unstable", "invalid"):
+        if verdict in (*FAILURES, "refused", "unstable", "invalid"):
             kind = signature(report)
             self.kinds[kind].append(number)
             # Each wrong number is a case of its own; exceptions come in kinds.
-            return made in ("wrong", "NaN for a number") or len(self.kinds[kind]) == 1
+            return verdict in ("wrong", "NaN for a number") or len(self.kinds[kind]) == 1
         return False
 
     @property
@@ -90,8 +90,8 @@ class Findings:
                 f"Enzyme gave up, JAX did it: {len(numbers)} ({', '.join(map(str, numbers[:8]))}): "
                 f"{text}"
             )
-        known = {*source.OPERATIONS, *source.STRUCTURED, *source.FORMS}
-        never = sorted(known - set(self.operations))
+        generated = {*source.OPERATIONS, *source.STRUCTURED, *source.FORMS}
+        never = sorted(generated - set(self.operations))
         lines.append(
             f"operations, forms and optimisers used: {len(self.operations)}; in programs that "
             f"agree: {len(self.agreed)}"

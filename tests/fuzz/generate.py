@@ -122,7 +122,7 @@ class Writer:
         return self.rng.choice(fitting)
 
     def node(self, values, unread, depth):
-        """One random operation on values in scope and its shape, or None if it was an unlucky one."""
+        """One random operation on values in scope and its shape, or None if it does not fit."""
         rng = self.rng
         _, group = (
             rng.choices(GROUPS, [w for w, _ in GROUPS])[0]
@@ -136,13 +136,13 @@ class Writer:
             return None
         attrs = {}
         for key, choose in ATTRIBUTES.items():
-            if "{%s}" % key in op.template:
+            if f"{{{key}}}" in op.template:
                 attrs[key] = choose(rng, values[args[0]].shape)
                 if attrs[key] is None:
                     return None
         node = {"name": self.name("v"), "op": op.name, "args": args, "attrs": attrs, "bodies": []}
         if op.name in STRUCTURED:
-            for letter in "fg"[: 1 + ("{g}" in op.template)]:
+            for _ in range(1 + ("{g}" in op.template)):
                 body = self.body(values, op, args, depth)
                 if body is None:
                     return None
@@ -154,7 +154,7 @@ class Writer:
         inputs = {}
         for text in op.inputs:
             for i, name in enumerate(args):
-                text = text.replace("{%d}" % i, name)
+                text = text.replace(f"{{{i}}}", name)
             aval = self.example(values, text)
             if aval is None:
                 return None
@@ -166,12 +166,12 @@ class Writer:
         scope = {**around, **inputs}
         first = next(iter(inputs.values()))
         nodes = self.nodes(scope, self.rng.choice([1, 1, 2]), depth + 1)
-        last = nodes[-1]["name"] if nodes else list(inputs)[0]
+        last = nodes[-1]["name"] if nodes else next(iter(inputs))
         if op.keeps and nodes:
             fitted = {
                 "name": self.name("v"),
                 "op": "fitted",
-                "args": [list(inputs)[0], last],
+                "args": [next(iter(inputs)), last],
                 "attrs": {},
                 "bodies": [],
             }
@@ -183,16 +183,16 @@ class Writer:
 
     def nodes(self, values, count, depth):
         """Up to `count` nodes; `values` grows by theirs."""
-        made, unread = [], set(values)
+        nodes, unread = [], set(values)
         for _ in range(4 * count):
-            if len(made) == count:
+            if len(nodes) == count:
                 break
-            found = self.node(values, unread, depth)
-            if found:
-                node, values[node["name"]] = found
-                made.append(node)
+            addition = self.node(values, unread, depth)
+            if addition:
+                node, values[node["name"]] = addition
+                nodes.append(node)
                 unread -= set(node["args"])
-        return made
+        return nodes
 
     def graph(self, values, count):
         """A function of all the values: what nothing reads is an output."""
@@ -249,15 +249,15 @@ def _shape(rng, dims):
 
 
 def _leaf(rng, name, shape, kinds, dtype=None):
-    made = {
+    spec = {
         "name": name,
         "kind": rng.choice(kinds),
         "seed": rng.randrange(1000),
         "shape": list(shape),
     }
-    if dtype and made["kind"] not in source.KINDS:
-        made["dtype"] = dtype
-    return made
+    if dtype and spec["kind"] not in source.KINDS:
+        spec["dtype"] = dtype
+    return spec
 
 
 FLOATS = ["normal"] * 6 + ["positive", "sparse", "ties", "ties", "zeros"]
@@ -265,13 +265,13 @@ PARAMS = ["normal"] * 8 + ["positive", "sparse", "ties", "zeros"]
 
 
 def _aval(spec):
-    made = spec["kind"]
-    if made == "keys":
+    kind = spec["kind"]
+    if kind == "keys":
         return jax.ShapeDtypeStruct(
             tuple(spec["shape"]), jax.eval_shape(lambda: jax.random.key(0)).dtype
         )
     dtype = {"booleans": jnp.bool_, "integers": jnp.int64, "outside": jnp.int64}.get(
-        made
+        kind
     ) or jnp.dtype(spec.get("dtype", "float64"))
     return jax.ShapeDtypeStruct(tuple(spec["shape"]), dtype)
 
@@ -363,7 +363,7 @@ def _program(rng, seed, number):
         "slots": rng.randint(1, 5),
         "rebuild": rng.randint(1, 3),
     }.items():
-        schedule = schedule.replace("{%s}" % name, str(value))
+        schedule = schedule.replace(f"{{{name}}}", str(value))
     return {
         "seed": [seed, number],
         "params": params,

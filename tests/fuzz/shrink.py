@@ -113,15 +113,16 @@ def candidates(program):
     )
     for size in sizes:
         for less in range(1, size):
-            resized = lambda leaf: (
-                leaf | {"shape": [less if d == size else d for d in leaf["shape"]]}
-            )
             yield changed(
                 **{
-                    group: list(map(resized, program[group]))
+                    group: [_resized(leaf, size, less) for leaf in program[group]]
                     for group in ("params", "meta", "batch", "outer_args")
                 }
             )
+
+
+def _resized(leaf, size, less):
+    return leaf | {"shape": [less if d == size else d for d in leaf["shape"]]}
 
 
 def smaller(graph):
@@ -137,22 +138,22 @@ def smaller(graph):
         )
     for i, node in reversed(list(enumerate(nodes))):
         for argument in dict.fromkeys(node["args"]):
-            made = copy.deepcopy(graph)
-            del made["nodes"][i]
-            yield replaced(made, node["name"], argument)
+            shorter = copy.deepcopy(graph)
+            del shorter["nodes"][i]
+            yield replaced(shorter, node["name"], argument)
         for j, body in enumerate(node["bodies"]):
-            for body in smaller(body):
-                made = copy.deepcopy(graph)
-                made["nodes"][i]["bodies"][j] = body
-                yield made
-            made = copy.deepcopy(graph)
-            inner = made["nodes"][i]["bodies"][j]
+            for smaller_body in smaller(body):
+                shorter = copy.deepcopy(graph)
+                shorter["nodes"][i]["bodies"][j] = smaller_body
+                yield shorter
+            unwrapped = copy.deepcopy(graph)
+            inner = unwrapped["nodes"][i]["bodies"][j]
             if len(inner["inputs"]) <= len(node["args"]):
                 # The function's own nodes in place of the loop or transformation around it.
                 for name, argument in zip(inner["inputs"], node["args"]):
                     replaced(inner, name, argument)
-                made["nodes"][i : i + 1] = inner["nodes"]
-                yield replaced(made, node["name"], inner["out"][0])
+                unwrapped["nodes"][i : i + 1] = inner["nodes"]
+                yield replaced(unwrapped, node["name"], inner["out"][0])
 
 
 def replaced(graph, old, new):

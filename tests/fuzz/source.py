@@ -10,14 +10,16 @@ import jax, jax.numpy as jnp, numpy as np, optax, metagrad
 jax.config.update("jax_enable_x64", True)
 normal = lambda seed, *shape: 0.7 * np.random.default_rng(seed).normal(size=shape)
 positive = lambda seed, *shape: np.random.default_rng(seed).uniform(0.3, 1.3, size=shape)
-sparse = lambda seed, *shape: normal(seed, *shape) * np.random.default_rng(seed).integers(0, 2, size=shape)
+kept = lambda seed, *shape: np.random.default_rng(seed).integers(0, 2, size=shape)
+sparse = lambda seed, *shape: normal(seed, *shape) * kept(seed, *shape)
 ties = lambda seed, *shape: np.random.default_rng(seed).integers(-2, 3, size=shape) / 2
 zeros = lambda seed, *shape: np.zeros(shape)
 integers = lambda seed, *shape: np.random.default_rng(seed).integers(0, 3, size=shape)
 outside = lambda seed, *shape: np.random.default_rng(seed).integers(-3, 6, size=shape)
 booleans = lambda seed, *shape: np.random.default_rng(seed).random(shape) < 0.6
 total = lambda v: jnp.mean(v * np.cos(1.0 + np.arange(v.size)).reshape(v.shape).astype(v.dtype))
-keys = lambda seed, *shape: jax.random.split(jax.random.key(seed), shape) if shape else jax.random.key(seed)
+key_of = jax.random.key
+keys = lambda seed, *shape: jax.random.split(key_of(seed), shape) if shape else key_of(seed)
 """
 
 KINDS = {"integers": "i", "outside": "i", "booleans": "b", "keys": "k"}
@@ -27,17 +29,16 @@ KINDS = {"integers": "i", "outside": "i", "booleans": "b", "keys": "k"}
 def leaf(spec, leading=()):
     """The expression that makes a leaf; `leading` axes come before its own."""
     numbers = ", ".join(map(str, [spec["seed"], *leading, *spec["shape"]]))
-    made = f"{spec['kind']}({numbers})"
+    array = f"{spec['kind']}({numbers})"
     if spec["kind"] == "keys":
-        return made
+        return array
     if spec.get("python"):
-        return f"float({made})"
+        return f"float({array})"
     dtype = spec.get("dtype")
-    return f"jnp.asarray({made}, jnp.{dtype})" if dtype else f"jnp.asarray({made})"
+    return f"jnp.asarray({array}, jnp.{dtype})" if dtype else f"jnp.asarray({array})"
 
 
 # --- Pytrees
-# ---------------------------------------------------------------------------------------------------------
 
 TREES = ("dict", "tuple", "list", "named", "nested", "with None")
 
@@ -59,7 +60,7 @@ def pack(tree, names, label):
         kind = f'collections.namedtuple("{label.title()}", "{" ".join(names)}")'
         return (
             f"{label.title()}({listed})",
-            f"({listed},) = {label}" if len(names) > 1 else f"({listed},) = {label}",
+            f"({listed},) = {label}",
             f"{label.title()} = {kind}",
         )
     if tree == "nested":
@@ -78,18 +79,17 @@ def _names(program, group):
 
 
 # --- Graphs
-# ----------------------------------------------------------------------------------------------------------
 
 
 def expression(node):
     op = OPERATIONS.get(node["op"]) or STRUCTURED[node["op"]]
     text = op.template
     for i, name in enumerate(node["args"]):
-        text = text.replace("{%d}" % i, name)
+        text = text.replace(f"{{{i}}}", name)
     for key, value in node["attrs"].items():
-        text = text.replace("{%s}" % key, str(value))
+        text = text.replace(f"{{{key}}}", str(value))
     for key, body in zip("fg", node["bodies"]):
-        text = text.replace("{%s}" % key, body["name"])
+        text = text.replace(f"{{{key}}}", body["name"])
     return text
 
 
@@ -116,7 +116,7 @@ def indented(lines):
 
 
 def support(text):
-    return [made.strip("\n") for name, made in SUPPORT.items() if name in text]
+    return [definition.strip("\n") for name, definition in SUPPORT.items() if name in text]
 
 
 def operations(graph):
@@ -128,7 +128,6 @@ def operations(graph):
 
 
 # --- The program
-# -----------------------------------------------------------------------------------------------------
 
 
 def optimiser(program):
@@ -180,7 +179,7 @@ def _step(program, trees):
         "rest": rest,
         "rest_b": rest_b,
     }.items():
-        form = form.replace("{%s}" % name, text)
+        form = form.replace(f"{{{name}}}", text)
     lines = [trees["state"][1]]
     if program["key"]:
         lines.append("key, key_now = jax.random.split(key)")
@@ -200,9 +199,9 @@ def _step(program, trees):
         ]
     lines.append("params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), params, updates)")
     lines += [f"{name} = {EXTRAS[name][1]}" for name in program["extras"]]
-    made = trees["state"][0]
+    state = trees["state"][0]
     lines.append(
-        f"return {made}, {program['step_aux']}" if program["step_aux"] else f"return {made}"
+        f"return {state}, {program['step_aux']}" if program["step_aux"] else f"return {state}"
     )
     options = "(has_aux=True)" if program["step_aux"] else ""
     return [f"@metagrad.compile{options}", "def step(state, meta, batch):", *indented(lines)]

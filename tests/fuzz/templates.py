@@ -75,9 +75,12 @@ ATTRIBUTES = {
 
 
 def many(kinds, text, weight=1.0):
-    """One operation a line: `name: template`, or a template alone that is its own name."""
-    made = []
-    for line in filter(None, map(str.strip, text.splitlines())):
-        name, _, template = line.rpartition(" :: ")
-        made.append(Operation(name or line, template or line, kinds, weight))
-    return made
+    """One operation a line: `name :: template`, or a template alone that is its own name."""
+    operations = []
+    for line in text.splitlines():
+        # Where a backslash joins two lines of the source, the second line's indentation stays.
+        line = " ".join(line.split())
+        if line:
+            name, _, template = line.rpartition(" :: ")
+            operations.append(Operation(name or line, template or line, kinds, weight))
+    return operations

@@ -48,7 +48,6 @@ def test_a_seed_gives_the_same_programs(worker):
 
 
 # --- A planted bug is found, and made small
-# ------------------------------------------------------------------------------
 
 
 def tanh_is_its_argument():
@@ -133,7 +132,8 @@ def test_a_planted_wrong_derivative_is_found_and_made_small():
         small, tried = shrink(
             PROGRAM, lambda program: planted.compare(program)["class"] == "wrong", seconds=60
         )
-        assert [made["op"] for made in small["loss"]["nodes"]].count("jnp.tanh({0})") == 1
+        operations = [operation["op"] for operation in small["loss"]["nodes"]]
+        assert operations.count("jnp.tanh({0})") == 1
         assert (
             len(small["loss"]["nodes"]) <= 2
             and small["outer"]["nodes"] == []
@@ -172,7 +172,6 @@ def test_a_hang_is_a_finding():
 
 
 # --- Without comparing anything
-# ---------------------------------------------------------------------------------------
 
 
 def test_what_jax_refuses_is_invalid(worker):
@@ -181,10 +180,12 @@ def test_what_jax_refuses_is_invalid(worker):
 
 
 def test_shrinking_ends_where_nothing_smaller_fails():
-    fails = lambda program: any(made["op"] == "jnp.tanh({0})" for made in program["loss"]["nodes"])
-    small, _ = shrink(PROGRAM, fails)
-    assert [made["op"] for made in small["loss"]["nodes"]] == ["jnp.tanh({0})"]
-    assert shrink(small, fails)[0] == small
+    has_tanh = lambda program: any(
+        operation["op"] == "jnp.tanh({0})" for operation in program["loss"]["nodes"]
+    )
+    small, _ = shrink(PROGRAM, has_tanh)
+    assert [operation["op"] for operation in small["loss"]["nodes"]] == ["jnp.tanh({0})"]
+    assert shrink(small, has_tanh)[0] == small
 
 
 def test_every_operation_is_written_by_some_program():

@@ -7,37 +7,106 @@ else the state holds.
 FORMS = {
     "plain": "g = {grad}(loss)(params, {rest})",
     "closure": "g = {grad}(lambda p: loss(p, {rest}))(params)",
-    "value used": "value, g = {value_and_grad}(loss)(params, {rest})\ng = jax.tree.map(lambda g: g / (1.0 + value ** 2), g)",
-    "aux used": "g, aux = {grad}(loss_and_aux, has_aux=True)(params, {rest})\ng = jax.tree.map(lambda g: g * jnp.tanh(aux), g)",
-    "value and aux used": "(value, aux), g = {value_and_grad}(loss_and_aux, has_aux=True)(params, {rest})\ng = jax.tree.map(lambda g: g * jnp.cos(value * aux), g)",
-    "two gradients": "g = {grad}(loss)(params, {rest})\nh = {grad}(loss)(jax.tree.map(lambda p, g: p - 0.1 * g, params, g), {rest})\ng = jax.tree.map(lambda g, h: 0.5 * (g + h), g, h)",
-    "two losses": "g = {grad}(loss)(params, {rest})\nh = {grad}(lambda p: jnp.tanh(loss(p, {rest})) ** 2)(params)\ng = jax.tree.map(lambda g, h: g + h * jnp.sum(g), g, h)",
-    "same gradient twice": "g = {grad}(loss)(params, {rest})\ng = jax.tree.map(lambda a, b: a * (1.0 + b), g, {grad}(loss)(params, {rest}))",
-    "SAM": "g = {grad}(loss)(params, {rest})\nnorm = jnp.sqrt(sum(jnp.sum(x ** 2) for x in jax.tree.leaves(g)) + 1e-3)\n"
-    "g = {grad}(loss)(jax.tree.map(lambda p, g: p + 0.05 * g / norm, params, g), {rest})",
-    "MAML": "def adapted(p):\n    h = {inner_grad}(loss)(p, {rest})\n    return loss(jax.tree.map(lambda p, h: p - 0.1 * h, p, h), {rest})\ng = {grad}(adapted)(params)",
-    "gradient penalty": "def penalised(p):\n    h = {inner_grad}(loss)(p, {rest})\n    return loss(p, {rest}) + 0.1 * sum(jnp.sum(x ** 2) for x in jax.tree.leaves(h))\ng = {grad}(penalised)(params)",
+    "value used": (
+        "value, g = {value_and_grad}(loss)(params, {rest})\n"
+        "g = jax.tree.map(lambda g: g / (1.0 + value ** 2), g)"
+    ),
+    "aux used": (
+        "g, aux = {grad}(loss_and_aux, has_aux=True)(params, {rest})\n"
+        "g = jax.tree.map(lambda g: g * jnp.tanh(aux), g)"
+    ),
+    "value and aux used": (
+        "(value, aux), g = {value_and_grad}(loss_and_aux, has_aux=True)(params, {rest})\n"
+        "g = jax.tree.map(lambda g: g * jnp.cos(value * aux), g)"
+    ),
+    "two gradients": (
+        "g = {grad}(loss)(params, {rest})\n"
+        "h = {grad}(loss)(jax.tree.map(lambda p, g: p - 0.1 * g, params, g), {rest})\n"
+        "g = jax.tree.map(lambda g, h: 0.5 * (g + h), g, h)"
+    ),
+    "two losses": (
+        "g = {grad}(loss)(params, {rest})\n"
+        "h = {grad}(lambda p: jnp.tanh(loss(p, {rest})) ** 2)(params)\n"
+        "g = jax.tree.map(lambda g, h: g + h * jnp.sum(g), g, h)"
+    ),
+    "same gradient twice": (
+        "g = {grad}(loss)(params, {rest})\n"
+        "g = jax.tree.map(lambda a, b: a * (1.0 + b), g, {grad}(loss)(params, {rest}))"
+    ),
+    "SAM": (
+        "g = {grad}(loss)(params, {rest})\n"
+        "norm = jnp.sqrt(sum(jnp.sum(x ** 2) for x in jax.tree.leaves(g)) + 1e-3)\n"
+        "g = {grad}(loss)(jax.tree.map(lambda p, g: p + 0.05 * g / norm, params, g), {rest})"
+    ),
+    "MAML": (
+        "def adapted(p):\n"
+        "    h = {inner_grad}(loss)(p, {rest})\n"
+        "    return loss(jax.tree.map(lambda p, h: p - 0.1 * h, p, h), {rest})\n"
+        "g = {grad}(adapted)(params)"
+    ),
+    "gradient penalty": (
+        "def penalised(p):\n"
+        "    h = {inner_grad}(loss)(p, {rest})\n"
+        "    return loss(p, {rest}) + 0.1 * sum(jnp.sum(x ** 2) for x in jax.tree.leaves(h))\n"
+        "g = {grad}(penalised)(params)"
+    ),
     "jitted": "g = jax.jit({grad}(loss))(params, {rest})",
     "checkpointed": "g = {grad}(jax.checkpoint(loss))(params, {rest})",
     "jitted loss": "g = {grad}(jax.jit(loss))(params, {rest})",
     "argnums": "g, of_meta = {grad}(loss, argnums=(0, 1), allow_int=True)(params, {rest})\n"
     "total = sum(jnp.sum(x) for x in jax.tree.leaves(of_meta) if x.dtype != jax.dtypes.float0)\ng "
     "= jax.tree.map(lambda g: g * (1.0 + 0.1 * total), g)",
-    "conditional": "g = jax.lax.cond(sum(jnp.sum(x) for x in jax.tree.leaves(params)) > 0, lambda: {grad}(loss)(params, {rest}), lambda: jax.tree.map(jnp.sin, params))",
-    "in a loop": "g = jax.lax.fori_loop(0, 2, lambda i, g: {grad}(loss)(jax.tree.map(lambda p, g: p - 0.1 * g, params, g), {rest}), jax.tree.map(jnp.zeros_like, params))",
-    "inner steps": "p = params\nfor _ in range(2):\n    p = jax.tree.map(lambda p, g: p - 0.05 * g, p, {grad}(loss)(p, {rest}))\ng = jax.tree.map(lambda a, b: a - b, params, p)",
-    "Hessian times gradient": "f = lambda p: {grad}(loss)(p, {rest})\ng = f(params)\ng = jax.tree.map(lambda g, h: g - 0.1 * h, g, jax.jvp(f, (params,), (g,))[1])",
-    "microbatches": "g, _ = jax.lax.scan(lambda total, b: (jax.tree.map(jnp.add, total, {grad}(loss)(params, {rest_b})), None), jax.tree.map(jnp.zeros_like, params), batch)",
-    "vmap over examples": "g = jax.tree.map(lambda x: jnp.mean(x, 0), jax.vmap(lambda b: {grad}(loss)(params, {rest_b}))(batch))",
-    "clipped examples": "g = jax.vmap(lambda b: {grad}(loss)(params, {rest_b}))(batch)\ng = jax.tree.map(lambda x: jnp.sum(jnp.clip(x, -0.1, 0.1), 0), g)",
-    "mean over a vmap": "g = {grad}(lambda p: jnp.mean(jax.vmap(lambda b: loss(p, {rest_b}))(batch)))(params)",
+    "conditional": (
+        "g = jax.lax.cond(sum(jnp.sum(x) for x in jax.tree.leaves(params)) > 0, lambda: "
+        "{grad}(loss)(params, {rest}), lambda: jax.tree.map(jnp.sin, params))"
+    ),
+    "in a loop": (
+        "g = jax.lax.fori_loop(0, 2, lambda i, g: {grad}(loss)(jax.tree.map(lambda p, g: p - 0.1 "
+        "* g, params, g), {rest}), jax.tree.map(jnp.zeros_like, params))"
+    ),
+    "inner steps": (
+        "p = params\n"
+        "for _ in range(2):\n"
+        "    p = jax.tree.map(lambda p, g: p - 0.05 * g, p, {grad}(loss)(p, {rest}))\n"
+        "g = jax.tree.map(lambda a, b: a - b, params, p)"
+    ),
+    "Hessian times gradient": (
+        "f = lambda p: {grad}(loss)(p, {rest})\n"
+        "g = f(params)\n"
+        "g = jax.tree.map(lambda g, h: g - 0.1 * h, g, jax.jvp(f, (params,), (g,))[1])"
+    ),
+    "microbatches": (
+        "g, _ = jax.lax.scan(lambda total, b: (jax.tree.map(jnp.add, total, {grad}(loss)(params, "
+        "{rest_b})), None), jax.tree.map(jnp.zeros_like, params), batch)"
+    ),
+    "vmap over examples": (
+        "g = jax.tree.map(lambda x: jnp.mean(x, 0), jax.vmap(lambda b: {grad}(loss)(params, "
+        "{rest_b}))(batch))"
+    ),
+    "clipped examples": (
+        "g = jax.vmap(lambda b: {grad}(loss)(params, {rest_b}))(batch)\n"
+        "g = jax.tree.map(lambda x: jnp.sum(jnp.clip(x, -0.1, 0.1), 0), g)"
+    ),
+    "mean over a vmap": (
+        "g = {grad}(lambda p: jnp.mean(jax.vmap(lambda b: loss(p, {rest_b}))(batch)))(params)"
+    ),
     "jax.linearize": "g = jax.vjp(lambda p: loss(p, {rest}), params)[1](jnp.ones(()))[0]",
     "no gradient": "g = jax.tree.map(jnp.sin, params)",
-    "value alone": "value, _ = {value_and_grad}(loss)(params, {rest})\ng = jax.tree.map(lambda p: p * value, params)",
+    "value alone": (
+        "value, _ = {value_and_grad}(loss)(params, {rest})\n"
+        "g = jax.tree.map(lambda p: p * value, params)"
+    ),
     "held": "g = jax.lax.stop_gradient({grad}(loss)(params, {rest}))",
-    "of held parameters": "g = {grad}(lambda p: loss(jax.tree.map(lambda x: x + jax.lax.stop_gradient(x), p), {rest}))(params)",
-    "one leaf": "leaves, tree = jax.tree.flatten(params)\nh = {grad}(lambda x: loss(jax.tree.unflatten(tree, [x, *leaves[1:]]), {rest}))(leaves[0])\n"
-    "g = jax.tree.unflatten(tree, [h, *map(jnp.cos, leaves[1:])])",
+    "of held parameters": (
+        "g = {grad}(lambda p: loss(jax.tree.map(lambda x: x + jax.lax.stop_gradient(x), p), "
+        "{rest}))(params)"
+    ),
+    "one leaf": (
+        "leaves, tree = jax.tree.flatten(params)\n"
+        "h = {grad}(lambda x: loss(jax.tree.unflatten(tree, [x, *leaves[1:]]), "
+        "{rest}))(leaves[0])\n"
+        "g = jax.tree.unflatten(tree, [h, *map(jnp.cos, leaves[1:])])"
+    ),
 }
 USUAL = ("plain", "closure", "value used", "aux used")
 OVER_EXAMPLES = ("microbatches", "vmap over examples", "clipped examples", "mean over a vmap")

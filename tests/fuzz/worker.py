@@ -13,7 +13,7 @@ import tempfile
 from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fast_xla import FAST  # noqa: E402
+from fast_xla import FAST
 
 LIMIT = 120.0
 """Seconds for one program. The slowest take ten on an idle core; a machine may be busy."""
@@ -51,7 +51,7 @@ class Worker:
             os.path.join(os.path.dirname(__file__), *[".."] * len(package.split(".")))
         )
         self.connection, theirs = multiprocessing.connection.Pipe()
-        self.said = tempfile.TemporaryFile()
+        self.stderr = tempfile.TemporaryFile()  # noqa: SIM115
         path = os.pathsep.join([root, *filter(None, [os.environ.get("PYTHONPATH")])])
         self.process = subprocess.Popen(
             [
@@ -63,8 +63,8 @@ class Worker:
             ],
             pass_fds=[theirs.fileno()],
             stdin=subprocess.DEVNULL,
-            stdout=self.said,
-            stderr=self.said,
+            stdout=self.stderr,
+            stderr=self.stderr,
             env=os.environ
             | {
                 "JAX_PLATFORMS": "cpu",
@@ -98,12 +98,12 @@ class Worker:
                 ours = True
         except (EOFError, OSError):
             code = self.process.wait()
-            self.said.seek(0)
-            said = self.said.read().decode(errors="replace").strip().splitlines()
+            self.stderr.seek(0)
+            lines = self.stderr.read().decode(errors="replace").strip().splitlines()
             self.stop()
             reason = next(
-                (line for line in said if "Check failed" in line or "ERROR" in line),
-                said[-1] if said else "it said nothing",
+                (line for line in lines if "Check failed" in line or "ERROR" in line),
+                lines[-1] if lines else "it said nothing",
             )
             return {
                 "class": "died" if ours else "invalid",
@@ -121,7 +121,7 @@ class Worker:
             self.process.kill()
             self.process.wait()
             self.connection.close()
-            self.said.close()
+            self.stderr.close()
             self.process = None
 
 
