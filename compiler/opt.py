@@ -62,21 +62,23 @@ def transform(
 
 def main(argv: Sequence[str] | None = None) -> int:
     """The command line. Returns the exit code: 0, or 1 with a message on the standard error."""
-    given = _parser().parse_args(argv)
-    defaults = {"schedule": given.schedule}
-    if given.steps is not None:
-        defaults["steps"] = str(given.steps)
+    arguments = _parser().parse_args(argv)
+    defaults = {"schedule": arguments.schedule}
+    if arguments.steps is not None:
+        defaults["steps"] = str(arguments.steps)
     try:
-        calls = parse_passes(given.passes, {"schedule": defaults})
-        print_after = _known(given.print_after)
-        source = _read(given.file)
+        calls = parse_passes(arguments.passes, {"schedule": defaults})
+        print_after = _pass_names(arguments.print_after)
+        source = _read(arguments.file)
     except (OSError, ValueError) as error:
         print(f"metagrad-opt: {error}", file=sys.stderr)
         return 1
     failed = False
     seconds: list[tuple[str, float]] = []
     for number, text in enumerate(
-        re.split(f"^{SPLIT}$", source, flags=re.MULTILINE) if given.split_input_file else [source]
+        re.split(f"^{SPLIT}$", source, flags=re.MULTILINE)
+        if arguments.split_input_file
+        else [source]
     ):
         if number:
             print(SPLIT)
@@ -84,13 +86,13 @@ def main(argv: Sequence[str] | None = None) -> int:
             module = context.parse(text)
             with module.context, ir.Location.unknown():
                 seconds += transform(
-                    module, calls, verify_each=given.verify_each, print_after=print_after
+                    module, calls, verify_each=arguments.verify_each, print_after=print_after
                 )
                 print(context.text(module), end="")
         except (ValueError, EnzymeError) as error:
             print(f"metagrad-opt: {error}", file=sys.stderr)
             failed = True
-    if given.timing:
+    if arguments.timing:
         _print_timing(seconds)
     return int(failed)
 
@@ -106,8 +108,8 @@ def _parser() -> argparse.ArgumentParser:
         dest="passes",
         default="",
         metavar="NAME[,NAME]",
-        help="the passes, in order, with options in braces, like schedule{schedule=LazyKary(k=2) steps=8}: "
-        + ", ".join(PASSES),
+        help="the passes, in order, with options in braces, like "
+        "schedule{schedule=LazyKary(k=2) steps=8}: " + ", ".join(PASSES),
     )
     parser.add_argument(
         "--schedule", default="LazyKary(k=4)", help="for pass 'schedule' (default: %(default)s)"
@@ -124,7 +126,8 @@ def _parser() -> argparse.ArgumentParser:
         "--verify-each",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="verify the module after every pass (default), or only before the first and after the last",
+        help="verify the module after every pass (default), or only before the first and after "
+        "the last",
     )
     parser.add_argument(
         "--print-after",
@@ -140,7 +143,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _known(text: str) -> list[str]:
+def _pass_names(text: str) -> list[str]:
     names = [name for name in text.split(",") if name]
     for name in names:
         if name not in PASSES and name != "all":

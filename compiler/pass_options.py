@@ -48,7 +48,7 @@ class PassCall:
                 "schedule{steps=T}"
             )
         if not steps.lstrip("-").isdigit():
-            raise ValueError(f"pass 'schedule': steps={steps} is no number of training steps")
+            raise ValueError(f"pass 'schedule': steps={steps} is not a number of training steps")
         inner = any(op.type.results for op in module.body.operations if op.name.value == "inner")
         return parse_schedule(self.options["schedule"]).plan(int(steps), gradients=inner)
 
@@ -74,8 +74,8 @@ def parse_passes(text: str, defaults: dict[str, dict[str, str]]) -> list[PassCal
         for option in _split(rest.removesuffix("}"), " "):
             key, equals, value = option.partition("=")
             if key not in OPTIONS.get(name, ()):
-                known = ", ".join(OPTIONS.get(name, ())) or "none"
-                raise ValueError(f"pass {name!r} has no option {key!r}; it has {known}")
+                known_options = ", ".join(OPTIONS.get(name, ())) or "none"
+                raise ValueError(f"pass {name!r} has no option {key!r}; it has {known_options}")
             if not equals:
                 raise ValueError(f"pass {name!r}: write {key}=VALUE")
             options[key] = value
@@ -90,21 +90,21 @@ def parse_schedule(text: str):
       ValueError: the text is not a call of one of metagrad's schedules with literal arguments that
         fit it.
     """
-    known = {
+    classes = {
         name: getattr(schedules, name) for name in ("LazyKary", "Binomial", "Periodic", "StoreAll")
     }
     try:
         call: Any = ast.parse(text, mode="eval").body
         arguments = [ast.literal_eval(value) for value in call.args]
         named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        make = known[call.func.id]
+        schedule_class = classes[call.func.id]
     except (SyntaxError, AttributeError, KeyError, ValueError):
         raise ValueError(
-            f"{text!r} is no schedule; write one of {', '.join(known)} with its arguments, like "
-            "LazyKary(k=4)"
+            f"{text!r} is not a schedule; write one of {', '.join(classes)} with its arguments, "
+            "like LazyKary(k=4)"
         ) from None
     try:
-        return make(*arguments, **named)
+        return schedule_class(*arguments, **named)
     except TypeError as error:
         raise ValueError(f"{text!r}: {error}") from None
 

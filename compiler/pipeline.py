@@ -26,10 +26,10 @@ from metagrad.compiler.passes import (
 from metagrad.compiler.passes.for_enzyme import counters_first, scalar_slices, widen_counters
 from metagrad.compiler.passes.for_xla import (
     canonicalise_convolutions,
-    drop_clearing,
     flatten_contractions,
     inverse_square_roots,
     join_pads,
+    read_rows_in_place,
     reverse_kernels,
     save_products,
     transpose_products,
@@ -65,7 +65,7 @@ PIPELINE = (
             expand,
             pieces,
             # What XLA is bad at. Only values matter from here on.
-            drop_clearing,
+            read_rows_in_place,
             update_rows,
             save_products,
             inverse_square_roots,
@@ -106,8 +106,8 @@ class Snapshots:
         if stage == first.name and self._traced is not None:
             module = self._traced()
             with module.context, ir.Location.unknown():
-                for each in first.passes:
-                    each.run(module)
+                for pass_module in first.passes:
+                    pass_module.run(module)
             return context.text(module)
         return context.text(context.parse(self._bytecode[stage]))
 
@@ -130,8 +130,10 @@ def run(
     snapshots = Snapshots(traced)
     with module.context, ir.Location.unknown():
         for stage in PIPELINE:
-            for each in stage.passes:
-                stage_reports.stage(f"running the pass {each.NAME}")
-                each.run(module, plan) if each is schedule else each.run(module)
+            for pass_module in stage.passes:
+                stage_reports.stage(f"running the pass {pass_module.NAME}")
+                pass_module.run(module, plan) if pass_module is schedule else pass_module.run(
+                    module
+                )
             snapshots.take(stage.name, module)
     return snapshots

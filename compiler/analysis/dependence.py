@@ -33,14 +33,14 @@ _ENDS = {
 
 
 def dependence(
-    module: ir.Module, function: func.FuncOp, known: dict[str, Dependence] | None = None
+    module: ir.Module, function: func.FuncOp, memo: dict[str, Dependence] | None = None
 ) -> Dependence:
     """For each result of `function`, the indices of the arguments that it depends on
     differentiably.
     """
-    known = {} if known is None else known
+    memo = {} if memo is None else memo
     name = function.name.value
-    if name not in known:
+    if name not in memo:
         arguments = list(functions.body(function).arguments)
         reach: dict[ir.Value, frozenset[int]] = {
             argument: frozenset([index]) if carries_derivative(argument.type) else frozenset()
@@ -55,17 +55,17 @@ def dependence(
             }
         else:
             for op in functions.body(function).operations:
-                _visit(module, op, reach, known)
-        known[name] = [reach.get(value, frozenset()) for value in functions.returned(function)]
-    return known[name]
+                _visit(module, op, reach, memo)
+        memo[name] = [reach.get(value, frozenset()) for value in functions.returned(function)]
+    return memo[name]
 
 
-def _visit(module: ir.Module, op: ir.OpView, reach: dict, known: dict[str, Dependence]) -> None:
+def _visit(module: ir.Module, op: ir.OpView, reach: dict, memo: dict[str, Dependence]) -> None:
     if op.operation.name in _ENDS:
         return
     if isinstance(op, func.CallOp):
         callee = functions.get(module, op.callee.value)
-        through = dependence(module, callee, known)
+        through = dependence(module, callee, memo)
         for result, arguments in zip(op.results, through):
             if carries_derivative(result.type):
                 reach[result] = _union(reach.get(op.operands[i], frozenset()) for i in arguments)

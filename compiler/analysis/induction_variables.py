@@ -1,9 +1,13 @@
 """Which carried value of a `stablehlo.while` is its counter. An analysis, not a pass.
 
-    while (%i = ..., ...) cond { compare LT, %i, %n } do { ...; %next = add %i, <constant>; return %next, ... }
+    while (%i = ..., ...) cond { compare LT, %i, %n } do {
+      ...
+      %next = add %i, <constant>
+      return %next, ...
+    }
 
 A counter is a carried integer scalar that the body replaces by itself plus a constant and that the
-condition compares. JAX gives every `scan` and `fori_loop` with a fixed number of turns one.
+condition compares. JAX gives every `scan` and `fori_loop` with a fixed number of trips one.
 """
 
 from __future__ import annotations

@@ -1,4 +1,7 @@
-"""Rows of stacked arrays that a loop reads or writes, one at each turn. An analysis, not a pass."""
+"""Rows of stacked arrays that a loop reads or writes, one at each iteration.
+
+An analysis, not a pass.
+"""
 
 from __future__ import annotations
 
@@ -8,9 +11,11 @@ from metagrad.compiler.analysis.trip_values import integer
 from metagrad.compiler.dialect.matching import producer
 
 
-def row_number(op: ir.OpView, counters: dict[ir.Value, range]) -> ir.Value | None:
-    """The counter %i of a `dynamic_slice` or `dynamic_update_slice` that takes row %i, all of it,
-    of a stacked array, and another row at every turn.
+def row_counter(op: ir.OpView, counters: dict[ir.Value, range]) -> ir.Value | None:
+    """The counter %i of a `dynamic_slice` or `dynamic_update_slice` of row %i of a stacked array.
+
+    None where the op is another, takes something other than one whole row, or may take the same
+    row at two iterations.
 
     Args:
       op: any op.
@@ -29,12 +34,13 @@ def row_number(op: ir.OpView, counters: dict[ir.Value, range]) -> ir.Value | Non
         or any(integer(other) != 0 for other in start[1:])
     ):
         return None
-    number = unconverted(start[0])
-    if number not in counters:
+    counter = unconverted(start[0])
+    if counter not in counters:
         return None
-    rows = counters[number]
-    # A row number out of bounds is clamped, and then two turns could mean the same row.
-    return number if rows and 0 <= min(rows) and max(rows) < whole.type.shape[0] else None
+    rows = counters[counter]
+    # A row number out of bounds is clamped, and then two iterations could mean the same row.
+    in_bounds = bool(rows) and min(rows) >= 0 and max(rows) < whole.type.shape[0]
+    return counter if in_bounds else None
 
 
 def unconverted(value: ir.Value) -> ir.Value:

@@ -1,6 +1,10 @@
 """The values that a loop's counters take, where they are known. An analysis, not a pass.
 
-    while (%i = 0, %j = 3, ...) cond { compare LT, %i, 4 } do { ...; return add %i, 1, subtract %j, 1, ... }      %i: range(0, 4)      %j: range(3, -1, -1)
+    while (%i = 0, %j = 3, ...) cond { compare LT, %i, 4 } do {
+      ...
+      return add %i, 1, subtract %j, 1, ...
+    }
+    %i: range(0, 4)      %j: range(3, -1, -1)
 
 Loops that JAX writes for `scan`, and those that Enzyme writes to go back through them, have this
 form.
@@ -16,9 +20,9 @@ from metagrad.compiler.dialect.matching import producer
 
 
 def counters(loop: hlo.WhileOp) -> dict[int, range]:
-    """Position among what the loop carries -> the values at the first, second, ... turn.
+    """Position among what the loop carries -> the values at the first, second, ... iteration.
 
-    Empty where the number of turns is not known.
+    Empty where the number of trips is not known.
     """
     index = counter_of(loop)
     if index is None:
@@ -37,13 +41,13 @@ def counters(loop: hlo.WhileOp) -> dict[int, range]:
         return {}
     if first is None or bound is None or step is None or step <= 0:
         return {}
-    turns = len(range(first, bound, step))
-    known = {}
+    trips = len(range(first, bound, step))
+    values = {}
     for i, start in enumerate(loop.operands):
         first, step = integer(start), _step(loop, i)
         if first is not None and step:
-            known[i] = range(first, first + step * turns, step)
-    return known
+            values[i] = range(first, first + step * trips, step)
+    return values
 
 
 def unchanging(loop: hlo.WhileOp) -> dict[ir.Value, ir.Value]:
@@ -70,14 +74,14 @@ def integer(value: ir.Value) -> int | None:
 
 
 def _step(loop: hlo.WhileOp, index: int) -> int | None:
-    """By how much a turn changes a carried value."""
+    """By how much an iteration changes a carried value."""
     body = loop.regions[1].blocks[0]
     argument, following = body.arguments[index], terminator(body).operands[index]
-    added, taken = producer(following, "add"), producer(following, "subtract")
+    added, subtracted = producer(following, "add"), producer(following, "subtract")
     if added is not None and argument in list(added.operands):
         first, second = added.operands
         return integer(second if first == argument else first)
-    if taken is not None and taken.operands[0] == argument:
-        by = integer(taken.operands[1])
-        return None if by is None else -by
+    if subtracted is not None and subtracted.operands[0] == argument:
+        amount = integer(subtracted.operands[1])
+        return None if amount is None else -amount
     return None

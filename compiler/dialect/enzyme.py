@@ -2,7 +2,8 @@
 
 Both take the function's operands in order. Each argument and each result has an activity:
   active       reverse: the derivative is wanted (arguments), or a seed is given (results)
-  dup          forward: the operand is followed by its tangent (arguments), or primal and tangent are returned (results)
+  dup          forward: the operand is followed by its tangent (arguments), or primal and
+               tangent are returned (results)
   const        no derivative
 "noneed" on a result says that its primal is not returned.
 """

@@ -5,15 +5,25 @@ A metagrad module holds a small set of functions with fixed names and argument g
 
     @step     (state, meta, batch)            -> (state', aux)
     @outer    (state, outer arguments)        -> (value, outer aux)
-    @update   (state, meta, batch, inner)     -> (state', aux)          after `cut`; "inner" are the inner gradients' results
-    @inputs_i (state, meta, batch, inner)     -> operands of loss i     after `cut`; "inner" of the gradients before the i-th
-    @inner    (state, meta, batch)            -> (inner)                after `cut`
     @loss_i   operands                        -> (value, aux)
-    @step_vjp (state, meta, batch, inner, cotangents of state') -> cotangents       after `differentiate`; of the active operands
-    @outer_vjp(state, outer arguments)        -> (value, outer aux, cotangents)     after `differentiate`
-    @main     (state, meta, batches, outer arguments) -> the results    after `schedule`
-    @prints   (state, meta, batch)            -> ()                     if the step prints
-    @outer_prints (state, outer arguments)    -> ()                     if the outer function prints
+    @prints   (state, meta, batch)            -> ()             if the step prints
+    @outer_prints (state, outer arguments)    -> ()             if the outer function prints
+
+After `cut`, where "inner" are the results of the inner gradients (in @inputs_i, of those before
+the i-th):
+
+    @update   (state, meta, batch, inner)     -> (state', aux)
+    @inputs_i (state, meta, batch, inner)     -> operands of loss i
+    @inner    (state, meta, batch)            -> (inner)
+
+After `differentiate`, where the cotangents are those of the active operands:
+
+    @step_vjp (state, meta, batch, inner, cotangents of state') -> cotangents
+    @outer_vjp(state, outer arguments)        -> (value, outer aux, cotangents)
+
+After `schedule`:
+
+    @main     (state, meta, batches, outer arguments) -> the results
 
 The sizes of the groups stand in an attribute of the module (metagrad.py), so that a `.mlir` file
 says all that a pass needs.
@@ -51,10 +61,10 @@ def get(module: ir.Module, name: str) -> func.FuncOp:
 
 
 def need(module: ir.Module, name: str, pass_name: str) -> func.FuncOp:
-    found = find(module, name)
-    if found is None:
+    function = find(module, name)
+    if function is None:
         raise ValueError(f"pass {pass_name!r}: the module has no function @{name}")
-    return found
+    return function
 
 
 def body(function: func.FuncOp) -> ir.Block:

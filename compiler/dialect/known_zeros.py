@@ -4,7 +4,7 @@
 
 The exact lowerings add zeros to values for the sake of their derivatives; by the rules of floating
 point 0 * inf would be NaN, and -0.0 + 0.0 another number. Differentiation leaves products with such
-zeros behind, of derivatives that belong to nothing.
+zeros behind.
 
 Cost: one walk over the function's ops, in their order.
 """
@@ -20,49 +20,58 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 from metagrad.compiler.dialect import functions
 
 _STAYS_ZERO = {
-    f"stablehlo.{name}"
-    for name in "add subtract negate convert reshape broadcast_in_dim transpose slice reverse real".split()
+    "stablehlo.add",
+    "stablehlo.subtract",
+    "stablehlo.negate",
+    "stablehlo.convert",
+    "stablehlo.reshape",
+    "stablehlo.broadcast_in_dim",
+    "stablehlo.transpose",
+    "stablehlo.slice",
+    "stablehlo.reverse",
+    "stablehlo.real",
 }
 _PRODUCTS = {"stablehlo.multiply", "stablehlo.dot_general", "stablehlo.convolution"}
 
 
-def run(function: func.FuncOp, is_zero: Callable[[ir.Operation], bool]) -> None:
+def remove(function: func.FuncOp, is_zero: Callable[[ir.Operation], bool]) -> None:
     """Simplifies what depends on the results of the ops that `is_zero` names, in place."""
-    zero: dict[ir.Value, ir.Operation] = {}
+    zeros: dict[ir.Value, ir.Operation] = {}
     replaced: list[ir.Operation] = []
     for op in functions.operations(function):
-        known = [operand in zero for operand in op.operands] if zero else []
-        if is_zero(op) or (any(known) and _gives_zero(op.name, known)):
-            zero[op.results[0]] = op
-        elif any(known) and (rest := _without_zero(op, known)) is not None:
+        zero_operands = [operand in zeros for operand in op.operands] if zeros else []
+        if is_zero(op) or (any(zero_operands) and _gives_zero(op.name, zero_operands)):
+            zeros[op.results[0]] = op
+        elif any(zero_operands) and (rest := _without_zero(op, zero_operands)) is not None:
             op.results[0].replace_all_uses_with(rest)
             replaced.append(op)
     for op in reversed(replaced):
         op.erase()
-    for value, op in reversed(zero.items()):
-        # Whoever still reads it gets the number.
+    for value, op in reversed(zeros.items()):
+        # What still reads it gets the number.
         if any(True for _ in value.uses):
             with ir.InsertionPoint(op), op.location:
                 value.replace_all_uses_with(_constant(value.type))
         op.erase()
 
 
-def _gives_zero(name: str, known: list[bool]) -> bool:
+def _gives_zero(name: str, zero_operands: list[bool]) -> bool:
+    """Whether an op's result is zero; `zero_operands` says of each operand whether it is."""
     if name in _PRODUCTS:
-        return any(known)
+        return any(zero_operands)
     if name == "stablehlo.divide":
-        return known[0]
+        return zero_operands[0]
     if name == "stablehlo.select":
-        return known[1] and known[2]
-    return name in _STAYS_ZERO and all(known)
+        return zero_operands[1] and zero_operands[2]
+    return name in _STAYS_ZERO and all(zero_operands)
 
 
-def _without_zero(op: ir.Operation, known: list[bool]) -> ir.Value | None:
+def _without_zero(op: ir.Operation, zero_operands: list[bool]) -> ir.Value | None:
     """What a sum or a difference is without its operand that is zero."""
     if op.name == "stablehlo.add":
-        return op.operands[known.index(False)]
+        return op.operands[zero_operands.index(False)]
     if op.name == "stablehlo.subtract":
-        if known[1]:
+        if zero_operands[1]:
             return op.operands[0]
         with ir.InsertionPoint(op), op.location:
             return hlo.negate(op.operands[1])

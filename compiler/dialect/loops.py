@@ -121,11 +121,13 @@ def once_if(
 
     def guarded(counter: ir.Value, inner: Carry) -> Carry:
         names = list(operands)
-        held: Any = hlo.optimization_barrier(
+        behind_barrier: Any = hlo.optimization_barrier(
             [counter, *(value for name in names for value in operands[name])]
         )
-        held = [held] if isinstance(held, ir.Value) else list(held)
-        return body(inner, _unflatten(names, operands, held[1:]))
+        behind_barrier = (
+            [behind_barrier] if isinstance(behind_barrier, ir.Value) else list(behind_barrier)
+        )
+        return body(inner, _unflatten(names, operands, behind_barrier[1:]))
 
     return repeat(index(0), count(condition), carry, guarded)
 

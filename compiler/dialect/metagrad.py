@@ -27,7 +27,7 @@ ANCHOR = "metagrad.anchor"
 raises them.
 """
 
-HELD = "metagrad.held"
+STOPPED = "metagrad.stopped"
 ANCHORED = "metagrad.anchored"
 """Marks of values that are constants of differentiation at every order (stopped.py)."""
 
@@ -228,7 +228,7 @@ class Gradient:
 
     @property
     def whose(self) -> str:
-        """ " of " and the loss's name and line, for messages; nothing where the op does not say."""
+        """ " of " and the loss's name and line, for messages; empty where the op has no label."""
         return f" of {self.op.attributes['label'].value}" if "label" in self.op.attributes else ""
 
     def by_jax(self, derivative: str) -> str | None:

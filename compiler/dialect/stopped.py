@@ -5,14 +5,14 @@ second differentiation of the result would go straight through. So each one come
 Enzyme knows nothing of and therefore leaves in place:
 
     %i = "enzyme.ignore_derivatives"(%x)
-    %h = stablehlo.custom_call @metagrad.held(%i)
+    %s = stablehlo.custom_call @metagrad.stopped(%i)
 
-Between two orders `renew` puts the op back in front of every mark, and when all is differentiated
-`erase` takes the marks away.
+Between two orders `ignore_marked_again` puts the op back in front of every mark, and when all is
+differentiated `remove_marks` takes the marks away.
 
 A second mark, @metagrad.anchored, is for zeros that carry a derivative, `anchored(d) - d`
-(frontend/exact_lowerings/value_and_derivative.py). Before it takes the marks away `erase` takes
-these zeros out of the program (known_zeros.py).
+(frontend/exact_lowerings/value_and_derivative.py). Before it takes the marks away `remove_marks`
+takes these zeros out of the program (known_zeros.py).
 """
 
 from __future__ import annotations
@@ -23,16 +23,16 @@ from jaxlib.mlir.dialects import func
 from metagrad.compiler.dialect import functions, known_zeros
 from metagrad.compiler.dialect.enzyme import IGNORE_DERIVATIVES, ignore_derivatives
 from metagrad.compiler.dialect.matching import splat
-from metagrad.compiler.dialect.metagrad import ANCHORED, HELD
+from metagrad.compiler.dialect.metagrad import ANCHORED, STOPPED
 
 
-def hold(value: ir.Value) -> ir.Value:
+def mark_stopped(value: ir.Value) -> ir.Value:
     """The value as a constant of differentiation, at the current insertion point."""
-    return _mark(ignore_derivatives(value), HELD)
+    return _mark(ignore_derivatives(value), STOPPED)
 
 
-def anchor(value: ir.Value) -> ir.Value:
-    """The same; what is left of its difference to the value is zero."""
+def mark_anchored(value: ir.Value) -> ir.Value:
+    """The same, for a value whose difference to the original is zero and carries a derivative."""
     return _mark(ignore_derivatives(value), ANCHORED)
 
 
@@ -45,24 +45,22 @@ def _mark(value: ir.Value, target: str) -> ir.Value:
     ).result
 
 
-def renew(module: ir.Module) -> None:
-    """Puts `enzyme.ignore_derivatives` in front of every mark."""
+def ignore_marked_again(module: ir.Module) -> None:
+    """Puts `enzyme.ignore_derivatives` in front of every mark, for the next order."""
     for op in functions.operations(module, functions.CUSTOM_CALL.__eq__):
         if _is_mark(op):
             with ir.InsertionPoint(op), op.location:
                 op.operands[0] = ignore_derivatives(op.operands[0])
 
 
-def erase(module: ir.Module) -> None:
-    """Takes out the zeros that carried a derivative, and replaces what is still held by the value
-    itself.
-    """
+def remove_marks(module: ir.Module) -> None:
+    """Takes out the zeros that carried a derivative, and replaces every mark by its value."""
     for op in functions.operations(module, IGNORE_DERIVATIVES.__eq__):
         op.results[0].replace_all_uses_with(op.operands[0])
         op.erase()
     for function in module.body.operations:
         if isinstance(function, func.FuncOp):
-            known_zeros.run(function, _is_zero)
+            known_zeros.remove(function, _is_zero)
     for op in functions.operations(module, functions.CUSTOM_CALL.__eq__):
         if _is_mark(op):
             op.results[0].replace_all_uses_with(op.operands[0])
@@ -70,8 +68,9 @@ def erase(module: ir.Module) -> None:
 
 
 def _is_zero(op: ir.Operation) -> bool:
-    """Whether the op is `anchored(d) - d` or `d - anchored(d)`, or what a simplifier makes of these
-    for the constant zero, `anchored(0)`.
+    """Whether the op is `anchored(d) - d` or `d - anchored(d)`.
+
+    A simplifier makes `anchored(0)` of these for the constant zero; that counts too.
     """
     if op.name != "stablehlo.subtract":
         return _is_mark(op, ANCHORED) and splat(op.operands[0]) == 0
@@ -90,5 +89,5 @@ def _is_anchor_of(value: ir.Value, other: ir.Value) -> bool:
 
 def _is_mark(op: ir.Operation, *targets: str) -> bool:
     return op.name == functions.CUSTOM_CALL and op.attributes["call_target_name"].value in (
-        targets or (HELD, ANCHORED)
+        targets or (STOPPED, ANCHORED)
     )

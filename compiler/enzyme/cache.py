@@ -41,10 +41,10 @@ def folder() -> pathlib.Path | None:
     """Where the entries are; None if the cache is switched off."""
     if os.environ.get("METAGRAD_CACHE", "1").strip().lower() in ("0", "off", "false", "no"):
         return None
-    given = os.environ.get("METAGRAD_CACHE_DIR")
+    named = os.environ.get("METAGRAD_CACHE_DIR")
     return (
-        pathlib.Path(os.path.expanduser(given))
-        if given
+        pathlib.Path(os.path.expanduser(named))
+        if named
         else platformdirs.user_cache_path("metagrad", appauthor=False)
     ) / "enzyme"
 

@@ -185,10 +185,8 @@ def _size(part: pathlib.Path) -> int:
     sizes = [0]
     for folder, _, names in os.walk(part):
         for name in names:
-            try:
+            with contextlib.suppress(OSError):
                 sizes.append(os.stat(os.path.join(folder, name)).st_size)
-            except OSError:
-                pass
     return max(sizes)
 
 

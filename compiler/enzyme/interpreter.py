@@ -75,10 +75,10 @@ def _choose(by_hand: str, path: str, this: str, release: tuple[int, int, int]) -
     version = release[:2]
     # Another Python gets neither this one's environment variables nor its packages (-I, -S). This
     # one may need its variables: some installations set PYTHONHOME.
-    own = (this, "-P", "-S")
+    this_command = (this, "-P", "-S")
     text = ".".join(map(str, release))
     if version == BUILT_FOR:
-        return Interpreter(own, text)
+        return Interpreter(this_command, text)
     for folder in filter(None, path.split(os.pathsep)):
         executable = os.path.join(folder, "python3.11")
         if os.access(executable, os.X_OK) and (python := _probe(executable)).version == BUILT_FOR:
@@ -90,7 +90,7 @@ def _choose(by_hand: str, path: str, this: str, release: tuple[int, int, int]) -
             f"python3.11 on the PATH is found, any other is named in {VARIABLE}. Or let JAX "
             "differentiate: metagrad.compile(ad='jax')"
         )
-    return Interpreter(own, text, _shim(version))
+    return Interpreter(this_command, text, _shim(version))
 
 
 def _by_hand(named: str) -> Interpreter:

@@ -141,7 +141,7 @@ class EnzymeWorker:
         python = interpreter.choose()
         arguments = [path] if python.shim is None else [path, python.shim]
         self._connection, theirs = multiprocessing.connection.Pipe()
-        self._output = tempfile.TemporaryFile()
+        self._output = tempfile.TemporaryFile()  # noqa: SIM115
         try:
             self._process = subprocess.Popen(
                 [*python.command, SCRIPT, str(theirs.fileno()), *arguments],

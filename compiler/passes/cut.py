@@ -1,11 +1,20 @@
 """Cuts the inner gradients out of the step.
 
-    func @step(%s, %z, %b) {                       func @update(%s, %z, %b, %g) { return <optimiser>(%s, %g) }
-      %x = <model input>(%s, %b)                   func @inputs_0(%s, %z, %b)   { return <model input>(%s, %b) }
-      %g = "metagrad.grad"(%x) {loss = @loss} ->   func @inner(%s, %z, %b)      { %x = call @inputs_0(%s, %z, %b)
-      %n = <optimiser>(%s, %g)                                                    %g = "metagrad.grad"(%x) {loss = @loss}
-      return %n                                                                   return %g }
-    }                                              func @step(%s, %z, %b)       { %g = call @inner; call @update }
+    func @step(%s, %z, %b) {
+      %x = <model input>(%s, %b)
+      %g = "metagrad.grad"(%x) {loss = @loss}
+      %n = <optimiser>(%s, %g)
+      return %n
+    }
+->
+    func @update(%s, %z, %b, %g) { return <optimiser>(%s, %g) }
+    func @inputs_0(%s, %z, %b)   { return <model input>(%s, %b) }
+    func @inner(%s, %z, %b) {
+      %x = call @inputs_0(%s, %z, %b)
+      %g = "metagrad.grad"(%x) {loss = @loss}
+      return %g
+    }
+    func @step(%s, %z, %b)       { %g = call @inner; call @update }
 
 With m gradients there are m functions @inputs_i; the i-th also takes the results of the gradients
 before it, so that a step whose second gradient depends on its first (SAM, an inner loop unrolled by
@@ -56,8 +65,8 @@ def run(module: ir.Module) -> None:
         for index, (results, attributes, location) in enumerate(templates):
             read = functions.call(inputs[index], [*operands, *inner])
             with location:
-                made = gradient(results, read, attributes)
-            inner += [made.results[i] for i in kept[index]]
+                site = gradient(results, read, attributes)
+            inner += [site.results[i] for i in kept[index]]
         return inner
 
     inner = functions.add_function(module, "inner", arguments, build_inner)

@@ -43,7 +43,7 @@ def run(module: ir.Module) -> None:
                 except EnzymeError as error:
                     error.function = name
                     raise
-        stopped.erase(module)
+        stopped.remove_marks(module)
 
 
 def _expand(module: ir.Module, function: func.FuncOp) -> None:
@@ -120,7 +120,7 @@ def _alone(module: ir.Module, function: func.FuncOp) -> ir.Module:
 
 def between_orders(module: ir.Module) -> ir.Module:
     """Makes what the first run left ready for the second: what is held is held anew, and hidden ops show themselves."""
-    stopped.renew(module)
+    stopped.ignore_marked_again(module)
     for op in _hidden(module):
         _show(op)
     return module

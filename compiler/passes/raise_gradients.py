@@ -1,15 +1,16 @@
 """Raises what JAX could only say as custom calls to the ops that they mean.
 
-    %r:2 = stablehlo.custom_call @metagrad.grad(%p, %b) {called_computations = [@loss], backend_config = {wrt = [0]}}
+    %r:2 = stablehlo.custom_call @metagrad.grad(%p, %b) {backend_config = {loss = @loss, wrt = [0]}}
     %s   = stablehlo.custom_call @metagrad.stop_gradient(%x)
     %o   = stablehlo.custom_call @metagrad.once(%x)
     %a   = stablehlo.custom_call @metagrad.anchor(%x)
 ->
     %r:2 = "metagrad.grad"(%p, %b) {loss = @loss, wrt = [0]}
     %i   = "enzyme.ignore_derivatives"(%x)
-    %s   = stablehlo.custom_call @metagrad.held(%i)                     a mark that outlives the first order (stopped.py)
+    %s   = stablehlo.custom_call @metagrad.stopped(%i)       a mark that outlives the first order
     %o   = "enzyme.ignore_derivatives"(%x)
-    %a   = stablehlo.custom_call @metagrad.anchored(%j)                 with %j = "enzyme.ignore_derivatives"(%x)
+    %j   = "enzyme.ignore_derivatives"(%x)
+    %a   = stablehlo.custom_call @metagrad.anchored(%j)      another (dialect/stopped.py has both)
 
 JAX's lowering verifies every op that it emits, so an op of a dialect that it does not know has to
 pass through as a custom call.
@@ -24,9 +25,9 @@ from metagrad.compiler.dialect import enzyme, functions, metagrad, stopped
 NAME = "raise-gradients"
 
 _STOPS = {
-    metagrad.STOP_GRADIENT: stopped.hold,
+    metagrad.STOP_GRADIENT: stopped.mark_stopped,
     metagrad.ONCE: enzyme.ignore_derivatives,
-    metagrad.ANCHOR: stopped.anchor,
+    metagrad.ANCHOR: stopped.mark_anchored,
 }
 
 

@@ -1,17 +1,22 @@
 """The rematerialisation pass: writes @main, the whole run and its reversal, around calls of the
 step's pieces.
 
-    for r in 0 .. T:                                 # segment 0 is the training run, segment r prepares the VJP at t = T - r
+    for r in 0 .. T:                       # segment 0 is the training run, segment r > 0
+                                           # prepares the VJP at t = T - r
         state = state_slots[load[r]]
         for run in runs of segment r:
             for i in 0 .. run.steps:
-                @prints(state, meta, batch[t])                 if the step prints, and the run does not reuse gradients
-                inner  = @inner(state, meta, batch[t])         or, if the run reuses gradients, gradient_slots[run.reuse + i]
-                gradient_slots[run.keep + i] = inner           if the run keeps gradients
+                @prints(state, meta, batch[t])
+                inner  = @inner(state, meta, batch[t])
+                gradient_slots[run.keep + i] = inner
                 state, aux = @update(state, meta, batch[t], inner)
-            state_slots[run.save] = state                      if the run saves
+            state_slots[run.save] = state
         if r == 0:  value, s^ = @outer_vjp(state)
         else:       s^, z^, b^ = @step_vjp(state, meta, batch[T - r], inner, s^)
+
+A run that reuses gradients takes `inner` from gradient_slots[run.reuse + i] instead, and does not
+print. Gradients and states are stored where the run keeps or saves them. @prints is called where
+the step prints.
 
 Every schedule is this one loop with other tables, so the program holds one copy of @inner, @update
 and @step_vjp whatever T and the schedule are. The gradient that the VJP needs is a last run that
@@ -24,9 +29,6 @@ then meta, then batches); the final state; the step's aux, stacked over steps.
 
 from __future__ import annotations
 
-from typing import Any
-
-import numpy as np
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
@@ -46,6 +48,7 @@ from metagrad.compiler.dialect.loops import (
     zeros,
 )
 from metagrad.compiler.dialect.metagrad import Layout, between_steps_of, wrt_of
+from metagrad.compiler.passes.schedule_tables import loop_tables
 from metagrad.runtime.schedules.plan import Plan
 
 NAME = "schedule"
@@ -96,9 +99,8 @@ class _Writer:
 
     def build(self, operands: list[ir.Value]) -> list[ir.Value]:
         n, plan = self.layout, self.plan
-        self.tables = {
-            name: table(values) for name, values in tables(plan, gradients=self.has_inner).items()
-        }
+        integers = loop_tables(plan, gradients=self.has_inner)
+        self.tables = {name: table(values) for name, values in integers.items()}
         state0 = operands[: n.state]
         self.meta = operands[n.state : n.state + n.meta]
         self.batches = operands[n.state + n.meta : n.step]
@@ -201,7 +203,7 @@ class _Writer:
         )
 
     def take_gradient(self, i: ir.Value, keep: ir.Value, reuse: ir.Value, carry: Carry) -> Carry:
-        """inner := computed here, or loaded from its slot; and kept in a slot if the run says so."""
+        """inner := computed here, or loaded from its slot; and stored if the run keeps it."""
         if not self.has_inner:
             return carry
         computed = {"state": carry["state"], "t": carry["t"]}
@@ -288,44 +290,3 @@ def _load_rows(name: str):
     return lambda _, operands: {
         name: [row(stack, operands["at"][0]) for stack in operands["slots"]]
     }
-
-
-def tables(plan: Plan, *, gradients: bool) -> dict[str, np.ndarray]:
-    """The plan as the loop reads it: runs, and behind each segment's runs one that only takes the
-    gradient for the VJP.
-
-    Args:
-      gradients: whether the step has inner gradients; without them there is nothing to take.
-
-    Returns:
-      int32 tables: `load`, `start` (the step of the state that is loaded), `segment`; per run
-        `run_steps`, `run_save`,
-      `run_keep`, `run_reuse` and `run_update` (1: the run applies the update; 0: it only takes the
-        gradient).
-    """
-    segments = plan.steps + 1
-    lengths = np.diff(plan.segment)
-    owner = np.repeat(np.arange(segments), lengths)
-    advanced = np.bincount(owner, weights=plan.run_steps, minlength=segments).astype(np.int64)
-    reached = plan.steps - np.arange(segments)
-    reached[0] = plan.steps
-    runs = {
-        "run_steps": plan.run_steps,
-        "run_save": plan.run_save,
-        "run_keep": plan.run_keep,
-        "run_reuse": plan.run_reuse,
-        "run_update": np.ones_like(plan.run_steps),
-    }
-    segment = plan.segment
-    if gradients:
-        ends = segment[2:]
-        last: dict[str, Any] = {
-            "run_steps": 1,
-            "run_save": -1,
-            "run_keep": -1,
-            "run_reuse": plan.gradient[1:],
-            "run_update": 0,
-        }
-        runs = {name: np.insert(values, ends, last[name]) for name, values in runs.items()}
-        segment = segment + np.maximum(np.arange(segments + 1) - 1, 0)
-    return {"load": plan.load, "start": reached - advanced, "segment": segment} | runs

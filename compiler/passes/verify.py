@@ -164,15 +164,17 @@ def _check_enzyme(module: ir.Module, op) -> None:
 
 
 def _indices(op, attribute: str, holding: str = "the operands to differentiate") -> list[int]:
-    given = op.attributes[attribute] if attribute in op.attributes else None
-    if not isinstance(given, ir.ArrayAttr) or not all(
-        isinstance(element, ir.IntegerAttr) for element in given
+    indices = None
+    if attribute in op.attributes:
+        indices = op.attributes[attribute]
+    if not isinstance(indices, ir.ArrayAttr) or not all(
+        isinstance(element, ir.IntegerAttr) for element in indices
     ):
         raise VerificationError(
             f"'{op.operation.name}' op has no `{attribute}`; it needs {holding}, like {attribute} "
             "= [0]"
         )
-    return [element.value for element in given]
+    return [element.value for element in indices]
 
 
 def _named(module: ir.Module, op, attribute: str) -> func.FuncOp:
@@ -184,12 +186,12 @@ def _named(module: ir.Module, op, attribute: str) -> func.FuncOp:
             f"'{name}' op has no `{attribute}`; it must name a function of the module"
         )
     symbol = op.attributes[attribute].value
-    found = functions.find(module, symbol)
-    if found is None:
+    function = functions.find(module, symbol)
+    if function is None:
         raise VerificationError(
             f"'{name}' op: `{attribute}` names @{symbol}, and there is no such function"
         )
-    return found
+    return function
 
 
 def _check_operands(op, target: func.FuncOp, operands) -> None:

@@ -12,6 +12,7 @@ from jaxlib.mlir import ir
 from metagrad.compiler.dialect import context, functions
 from metagrad.compiler.passes import cut, differentiate, expand, pieces, verify
 from metagrad.compiler.passes import schedule as schedule_pass
+from metagrad.compiler.passes.schedule_tables import loop_tables
 from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
 
 STEP = """
@@ -186,7 +187,7 @@ def test_tables(schedule, steps):
     step's gradient.
     """
     plan = schedule.plan(steps, gradients=True)
-    tables = schedule_pass.tables(plan, gradients=True)
+    tables = loop_tables(plan, gradients=True)
     assert len(tables["segment"]) == steps + 2 and tables["segment"][-1] == len(tables["run_steps"])
     for r in range(steps + 1):
         runs = range(tables["segment"][r], tables["segment"][r + 1])
@@ -206,7 +207,7 @@ def test_tables(schedule, steps):
 
 def test_tables_without_gradients_are_the_plan():
     plan = LazyKary(2).plan(9, gradients=False)
-    tables = schedule_pass.tables(plan, gradients=False)
+    tables = loop_tables(plan, gradients=False)
     for name in ("load", "segment", "run_steps", "run_save", "run_keep", "run_reuse"):
         np.testing.assert_array_equal(tables[name], getattr(plan, name))
     assert np.all(tables["run_update"] == 1)

@@ -7,7 +7,7 @@ the first for the counter.
 
 JAX carries what a loop only reads before the counter. Enzyme's optimiser takes function arguments
 among that out of the loop, but not what was computed; what is left makes its reverse pass compare a
-tensor with the number of turns, and fail.
+tensor with the number of trips, and fail.
 """
 
 from __future__ import annotations

@@ -3,11 +3,14 @@ on them otherwise.
 
     while (%i = %zero : tensor<i32>) cond { compare LT, %i, %n } do { %next = add %i, %one }
 ->
-    while (%i = %zero : tensor<i64>) cond { compare LT, %i, %n } do { %j = convert %i : tensor<i32> ...; %next = add %i, %one : tensor<i64> }
+    while (%i = %zero : tensor<i64>) cond { compare LT, %i, %n } do {
+      %j = convert %i : tensor<i32> ...
+      %next = add %i, %one : tensor<i64>
+    }
 
-Constants are written anew in 64 bits, not converted: Enzyme wants to see the number of turns. Loops
-without a counter (induction_variables.py) are left alone; the capability table does not list them
-as proven, so Enzyme never differentiates them.
+Constants are written anew in 64 bits, not converted: Enzyme must be able to read the number of
+trips. Loops without a counter (induction_variables.py) are left alone; the capability table does
+not list them as proven, so Enzyme never differentiates them.
 """
 
 from __future__ import annotations

@@ -2,8 +2,10 @@
 
     convolution(%x, %w) dim_numbers = [f, 0, 1, b]x[i, 0, 1, o]->[0, 1, b, f]
 ->
-    %a = transpose %x        convolution(%a, %b) dim_numbers = [b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]
-    %b = transpose %w        and a transpose of the result
+    %a = transpose %x
+    %b = transpose %w
+    %c = convolution(%a, %b) dim_numbers = [b, 0, 1, f]x[0, 1, i, o]->[b, 0, 1, f]
+    transpose %c
 
 XLA does this by itself, but only in a program's outermost computation (its pass
 `ConvCanonicalization`), and all of a metagradient runs inside loops. The gradients of a convolution
@@ -27,7 +29,7 @@ def run(module: ir.Module) -> None:
 
 def _canonicalise(op: hlo.ConvolutionOp) -> None:
     numbers = hlo.ConvDimensionNumbers(op.dimension_numbers)
-    given = [
+    orders = [
         [
             numbers.input_batch_dimension,
             *numbers.input_spatial_dimensions,
@@ -44,22 +46,22 @@ def _canonicalise(op: hlo.ConvolutionOp) -> None:
             numbers.output_feature_dimension,
         ],
     ]
-    if all(dims == sorted(dims) for dims in given):
+    if all(dims == sorted(dims) for dims in orders):
         return
-    rank = len(given[0])
+    rank = len(orders[0])
     spatial = list(range(1, rank - 1))
     result = op.results[0]
-    # given[2][i] is where dimension i of the canonical result goes.
-    back = [given[2].index(i) for i in range(rank)]
+    # orders[2][i] is where dimension i of the canonical result goes.
+    back = [orders[2].index(i) for i in range(rank)]
     canonical = ir.RankedTensorType.get(
-        [result.type.shape[dim] for dim in given[2]], result.type.element_type
+        [result.type.shape[dim] for dim in orders[2]], result.type.element_type
     )
     attributes = {name: op.attributes[name] for name in op.attributes}
     attributes["dimension_numbers"] = hlo.ConvDimensionNumbers.get(
         0, rank - 1, spatial, rank - 2, rank - 1, list(range(rank - 2)), 0, rank - 1, spatial
     )
     with ir.InsertionPoint(op), op.location:
-        operands = [_transpose(op.lhs, given[0]), _transpose(op.rhs, given[1])]
+        operands = [_transpose(op.lhs, orders[0]), _transpose(op.rhs, orders[1])]
         convolution = ir.Operation.create(
             "stablehlo.convolution", results=[canonical], operands=operands, attributes=attributes
         )

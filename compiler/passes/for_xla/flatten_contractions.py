@@ -1,6 +1,7 @@
 """Turns products that contract several dimensions into products of matrices.
 
-    %g = dot_general %x, %d, contracting_dims = [0, 1] x [0, 1] : (tensor<4x64x512>, tensor<4x64x128>) -> tensor<512x128>
+    %g = dot_general %x, %d, contracting_dims = [0, 1] x [0, 1]
+         : (tensor<4x64x512>, tensor<4x64x128>) -> tensor<512x128>
 ->
     %a = reshape %x : tensor<256x512>
     %b = reshape %d : tensor<256x128>

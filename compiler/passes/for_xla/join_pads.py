@@ -1,8 +1,8 @@
 """Puts side by side what is padded with zeros and added.
 
-    add (pad %a, 0, low = [0, 0], high = [0, 3]), (pad %b, 0, low = [0, 2], high = [0, 0])      for %a: 4x2, %b: 4x3
+    add (pad %a, 0, low = [0, 0], high = [0, 3]), (pad %b, 0, low = [0, 2], high = [0, 0])
 ->
-    concatenate %a, %b, dim = 1
+    concatenate %a, %b, dim = 1                        for %a: tensor<4x2>, %b: tensor<4x3>
 
 The cotangent of what is split into pieces (the gates of an LSTM; query, key and value) comes as
 such a sum. XLA computes each element of it from every piece. Pieces that do not fill the array are

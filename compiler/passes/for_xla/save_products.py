@@ -1,27 +1,37 @@
 """Saves the products that the loop back through a loop would compute again.
 
-    %f:3 = while (%i = 0, %h = ..., %hs) {                               %f:4 = while (%i = 0, %h = ..., %hs, %ps) {
-      %s = dynamic_update_slice %hs, %h, %i                                %s = dynamic_update_slice %hs, %h, %i
-      %p = dot_general %h, %w                                              %p = dot_general %h, %w;  %q = dynamic_update_slice %ps, %p, %i
-      ...                                                        ->        ...
-    while (%j = 3, ...) {                                                while (%j = 3, ...) {
-      %h = dynamic_slice %f#2, %j                                          %h = dynamic_slice %f#2, %j
-      %p = dot_general %h, %w                                              %p = dynamic_slice %f#3, %j
-      ...                                                                  ...
+    %f:3 = while (%i = 0, %h = ..., %hs) {
+      %s = dynamic_update_slice %hs, %h, %i
+      %p = dot_general %h, %w
+      ...
+    while (%j = 3, ...) {
+      %h = dynamic_slice %f#2, %j
+      %p = dot_general %h, %w
+      ...
+->
+    %f:4 = while (%i = 0, %h = ..., %hs, %ps) {
+      %s = dynamic_update_slice %hs, %h, %i
+      %p = dot_general %h, %w
+      %q = dynamic_update_slice %ps, %p, %i
+      ...
+    while (%j = 3, ...) {
+      %h = dynamic_slice %f#2, %j
+      %p = dynamic_slice %f#3, %j
+      ...
 
-Enzyme saves as little of a turn as the way back can be computed from: what the loop carries. The
-rest is computed again, products of matrices too. JAX saves all that the way back needs. Here, the
-products (and convolutions) are saved, what is elementwise is computed again: the time of the one
-with less than the memory of the other.
+Enzyme saves as little of an iteration as the way back can be computed from: what the loop carries.
+The rest is computed again, products of matrices too. JAX saves all that the way back needs. Here,
+the products (and convolutions) are saved, and what is elementwise is computed again: that takes
+the time of JAX's way, with less memory than it needs.
 
 Only in functions that are Enzyme's work throughout (`expand` marks them): in a backward pass that
 JAX made, what is computed again is what the user's `jax.checkpoint` says.
 
-A value of the second loop's turn is one that the first loop had at turn %j if it is a saved row %j,
-the counter %j itself, a value from outside both, or the same op of such values. In place of a
-product, what is made of it is saved where that takes no more memory: a sum and not each of its
-terms, pieces and not the whole. (Pieces also matter because XLA's CPU compiler does not vectorise a
-loop over several pieces of one row.)
+A value of an iteration of the second loop is one that the first loop had at iteration %j if it is
+a saved row %j, the counter %j itself, a value from outside both, or the same op of such values. In
+place of a product, what is made of it is saved where that takes no more memory: a sum and not each
+of its terms, pieces and not the whole. (Pieces also matter because XLA's CPU compiler does not
+vectorise a loop over several pieces of one row.)
 """
 
 from __future__ import annotations
@@ -33,7 +43,7 @@ from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.analysis.induction_variables import terminator
-from metagrad.compiler.analysis.row_access import row_number
+from metagrad.compiler.analysis.row_access import row_counter
 from metagrad.compiler.analysis.trip_values import counters, unchanging
 from metagrad.compiler.dialect import functions, loops, metagrad
 from metagrad.compiler.dialect.matching import producer, users
@@ -75,21 +85,23 @@ def _visit(block: ir.Block) -> None:
 
 def _save(forward: hlo.WhileOp, back: hlo.WhileOp, counter: int) -> hlo.WhileOp:
     """Saves in `forward` the products that `back` computes again, if its counter `counter` says
-    which turn of `forward` it goes back through.
+    which iteration of `forward` it goes back through.
     """
     stacks = _stacks(forward)
     if not stacks:
         return forward
-    same = _Same(forward, back, counter, stacks)
-    if not same.found:
+    same = _SameValues(forward, back, counter, stacks)
+    if not same.values:
         return forward
-    products = [op for op in same.found if op.name in PRODUCTS]
-    saved = dict.fromkeys(end for product in products for end in _ends(product, same.found))
+    products = [op for op in same.values if op.name in PRODUCTS]
+    saved = dict.fromkeys(
+        end for product in products for end in _values_to_save(product, same.values)
+    )
     block = back.regions[1].blocks[0]
     for op in reversed([op.operation for op in block.operations if op.operation in saved]):
         # What only a saved value was computed from is not read any more.
         if op in _read(block):
-            forward = _save_value(forward, back, counter, same.found[op], op)
+            forward = _save_value(forward, back, counter, same.values[op], op)
     functions.drop_dead(block)
     return forward
 
@@ -97,21 +109,26 @@ def _save(forward: hlo.WhileOp, back: hlo.WhileOp, counter: int) -> hlo.WhileOp:
 def _read(block: ir.Block) -> set[ir.Operation]:
     """The ops of a block that its results depend on."""
     ops = [op.operation for op in block.operations]
-    own, read = set(ops), {ops[-1]}
+    inside, read = set(ops), {ops[-1]}
     for op in reversed(ops):
-        if any(user in read or user not in own for result in op.results for user in users(result)):
+        if any(
+            user in read or user not in inside for result in op.results for user in users(result)
+        ):
             read.add(op)
     return read
 
 
 def _stacks(loop: hlo.WhileOp) -> dict[ir.Value, ir.Value]:
-    """Results of a loop that hold a value of every turn, row by row -> the rows' value in the body."""
-    known = counters(loop)
-    if not known:
+    """The results of a loop that stack a value of every iteration, row by row, with that value.
+
+    The value is the body's.
+    """
+    values = counters(loop)
+    if not values:
         return {}
     body = loop.regions[1].blocks[0]
-    numbers = {body.arguments[i]: rows for i, rows in known.items()}
-    found: dict[ir.Value, ir.Value] = {}
+    body_counters = {body.arguments[i]: rows for i, rows in values.items()}
+    stacks: dict[ir.Value, ir.Value] = {}
     for argument, result, returned in zip(body.arguments, loop.results, terminator(body).operands):
         written = producer(returned, "dynamic_update_slice")
         if (
@@ -119,18 +136,18 @@ def _stacks(loop: hlo.WhileOp) -> dict[ir.Value, ir.Value]:
             and written.operands[0] == argument
             and sum(1 for _ in argument.uses) == 1
         ):
-            number = row_number(written, numbers)
-            if number is not None and numbers[number] == range(result.type.shape[0]):
-                found[result] = written.operands[1]
-    return found
+            counter = row_counter(written, body_counters)
+            if counter is not None and body_counters[counter] == range(result.type.shape[0]):
+                stacks[result] = written.operands[1]
+    return stacks
 
 
-class _Same:
+class _SameValues:
     """Which ops of the second loop's body compute what an op of the first one's body computed, at
-    the turn that a counter of the second says.
+    the iteration that a counter of the second says.
 
     Attributes:
-      found: op of the second body -> value of the first.
+      values: op of the second body -> value of the first.
     """
 
     def __init__(
@@ -140,23 +157,25 @@ class _Same:
         counter: int,
         stacks: dict[ir.Value, ir.Value],
     ):
-        self.found: dict[ir.Operation, ir.Value] = {}
+        self.values: dict[ir.Operation, ir.Value] = {}
         first, second = (loop.regions[1].blocks[0] for loop in (forward, back))
         rows = counters(back)[counter]
-        turns = {i for i, taken in counters(forward).items() if taken == range(len(taken))}
+        trip_counters = {
+            i for i, values in counters(forward).items() if values == range(len(values))
+        }
         if (
             not rows
-            or not turns
-            or not {min(rows), max(rows)} <= set(counters(forward)[min(turns)])
+            or not trip_counters
+            or not {min(rows), max(rows)} <= set(counters(forward)[min(trip_counters)])
         ):
             return
-        numbers = {second.arguments[counter]: rows}
+        body_counters = {second.arguments[counter]: rows}
         # A value is known by what stands for it: a value of the first body, or one from outside.
-        of_first = {argument: start for argument, start in unchanging(forward).items()} | {
-            first.arguments[i]: first.arguments[min(turns)] for i in turns
+        of_first = unchanging(forward) | {
+            first.arguments[i]: first.arguments[min(trip_counters)] for i in trip_counters
         }
-        of_second = {argument: start for argument, start in unchanging(back).items()} | {
-            second.arguments[counter]: first.arguments[min(turns)]
+        of_second = unchanging(back) | {
+            second.arguments[counter]: first.arguments[min(trip_counters)]
         }
         inside = {argument for argument in second.arguments if argument not in of_second}
         self._table: dict = {}
@@ -170,7 +189,11 @@ class _Same:
             match = None
             if len(op.results) == 1 and not any(operand in inside for operand in op.operands):
                 operands = [of_second.get(operand, operand) for operand in op.operands]
-                if operands and operands[0] in stacks and row_number(op, numbers) is not None:
+                if (
+                    operands
+                    and operands[0] in stacks
+                    and row_counter(op, body_counters) is not None
+                ):
                     match = of_first[stacks[operands[0]]]
                 else:
                     match = self._value(op, operands)
@@ -178,12 +201,12 @@ class _Same:
                 inside.update(op.results)
             else:
                 of_second[op.results[0]] = match
-                self.found[op.operation] = match
+                self.values[op.operation] = match
 
     def _value(
         self, op: ir.OpView, operands: list[ir.Value], new: ir.Value | None = None
     ) -> ir.Value | None:
-        """The value of the first body that is this op of these values; `new` if there is none yet."""
+        """The value of the first body that is this op of these values; `new` if there is none."""
         if _is_reshape(op):
             source = self._reshaped.get(operands[0], operands[0])
             if source.type == op.results[0].type:
@@ -193,12 +216,12 @@ class _Same:
             source, key = None, _key(op, operands)
         if key is None:
             return new
-        found = self._table.get(key, new)
+        known_value = self._table.get(key, new)
         if new is not None:
-            self._table[key] = found
+            self._table[key] = known_value
             if source is not None:
-                self._reshaped[found] = source
-        return found
+                self._reshaped[known_value] = source
+        return known_value
 
 
 def _is_reshape(op: ir.OpView) -> bool:
@@ -232,11 +255,11 @@ def _region_key(region: ir.Region):
     """
     block = region.blocks[0]
     places: dict[ir.Value, int] = {argument: i for i, argument in enumerate(block.arguments)}
-    said = []
+    ops = []
     for op in block.operations:
         if op.regions or any(operand not in places for operand in op.operands):
             return None
-        said.append(
+        ops.append(
             (
                 op.operation.name,
                 str(op.attributes),
@@ -244,19 +267,21 @@ def _region_key(region: ir.Region):
             )
         )
         places |= {result: len(places) + i for i, result in enumerate(op.results)}
-    return tuple(said)
+    return tuple(ops)
 
 
-def _ends(op: ir.Operation, found: dict[ir.Operation, ir.Value]) -> list[ir.Operation]:
+def _values_to_save(
+    op: ir.Operation, known_values: dict[ir.Operation, ir.Value]
+) -> list[ir.Operation]:
     """What to save in place of a product: what is made of it, as long as that is known too and
     together no larger.
     """
     readers = users(op.results[0])
-    if not readers or any(reader not in found for reader in readers):
+    if not readers or any(reader not in known_values for reader in readers):
         return [op]
     if sum(_elements(reader.results[0]) for reader in readers) > _elements(op.results[0]):
         return [op]
-    return [end for reader in readers for end in _ends(reader, found)]
+    return [end for reader in readers for end in _values_to_save(reader, known_values)]
 
 
 def _elements(value: ir.Value) -> int:
@@ -266,16 +291,16 @@ def _elements(value: ir.Value) -> int:
 def _save_value(
     forward: hlo.WhileOp, back: hlo.WhileOp, counter: int, value: ir.Value, again: ir.Operation
 ) -> hlo.WhileOp:
-    """Makes `forward` write `value` into a row at every turn, and `back` read it there."""
-    turn = min(i for i, taken in counters(forward).items() if taken == range(len(taken)))
-    turns = len(counters(forward)[turn])
+    """Makes `forward` write `value` into a row at every iteration, and `back` read it there."""
+    trip_counter = min(i for i, values in counters(forward).items() if values == range(len(values)))
+    trips = len(counters(forward)[trip_counter])
     with ir.InsertionPoint(forward), forward.location:
-        forward = _with_carried(forward, loops.empty(turns, value.type))
-        condition, body = (region.blocks[0] for region in forward.regions)
+        forward = _with_carried(forward, loops.empty(trips, value.type))
+        body = forward.regions[1].blocks[0]
         end = terminator(body)
     with ir.InsertionPoint(end), end.location:
         written = loops.set_row(
-            body.arguments[len(body.arguments) - 1], _index(body.arguments[turn]), value
+            body.arguments[len(body.arguments) - 1], _index(body.arguments[trip_counter]), value
         )
         hlo.return_([*end.operands, written])
     end.erase()
@@ -292,7 +317,7 @@ def _index(counter: ir.Value) -> ir.Value:
 
 
 def _with_carried(loop: hlo.WhileOp, start: ir.Value) -> hlo.WhileOp:
-    """The loop with one value more that is carried; what the body returns for it is still missing."""
+    """The loop with one value more that is carried. Its body does not yet return one for it."""
     operands = [*loop.operands, start]
     wider = hlo.WhileOp(functions.types(operands), operands)
     for name in loop.attributes:

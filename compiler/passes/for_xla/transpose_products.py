@@ -62,10 +62,10 @@ def _transposed(value: ir.Value) -> ir.Value:
             list(attributes["precision_config"])[::-1]
         )
     shape = list(value.type.shape)[::-1]
-    made = ir.Operation.create(
+    product = ir.Operation.create(
         "stablehlo.dot_general",
         results=[ir.RankedTensorType.get(shape, value.type.element_type)],
         operands=[op.rhs, op.lhs],
         attributes=attributes,
     )
-    return made.result
+    return product.result

@@ -4,8 +4,8 @@
 ->
     dynamic_update_slice %a, (add (dynamic_slice %a, %i), %u), %i
 
-The cotangent of what a loop reads row by row has this form, at every turn. As an addition of whole
-arrays the loop's cost is quadratic in its turns. What is added elsewhere is zero.
+The cotangent of what a loop reads row by row has this form, at every iteration. As an addition of
+whole arrays the loop's cost is quadratic in its trips. What is added elsewhere is zero.
 """
 
 from __future__ import annotations

@@ -1,6 +1,7 @@
 // RUN: metagrad-opt %s --pass=canonicalise-convolutions | filecheck %s
 
-// The gradient of a kernel, as differentiation gives it: batch and channels have changed their places.
+// The gradient of a kernel, as differentiation gives it: batch and channels have changed their
+// places.
 // CHECK-LABEL: func.func @kernel_gradient(
 func.func @kernel_gradient(%x: tensor<8x10x12x3xf32>, %d: tensor<8x10x12x5xf32>) -> tensor<3x3x3x5xf32> {
   // CHECK-NEXT: [[X:%.+]] = stablehlo.transpose %arg0, dims = [3, 1, 2, 0] : (tensor<8x10x12x3xf32>) -> tensor<3x10x12x8xf32>

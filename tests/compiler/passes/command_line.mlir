@@ -17,7 +17,7 @@
 // VALUE: metagrad-opt: pass 'schedule': write steps=VALUE
 
 // RUN: not metagrad-opt %s --pass='cut,schedule{steps=many}' 2>&1 | filecheck %s --check-prefix=NUMBER
-// NUMBER: metagrad-opt: pass 'schedule': steps=many is no number of training steps
+// NUMBER: metagrad-opt: pass 'schedule': steps=many is not a number of training steps
 
 // RUN: not metagrad-opt %s --pass='schedule{steps=3' 2>&1 | filecheck %s --check-prefix=OPEN
 // OPEN: metagrad-opt: 'schedule{steps=3' lacks a closing '}'

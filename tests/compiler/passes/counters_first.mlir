@@ -1,7 +1,7 @@
 // RUN: metagrad-opt %s --pass=counters-first | filecheck %s
 
-// What a scan only reads comes before its counter when JAX lowers it. Both exchange their places: among the operands, in both regions, in what the
-// body returns, and in the results.
+// What a scan only reads comes before its counter when JAX lowers it. Both exchange their places:
+// among the operands, in both regions, in what the body returns, and in the results.
 
 func.func @loss(%w: tensor<4xf32>, %x: tensor<f32>) -> (tensor<f32>, tensor<4xf32>, tensor<i64>) {
   %zero = stablehlo.constant dense<0> : tensor<i64>

@@ -28,7 +28,8 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
 // CHECK-NEXT:    [[X:%.+]] = stablehlo.multiply %arg1, %arg2
 // CHECK-NEXT:    return %arg0, [[X]]
 
-// @update is the rest of the step; the gradient comes in behind the step's own arguments. The loss's value, which nothing reads, does not.
+// @update is the rest of the step; the gradient comes in behind the step's own arguments. The
+// loss's value, which nothing reads, does not.
 // CHECK-LABEL: func.func private @update(
 // CHECK-SAME:    %arg0: tensor<3xf32>, %arg1: tensor<3xf32>, %arg2: tensor<3xf32>, %arg3: tensor<3xf32>) -> tensor<3xf32> {
 // CHECK-NEXT:    [[N:%.+]] = stablehlo.subtract %arg0, %arg3

@@ -1,6 +1,7 @@
 // RUN: metagrad-opt %s --pass=cut | filecheck %s
 
-// What JAX made for a piece stands on @step until there is the piece: a derivative of it (vjp), or the function as it is run (run).
+// What JAX made for a piece stands on @step until there is the piece: a derivative of it (vjp), or
+// the function as it is run (run).
 
 module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<f32>, %z: tensor<f32>, %b: tensor<f32>) -> tensor<f32>

@@ -1,6 +1,7 @@
 // RUN: metagrad-opt %s --pass=cut | filecheck %s
 
-// The frontend's functions are made for the results that `kept` lists, whether or not lowering left a reader of them: here the value.
+// The frontend's functions are made for the results that `kept` lists, whether or not lowering left
+// a reader of them: here the value.
 
 func.func public @step(%w: tensor<f32>, %z: tensor<f32>, %b: tensor<f32>) -> tensor<f32> {
   %v, %g = "metagrad.grad"(%w, %z) {loss = @loss, wrt = [0], kept = [0, 1]} : (tensor<f32>, tensor<f32>) -> (tensor<f32>, tensor<f32>)

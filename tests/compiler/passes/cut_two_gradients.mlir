@@ -35,7 +35,8 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
 // CHECK-LABEL: func.func private @inputs_0(
 // CHECK-NEXT:    return %arg0, %arg2
 
-// The update reads the second gradient and its loss's value; the first comes in all the same, so that every piece has the same arguments.
+// The update reads the second gradient and its loss's value; the first comes in all the same, so
+// that every piece has the same arguments.
 // CHECK-LABEL: func.func private @update(
 // CHECK-SAME:    %arg3: tensor<3xf32>, %arg4: tensor<f32>, %arg5: tensor<3xf32>) -> tensor<3xf32> {
 // CHECK-NEXT:    [[VALUE:%.+]] = stablehlo.broadcast_in_dim %arg4

@@ -1,6 +1,7 @@
 // RUN: metagrad-opt %s --pass=cut,differentiate | filecheck %s
 
-// The mixed-mode rule, on one gradient whose loss reads a product of the metaparameters and the batch.
+// The mixed-mode rule, on one gradient whose loss reads a product of the metaparameters and the
+// batch.
 
 module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> tensor<3xf32> {
@@ -30,7 +31,8 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
 // CHECK-NEXT:    [[G:%.+]] = "enzyme.autodiff"([[READ]]#0, [[READ]]#1, [[ONE]]) {activity = [#enzyme.activity<enzyme_active>, #enzyme.activity<enzyme_const>], fn = @loss, ret_activity = [#enzyme.activity<enzyme_activenoneed>]}
 // CHECK-NEXT:    return [[G]]
 
-// The outer function gives its value, its auxiliary result and the cotangent of the state; its own arguments get none.
+// The outer function gives its value, its auxiliary result and the cotangent of the state; its own
+// arguments get none.
 // CHECK-LABEL: func.func private @outer_vjp(
 // CHECK-SAME:    %arg0: tensor<3xf32>, %arg1: tensor<3xf32>) -> (tensor<f32>, tensor<3xf32>, tensor<3xf32>) {
 // CHECK-NEXT:    [[ONE:%.+]] = stablehlo.constant dense<1.000000e+00> : tensor<f32>
@@ -46,13 +48,15 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
 // CHECK-NEXT:    [[READ:%.+]]:2 = call @inputs_0(%arg0, %arg1, %arg2)
 // CHECK-NEXT:    [[ONE:%.+]] = stablehlo.constant dense<1.000000e+00> : tensor<f32>
 // CHECK-NEXT:    [[X:%.+]]:2 = "enzyme.fwddiff"([[READ]]#0, [[U]]#2, [[READ]]#1, [[ONE]]) {activity = [#enzyme.activity<enzyme_dup>, #enzyme.activity<enzyme_const>, #enzyme.activity<enzyme_const>], fn = @loss_vjp_0, ret_activity = [#enzyme.activity<enzyme_dupnoneed>, #enzyme.activity<enzyme_dupnoneed>]}
-// Then back through what the loss reads. The state is passed on untouched, so its cotangent needs no differentiation.
+// Then back through what the loss reads. The state is passed on untouched, so its cotangent needs
+// no differentiation.
 // CHECK-NEXT:    [[Z:%.+]] = "enzyme.autodiff"(%arg0, %arg1, %arg2, [[X]]#1) {activity = [#enzyme.activity<enzyme_const>, #enzyme.activity<enzyme_active>, #enzyme.activity<enzyme_const>], fn = @inputs_0, ret_activity = [#enzyme.activity<enzyme_constnoneed>, #enzyme.activity<enzyme_activenoneed>]}
 // CHECK-DAG:     [[W_BAR:%.+]] = stablehlo.add [[U]]#0, [[X]]#0
 // CHECK-DAG:     [[Z_BAR:%.+]] = stablehlo.add [[U]]#1, [[Z]]
 // CHECK:         return [[W_BAR]], [[Z_BAR]]
 
-// The loss's VJP: cotangents of all that the loss reads, so that one forward sweep over it has the mixed derivatives as well.
+// The loss's VJP: cotangents of all that the loss reads, so that one forward sweep over it has the
+// mixed derivatives as well.
 // CHECK-LABEL: func.func private @loss_vjp_0(
 // CHECK-SAME:    %arg0: tensor<3xf32>, %arg1: tensor<3xf32>, %arg2: tensor<f32>) -> (tensor<3xf32>, tensor<3xf32>) {
 // CHECK-NEXT:    [[X:%.+]]:2 = "enzyme.autodiff"(%arg0, %arg1, %arg2) {activity = [#enzyme.activity<enzyme_active>, #enzyme.activity<enzyme_active>], fn = @loss,

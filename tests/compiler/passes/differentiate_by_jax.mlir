@@ -1,7 +1,8 @@
 // RUN: metagrad-opt %s --pass=cut,differentiate --split-input-file | filecheck %s
 
-// Where JAX differentiates in Enzyme's place its functions are called. Here it made all of them: the gradient, its VJP, and those of the update and of the outer function.
-// A VJP that JAX made takes a cotangent for each float result and gives one for each float argument.
+// Where JAX differentiates in Enzyme's place its functions are called. Here it made all of them:
+// the gradient, its VJP, and those of the update and of the outer function. A VJP that JAX made
+// takes a cotangent for each float result and gives one for each float argument.
 
 module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<f32>, %count: tensor<i32>, %z: tensor<f32>, %b: tensor<f32>) -> (tensor<f32>, tensor<i32>) attributes {metagrad.update_vjp = @update_by_jax} {
@@ -38,13 +39,15 @@ module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch 
 // CHECK-DAG:     [[W_BAR:%.+]] = call @outer_by_jax(%arg0, %arg1, {{%.+}})
 // CHECK:         return [[V]], [[W_BAR]]
 
-// Results of JAX's function in the order of the float arguments: state, metaparameter, batch, gradient. The loss's value is not read: its cotangent is zero.
+// Results of JAX's function in the order of the float arguments: state, metaparameter, batch,
+// gradient. The loss's value is not read: its cotangent is zero.
 // CHECK:       func.func private @step_vjp(
 // CHECK-NEXT:    [[U:%.+]]:4 = call @update_by_jax(%arg0, %arg1, %arg2, %arg3, %arg4, %arg5)
 // CHECK-NEXT:    [[READ:%.+]]:3 = call @inputs_0(%arg0, %arg1, %arg2, %arg3)
 // CHECK-NEXT:    [[ZERO:%.+]] = stablehlo.constant dense<0.000000e+00> : tensor<f32>
 // CHECK-NEXT:    [[X:%.+]]:2 = call @grad_vjp_by_jax([[READ]]#0, [[READ]]#1, [[READ]]#2, [[ZERO]], [[U]]#3)
-// A function that JAX differentiates is taken whole: a cotangent comes from the update for the metaparameter too, which it does not read.
+// A function that JAX differentiates is taken whole: a cotangent comes from the update for the
+// metaparameter too, which it does not read.
 // CHECK-NEXT:    [[W_BAR:%.+]] = stablehlo.add [[U]]#0, [[X]]#0
 // CHECK-NEXT:    [[Z_BAR:%.+]] = stablehlo.add [[U]]#1, [[X]]#1
 // CHECK-NEXT:    return [[W_BAR]], [[Z_BAR]]

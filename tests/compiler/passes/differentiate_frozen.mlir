@@ -1,7 +1,8 @@
 // RUN: metagrad-opt %s --pass=cut,differentiate --split-input-file | filecheck %s
 
 // What does not depend on the metaparameters, or does not reach the outer value, gets no cotangent.
-// The state: weights, a step counter, a frozen leaf that the loss reads, a flag, an average of the weights that nothing reads.
+// The state: weights, a step counter, a frozen leaf that the loss reads, a flag, an average of the
+// weights that nothing reads.
 
 module attributes {metagrad.arguments = {state = 5 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<3xf32>, %count: tensor<i32>, %frozen: tensor<3xf32>, %flag: tensor<i1>, %mean: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<3xf32>)
@@ -32,7 +33,8 @@ module attributes {metagrad.arguments = {state = 5 : i64, meta = 1 : i64, batch 
 // CHECK-SAME:    -> (tensor<f32>, tensor<3xf32>) {
 // CHECK:         "enzyme.autodiff"({{.*}}) {activity = [#enzyme.activity<enzyme_active>, #enzyme.activity<enzyme_const>, #enzyme.activity<enzyme_const>, #enzyme.activity<enzyme_const>, #enzyme.activity<enzyme_const>], fn = @outer
 
-// One cotangent comes in, that of the new weights, and two go out: of the weights and of the metaparameters.
+// One cotangent comes in, that of the new weights, and two go out: of the weights and of the
+// metaparameters.
 // CHECK:       func.func private @step_vjp(
 // CHECK-SAME:    %arg7: tensor<3xf32>, %arg8: tensor<3xf32>) -> (tensor<3xf32>, tensor<3xf32>) {
 // CHECK-NEXT:    [[U:%.+]]:2 = "enzyme.autodiff"(
@@ -41,13 +43,15 @@ module attributes {metagrad.arguments = {state = 5 : i64, meta = 1 : i64, batch 
 // CHECK-NEXT:    [[W_BAR:%.+]] = stablehlo.add [[U]]#0, [[X]]#0
 // CHECK-NEXT:    return [[W_BAR]], [[X]]#1
 
-// Of the loss's operands only the weights and the metaparameters are differentiated: the frozen leaf and the batch are constants.
+// Of the loss's operands only the weights and the metaparameters are differentiated: the frozen
+// leaf and the batch are constants.
 // CHECK:       func.func private @loss_vjp_0(
 // CHECK-NEXT:    "enzyme.autodiff"({{.*}}) {activity = [#enzyme.activity<enzyme_active>, #enzyme.activity<enzyme_const>, #enzyme.activity<enzyme_active>, #enzyme.activity<enzyme_const>], fn = @loss
 
 // -----
 
-// `enzyme.ignore_derivatives` ends a dependence: the first leaf is reached from z, the second only through the mark.
+// `enzyme.ignore_derivatives` ends a dependence: the first leaf is reached from z, the second only
+// through the mark.
 
 module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%a: tensor<f32>, %b: tensor<f32>, %z: tensor<f32>) -> (tensor<f32>, tensor<f32>) {
@@ -67,7 +71,8 @@ module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch 
 
 // -----
 
-// A fixed point: z reaches the first leaf, and that the second and third only in later steps; the outer function reads the third.
+// A fixed point: z reaches the first leaf, and that the second and third only in later steps; the
+// outer function reads the third.
 
 module attributes {metagrad.arguments = {state = 4 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0, 1, 2]} {
   func.func public @step(%a: tensor<f32>, %b: tensor<f32>, %c: tensor<f32>, %d: tensor<f32>, %z: tensor<f32>) -> (tensor<f32>, tensor<f32>, tensor<f32>, tensor<f32>) {

@@ -1,7 +1,8 @@
 // RUN: metagrad-opt %s --pass=cut,differentiate | filecheck %s
 
-// Two gradients, the second taken where the first points to. The cotangents flow back from the last to the first: that of the first gradient is complete
-// only when the second has sent its own back through @inputs_1.
+// Two gradients, the second taken where the first points to. The cotangents flow back from the last
+// to the first: that of the first gradient is complete only when the second has sent its own back
+// through @inputs_1.
 
 module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> tensor<3xf32> {

@@ -1,7 +1,8 @@
 // RUN: metagrad-opt %s --pass=cut,differentiate | filecheck %s
 
-// The loss's value scales the step, and an auxiliary result of the loss (the batch's mean, say) feeds the state.
-// Their cotangents are tangents of the seeds of the loss's VJP, so one forward sweep covers the gradient, the value and the auxiliary result.
+// The loss's value scales the step, and an auxiliary result of the loss (the batch's mean, say)
+// feeds the state. Their cotangents are tangents of the seeds of the loss's VJP, so one forward
+// sweep covers the gradient, the value and the auxiliary result.
 
 module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0, 1]} {
   func.func public @step(%w: tensor<3xf32>, %mean: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<3xf32>) -> (tensor<3xf32>, tensor<3xf32>) {

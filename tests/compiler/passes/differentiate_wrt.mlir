@@ -1,6 +1,7 @@
 // RUN: metagrad-opt %s --pass=cut,differentiate --split-input-file | filecheck %s
 
-// The cotangents that @step_vjp returns: the active leaves of the state, then the float leaves of "meta", then those of "batches", whatever the order in `metagrad.wrt`.
+// The cotangents that @step_vjp returns: the active leaves of the state, then the float leaves of
+// "meta", then those of "batches", whatever the order in `metagrad.wrt`.
 
 module attributes {metagrad.arguments = {state = 2 : i64, meta = 2 : i64, batch = 2 : i64, outer = 0 : i64}, metagrad.wrt = ["batches", "state", "meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<2xf32>, %count: tensor<i32>, %z: tensor<2xf32>, %flag: tensor<i1>, %x: tensor<2xf32>, %y: tensor<2xi32>) -> (tensor<2xf32>, tensor<i32>) {

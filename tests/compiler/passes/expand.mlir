@@ -1,6 +1,7 @@
 // RUN: metagrad-opt %s --pass=expand | filecheck %s
 
-// Enzyme's pipeline expands @inner, @step_vjp and @outer_vjp, each with all that it calls; the rest stays as it is.
+// Enzyme's pipeline expands @inner, @step_vjp and @outer_vjp, each with all that it calls; the rest
+// stays as it is.
 
 module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   // The update is not differentiated where it is run: no simplification, no fusion.
@@ -49,7 +50,8 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
     %l = stablehlo.multiply %square, %z : tensor<f64>
     return %l : tensor<f64>
   }
-  // Nothing is differentiated here, so it is not sent. Outside of what is differentiated the mark means nothing.
+  // Nothing is differentiated here, so it is not sent. Outside of what is differentiated the mark
+  // means nothing.
   // CHECK-LABEL: func.func private @outer_vjp(
   // CHECK-NEXT:    return %arg0
   func.func private @outer_vjp(%w: tensor<f64>) -> tensor<f64> {

@@ -1,6 +1,7 @@
 // RUN: metagrad-opt %s --pass=flatten-contractions | filecheck %s
 
-// The gradient of a weight: batch and sequence are summed over. Reshaped, it is one product of matrices.
+// The gradient of a weight: batch and sequence are summed over. Reshaped, it is one product of
+// matrices.
 // CHECK-LABEL: func.func @weight_gradient(
 func.func @weight_gradient(%x: tensor<4x6x5xf32>, %d: tensor<4x6x3xf32>) -> tensor<5x3xf32> {
   // CHECK-DAG:  [[X:%.+]] = stablehlo.reshape %arg0 : (tensor<4x6x5xf32>) -> tensor<24x5xf32>
@@ -51,8 +52,8 @@ func.func @in_a_loop(%x: tensor<4x6x5xf32>, %g: tensor<5x5xf32>) -> tensor<5x5xf
   return %r#1 : tensor<5x5xf32>
 }
 
-// Left as they are: one contracted dimension, a batched product, contracted dimensions in another order on the other side, and dimensions that are no
-// block at either end.
+// Left as they are: one contracted dimension, a batched product, contracted dimensions in another
+// order on the other side, and dimensions that are no block at either end.
 // CHECK-LABEL: func.func @untouched(
 // CHECK-NOT:     stablehlo.reshape
 func.func @untouched(%a: tensor<4x6xf32>, %b: tensor<2x4x6xf32>, %c: tensor<6x4x3xf32>, %d: tensor<4x3x6xf32>)

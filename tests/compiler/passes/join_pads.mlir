@@ -15,7 +15,8 @@ func.func @pieces(%a: tensor<4x2xf32>, %b: tensor<4x1xf32>, %c: tensor<4x3xf32>)
   return %4 : tensor<4x6xf32>
 }
 
-// Left alone: pieces that overlap, with a gap, padded with something else, with a term that is not padded, in two dimensions.
+// Left alone: pieces that overlap, with a gap, padded with something else, with a term that is not
+// padded, in two dimensions.
 // CHECK-LABEL: func.func @others(
 // CHECK-NOT:     concatenate
 func.func @others(%a: tensor<4x2xf32>, %b: tensor<4x1xf32>, %d: tensor<4x3xf32>, %e: tensor<2x3xf32>)

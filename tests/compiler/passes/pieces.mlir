@@ -1,7 +1,8 @@
 // RUN: metagrad-opt %s --pass=pieces | filecheck %s
 // RUN: metagrad-opt %s --pass=pieces,pieces | filecheck %s
 
-// What only differentiation needed goes: @step, @loss_0, and the @update that was differentiated. The copy that is run takes its name. What a piece calls stays.
+// What only differentiation needed goes: @step, @loss_0, and the @update that was differentiated.
+// The copy that is run takes its name. What a piece calls stays.
 
 // CHECK-NOT:     @step(
 // CHECK-NOT:     @loss_0

@@ -4,9 +4,10 @@
 
 // CHECK-LABEL: func.func public @step(
 func.func public @step(%w: tensor<3xf32>, %b: tensor<3xf32>) -> tensor<3xf32> {
-  // The mark of what is stopped is two: Enzyme drops the first when it differentiates, and the second is there to renew it for the second order.
+  // The mark of what is stopped is two: Enzyme drops the first when it differentiates, and the
+  // second is there to renew it for the second order.
   // CHECK-NEXT: [[IGNORED:%.+]] = "enzyme.ignore_derivatives"(%arg1) : (tensor<3xf32>) -> tensor<3xf32>
-  // CHECK-NEXT: [[STOPPED:%.+]] = stablehlo.custom_call @metagrad.held([[IGNORED]]) : (tensor<3xf32>) -> tensor<3xf32>
+  // CHECK-NEXT: [[STOPPED:%.+]] = stablehlo.custom_call @metagrad.stopped([[IGNORED]]) : (tensor<3xf32>) -> tensor<3xf32>
   %stopped = stablehlo.custom_call @metagrad.stop_gradient(%b) : (tensor<3xf32>) -> tensor<3xf32>
   // CHECK-NEXT: [[G:%.+]]:2 = "metagrad.grad"(%arg0, [[STOPPED]]) {label = "loss (train.py:7)", loss = @loss, wrt = [0]} : (tensor<3xf32>, tensor<3xf32>) -> (tensor<f32>, tensor<3xf32>)
   %g:2 = stablehlo.custom_call @metagrad.grad(%w, %stopped) {
@@ -47,7 +48,8 @@ func.func private @loss(%w: tensor<3xf32>, %b: tensor<3xf32>) -> tensor<f32> {
   return %l : tensor<f32>
 }
 
-// A constant of the first differentiation alone has no mark; one whose difference to the value is zero has its own.
+// A constant of the first differentiation alone has no mark; one whose difference to the value is
+// zero has its own.
 // CHECK-LABEL: func.func private @marks(
 // CHECK-NEXT:    [[ONCE:%.+]] = "enzyme.ignore_derivatives"(%arg0)
 // CHECK-NEXT:    [[IGNORED:%.+]] = "enzyme.ignore_derivatives"(%arg0)

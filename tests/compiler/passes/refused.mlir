@@ -16,10 +16,10 @@
 // ZERO: metagrad-opt: {{.*}}0
 
 // RUN: not metagrad-opt %s --pass=schedule --steps=3 --schedule='Lazy(4)' 2>&1 | filecheck %s --check-prefix=NAME
-// NAME: metagrad-opt: 'Lazy(4)' is no schedule; write one of LazyKary, Binomial, Periodic, StoreAll with its arguments, like LazyKary(k=4)
+// NAME: metagrad-opt: 'Lazy(4)' is not a schedule; write one of LazyKary, Binomial, Periodic, StoreAll with its arguments, like LazyKary(k=4)
 
 // RUN: not metagrad-opt %s --pass=schedule --steps=3 --schedule='LazyKary(k=open("x"))' 2>&1 | filecheck %s --check-prefix=LITERAL
-// LITERAL: metagrad-opt: 'LazyKary(k=open("x"))' is no schedule
+// LITERAL: metagrad-opt: 'LazyKary(k=open("x"))' is not a schedule
 
 // RUN: not metagrad-opt %s --pass=schedule --steps=3 --schedule='LazyKary(arity=4)' 2>&1 | filecheck %s --check-prefix=KEYWORD
 // KEYWORD: metagrad-opt: 'LazyKary(arity=4)': {{.*}}arity

@@ -1,6 +1,7 @@
 // RUN: metagrad-opt %s --pass=reverse-kernels | filecheck %s
 
-// The gradient of a convolution's input: the kernel is reversed in height and width, which are not its first dimensions here.
+// The gradient of a convolution's input: the kernel is reversed in height and width, which are not
+// its first dimensions here.
 // CHECK-LABEL: func.func @input_gradient(
 func.func @input_gradient(%d: tensor<8x10x12x5xf32>, %k: tensor<3x3x2x5xf32>) -> tensor<8x10x11x3xf32> {
   // CHECK-NEXT: [[K:%.+]] = stablehlo.reverse %arg1, dims = [1, 2] : tensor<3x3x2x5xf32>

@@ -1,6 +1,7 @@
 // RUN: metagrad-opt %s --pass=save-products | filecheck %s
 
-// A recurrence h' = tanh(h w + b), and the way back through it. The first loop saves h; the second would compute tanh(h w + b) again.
+// A recurrence h' = tanh(h w + b), and the way back through it. The first loop saves h; the second
+// would compute tanh(h w + b) again.
 // CHECK-LABEL: func.func @recurrence(
 func.func @recurrence(%h: tensor<2x3xf32>, %w: tensor<3x3xf32>, %b: tensor<3xf32>, %d: tensor<2x3xf32>) -> tensor<2x3xf32> attributes {metagrad.by_enzyme} {
   %zero = stablehlo.constant dense<0> : tensor<i64>
@@ -55,7 +56,8 @@ func.func @recurrence(%h: tensor<2x3xf32>, %w: tensor<3x3xf32>, %b: tensor<3xf32
   return %g#2 : tensor<2x3xf32>
 }
 
-// Two products, the second in a wider sum with the first. The sum is saved, and then the second product is not needed.
+// Two products, the second in a wider sum with the first. The sum is saved, and then the second
+// product is not needed.
 // CHECK-LABEL: func.func @wider_sum(
 // CHECK:         [[F:%.+]]:4 = stablehlo.while(
 // CHECK:         stablehlo.while(
@@ -98,7 +100,8 @@ func.func @wider_sum(%h: tensor<2x3xf32>, %w: tensor<3x3xf32>, %u: tensor<3x1xf3
   return %g#1 : tensor<2x3xf32>
 }
 
-// Left alone: the product has another weight; row 1 is the first that is read, so row 4 would be clamped to 3 and the product at turn 4 is not known.
+// Left alone: the product has another weight; row 1 is the first that is read, so row 4 would be
+// clamped to 3 and the product at turn 4 is not known.
 // CHECK-LABEL: func.func @other_products(
 // CHECK: contracting_dims = [1] x [0]
 // CHECK: contracting_dims = [1] x [0]

@@ -2,8 +2,9 @@
 // RUN: metagrad-opt %s --pass=schedule --steps=1000 --schedule='LazyKary(k=2)' | filecheck %s --check-prefixes=CHECK,LAZY
 // RUN: metagrad-opt %s --pass=schedule --steps=3 --schedule='Periodic(every=2,keep_gradients=False)' | filecheck %s --check-prefixes=CHECK,PLAIN
 
-// @main is loops and tables around one call of each piece, whatever the number of steps and the schedule are.
-// The batches and the step's auxiliary result have a leading axis with an entry for each step.
+// @main is loops and tables around one call of each piece, whatever the number of steps and the
+// schedule are. The batches and the step's auxiliary result have a leading axis with an entry for
+// each step.
 
 module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta", "batches"], metagrad.between_steps = [0]} {
   func.func private @inner(%w: tensor<3xf32>, %count: tensor<i32>, %z: tensor<3xf32>, %b: tensor<2xf32>) -> tensor<3xf32> {
@@ -23,26 +24,30 @@ module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch 
   }
 }
 
-// The results: value and auxiliary result of the outer function, the gradient, the final state, the stacked auxiliary results of the steps.
+// The results: value and auxiliary result of the outer function, the gradient, the final state, the
+// stacked auxiliary results of the steps.
 // CHECK-LABEL: func.func public @main(
 // STORE-SAME:    %arg0: tensor<3xf32>, %arg1: tensor<i32>, %arg2: tensor<3xf32>, %arg3: tensor<3x2xf32>, %arg4: tensor<3xf32>)
 // STORE-SAME:    -> (tensor<f32>, tensor<i32>, tensor<3xf32>, tensor<3x2xf32>, tensor<3xf32>, tensor<i32>, tensor<3xf64>) {
 // LAZY-SAME:     %arg0: tensor<3xf32>, %arg1: tensor<i32>, %arg2: tensor<3xf32>, %arg3: tensor<1000x2xf32>, %arg4: tensor<3xf32>)
 // LAZY-SAME:     -> (tensor<f32>, tensor<i32>, tensor<3xf32>, tensor<1000x2xf32>, tensor<3xf32>, tensor<i32>, tensor<1000xf64>) {
 
-// The plan as tables. For each segment of the run: the slot that is loaded, the step whose state that is, where its runs start in the tables of runs ...
+// The plan as tables. For each segment of the run: the slot that is loaded, the step whose state
+// that is, where its runs start in the tables of runs ...
 // STORE-NEXT:    stablehlo.constant dense<[0, 2, 1, 0]> : tensor<4xi32>
 // STORE-NEXT:    stablehlo.constant dense<[0, 2, 1, 0]> : tensor<4xi32>
 // STORE-NEXT:    stablehlo.constant dense<[0, 3, 4, 5, 6]> : tensor<5xi32>
-// ... and for each run: how many steps, the slot that saves the state, the slots that keep gradients, those that gradients are taken from, and
-// whether the update is applied: the last run of a segment only fetches the gradient for the VJP.
+// ... and for each run: how many steps, the slot that saves the state, the slots that keep
+// gradients, those that gradients are taken from, and whether the update is applied: the last run
+// of a segment only fetches the gradient for the VJP.
 // STORE-NEXT:    stablehlo.constant dense<1> : tensor<6xi32>
 // STORE-NEXT:    stablehlo.constant dense<[1, 2, -1, -1, -1, -1]> : tensor<6xi32>
 // STORE-NEXT:    stablehlo.constant dense<[0, 1, 2, -1, -1, -1]> : tensor<6xi32>
 // STORE-NEXT:    stablehlo.constant dense<[-1, -1, -1, 2, 1, 0]> : tensor<6xi32>
 // STORE-NEXT:    stablehlo.constant dense<[1, 1, 1, 0, 0, 0]> : tensor<6xi32>
 
-// Slots: one stacked buffer for each leaf of the state, and one for the gradient if the plan keeps any.
+// Slots: one stacked buffer for each leaf of the state, and one for the gradient if the plan keeps
+// any.
 // STORE:         : (tensor<i32>) -> tensor<3xi32>
 // STORE:         : (tensor<f32>) -> tensor<3x3xf32>
 // LAZY:          : (tensor<f32>) -> tensor<11x3xf32>

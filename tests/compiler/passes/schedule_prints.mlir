@@ -1,7 +1,8 @@
 // RUN: metagrad-opt %s --pass=schedule --steps=4 --schedule='Binomial(slots=2,rebuild=2)' | filecheck %s
 
-// What a step prints is called beside the update that is run, in a loop of one trip or none: none if the step is made again from a kept gradient. The
-// gradient that is computed for a VJP and the VJP itself print nothing.
+// What a step prints is called beside the update that is run, in a loop of one trip or none: none
+// if the step is made again from a kept gradient. The gradient that is computed for a VJP and the
+// VJP itself print nothing.
 
 module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
   func.func private @inner(%w: tensor<3xf32>, %z: tensor<3xf32>, %b: tensor<2xf32>) -> tensor<3xf32> {

@@ -1,6 +1,7 @@
 // RUN: metagrad-opt %s --pass=cut,differentiate,schedule --steps=3 --schedule='StoreAll()' | filecheck %s
 
-// A step that never calls metagrad.grad: nothing to keep, nothing to fetch. One run for each saved state, and none in the other segments.
+// A step that never calls metagrad.grad: nothing to keep, nothing to fetch. One run for each saved
+// state, and none in the other segments.
 
 module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 1 : i64, outer = 0 : i64}, metagrad.wrt = ["state", "meta"], metagrad.between_steps = [0]} {
   func.func public @step(%w: tensor<2xf32>, %z: tensor<2xf32>, %b: tensor<2xf32>) -> tensor<2xf32> {

@@ -1,7 +1,8 @@
 // RUN: not metagrad-opt %s --split-input-file 2>&1 | filecheck %s
 
-// What stands in `<{..}>` are properties. Of ops whose dialect is not loaded they cannot be listed: a pass that copies an op would lose them, and one that
-// looks for the functions in use would not find them.
+// What stands in `<{..}>` are properties. Of ops whose dialect is not loaded they cannot be listed:
+// a pass that copies an op would lose them, and one that looks for the functions in use would not
+// find them.
 
 // CHECK: metagrad-opt: 'enzyme.autodiff' op has its attributes as properties, in `<{..}>`; write `{..}`, without the angle brackets
 func.func @inner(%w: tensor<f32>, %one: tensor<f32>) -> tensor<f32> {

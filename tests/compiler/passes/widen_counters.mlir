@@ -1,7 +1,8 @@
 // RUN: metagrad-opt %s --pass=widen-counters --split-input-file | filecheck %s
 
-// The counter becomes 64 bits wide, and so do the constants that it starts from, is stepped by and is compared with. What computes with the counter
-// gets it in 32 bits as before: in the body, after the increment, and behind the loop.
+// The counter becomes 64 bits wide, and so do the constants that it starts from, is stepped by and
+// is compared with. What computes with the counter gets it in 32 bits as before: in the body, after
+// the increment, and behind the loop.
 
 func.func @loss(%w: tensor<5xf32>) -> (tensor<f32>, tensor<i32>) {
   %zero = stablehlo.constant dense<0> : tensor<i32>
@@ -86,7 +87,8 @@ func.func @nested(%w: tensor<4x4xf32>) -> tensor<f32> {
 
 // -----
 
-// A counter of 64 bits is wide enough; the integer beside it is not a counter, since the condition does not test it.
+// A counter of 64 bits is wide enough; the integer beside it is not a counter, since the condition
+// does not test it.
 
 func.func @wide(%x: tensor<i32>) -> tensor<i32> {
   %zero = stablehlo.constant dense<0> : tensor<i64>
@@ -111,7 +113,8 @@ func.func @wide(%x: tensor<i32>) -> tensor<i32> {
 
 // -----
 
-// A loop that stops on something else than a count has no counter (here it halves a number until that is small).
+// A loop that stops on something else than a count has no counter (here it halves a number until
+// that is small).
 
 func.func @halving(%x: tensor<i32>) -> tensor<i32> {
   %two = stablehlo.constant dense<2> : tensor<i32>

@@ -1,4 +1,4 @@
-// RUN: metagrad-opt %s --pass=drop-clearing | filecheck %s
+// RUN: metagrad-opt %s --pass=read-rows-in-place | filecheck %s
 
 // Back through a loop: the rows are read from the last to the first, each once.
 // CHECK-LABEL: func.func @backwards(
@@ -27,8 +27,8 @@ func.func @backwards(%d: tensor<4x3xf32>) -> tensor<1x3xf32> {
   return %r#3 : tensor<1x3xf32>
 }
 
-// Left alone: the cleared array is read after the loop; row 4 does not exist, so row 3 is read twice; another row is read than is cleared; another
-// array is made of the one that is cleared.
+// Left alone: the cleared array is read after the loop; row 4 does not exist, so row 3 is read
+// twice; another row is read than is cleared; another array is made of the one that is cleared.
 // CHECK-LABEL: func.func @needed(
 func.func @needed(%d: tensor<4x3xf32>) -> (tensor<4x3xf32>, tensor<1x3xf32>, tensor<1x3xf32>, tensor<4x3xf32>) {
   %zero = stablehlo.constant dense<0> : tensor<i64>

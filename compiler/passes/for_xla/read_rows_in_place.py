@@ -1,13 +1,21 @@
-"""Lets a loop read rows of an array where they are, if it would clear each of them when it has read
-it.
+"""Reads rows of an array in place where a loop would clear each row when it has read it.
 
-    while (%j = 3, %a = %d) { %r = dynamic_slice %a, %j; %n = dynamic_update_slice %a, 0, %j; ...; return subtract %j, 1, %n }
+    while (%j = 3, %a = %d) {
+      %r = dynamic_slice %a, %j
+      %n = dynamic_update_slice %a, 0, %j
+      ...
+      return subtract %j, 1, %n
+    }
 ->
-    while (%j = 3, %a = %d) { %r = dynamic_slice %d, %j; ...; return subtract %j, 1, %a }
+    while (%j = 3, %a = %d) {
+      %r = dynamic_slice %d, %j
+      ...
+      return subtract %j, 1, %a
+    }
 
 The cotangent of what a loop writes row by row comes like this: a row that was overwritten has no
-cotangent any more. No row is read twice, so nobody sees the zeros, and XLA copies the whole array
-at every turn to read from it and write to it.
+cotangent any more. No row is read twice, so nothing reads the zeros; and to read from the array
+and write to it, XLA would copy all of it at every iteration.
 """
 
 from __future__ import annotations
@@ -16,21 +24,21 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.analysis.induction_variables import terminator
-from metagrad.compiler.analysis.row_access import row_number
+from metagrad.compiler.analysis.row_access import row_counter
 from metagrad.compiler.analysis.trip_values import counters
 from metagrad.compiler.dialect.matching import erase_unused, operations, producer, users
 
-NAME = "drop-clearing"
+NAME = "read-rows-in-place"
 
 
 def run(module: ir.Module) -> None:
     for loop in operations(module, "while"):
-        known = counters(loop)
-        for index in range(len(loop.operands)) if known else ():
-            _read_in_place(loop, index, known)
+        values = counters(loop)
+        for index in range(len(loop.operands)) if values else ():
+            _read_in_place(loop, index, values)
 
 
-def _read_in_place(loop: hlo.WhileOp, index: int, known: dict[int, range]) -> None:
+def _read_in_place(loop: hlo.WhileOp, index: int, values: dict[int, range]) -> None:
     if users(loop.results[index]):
         return
     body = loop.regions[1].blocks[0]
@@ -38,11 +46,12 @@ def _read_in_place(loop: hlo.WhileOp, index: int, known: dict[int, range]) -> No
     written = producer(end.operands[index], "dynamic_update_slice")
     if written is None or written.operands[0] != argument or users(written.results[0]) != [end]:
         return
-    numbers = {body.arguments[i]: rows for i, rows in known.items()}
-    at = row_number(written, numbers)
+    body_counters = {body.arguments[i]: rows for i, rows in values.items()}
+    counter = row_counter(written, body_counters)
     readers = [user for user in users(argument) if user != written.operation]
-    if at is None or any(
-        reader.name != "stablehlo.dynamic_slice" or row_number(reader.opview, numbers) != at
+    if counter is None or any(
+        reader.name != "stablehlo.dynamic_slice"
+        or row_counter(reader.opview, body_counters) != counter
         for reader in readers
     ):
         return

@@ -1,6 +1,7 @@
 // RUN: metagrad-opt %s --pass=expand | filecheck %s
 
-// What is stopped is a constant at every order. Here the loss is w * stop(w): its derivative is stop(w), and the derivative of that is zero.
+// What is stopped is a constant at every order. Here the loss is w * stop(w): its derivative is
+// stop(w), and the derivative of that is zero.
 
 // CHECK-LABEL: func.func private @inner(
 // CHECK-NEXT:    [[ONE:%.+]] = stablehlo.constant dense<1.000000e+00> : tensor<f64>
@@ -19,9 +20,10 @@ func.func private @step_vjp(%w: tensor<f64>, %v: tensor<f64>) -> tensor<f64> {
   return %t : tensor<f64>
 }
 
-// A value that carries another derivative: w - (anchored(d) - d) is w, with the derivative of w + d. Nothing of it is left where it is not differentiated.
+// A value that carries another derivative: w - (anchored(d) - d) is w, with the derivative of w +
+// d. Nothing of it is left where it is not differentiated.
 // CHECK-LABEL: func.func private @update(
-// CHECK-NOT:     metagrad.held
+// CHECK-NOT:     metagrad.stopped
 // CHECK:         [[TWICE:%.+]] = stablehlo.add %arg0, %arg0
 // CHECK-NEXT:    return [[TWICE]]
 func.func private @update(%w: tensor<f64>, %d: tensor<f64>) -> tensor<f64> {
@@ -33,7 +35,8 @@ func.func private @update(%w: tensor<f64>, %d: tensor<f64>) -> tensor<f64> {
   return %twice : tensor<f64>
 }
 
-// What such a zero multiplies is zero as well, also where it is not a number: w + c * (d - anchored(d)) is w.
+// What such a zero multiplies is zero as well, also where it is not a number: w + c * (d -
+// anchored(d)) is w.
 // CHECK-LABEL: func.func private @multiplied(
 // CHECK-NEXT:    return %arg0
 func.func private @multiplied(%w: tensor<f64>, %d: tensor<f64>, %c: tensor<f64>) -> tensor<f64> {
@@ -50,8 +53,8 @@ func.func private @multiplied(%w: tensor<f64>, %d: tensor<f64>, %c: tensor<f64>)
 // CHECK-NEXT:    [[SUM:%.+]] = stablehlo.add %arg0, [[ZERO]]
 // CHECK-NEXT:    return [[SUM]]
 func.func private @straight_through(%w: tensor<f64>, %d: tensor<f64>) -> tensor<f64> {
-  %held = stablehlo.custom_call @metagrad.held(%d) : (tensor<f64>) -> tensor<f64>
-  %zero = stablehlo.subtract %d, %held : tensor<f64>
+  %stopped = stablehlo.custom_call @metagrad.stopped(%d) : (tensor<f64>) -> tensor<f64>
+  %zero = stablehlo.subtract %d, %stopped : tensor<f64>
   %sum = stablehlo.add %w, %zero : tensor<f64>
   return %sum : tensor<f64>
 }
@@ -64,7 +67,7 @@ func.func private @loss_grad(%w: tensor<f64>) -> tensor<f64> {
 
 func.func private @loss(%w: tensor<f64>) -> tensor<f64> {
   %ignored = "enzyme.ignore_derivatives"(%w) : (tensor<f64>) -> tensor<f64>
-  %held = stablehlo.custom_call @metagrad.held(%ignored) : (tensor<f64>) -> tensor<f64>
-  %l = stablehlo.multiply %w, %held : tensor<f64>
+  %stopped = stablehlo.custom_call @metagrad.stopped(%ignored) : (tensor<f64>) -> tensor<f64>
+  %l = stablehlo.multiply %w, %stopped : tensor<f64>
   return %l : tensor<f64>
 }

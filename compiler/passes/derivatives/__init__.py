@@ -1,0 +1,1 @@
+"""What pass `differentiate` writes: the VJPs of functions and of inner gradients."""
