@@ -1,15 +1,17 @@
 """Which results of a function a derivative can reach from which arguments.
 
-An analysis, not a pass. It says which operands of an `enzyme.*` op are active. (Which leaves of the
-state need a cotangent from step to step the frontend says.) A value that is neither floating point
-nor complex carries no derivative, `enzyme.ignore_derivatives` ends one, and so does a function that
-is constant but for its jumps (`sign`, `floor`): for JAX their derivative is no number, not even 0,
-and must not meet an infinity further up. Loops and conditionals are taken whole: every result
-depends on every operand and on every value captured from outside. So is a function that JAX
-differentiates: a custom rule may send a derivative past an integer or a stopped value (a
-straight-through estimator; the implicit derivative of a linear solve). That is conservative, so it
-can cost a buffer, never a wrong zero. Complex values carry derivatives: no leaf is complex, but JAX
-may differentiate a function with a Fourier transform inside.
+An analysis, not a pass. It says which operands of an `enzyme.*` op are active. (The frontend says
+which leaves of the state need a cotangent from step to step.)
+
+- A derivative ends at a value that is neither floating point nor complex, at
+  `enzyme.ignore_derivatives`, and at a function that is constant but for its jumps (`sign`,
+  `floor`). JAX has no derivative for those, not even a 0 that could meet an infinity further up.
+- Complex values carry derivatives: no leaf is complex, but JAX may differentiate a function with a
+  Fourier transform inside.
+- Loops and conditionals are taken whole: every result depends on every operand and on every value
+  captured from outside. So is a function that JAX differentiates, because a custom rule may send a
+  derivative past an integer or a stopped value (a straight-through estimator; the implicit
+  derivative of a linear solve). This can cost a buffer, never a wrong zero.
 """
 
 from __future__ import annotations

@@ -56,7 +56,7 @@ def operations(module: ir.Module, name: str, mark: str | None = None) -> list[An
 
 
 def replace(op: ir.OpView, value: ir.Value) -> None:
-    """Uses `value` in place of the op's one result, and erases what nobody uses any more."""
+    """Uses `value` in place of the op's one result, and erases what is not used any more."""
     op.results[0].replace_all_uses_with(value)
     erase_unused(op.operation)
 

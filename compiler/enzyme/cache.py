@@ -131,7 +131,7 @@ def _write(where: pathlib.Path, key: str, entry: bytes) -> None:
 def _evict(where: pathlib.Path) -> None:
     """Removes the least recently used entries until those left fit.
 
-    Other files in the folder are not ours.
+    Other files in the folder are left alone.
     """
     entries = []
     for file in os.scandir(where):

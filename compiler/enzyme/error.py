@@ -2,7 +2,7 @@
 
 
 class EnzymeError(RuntimeError):
-    """Enzyme could not differentiate a function, or its library is not to be had.
+    """Enzyme could not differentiate a function, or its library could not be found or used.
 
     The message names the function and has the library's own words.
 

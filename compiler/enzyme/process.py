@@ -139,7 +139,7 @@ def _serve(descriptor: int, path: str, shim: str | None = None) -> None:
         enzyme = _load(path, shim)
     except Exception as error:
         _exit(NO_LIBRARY, f"ERROR: {error}")
-    # If the parent dies meanwhile nobody else stops a library that hangs.
+    # If the parent dies meanwhile, only this stops a library that hangs.
     signal.alarm(_CHECK_SECONDS)
     try:
         wrong = check(enzyme)
@@ -162,7 +162,7 @@ def _answer_one(connection: multiprocessing.connection.Connection, enzyme) -> bo
         request = json.loads(connection.recv_bytes())
     except EOFError:
         return False
-    # If the parent dies meanwhile nobody else stops a pass that hangs.
+    # If the parent dies meanwhile, only this stops a pass that hangs.
     signal.alarm(math.ceil(request["timeout"]) + 10)
     try:
         answer = enzyme.run_pass_pipeline(

@@ -78,7 +78,7 @@ def library() -> pathlib.Path:
 
 
 def unpacked() -> bool:
-    """Whether the library is out of the wheel, as a whole."""
+    """Whether the library has been taken out of the wheel, completely."""
     try:
         return library().stat().st_size == PIN.library_size
     except OSError:

@@ -112,8 +112,8 @@ class EnzymeWorker:
         """What the child answers to the present call.
 
         Raises:
-          ValueError: this is no answer to it.
-          OSError, EOFError: nothing comes any more, or what comes is not a message.
+          ValueError: what came is not an answer to it.
+          OSError, EOFError: the pipe is closed, or what came is not a message.
         """
         assert self._connection is not None
         answer = json.loads(self._connection.recv_bytes(LARGEST))
@@ -205,7 +205,7 @@ class EnzymeWorker:
     def _after_fork(self) -> None:
         """Forgets the parent's child, and a lock that another thread of the parent may hold."""
         if self._process is not None:
-            # It is not ours to wait for; without this, Popen would warn that nobody did.
+            # Only the parent can wait for it. Without this, Popen would warn that nothing did.
             self._process.returncode = 0
         self._forget()
         self._lock = threading.Lock()

@@ -1,12 +1,16 @@
-"""Expands the `enzyme` ops into plain StableHLO with Enzyme's own passes, function by function, in the worker.
+"""Expands the `enzyme` ops into plain StableHLO with Enzyme's own passes, by function, in the
+worker.
 
     %x = "enzyme.autodiff"(%a, %seed) {fn = @loss, ...}    ->    the ops of the backward pass
 
-One run for each order that a function has.  Enzyme drops `enzyme.ignore_derivatives` when it differentiates, so the forward mode over a backward pass would differentiate what
-was stopped.  In the first run `enzyme.fwddiff` is hidden in a custom call; between the runs what is held is held anew (stopped.py), and the op shows itself.
+One run for each order that a function has. Enzyme drops `enzyme.ignore_derivatives` when it
+differentiates, so the forward mode over a backward pass would differentiate what was stopped. In
+the first run `enzyme.fwddiff` is hidden in a custom call; between the runs what is stopped is
+stopped again (stopped.py), and the op is put back.
 
-@update is not differentiated where it is run, so it is not sent: it stays as JAX lowered it, and the training run computes bit for bit what the user's
-step does.  The loops around the pieces are written later, so Enzyme's optimiser never sees the slots.
+@update is not differentiated where it is run, so it is not sent: it stays as JAX lowered it, and
+the training run computes bit for bit what the user's step does. The loops around the pieces are
+written later, so Enzyme's optimiser never sees the slots.
 """
 
 from __future__ import annotations
@@ -31,7 +35,8 @@ def run(module: ir.Module) -> None:
     """Expands @inner, @step_vjp and @outer_vjp in place.
 
     Raises:
-      EnzymeError: Enzyme failed on a function, or what it made is not that function's derivative in StableHLO.
+      EnzymeError: Enzyme failed on a function, or what it made is not that function's derivative in
+        StableHLO.
     """
     with module.context, ir.Location.unknown():
         for name in ("inner", "step_vjp", "outer_vjp"):
@@ -57,9 +62,11 @@ def _expand(module: ir.Module, function: func.FuncOp) -> None:
 
 
 def _enzyme(alone: ir.Module, function: func.FuncOp, pipeline: str) -> ir.Module:
-    """What Enzyme's pipeline makes of a module whose public function stands for `function`: from the cache, or by the worker.
+    """What Enzyme's pipeline makes of a module whose public function stands for `function`: from
+    the cache, or by the worker.
 
-    Nothing that comes from outside is believed: it must be MLIR and hold a function of that name and type.  Only such a text goes into the cache.
+    Nothing that comes from outside is believed: it must be MLIR and hold a function of that name
+    and type. Only such a text goes into the cache.
     """
     name, text = function.name.value, context.text(alone)
     key = cache.key(library.identity(), jaxlib.version.__version__, name, pipeline, text)
@@ -85,12 +92,13 @@ def _read(answer: str, function: func.FuncOp) -> ir.Module:
             f"Enzyme answered something that is not MLIR on @{name}: {error}"
         ) from None
     _publish(module, name)
-    made = functions.find(module, name)
-    if made is None:
+    function_by_enzyme = functions.find(module, name)
+    if function_by_enzyme is None:
         raise EnzymeError(f"Enzyme answered with a module that has no function @{name}")
-    if made.type != function.type:
+    if function_by_enzyme.type != function.type:
         raise EnzymeError(
-            f"Enzyme answered with a function @{name} of type {made.type}, and it must be {function.type}"
+            f"Enzyme answered with a function @{name} of type {function_by_enzyme.type}, and it "
+            f"must be {function.type}"
         )
     return module
 
@@ -105,7 +113,7 @@ def _has_enzyme(module: ir.Module, function: func.FuncOp) -> bool:
 
 
 def _alone(module: ir.Module, function: func.FuncOp) -> ir.Module:
-    """A module that holds `function` and what it needs, and nothing else; forward mode is hidden."""
+    """A module of `function` and what it needs, and nothing else. Forward mode is hidden."""
     alone = ir.Module.create()
     reached = functions.reachable(module, [function.name.value])
     with ir.InsertionPoint(alone.body):
@@ -119,7 +127,9 @@ def _alone(module: ir.Module, function: func.FuncOp) -> ir.Module:
 
 
 def between_orders(module: ir.Module) -> ir.Module:
-    """Makes what the first run left ready for the second: what is held is held anew, and hidden ops show themselves."""
+    """Makes what the first run left ready for the second: what is stopped is stopped again, and
+    hidden ops are put back.
+    """
     stopped.ignore_marked_again(module)
     for op in _hidden(module):
         _show(op)
@@ -143,7 +153,10 @@ def _publish(module: ir.Module, name: str) -> None:
 
 
 def hide(op: ir.Operation) -> list[ir.Value]:
-    """Hides an `enzyme` op in a custom call, so that the first run leaves it for the second. Returns the call's results."""
+    """Hides an `enzyme` op in a custom call, so that the first run leaves it for the second.
+
+    Returns the call's results.
+    """
     with ir.InsertionPoint(op), op.location:
         hidden = hlo.CustomCallOp(
             functions.types(op.results),
@@ -185,19 +198,20 @@ def _exchange(op: ir.Operation, results) -> None:
     op.erase()
 
 
-def _replace(module: ir.Module, function: func.FuncOp, made: ir.Module) -> None:
+def _replace(module: ir.Module, function: func.FuncOp, expanded: ir.Module) -> None:
     """Puts the expanded function in the place of `function`."""
     name = function.name.value
     others = [
         op.attributes["sym_name"].value
-        for op in made.body.operations
+        for op in expanded.body.operations
         if op.attributes["sym_name"].value != name
     ]
     if others:
         raise EnzymeError(
-            f"Enzyme's pipeline left functions beside @{name} that are not inlined: {', '.join(others)}"
+            f"Enzyme's pipeline left functions beside @{name} that are not inlined: "
+            f"{', '.join(others)}"
         )
-    new = functions.get(made, name)
+    new = functions.get(expanded, name)
     left = functions.operations(
         new, lambda op: op.startswith("enzyme") and op != enzyme.IGNORE_DERIVATIVES
     )

@@ -3,7 +3,7 @@
     @inner     @step_vjp     @prints           and what these call
     @update    @outer_vjp    @outer_prints
 
-A function that only its differentiation needed goes, @step and the losses among them. An update
+Functions that only differentiation needed go, @step and the losses among them. An update
 that was lowered twice leaves the copy that is run: it takes the name @update. Whatever the
 schedule, the executor and the number of devices are, the program calls these functions and changes
 none of them.

@@ -272,7 +272,7 @@ def test_damaged_entries_are_compiled_again(cached, run, asked, content):
     entries = list(cached.iterdir())
     assert len(entries) == len(ALL)
     for entry in entries:
-        # Without a content: one whose digest fits, and that nobody should have stored.
+        # Without a content: an entry whose digest fits, of something that is not MLIR.
         entry.write_bytes(content) if content is not None else cache.store(
             entry.name, "what is this"
         )

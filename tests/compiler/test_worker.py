@@ -70,9 +70,9 @@ def pid(worker: EnzymeWorker) -> int:
 
 
 def gone(process: int) -> bool:
-    """Whether there is no such process any more.
+    """Whether the process is gone.
 
-    One that has ended and was not waited for would still be there.
+    One that has ended and was not waited for still counts as there.
     """
     try:
         os.kill(process, 0)

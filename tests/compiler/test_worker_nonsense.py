@@ -1,5 +1,5 @@
-"""A worker that does not answer as it should: children that are no Enzyme, a library that is
-missing, and answers that are no derivative.
+"""A worker that does not answer as it should: children that are not Enzyme, a library that is
+missing, and answers that are not the derivative.
 """
 
 import textwrap
@@ -159,7 +159,7 @@ def test_a_process_that_cannot_start(fresh, monkeypatch, executable):
         fresh.run("f", MODULE, "canonicalize")
 
 
-# --- Answers that are no derivative
+# --- Answers that are not the derivative
 
 
 @metagrad.compile

@@ -4,9 +4,9 @@
 ->
     multiply %t, (multiply -0.5, (divide (rsqrt %x), %x))
 
-The same number, in the form in which JAX has it: what depends on %t alone is a multiplication,
-which XLA fuses with what reads it; a division it computes apart. Of every normalisation the
-tangents wait for that, and the values that they meet are kept for longer.
+The number is the same, in the form in which JAX has it. A multiplication of %t is fused by XLA with
+what reads it, but a division is computed apart: the tangents of every normalisation wait for it,
+and the values that they meet are kept for longer.
 """
 
 from __future__ import annotations

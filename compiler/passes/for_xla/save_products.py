@@ -56,8 +56,8 @@ PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
 def run(module: ir.Module) -> None:
     for function in module.body.operations:
         if isinstance(function, func.FuncOp) and metagrad.BY_ENZYME in function.attributes:
-            # Inner blocks first: a loop that is made anew takes its blocks along, and what refers
-            # to them by the old one is stale.
+            # Inner blocks first: a loop that is rebuilt takes its blocks along, and references to
+            # them through the old loop are stale.
             for block in reversed(_blocks(function)):
                 _visit(block)
 

@@ -6,9 +6,9 @@ added first.
     add (dot_general %b, %a), (dot_general %d, %c)
 
 Every weight gradient has this form, with two terms in a Hessian-vector product. XLA exchanges the
-factors of a single product by itself; a sum it transposes, reading both products across their rows.
-The sums are over the same terms; in bf16 another rounding may come of it, so what JAX made is left
-as JAX made it.
+factors of a single product by itself, but it transposes a sum, and reads both products across their
+rows. The sums are over the same terms. In bf16 the rounding may differ, so what JAX made is left as
+JAX made it.
 """
 
 from __future__ import annotations

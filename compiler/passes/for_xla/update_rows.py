@@ -1,4 +1,4 @@
-"""Adds to a row of an array in place, where an array that is zero but for that row would be added.
+"""Adds to a row of an array in place, where an array with one row that is not zero is added.
 
     add %a, (dynamic_update_slice 0, %u, %i)
 ->
