@@ -15,13 +15,13 @@ import jax
 import pytest
 from fast_xla import FAST
 
-_given = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = f"{FAST} {_given or ''}"
+_users_flags = os.environ.get("XLA_FLAGS")
+os.environ["XLA_FLAGS"] = f"{FAST} {_users_flags or ''}"
 jax.devices()
-if _given is None:
+if _users_flags is None:
     del os.environ["XLA_FLAGS"]
 else:
-    os.environ["XLA_FLAGS"] = _given
+    os.environ["XLA_FLAGS"] = _users_flags
 
 os.environ["METAGRAD_CACHE"] = "0"
 

@@ -35,9 +35,10 @@ def shown(progress: bool | None) -> Iterator[None]:
     """Shows the stages that are reported inside.
 
     Args:
-      progress: None: on a terminal or in a notebook, after two seconds, unless METAGRAD_PROGRESS=0.
-        True: at once, and as plain lines on the standard error where that is no terminal. False:
-        never.
+      progress: when they are shown.
+        None: on a terminal or in a notebook, after two seconds, unless METAGRAD_PROGRESS=0.
+        True: at once, and as plain lines on the standard error where that is not a terminal.
+        False: never.
     """
     display = None if LISTENER.get() is not None else _display(progress)
     if display is None:

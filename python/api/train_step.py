@@ -10,22 +10,8 @@ import jax
 
 from metagrad.api.metagradient import Metagradient, Wrt
 from metagrad.api.results import Aux, NoAux
-from metagrad.api.step_types import (
-    Decorator,
-    DecoratorWithAux,
-    Mode,
-    Outer,
-    Runtime,
-    StepMethod,
-)
-from metagrad.api.type_variables import (
-    AuxT,
-    BatchT,
-    KindT,
-    MetaT,
-    OuterAuxT,
-    StateT,
-)
+from metagrad.api.step_types import Decorator, DecoratorWithAux, Mode, Outer, Runtime, StepMethod
+from metagrad.api.type_variables import AuxT, BatchT, KindT, MetaT, OuterAuxT, StateT
 from metagrad.frontend.partition import MODES
 
 
