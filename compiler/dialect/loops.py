@@ -121,13 +121,11 @@ def once_if(
 
     def guarded(counter: ir.Value, inner: Carry) -> Carry:
         names = list(operands)
-        behind_barrier: Any = hlo.optimization_barrier(
-            [counter, *(value for name in names for value in operands[name])]
-        )
-        behind_barrier = (
-            [behind_barrier] if isinstance(behind_barrier, ir.Value) else list(behind_barrier)
-        )
-        return body(inner, _unflatten(names, operands, behind_barrier[1:]))
+        values = [value for name in names for value in operands[name]]
+        barrier: Any = hlo.optimization_barrier([counter, *values])
+        # The bindings return the one result of an op as it is, and several as a list.
+        behind = [barrier] if isinstance(barrier, ir.Value) else list(barrier)
+        return body(inner, _unflatten(names, operands, behind[1:]))
 
     return repeat(index(0), count(condition), carry, guarded)
 

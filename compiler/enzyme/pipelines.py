@@ -22,8 +22,9 @@ def _rewrite(pattern: str) -> list[str]:
 _BEFORE = [_INLINE, *_rewrite("while_simplify<1>(1)"), "canonicalize", "cse"]
 
 _DIFFERENTIATE = [
-    'enzyme{postpasses="arith-raise{stablehlo=true},enzyme-batch-to-stablehlo,canonicalize,cse,canonicalize,'
-    'remove-unnecessary-enzyme-ops,enzyme-simplify-math,canonicalize,cse,canonicalize"}',
+    'enzyme{postpasses="arith-raise{stablehlo=true},enzyme-batch-to-stablehlo,canonicalize,cse,'
+    "canonicalize,remove-unnecessary-enzyme-ops,enzyme-simplify-math,canonicalize,cse,"
+    'canonicalize"}',
     "canonicalize",
     "remove-unnecessary-enzyme-ops",
     "enzyme-simplify-math",
