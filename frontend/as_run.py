@@ -1,4 +1,6 @@
-"""Functions that are run and not differentiated: lowered by JAX's own rules, whatever overrides are in force around them."""
+"""Functions that are run and not differentiated: lowered by JAX's own rules, whatever overrides are
+in force around them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,9 @@ def _as_run_shapes(*avals, jaxpr):
 
 
 def _lower_as_run(ctx: mlir.LoweringRuleContext, *operands, jaxpr: core.ClosedJaxpr):
-    """Lowers by JAX's own rules, no derivative carried along: what runs is bit for bit what the user wrote."""
+    """Lowers by JAX's own rules, no derivative carried along: what runs is bit for bit what the
+    user wrote.
+    """
     ctx = ctx.replace(
         module_context=value_and_derivative.without_overrides(ctx.module_context, keep=prints.MUTED)
     )
@@ -37,7 +41,9 @@ def as_run(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
 
 
 def is_overridden(jaxpr: core.Jaxpr) -> bool:
-    """Whether anything in a function is lowered in another way when the function is differentiated than when it is run."""
+    """Whether anything in a function is lowered in another way when the function is differentiated
+    than when it is run.
+    """
     overridden = {primitive for primitive, _ in capabilities.overrides()}
     return any(
         eqn.primitive in overridden or any(map(is_overridden, core.jaxprs_in_params(eqn.params)))

@@ -1,4 +1,6 @@
-"""The step cut into pieces, and each piece given to who differentiates it: Enzyme, or JAX, which then does it here."""
+"""The step cut into pieces, and each piece given to who differentiates it: Enzyme, or JAX, which
+then does it here.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +23,8 @@ class Division:
     """Who differentiates what.
 
     Attributes:
-      decisions: one for each gradient, nested gradient, the update and the outer function; for inputs only where JAX has them.
+      decisions: one for each gradient, nested gradient, the update and the outer function; for
+        inputs only where JAX has them.
       pieces: the functions, with the VJPs that JAX made.
       of_site: for each gradient, the derivatives that JAX made.
     """
@@ -112,7 +115,10 @@ def _first_order(
 
 
 def _update(update: core.ClosedJaxpr, vjp: core.ClosedJaxpr | None) -> Piece:
-    """What runs is as JAX lowers it, bit for bit. It is lowered twice only if Enzyme needs to see another lowering of it."""
+    """What runs is as JAX lowers it, bit for bit.
+
+    It is lowered twice only if Enzyme needs to see another lowering of it.
+    """
     if vjp is not None:
         return Piece(as_run(update), vjp)
     differentiated = stopped_values.hold(update)

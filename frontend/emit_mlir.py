@@ -1,8 +1,10 @@
-"""From jaxprs to one MLIR module that keeps JAX's derivative semantics: the `cut` stage, and on demand the `traced` one.
+"""From jaxprs to one MLIR module that keeps JAX's derivative semantics: the `cut` stage, and on
+demand the `traced` one.
 
-One lowering by JAX, with its rules overridden where the derivative would be lost: an inner gradient becomes a custom call that names its loss, and
-the table's overrides (capabilities/) keep what JAX's derivative is.  What comes out is renamed and raised; see compiler/dialect/functions.py for the functions a
-metagrad module holds.
+One lowering by JAX, with its rules overridden where the derivative would be lost: an inner gradient
+becomes a custom call that names its loss, and the table's overrides (capabilities/) keep what JAX's
+derivative is. What comes out is renamed and raised; see compiler/dialect/functions.py for the
+functions a metagrad module holds.
 """
 
 from __future__ import annotations
@@ -29,7 +31,9 @@ from metagrad.frontend.split_step import Site, site_p
 from metagrad.runtime import jax_internals
 
 Derivatives = dict[str, core.ClosedJaxpr]
-"""Functions that JAX differentiates itself, by the name of what they stand for: "vjp", "grad", "grad_vjp"."""
+"""Functions that JAX differentiates itself, by the name of what they stand for: "vjp", "grad",
+"grad_vjp".
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +57,8 @@ class Pieces:
 
     Attributes:
       update: (state, meta, batch, results of the gradients) -> (state, aux).
-      inputs: for each gradient, (state, meta, batch, results of the gradients before) -> operands of its loss.
+      inputs: for each gradient, (state, meta, batch, results of the gradients before) -> operands
+        of its loss.
       outer: (state, outer arguments) -> (value, aux).
       prints, outer_prints: what the step and the outer function print (prints.py); None if nothing.
     """
@@ -71,7 +76,8 @@ class Traced(NamedTuple):
     Attributes:
       module: the module, its gradients cut out of the step.
       callbacks: the host functions that it calls, by the index in the calls.
-      muted: formats of the prints that were left out; they are in `Pieces.prints` and `Pieces.outer_prints`, if those were given.
+      muted: formats of the prints that were left out; they are in `Pieces.prints` and
+        `Pieces.outer_prints`, if those were given.
     """
 
     module: ir.Module
@@ -134,14 +140,19 @@ class Emitter:
         return traced
 
     def whole(self, step: core.ClosedJaxpr, outer: core.ClosedJaxpr) -> ir.Module:
-        """The step in one piece, its gradients marked: the `traced` stage, which is made to be looked at."""
+        """The step in one piece, its gradients marked: the `traced` stage, which is made to be
+        looked at.
+        """
         jaxprs = {"step": stopped_values.hold(step), "outer": stopped_values.hold(outer)}
         return self._lower(
             {name: (_jitted(name, jaxpr), jaxpr.in_avals) for name, jaxpr in jaxprs.items()}
         ).module
 
     def _inner(self, readers: Sequence[Callable]) -> Callable:
-        """(state, meta, batch) -> results of the gradients. `readers` are the functions @inputs_i."""
+        """(state, meta, batch) -> results of the gradients.
+
+        `readers` are the functions @inputs_i.
+        """
 
         def inner(*operands):
             results: list = []
@@ -225,7 +236,9 @@ def _custom_call(
 
 
 def _drop_placements(module: ir.Module) -> None:
-    """The program is for one device (one_device.py), so nobody needs to be told where on a mesh something is: a typed key, a call of the host, a sharding."""
+    """The program is for one device (one_device.py), so nobody needs to be told where on a mesh
+    something is: a typed key, a call of the host, a sharding.
+    """
     for op in list(module.body.operations):
         if op.operation.name == "sdy.mesh":
             op.operation.erase()
@@ -246,7 +259,9 @@ def _drop_placements(module: ir.Module) -> None:
 
 
 def _rename(module: ir.Module, names: Sequence[str]) -> None:
-    """Gives our functions their names, takes @main away, and moves user functions that are in the way aside."""
+    """Gives our functions their names, takes @main away, and moves user functions that are in the
+    way aside.
+    """
     main = functions.get(module, "main")
     called = [
         op.callee.value for op in functions.body(main).operations if isinstance(op, func.CallOp)

@@ -1,6 +1,8 @@
-"""Who differentiates what: for each function of a step, Enzyme where it is proven to mean what JAX means, JAX where it is not.
+"""Who differentiates what: for each function of a step, Enzyme where it is proven to mean what JAX
+means, JAX where it is not.
 
-Enzyme differentiates StableHLO, where custom rules are gone.  So every function is checked on its jaxpr against the table (capabilities/table.py):
+Enzyme differentiates StableHLO, where custom rules are gone. So every function is checked on its
+jaxpr against the table (capabilities/table.py):
 
     enzyme        all of it is proven: Enzyme does every order.
     jax-reverse   JAX makes the backward pass when the function is traced, Enzyme the forward mode over it (the mixed-mode product of an inner gradient).
@@ -12,8 +14,8 @@ Enzyme differentiates StableHLO, where custom rules are gone.  So every function
 
 "jax" is the meaning itself, and so never wrong; the others are faster.
 
-What is exact is not yet what was asked for: a function with `jax.checkpoint` in it is left to JAX, which computes again what the user wants computed again.
-Enzyme would keep it.
+What is exact is not yet what was asked for: a function with `jax.checkpoint` in it is left to JAX,
+which computes again what the user wants computed again. Enzyme would keep it.
 """
 
 from __future__ import annotations
@@ -52,10 +54,11 @@ class Decision:
 
     Attributes:
       function: the function as the user knows it.
-      rule: "enzyme", "jax-reverse", "jax-mixed" or "jax"; "nested-mixed" or "nested-jax" for a gradient inside a loop or a branch; "expanded" for a step
-        without any `metagrad.grad`.
+      rule: "enzyme", "jax-reverse", "jax-mixed" or "jax"; "nested-mixed" or "nested-jax" for a
+        gradient inside a loop or a branch; "expanded" for a step without any `metagrad.grad`.
       why: one sentence for each reason.
-      once: whether the function is differentiated once, in reverse (the update, the outer function), and not twice as an inner gradient is.
+      once: whether the function is differentiated once, in reverse (the update, the outer
+        function), and not twice as an inner gradient is.
     """
 
     function: str
@@ -71,7 +74,8 @@ class Decision:
             "jax": "JAX" if self.once else "JAX (reverse over reverse)",
             "nested-mixed": "JAX (forward over reverse), as part of the update",
             "nested-jax": "JAX (reverse over reverse), as part of the update",
-            "expanded": "expanded by JAX and differentiated as part of the update, without the mixed mode",
+            "expanded": "expanded by JAX and differentiated as part of the update, without the "
+            "mixed mode",
         }[self.rule]
         return "\n".join([f"{self.function}: {who}", *(f"    {reason}" for reason in self.why)])
 
@@ -79,7 +83,8 @@ class Decision:
 def decide_first_order(
     label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool], ad: str
 ) -> Decision:
-    """For a function that is differentiated once, in reverse: the optimiser's update, the outer function.
+    """For a function that is differentiated once, in reverse: the optimiser's update, the outer
+    function.
 
     Raises:
       NotImplementedError: `ad` is "enzyme" and something in the function is not proven.
@@ -114,7 +119,9 @@ def decide_gradient(site: Site, active: Sequence[bool], seeded: Sequence[int], a
 
 
 def nested_gradients(jaxpr: core.Jaxpr) -> list[Decision]:
-    """The inner gradients that stand in a loop, a branch or another function of the step: JAX's rules for them (grad_primitive.py) are used."""
+    """The inner gradients that stand in a loop, a branch or another function of the step: JAX's
+    rules for them (grad_primitive.py) are used.
+    """
     decisions: dict[Decision, None] = {}
     for eqn in equations(jaxpr, into=lambda eqn: eqn.primitive is not grad_p):
         if eqn.primitive is grad_p:
@@ -125,7 +132,9 @@ def nested_gradients(jaxpr: core.Jaxpr) -> list[Decision]:
 
 
 def _moving(site: Site, active: Sequence[bool]) -> list[bool]:
-    """The operands in which the loss is differentiated: those of the user's `argnums`, and those that carry a derivative of the run."""
+    """The operands in which the loss is differentiated: those of the user's `argnums`, and those
+    that carry a derivative of the run.
+    """
     return [flag or i in site.wrt for i, flag in enumerate(active)]
 
 
@@ -170,20 +179,22 @@ def _reasons(missing) -> tuple[str, ...]:
 def _not_enzyme(decision: Decision, ad: str) -> Decision:
     if ad == "enzyme":
         raise NotImplementedError(
-            f"ad='enzyme', but Enzyme is not proven to differentiate {decision.function} as JAX does:\n  "
+            f"ad='enzyme', but Enzyme is not proven to differentiate {decision.function} as JAX "
+            "does:\n  "
             + "\n  ".join(decision.why)
             + "\nUse ad='auto' to let JAX differentiate this function."
         )
     return decision
 
 
-# --- What JAX makes ----------------------------------------------------------------------------------------------
+# --- What JAX makes -------------------------------------------------------------------------------
 
 
 def vjp(
     jaxpr: core.ClosedJaxpr, active: Sequence[bool], seeded: Sequence[int], label: str
 ) -> core.ClosedJaxpr:
-    """(operands, cotangents of the float results) -> cotangents of the float operands, zero where they are not active.
+    """(operands, cotangents of the float results) -> cotangents of the float operands, zero where
+    they are not active.
 
     Args:
       jaxpr: the function.
@@ -192,13 +203,17 @@ def vjp(
       label: the function as the user knows it.
 
     Raises:
-      NotImplementedError: JAX cannot differentiate the function in reverse (a `while_loop` on what is differentiated).
+      NotImplementedError: JAX cannot differentiate the function in reverse (a `while_loop` on what
+        is differentiated).
     """
     return _traced(label, jaxpr, active, jaxpr.out_avals, seeded, functools.partial(pull, jaxpr))
 
 
 def loss_vjp(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> core.ClosedJaxpr:
-    """The backward pass of a loss, for Enzyme's forward mode. `seeded` are the results of the gradient that have a cotangent, by index."""
+    """The backward pass of a loss, for Enzyme's forward mode.
+
+    `seeded` are the results of the gradient that have a cotangent, by index.
+    """
     return _traced(
         site.label,
         site.loss,
@@ -218,7 +233,8 @@ def gradient(site: Site) -> core.ClosedJaxpr:
 
 
 def gradient_vjp(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> core.ClosedJaxpr:
-    """(operands, cotangents of the float results of `gradient`) -> cotangents of the float operands; reverse over reverse.
+    """(operands, cotangents of the float results of `gradient`) -> cotangents of the float
+    operands; reverse over reverse.
 
     Args:
       seeded: the results that have a cotangent, by index. What is given for another is not used.
@@ -250,9 +266,11 @@ def _traced(
     seeded: Sequence[int],
     pull_back,
 ) -> core.ClosedJaxpr:
-    """(operands of the function, cotangents of the float results) -> cotangents of the float operands, of which `pull_back` makes the active ones.
+    """(operands of the function, cotangents of the float results) -> cotangents of the float
+    operands, of which `pull_back` makes the active ones.
 
-    Only the cotangents of the results `seeded` are passed on: the others have none, whatever number stands in their place.
+    Only the cotangents of the results `seeded` are passed on: the others have none, whatever number
+    stands in their place.
     """
     operands = function.in_avals
     count = len(operands)
@@ -276,7 +294,9 @@ def _traced(
 
 @contextlib.contextmanager
 def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
-    """What JAX cannot differentiate is refused with the name of the user's function, and with the lines where it may be: JAX's own words have no line."""
+    """What JAX cannot differentiate is refused with the name of the user's function, and with the
+    lines where it may be: JAX's own words have no line.
+    """
     try:
         yield
     except (TypeError, ValueError, NotImplementedError) as error:
@@ -287,5 +307,6 @@ def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
         ]
         places = "".join(f"\n  {item.primitive} ({item.source})" for item in suspects)
         raise NotImplementedError(
-            f"JAX cannot differentiate {label}, and the metagradient needs its derivative:\n  {error}{places}"
+            f"JAX cannot differentiate {label}, and the metagradient needs its derivative:\n"
+            f"  {error}{places}"
         ) from error

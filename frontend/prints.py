@@ -1,10 +1,14 @@
-"""`jax.debug.print` in a step and in the outer function: once for each step that is run, and never from a derivative.
+"""`jax.debug.print` in a step and in the outer function: once for each step that is run, and never
+from a derivative.
 
-What a step prints is a function of its own, @prints: the plain step as JAX runs it, of which nothing is left but its prints and what they need.  The program calls it
-beside each step that it runs; the step itself, its inner gradients and all their derivatives are silent.  So printing changes no result, Enzyme never meets
-a print, and a step prints what it prints when it is called by itself (in the backward rule of a `custom_vjp` function inside a loss as well).
+What a step prints is a function of its own, @prints: the plain step as JAX runs it, of which
+nothing is left but its prints and what they need. The program calls it beside each step that it
+runs; the step itself, its inner gradients and all their derivatives are silent. So printing changes
+no result, Enzyme never meets a print, and a step prints what it prints when it is called by itself
+(in the backward rule of a `custom_vjp` function inside a loss as well).
 
-The price is that a value which is printed is computed apart: the loss costs a forward pass more in each step that is run, its gradient a gradient.
+The price is that a value which is printed is computed apart: the loss costs a forward pass more in
+each step that is run, its gradient a gradient.
 """
 
 from __future__ import annotations
@@ -31,10 +35,12 @@ from metagrad.runtime.jax_internals import (
 )
 
 heard_p = Primitive("metagrad_prints_inside")
-"""Stands for the prints of an inner gradient, whose loss is remembered without them: the step is known to print."""
+"""Stands for the prints of an inner gradient, whose loss is remembered without them: the step is
+known to print.
+"""
 heard_p.multiple_results = True
 heard_p.def_effectful_abstract_eval(lambda: ([], {debug_effect}))
-heard_p.def_impl(lambda: [])
+heard_p.def_impl(list)
 mlir.register_lowering(heard_p, lambda ctx: [])
 
 
@@ -62,7 +68,9 @@ def check_effects(jaxpr: core.ClosedJaxpr, what: str) -> None:
         or any(isinstance(effect, RefEffect) for effect in eqn.effects)
     ]:
         raise NotImplementedError(
-            f"{what} uses a mutable reference (jax.new_ref): {'; '.join(dict.fromkeys(references))}. metagrad does not differentiate through references; "
+            f"{what} uses a mutable reference (jax.new_ref): "
+            f"{'; '.join(dict.fromkeys(references))}. metagrad does not differentiate through "
+            "references; "
             "pass the values on, as a lax.scan does its carry."
         )
     if found:
@@ -73,9 +81,9 @@ def _other_effects(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     """The innermost equations with effects that are not unordered prints."""
     for eqn in equations(jaxpr, into=lambda eqn: bool(eqn.effects)):
         is_print = eqn.primitive is debug_print_p and not eqn.params["ordered"]
-        if eqn.effects and not is_print and eqn.primitive is not heard_p:
-            if not any(inner.effects for inner in inside(eqn)):
-                yield eqn
+        is_other = eqn.effects and not is_print and eqn.primitive is not heard_p
+        if is_other and not any(inner.effects for inner in inside(eqn)):
+            yield eqn
 
 
 def silence(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
@@ -131,7 +139,9 @@ def _as_printed_shapes(*avals, jaxpr):
 
 
 def as_printed(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
-    """A jaxpr that is lowered as JAX lowers it, prints included; everywhere else they are silent (emit_mlir.py)."""
+    """A jaxpr that is lowered as JAX lowers it, prints included; everywhere else they are silent
+    (emit_mlir.py).
+    """
     return jax.make_jaxpr(lambda *args: as_printed_p.bind(*args, jaxpr=jaxpr))(*jaxpr.in_avals)
 
 
@@ -144,9 +154,11 @@ mlir.register_lowering(as_printed_p, _lower_as_printed)
 
 
 def mute(heard: list[str]) -> tuple:
-    """Overrides of the lowering for what is in a derivative: a print is dropped, and its format noted in `heard`; other effects are refused.
+    """Overrides of the lowering for what is in a derivative: a print is dropped, and its format
+    noted in `heard`; other effects are refused.
 
-    What a step does by itself is found when it is traced. A backward rule is traced when JAX makes the backward pass, and shows its effects here.
+    What a step does by itself is found when it is traced. A backward rule is traced when JAX makes
+    the backward pass, and shows its effects here.
     """
 
     def lower_print(ctx, *operands, fmt, ordered, **_):
@@ -168,15 +180,21 @@ def mute(heard: list[str]) -> tuple:
 
 
 def _refusal(what: str, lines: Sequence[str]) -> TypeError:
-    """The error for effects that are no prints, or prints in order. `lines` say which, and where."""
+    """The error for effects that are no prints, or prints in order.
+
+    `lines` say which, and where.
+    """
     listed = "; ".join(dict.fromkeys(lines))
     if all(line.startswith(debug_print_p.name) for line in lines):
         return TypeError(
-            f"{what} prints with ordered=True: {listed}. A metagradient runs steps several times and in another order, so the order cannot be kept; use "
+            f"{what} prints with ordered=True: {listed}. A metagradient runs steps several times "
+            "and in another order, so the order cannot be kept; use "
             "jax.debug.print(...) without ordered=True."
         )
     return TypeError(
-        f"{what} has side effects, from jax.debug.callback, io_callback or the like: {listed}. A metagradient runs steps several "
-        "times and in another order, so they are refused; return what you want to see as aux instead (has_aux=True), or use jax.debug.print(...) "
+        f"{what} has side effects, from jax.debug.callback, io_callback or the like: {listed}. A "
+        "metagradient runs steps several "
+        "times and in another order, so they are refused; return what you want to see as aux "
+        "instead (has_aux=True), or use jax.debug.print(...) "
         "without ordered=True."
     )

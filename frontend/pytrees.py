@@ -1,7 +1,8 @@
-"""Pytrees as the compiler sees them: flat lists of arrays, each with a path that the user recognises.
+"""Pytrees as the compiler sees them: flat lists of arrays, each with a path that the user
+recognises.
 
-Typed PRNG keys travel as their key data.  Leaves that are no arrays (an activation function in an Equinox module, a string) are constants of the
-compilation: they are kept aside and put back.
+Typed PRNG keys travel as their key data. Leaves that are no arrays (an activation function in an
+Equinox module, a string) are constants of the compilation: they are kept aside and put back.
 """
 
 from __future__ import annotations
@@ -42,7 +43,9 @@ class Leaf:
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """The structure of one argument: its array leaves, its constant leaves and how they fit together."""
+    """The structure of one argument: its array leaves, its constant leaves and how they fit
+    together.
+    """
 
     name: str
     leaves: tuple[Leaf, ...]
@@ -111,7 +114,8 @@ def describe(path: str, value: Any) -> Leaf | None:
         aval = jax.ShapeDtypeStruct(typed.shape, typed.dtype, weak_type=typed.weak_type)
     if jnp.issubdtype(aval.dtype, np.complexfloating):
         raise TypeError(
-            f"{path} is {aval.dtype.name}; metagrad differentiates real leaves only. Hold real and imaginary parts apart."
+            f"{path} is {aval.dtype.name}; metagrad differentiates real leaves only. Hold real and "
+            "imaginary parts apart."
         )
     return Leaf(path, aval, stored_aval(aval))
 
@@ -149,5 +153,7 @@ def key_impl(dtype) -> str:
 
 
 def float0(leaf: Leaf) -> np.ndarray:
-    """The zero cotangent of a leaf that is not floating point, as `jax.grad(..., allow_int=True)` gives it."""
+    """The zero cotangent of a leaf that is not floating point, as `jax.grad(..., allow_int=True)`
+    gives it.
+    """
     return np.zeros(leaf.aval.shape, jax.dtypes.float0)

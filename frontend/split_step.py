@@ -59,9 +59,11 @@ class Site:
 
 
 def mark(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
-    """Finds the gradients at the top level of the step, looking through `jit`, and drops what the step's results do not need.
+    """Finds the gradients at the top level of the step, looking through `jit`, and drops what the
+    step's results do not need.
 
-    A gradient inside a loop or a branch is not marked: the rules in grad_primitive.py keep it whole there.
+    A gradient inside a loop or a branch is not marked: the rules in grad_primitive.py keep it whole
+    there.
     """
     count = 0
 
@@ -100,19 +102,26 @@ def update_of(step: core.ClosedJaxpr, sites: Sequence[Site]) -> core.ClosedJaxpr
 
 
 def inputs_of(step: core.ClosedJaxpr, sites: Sequence[Site], index: int) -> core.ClosedJaxpr:
-    """What gradient `index` is called on: (step's operands, results of the gradients before it) -> operands of its loss."""
+    """What gradient `index` is called on: (step's operands, results of the gradients before it) ->
+    operands of its loss.
+    """
     return _without_gradients(step, sites, index)
 
 
 def first_results(function: core.ClosedJaxpr, count: int) -> core.ClosedJaxpr:
-    """The function without its results from `count` on, and without what only they need. Auxiliary results get no cotangent."""
+    """The function without its results from `count` on, and without what only they need.
+
+    Auxiliary results get no cotangent.
+    """
     wanted = [i < count for i in range(len(function.out_avals))]
     jaxpr, _ = pe.dce_jaxpr(function.jaxpr, wanted, instantiate=True)
     return core.ClosedJaxpr(jaxpr, function.consts)
 
 
 def _without_gradients(step, sites, count) -> core.ClosedJaxpr:
-    """(step's operands, results of the first `count` gradients) -> operands of the next gradient, or the step's results."""
+    """(step's operands, results of the first `count` gradients) -> operands of the next gradient,
+    or the step's results.
+    """
     of_sites = [site.results[i] for site in sites[:count] for i in site.kept]
 
     def run(*args):

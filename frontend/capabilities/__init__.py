@@ -1,4 +1,5 @@
-"""Which JAX programs Enzyme differentiates exactly as JAX does: the table, the check of a function against it, and how it is lowered then.
+"""Which JAX programs Enzyme differentiates exactly as JAX does: the table, the check of a function
+against it, and how it is lowered then.
 
 table.py        what is proven of each primitive
 true_rules.py   the custom rules that are true derivatives

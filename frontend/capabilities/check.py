@@ -1,6 +1,8 @@
-"""The check of a function against the table: which of its equations Enzyme is not known to differentiate as JAX does.
+"""The check of a function against the table: which of its equations Enzyme is not known to
+differentiate as JAX does.
 
-Cost: one walk over the jaxpr; where JAX's own rule is lowered beside the value, one over the rule too.
+Cost: one walk over the jaxpr; where JAX's own rule is lowered beside the value, one over the rule
+too.
 """
 
 import dataclasses
@@ -23,7 +25,8 @@ from metagrad.frontend.jaxprs.calls import call
 from metagrad.runtime import jax_internals
 
 CUSTOM_RULE = "custom rule"
-"""Why a `custom_jvp` or `custom_vjp` function that is not known to be a true derivative is refused."""
+"""Why a `custom_jvp` or `custom_vjp` function that is not known to be a true derivative is refused.
+"""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +43,9 @@ class Unproven:
 
 @dataclasses.dataclass(frozen=True)
 class Walk:
-    """What is looked for: the mode, how many orders of rules are left (jaxs_rules.py), and what was found."""
+    """What is looked for: the mode, how many orders of rules are left (jaxs_rules.py), and what was
+    found.
+    """
 
     mode: str
     order: int
@@ -59,8 +64,10 @@ def unproven(jaxpr, mode: str, active: Sequence[bool] | None = None) -> list[Unp
         active: for each input, whether it is differentiated; without it, all float inputs are.
 
     Returns:
-        One entry (primitive, the user's source line, why) per equation; empty if Enzyme may differentiate the function.
-        An equation without a float operand that depends on an active input needs no proof: indices, masks, random bits.
+        One entry (primitive, the user's source line, why) per equation; empty if Enzyme may
+            differentiate the function.
+        An equation without a float operand that depends on an active input needs no proof: indices,
+            masks, random bits.
     """
     if mode not in BOTH:
         raise ValueError(f"mode must be 'reverse' or 'forward', not {mode!r}")
@@ -77,7 +84,9 @@ def active_results(jaxpr, active: Sequence[bool]) -> list[bool]:
 
 
 def _walk(jaxpr, active, walk):
-    """Adds the unproven equations of an open jaxpr to what is found; gives which of its outputs are active."""
+    """Adds the unproven equations of an open jaxpr to what is found; gives which of its outputs are
+    active.
+    """
     live = {v for v, a in zip(jaxpr.invars, active) if a and _carries(v.aval)}
 
     def carries(v):
@@ -199,6 +208,7 @@ def _while(called, inputs, walk, unknown):
     active = [settled[into] for _, into in body.carry]
     if any(active):
         unknown(
-            "a while_loop whose result is differentiated; JAX has no reverse mode for it either. Say it as a scan or a fori_loop with a fixed number of turns"
+            "a while_loop whose result is differentiated; JAX has no reverse mode for it either. "
+            "Say it as a scan or a fori_loop with a fixed number of turns"
         )
     return active

@@ -18,7 +18,8 @@ from metagrad.frontend.jaxprs import hi_primitives
 
 
 def overrides() -> tuple:
-    """The lowering rules with which a function that Enzyme differentiates must be lowered, for `LoweringParameters(override_lowering_rules=...)`.
+    """The lowering rules with which a function that Enzyme differentiates must be lowered, for
+    `LoweringParameters(override_lowering_rules=...)`.
 
     Some leave custom calls that the compiler raises (compiler/passes/raise_gradients.py).
     """

@@ -1,7 +1,9 @@
-"""Contractions of operands of different types, as in models that compute in bfloat16 and accumulate in float32.
+"""Contractions of operands of different types, as in models that compute in bfloat16 and accumulate
+in float32.
 
-Enzyme wants operands and result of one type: they are converted first. The products are the same numbers, for a product of two bfloat16 numbers fits
-a float32; where JAX's rule contracts a float32 cotangent with a bfloat16 operand it means the same conversion.
+Enzyme wants operands and result of one type: they are converted first. The products are the same
+numbers, for a product of two bfloat16 numbers fits a float32; where JAX's rule contracts a float32
+cotangent with a bfloat16 operand it means the same conversion.
 """
 
 import jax.numpy as jnp
@@ -19,7 +21,9 @@ def types(params, avals) -> set:
 
 
 def of_one_type(primitive):
-    """The contraction in the widest of the types that meet, its result in the type that JAX gives it."""
+    """The contraction in the widest of the types that meet, its result in the type that JAX gives
+    it.
+    """
 
     def contraction(x, y, **params):
         found = types(params, (x, y))

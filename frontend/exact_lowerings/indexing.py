@@ -10,7 +10,9 @@ from metagrad.frontend.exact_lowerings.value_and_derivative import attach, plain
 
 
 def gather(x, indices, *, dimension_numbers, slice_sizes, mode, **parameters):
-    """With mode "clip" the indices are clipped by an op: Enzyme's scatter of the cotangents would drop those outside."""
+    """With mode "clip" the indices are clipped by an op: Enzyme's scatter of the cotangents would
+    drop those outside.
+    """
     if mode == lax.GatherScatterMode.CLIP:
         bounds = index_bounds(
             x,
@@ -32,7 +34,9 @@ def gather(x, indices, *, dimension_numbers, slice_sizes, mode, **parameters):
 
 
 def scatter(primitive):
-    """With mode "fill" an update outside the bounds is dropped, and so is its cotangent: Enzyme's gather would clip the index."""
+    """With mode "fill" an update outside the bounds is dropped, and so is its cotangent: Enzyme's
+    gather would clip the index.
+    """
 
     def scattered(x, indices, updates, *, dimension_numbers, mode, **parameters):
         if mode == lax.GatherScatterMode.FILL_OR_DROP:
@@ -44,7 +48,7 @@ def scatter(primitive):
             sizes = [1 if d in single else updates.shape[next(window)] for d in range(x.ndim)]
             axes = dimension_numbers.scatter_dims_to_operand_dims
             bounds = index_bounds(x, [sizes[d] for d in axes], axes, indices)
-            inside = lax.reduce_and((0 <= indices) & (indices <= bounds), [indices.ndim - 1])
+            inside = lax.reduce_and((indices >= 0) & (indices <= bounds), [indices.ndim - 1])
             rows = [d for d in range(updates.ndim) if d not in dimension_numbers.update_window_dims]
             inside = lax.broadcast_in_dim(inside, updates.shape, rows)
             updates = lax.select(inside, updates, lax.full_like(updates, 0))
@@ -70,7 +74,9 @@ def scatter_sub(
 def scatter_mul(
     x, indices, updates, *, dimension_numbers, update_jaxpr, update_consts, **parameters
 ):
-    """x times a factor; JAX has a derivative in the updates where no two of them meet, and there the factor is the update."""
+    """x times a factor; JAX has a derivative in the updates where no two of them meet, and there
+    the factor is the update.
+    """
     given = dict(dimension_numbers=dimension_numbers, **parameters)
     whole = dict(given, update_jaxpr=update_jaxpr, update_consts=update_consts)
     factor = attach(
@@ -81,12 +87,17 @@ def scatter_mul(
 
 
 def targets_may_repeat(params, avals):
-    """Whether two updates may have one target. One of them wins, and JAX's rule finds out which; Enzyme gives the cotangent to all."""
+    """Whether two updates may have one target.
+
+    One of them wins, and JAX's rule finds out which; Enzyme gives the cotangent to all.
+    """
     return math.prod(avals[1].shape[:-1]) != 1 and not params["unique_indices"]
 
 
 def index_bounds(x, sizes, axes, indices):
-    """The largest index along each of the indexed axes at which a window of the given sizes fits, in the shape of `indices`."""
+    """The largest index along each of the indexed axes at which a window of the given sizes fits,
+    in the shape of `indices`.
+    """
     largest = np.array([x.shape[d] - n for d, n in zip(axes, sizes)])
     largest = np.minimum(largest, np.iinfo(indices.dtype).max).astype(indices.dtype)
     return lax.broadcast_in_dim(largest, indices.shape, (indices.ndim - 1,))

@@ -2,9 +2,11 @@
 
     f(x)   ->   attach(value(f)(x), J(once(x)) moving(x))        J(x) t: the tangent by JAX's rule
 
-At first order x is a constant inside J, and `moving(x)` carries the derivative: Enzyme transposes the linear map J(x), as JAX does. What comes out,
-J(x)^T c, depends on x, and the second order differentiates it: so the derivative is JAX's at both orders, whatever f is, as long as Enzyme is exact for
-what J is made of. A function of whose derivatives none is known to the table, but all to JAX (digamma, say), is lowered so inside J as well, until no order is left.
+At first order x is a constant inside J, and `moving(x)` carries the derivative: Enzyme transposes
+the linear map J(x), as JAX does. What comes out, J(x)^T c, depends on x, and the second order
+differentiates it: so the derivative is JAX's at both orders, whatever f is, as long as Enzyme is
+exact for what J is made of. A function of whose derivatives none is known to the table, but all to
+JAX (digamma, say), is lowered so inside J as well, until no order is left.
 
 Cost: JAX's rule in place of Enzyme's; the value is computed once more where the rule computes it.
 """
@@ -46,7 +48,8 @@ class ByRule:
         primitive: whose lowering it is.
         order: how often the result may be differentiated.
         constant: operands in which JAX has no derivative.
-        when: whether an equation with these parameters and operands is lowered so; every one without it.
+        when: whether an equation with these parameters and operands is lowered so; every one
+            without it.
         otherwise: the lowering of the others.
     """
 
@@ -95,7 +98,9 @@ def movable(avals, constant: Sequence[int] = ()) -> list[bool]:
 def tangent(
     primitive: Primitive, params: dict, avals, moves: Sequence[bool]
 ) -> core.ClosedJaxpr | None:
-    """(operands, tangents of those that move) -> tangents of the float results, by JAX's rule; None where JAX has none."""
+    """(operands, tangents of those that move) -> tangents of the float results, by JAX's rule; None
+    where JAX has none.
+    """
     if primitive is hi_primitives.hi_call_p:  # the rule is that of what it stands for
         primitive = jax_internals.call_hi_primitive_p  # type: ignore[assignment]
     said, weak = tuple(sorted(params.items())), tuple(a.weak_type for a in avals)

@@ -7,8 +7,9 @@
     attach(v, d)    the value of v, with the derivative of d added to its own
     moving(x)       zero, with the derivative of x
 
-The zeros inside `attach` and `moving` are marked: the compiler takes them out of the finished program (compiler/dialect/known_zeros.py), and with them all
-that the derivative does not need. So d need not be finite.
+The zeros inside `attach` and `moving` are marked: the compiler takes them out of the finished
+program (compiler/dialect/known_zeros.py), and with them all that the derivative does not need. So d
+need not be finite.
 """
 
 import dataclasses
@@ -48,8 +49,9 @@ def jax_lowering(of, ctx, *operands, **parameters):
 def without_overrides(context, keep=()):
     """The module's context with JAX's own rules, and with caches of its own.
 
-    JAX caches the lowering of an equation by its primitive, parameters and types, not by the rule: what was lowered without a derivative must not be
-    found where one is wanted, nor the other way round.
+    JAX caches the lowering of an equation by its primitive, parameters and types, not by the rule:
+    what was lowered without a derivative must not be found where one is wanted, nor the other way
+    round.
 
     Args:
         keep: primitives whose overrides stay in force.
@@ -73,7 +75,8 @@ def with_rules(context, rules, name):
 def lower_jaxpr(ctx, jaxpr, *operands):
     """Lowers a closed jaxpr in place, each equation by the rule that is in force for it.
 
-    `mlir.lower_fun` would trace it once more, and a custom function would be taken apart before its rule is looked up.
+    `mlir.lower_fun` would trace it once more, and a custom function would be taken apart before its
+    rule is looked up.
     """
     results, _ = mlir.jaxpr_subcomp(
         ctx.module_context,
@@ -101,7 +104,9 @@ def plain(of, *operands, **parameters):
 
 
 def value(of, *operands, **parameters):
-    """What the primitive `of` computes, as a constant of differentiation; its op never meets an active operand."""
+    """What the primitive `of` computes, as a constant of differentiation; its op never meets an
+    active operand.
+    """
     return plain(of, *map(held, operands), **parameters)
 
 
@@ -110,7 +115,10 @@ def without_derivative(primitive):
 
 
 def held(x):
-    """x as a constant of differentiation. `lax.stop_gradient` leaves integers and booleans alone; this does not."""
+    """x as a constant of differentiation.
+
+    `lax.stop_gradient` leaves integers and booleans alone; this does not.
+    """
     return primitives.stop_gradient_p.bind(x)
 
 
@@ -119,7 +127,9 @@ anchor_p = core.Primitive("anchor")
 
 
 def _say(target):
-    """A custom call that the compiler raises (compiler/passes/raise_gradients.py), because JAX's lowering knows no op of Enzyme's."""
+    """A custom call that the compiler raises (compiler/passes/raise_gradients.py), because JAX's
+    lowering knows no op of Enzyme's.
+    """
 
     def lower(ctx, x):
         return jax_internals.custom_call(target, result_types=[x.type], operands=[x]).results
@@ -159,7 +169,9 @@ def is_complex(x) -> bool:
 
 
 def same_shape(*xs):
-    """JAX's elementwise primitives take scalars and axes of size 1 beside arrays; `select` does not."""
+    """JAX's elementwise primitives take scalars and axes of size 1 beside arrays; `select` does
+    not.
+    """
     shape = np.broadcast_shapes(*(x.shape for x in xs))
     return [
         x

@@ -1,9 +1,12 @@
-"""Which operands of a step carry a derivative, and which results are asked for one: found on jaxprs, for what JAX differentiates and for what needs a proof.
+"""Which operands of a step carry a derivative, and which results are asked for one: found on
+jaxprs, for what JAX differentiates and for what needs a proof.
 
-A loss may do anything with what no derivative reaches: run a `while_loop` over the tokens of a batch, call the host with it.  Where JAX differentiates a
-function in Enzyme's place it is asked for the derivative in the active operands alone, so such code is as good as in a plain step.
+A loss may do anything with what no derivative reaches: run a `while_loop` over the tokens of a
+batch, call the host with it. Where JAX differentiates a function in Enzyme's place it is asked for
+the derivative in the active operands alone, so such code is as good as in a plain step.
 
-The module tells the compiler what is found here, and the compiler asks no further: on the jaxpr custom rules, loops and branches can still be told apart.
+The module tells the compiler what is found here, and the compiler asks no further: on the jaxpr
+custom rules, loops and branches can still be told apart.
 """
 
 from __future__ import annotations
@@ -24,11 +27,14 @@ class Activity:
     """Where in a step there are cotangents.
 
     Attributes:
-      state: for each leaf of the state, whether a derivative is wanted in it: `wrt` reaches it, in one step or several.
+      state: for each leaf of the state, whether a derivative is wanted in it: `wrt` reaches it, in
+        one step or several.
       data: the same for the leaves of meta and of the batch.
-      new_state: for each leaf of the new state, whether it has a cotangent: it reaches the outer value, in one step or several. The others have none in
-        JAX, not even a zero that could meet an infinity further up.
-      losses: for each inner gradient, the operands of its loss in which a derivative is wanted and which have one.
+      new_state: for each leaf of the new state, whether it has a cotangent: it reaches the outer
+        value, in one step or several. The others have none in JAX, not even a zero that could meet
+        an infinity further up.
+      losses: for each inner gradient, the operands of its loss in which a derivative is wanted and
+        which have one.
       gradients: for each inner gradient, which of its results have a cotangent, by index.
     """
 
@@ -39,11 +45,16 @@ class Activity:
     gradients: tuple[tuple[int, ...], ...]
 
     def of_update(self, function: core.ClosedJaxpr) -> list[bool]:
-        """The flags of a function that takes the operands of the step and then results of inner gradients."""
+        """The flags of a function that takes the operands of the step and then results of inner
+        gradients.
+        """
         return _with_gradients([*self.state, *self.data], function)
 
     def of_outer(self, function: core.ClosedJaxpr) -> list[bool]:
-        """The flags of the outer function. What it takes beside the state is never differentiated."""
+        """The flags of the outer function.
+
+        What it takes beside the state is never differentiated.
+        """
         return [*self.state, *(False for _ in function.in_avals[len(self.state) :])]
 
     def of_new_state(self) -> list[int]:
@@ -68,7 +79,9 @@ def find(
     layout: Layout,
     wrt: Sequence[str],
 ) -> Activity:
-    """The activity of a step whose gradients are marked, in a run that ends in the first result of `outer`."""
+    """The activity of a step whose gradients are marked, in a run that ends in the first result of
+    `outer`.
+    """
     state, data = _wanted(step, layout, wrt)
     new_state = _reaching_outer(step.jaxpr, outer.jaxpr, layout.state)
     losses, gradients = _of_gradients(
@@ -99,7 +112,10 @@ def _wanted(
 
 
 def _reaching_outer(step: core.Jaxpr, outer: core.Jaxpr, count: int) -> list[bool]:
-    """The leaves of the state from which a derivative reaches the outer value. A fixed point over the step."""
+    """The leaves of the state from which a derivative reaches the outer value.
+
+    A fixed point over the step.
+    """
     reached = reaching_inputs(outer, [True, *(False for _ in outer.outvars[1:])])[:count]
     while True:
         through = reaching_inputs(step, [*reached, *(False for _ in step.outvars[count:])])[:count]
@@ -112,7 +128,9 @@ def _reaching_outer(step: core.Jaxpr, outer: core.Jaxpr, count: int) -> list[boo
 def _of_gradients(
     step, found: list[Site], operands: list[bool], results: list[bool]
 ) -> tuple[list[tuple[bool, ...]], list[tuple[int, ...]]]:
-    """(operands of the losses, results of the gradients), last gradient first: what is called on an earlier gradient gives that one its cotangents."""
+    """(operands of the losses, results of the gradients), last gradient first: what is called on an
+    earlier gradient gives that one its cotangents.
+    """
     update = update_of(step, found)
     of_inner = reaching_inputs(update.jaxpr, results)[len(operands) :]
     losses, gradients = [], []

@@ -1,7 +1,8 @@
-"""What a call is: for each primitive that holds functions, which these are and how operands and results map to theirs.
+"""What a call is: for each primitive that holds functions, which these are and how operands and
+results map to theirs.
 
-One table for everything that walks a jaxpr, in the manner of JAX's `dce_rules`.  JAX's names for the parameters, and what they
-are in each of its versions, are here and nowhere else.
+One table for everything that walks a jaxpr, in the manner of JAX's `dce_rules`. JAX's names for the
+parameters, and what they are in each of its versions, are here and nowhere else.
 
     jit, closed_call, core_call    a call and nothing more: its equations may stand in its place
     remat                          a call that says what is computed again
@@ -10,8 +11,8 @@ are in each of its versions, are here and nowhere else.
     custom_jvp, custom_vjp         a body whose derivative is not the function's: that is the rule's
     call_hi_primitive              a rule, and a body that is no jaxpr (hi_primitives.py)
 
-An equation of any other primitive may hold functions too (`custom_linear_solve`): `inside` gives them, and nothing is known of
-their operands.
+An equation of any other primitive may hold functions too (`custom_linear_solve`): `inside` gives
+them, and nothing is known of their operands.
 """
 
 from __future__ import annotations
@@ -31,7 +32,8 @@ class Body:
     Attributes:
       jaxpr: the function.
       operands: for each of its inputs, the operand of the equation that it gets.
-      results: for each of its outputs, the result of the equation that it is; empty for a loop's condition.
+      results: for each of its outputs, the result of the equation that it is; empty for a loop's
+        condition.
       carry: pairs (output, input): what comes out of one turn of a loop and goes into the next.
     """
 
@@ -48,7 +50,8 @@ class Call:
     Attributes:
       bodies: the functions.
       has_rule: whether a derivative goes through a rule of its own, and not through the bodies.
-      straight: the body, if there is one that takes all operands, gives all results and has the call's derivative.
+      straight: the body, if there is one that takes all operands, gives all results and has the
+        call's derivative.
       is_plain: whether its equations may stand in the call's place.
     """
 
@@ -70,7 +73,9 @@ def inside(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
 
 
 def map_functions(params: dict, rewrite: Callable[[core.ClosedJaxpr], core.ClosedJaxpr]) -> dict:
-    """An equation's parameters with `rewrite` of each function in them; the same dict where it changes none."""
+    """An equation's parameters with `rewrite` of each function in them; the same dict where it
+    changes none.
+    """
 
     def mapped(value):
         if isinstance(value, core.ClosedJaxpr):
@@ -99,7 +104,9 @@ def _same(new: Any, old: Any) -> bool:
 
 
 def plain(eqn: core.JaxprEqn) -> core.ClosedJaxpr | None:
-    """The function that an equation calls, if the equations of the function may stand in its place; else None."""
+    """The function that an equation calls, if the equations of the function may stand in its place;
+    else None.
+    """
     called = call(eqn)
     return called.straight if called and called.is_plain else None
 

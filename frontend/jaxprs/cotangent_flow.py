@@ -1,4 +1,6 @@
-"""From which variables of a jaxpr a derivative reaches the results that are asked for: the walk back to capabilities.active_results' walk forth."""
+"""From which variables of a jaxpr a derivative reaches the results that are asked for: the walk
+back to capabilities.active_results' walk forth.
+"""
 
 from __future__ import annotations
 
@@ -18,8 +20,9 @@ ENDS = {primitives.stop_gradient_p, *WITHOUT_DERIVATIVE}
 def reaching(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> set[core.Var]:
     """The variables from which a derivative reaches a wanted result.
 
-    What is only compared, stopped or rounded is not among them: JAX has no cotangent there, not even a zero that could meet an infinity further up.  Custom
-    rules and `while_loop`s are taken whole, which errs on the side of too many.
+    What is only compared, stopped or rounded is not among them: JAX has no cotangent there, not
+    even a zero that could meet an infinity further up. Custom rules and `while_loop`s are taken
+    whole, which errs on the side of too many.
     """
     found = _differentiable(jaxpr.outvars, wanted)
     for eqn in reversed(jaxpr.eqns):

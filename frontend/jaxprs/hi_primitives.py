@@ -1,10 +1,12 @@
-"""JAX's "hi" primitives (from 0.12 on): a function with derivative rules of its own as one equation, whatever its parameters are.
+"""JAX's "hi" primitives (from 0.12 on): a function with derivative rules of its own as one
+equation, whatever its parameters are.
 
     m e = call_hi_primitive[_prim=Frexp(...)] x          jnp.frexp, jnp.searchsorted, jnp.nonzero, lax.custom_root, ...
 
-JAX differentiates such an equation by its rules and, when it lowers a program, writes what the function computes in its place.
-After that no rule is left to find.  So before Enzyme is to differentiate a function `low` puts a primitive of ours there, whose
-lowering carries the rule along (capabilities/true_rules.py), or which is a constant where no result is real.
+JAX differentiates such an equation by its rules and, when it lowers a program, writes what the
+function computes in its place. After that no rule is left to find. So before Enzyme is to
+differentiate a function `low` puts a primitive of ours there, whose lowering carries the rule along
+(capabilities/true_rules.py), or which is a constant where no result is real.
 
 A function that is only run needs none of this: JAX's own way of lowering it is the right one.
 """
