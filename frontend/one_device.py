@@ -1,7 +1,7 @@
 """A metagradient is a run on one device: what asks for several is refused, with the user's line.
 
-Axes that the step binds itself (`jax.vmap` with an `axis_name`) are no devices, and a mesh of one
-device is none but that one.
+Axes that the step binds itself (`jax.vmap` with an `axis_name`) are allowed, since they are not
+devices. So is a mesh of one device.
 """
 
 from __future__ import annotations
@@ -20,8 +20,8 @@ from metagrad.runtime.jax_internals import NamedAxisEffect
 
 _INSTEAD = (
     "metagrad differentiates a training run on one device: take collectives, shard_map, pmap and "
-    "shardings out of what it is given. "
-    "A collective over the axis of a jax.vmap inside the step is fine."
+    "shardings out of what it is given. A collective over the axis of a jax.vmap inside the step "
+    "is fine."
 )
 
 

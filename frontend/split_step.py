@@ -1,7 +1,7 @@
 """The inner gradients of a traced step: where they are, and the step with them cut out, as jaxprs.
 
-    update_of       (state, meta, batch, results of the gradients)     -> what the step returns
-    inputs_of(i)    (state, meta, batch, results of those before i)    -> what gradient i is called on
+    update_of     (state, meta, batch, results of the gradients)   -> what the step returns
+    inputs_of(i)  (state, meta, batch, results of those before i)  -> what gradient i is called on
 
 Here the step is cut; the module that the compiler gets holds these pieces (emit_mlir.py).
 """
@@ -50,7 +50,7 @@ class Site:
 
     @property
     def parameters(self) -> dict:
-        """Of `site_p`, to bind it anew."""
+        """The parameters of `site_p`, to bind it anew."""
         return {"index": self.index, "jaxpr": self.loss, "wrt": self.wrt, "label": self.label}
 
     @property
@@ -58,9 +58,10 @@ class Site:
         return [*self.loss.out_avals, *(self.loss.in_avals[i] for i in self.wrt)]
 
 
-def mark(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
-    """Finds the gradients at the top level of the step, looking through `jit`, and drops what the
-    step's results do not need.
+def mark_gradients(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
+    """Finds and marks the gradients at the top level of the step, looking through `jit`.
+
+    Drops what the step's results do not need.
 
     A gradient inside a loop or a branch is not marked: the rules in grad_primitive.py keep it whole
     there.
@@ -102,8 +103,9 @@ def update_of(step: core.ClosedJaxpr, sites: Sequence[Site]) -> core.ClosedJaxpr
 
 
 def inputs_of(step: core.ClosedJaxpr, sites: Sequence[Site], index: int) -> core.ClosedJaxpr:
-    """What gradient `index` is called on: (step's operands, results of the gradients before it) ->
-    operands of its loss.
+    """What gradient `index` is called on.
+
+    (step's operands, results of the gradients before it) -> operands of its loss.
     """
     return _without_gradients(step, sites, index)
 
@@ -119,8 +121,9 @@ def first_results(function: core.ClosedJaxpr, count: int) -> core.ClosedJaxpr:
 
 
 def _without_gradients(step, sites, count) -> core.ClosedJaxpr:
-    """(step's operands, results of the first `count` gradients) -> operands of the next gradient,
-    or the step's results.
+    """(step's operands, results of the first `count` gradients) -> what comes next.
+
+    That is the operands of the next gradient, or the step's results.
     """
     of_sites = [site.results[i] for site in sites[:count] for i in site.kept]
 

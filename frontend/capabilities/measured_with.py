@@ -1,8 +1,8 @@
 """With which versions of JAX the table was measured.
 
-A table that is right for one JAX need not be right for the next, which may give a function another
+A table that is right for one JAX may be wrong for the next, in which a function may have another
 rule or an operation another name. `python -m tests.capabilities`, run with a new JAX, measures
-every case anew; its version is then written here.
+every case again; its version is then added here.
 """
 
 from __future__ import annotations
@@ -19,6 +19,5 @@ def unmeasured(version: str = jax.__version__) -> str | None:
         return None
     return (
         f"the table of proven operations was measured with jax {' and '.join(JAX)}, this is jax "
-        f"{version}; "
-        "metagrad.compile(ad='jax') does without the table"
+        f"{version}; metagrad.compile(ad='jax') does without the table"
     )

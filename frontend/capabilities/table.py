@@ -2,18 +2,19 @@
 
 A function that the compiler differentiates is traced to a jaxpr. If each of its equations is proven
 for the mode in which it is needed (check.py), Enzyme differentiates it, lowered with overrides
-(overrides.py); if not, JAX does. An omission here costs speed, a wrong entry gives wrong numbers:
-an entry is made when the cases in tests/capabilities/ show it, and the tests fail when they stop
-doing so.
+(overrides.py); if not, JAX does. A missing entry costs speed; a wrong entry gives wrong numbers. So
+an entry is made only when the cases in tests/capabilities/ show that it holds, and the tests fail
+when it no longer does.
 
 Modes:
     reverse   Enzyme's reverse mode gives what `jax.vjp` gives, edge values included.
-    forward   Enzyme's forward mode over that reverse program gives what `jax.jvp` of it gives: second order, mixed mode.
+    forward   Enzyme's forward mode over that reverse program gives what `jax.jvp` of it gives:
+              second order, mixed mode.
 
 "Gives" means: equal to rounding; finite where JAX is finite and not finite where JAX is not, for
-finite operands and any cotangents. Where an operand is infinite Enzyme may have a NaN for JAX's
-number, never a number for JAX's NaN. Where JAX's formula overflows on the way and Enzyme's does
-not, it has the number. The table's notes say where.
+finite operands and any cotangents. Where an operand is infinite Enzyme may have a NaN and JAX a
+number, but never the reverse. Where JAX's formula overflows on the way and Enzyme's does not,
+Enzyme has the number. The table's notes say where.
 """
 
 import dataclasses
@@ -83,14 +84,17 @@ def constant_padding(params, in_avals, active):
 
 
 def constant_coefficients(params, in_avals, active):
-    # The derivative in the coefficients is a polynomial again, whose own derivative is lost when no
+    # The derivative in the coefficients is another polynomial, whose own derivative is lost when no
     # order is left.
     return "coefficients that are differentiated" if any(active[1:]) else None
 
 
 def distinct_factors(params, in_avals, active):
     if active[2] and not params["unique_indices"]:
-        return "factors at indices that may repeat, for which JAX has no derivative: say unique_indices=True if they do not"
+        return (
+            "factors at indices that may repeat, for which JAX has no derivative: "
+            "say unique_indices=True if they do not"
+        )
     return None
 
 

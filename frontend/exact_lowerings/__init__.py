@@ -25,6 +25,6 @@ what `jaxs_rules.py` is built on, with which any function can be lowered for whi
 
 *A branch chosen by `select`.* The derivative follows the branch that is taken. What the other
 branch computes must stay finite, or 0 * inf makes it NaN: its operand is replaced by a harmless
-number first. The condition is held too, or a simplifier that knows only values would make `max(x,
-0)` of `where(x > 0, x, 0)`, with another derivative at 0.
+number first. The condition is stopped too, or a simplifier that knows only values would make
+`max(x, 0)` of `where(x > 0, x, 0)`, with another derivative at 0.
 """

@@ -10,8 +10,9 @@ from metagrad.frontend.exact_lowerings.value_and_derivative import attach, plain
 
 
 def gather(x, indices, *, dimension_numbers, slice_sizes, mode, **parameters):
-    """With mode "clip" the indices are clipped by an op: Enzyme's scatter of the cotangents would
-    drop those outside.
+    """With mode "clip" an op clips the indices.
+
+    Without it, Enzyme's scatter would drop the cotangents of indices out of bounds.
     """
     if mode == lax.GatherScatterMode.CLIP:
         bounds = index_bounds(
@@ -34,8 +35,9 @@ def gather(x, indices, *, dimension_numbers, slice_sizes, mode, **parameters):
 
 
 def scatter(primitive):
-    """With mode "fill" an update outside the bounds is dropped, and so is its cotangent: Enzyme's
-    gather would clip the index.
+    """With mode "fill" an update out of bounds is dropped, and so is its cotangent.
+
+    Enzyme's gather alone would clip the index.
     """
 
     def scattered(x, indices, updates, *, dimension_numbers, mode, **parameters):
@@ -74,16 +76,19 @@ def scatter_sub(
 def scatter_mul(
     x, indices, updates, *, dimension_numbers, update_jaxpr, update_consts, **parameters
 ):
-    """x times a factor; JAX has a derivative in the updates where no two of them meet, and there
-    the factor is the update.
+    """x times a factor, which is the update where no two updates meet.
+
+    Only there JAX has a derivative in the updates.
     """
-    given = dict(dimension_numbers=dimension_numbers, **parameters)
-    whole = dict(given, update_jaxpr=update_jaxpr, update_consts=update_consts)
+    options = dict(dimension_numbers=dimension_numbers, **parameters)
+    scatter_options = dict(options, update_jaxpr=update_jaxpr, update_consts=update_consts)
     factor = attach(
-        value(primitives.scatter_mul_p, lax.full_like(x, 1), indices, updates, **whole),
-        lax.scatter_add(lax.full_like(x, 0), indices, updates, **given),
+        value(primitives.scatter_mul_p, lax.full_like(x, 1), indices, updates, **scatter_options),
+        lax.scatter_add(lax.full_like(x, 0), indices, updates, **options),
     )
-    return attach(value(primitives.scatter_mul_p, x, indices, updates, **whole), x * factor)
+    return attach(
+        value(primitives.scatter_mul_p, x, indices, updates, **scatter_options), x * factor
+    )
 
 
 def targets_may_repeat(params, avals):
@@ -95,8 +100,9 @@ def targets_may_repeat(params, avals):
 
 
 def index_bounds(x, sizes, axes, indices):
-    """The largest index along each of the indexed axes at which a window of the given sizes fits,
-    in the shape of `indices`.
+    """The largest index along each indexed axis at which a window of these sizes fits.
+
+    It has the shape of `indices`.
     """
     largest = np.array([x.shape[d] - n for d, n in zip(axes, sizes)])
     largest = np.minimum(largest, np.iinfo(indices.dtype).max).astype(indices.dtype)

@@ -10,11 +10,11 @@ from metagrad.frontend.exact_lowerings.value_and_derivative import plain
 
 
 def pad(x, empty, *, padding_config):
-    """Negative padding takes elements away first: Enzyme's rule for it makes a slice with negative
+    """Negative padding removes elements first; Enzyme's rule would make a slice with negative
     bounds.
 
-    Between two elements that are taken away lie `inner` paddings; those that are left over become
-    padding of the edge.
+    Between two elements that are removed lie `inner` paddings; those left over become padding of
+    the edge.
     """
     if not leaves_some(x, padding_config):
         return plain(primitives.pad_p, x, empty, padding_config=padding_config)
@@ -39,8 +39,9 @@ def leaves_some(x, padding_config):
 
 
 def prefix(combine):
-    """`cumsum` and its kin, by the parallel prefix that JAX itself uses to differentiate them;
-    equal up to rounding.
+    """`cumsum` and its kin, by the parallel prefix that JAX itself uses to differentiate them.
+
+    Equal up to rounding.
     """
 
     def scan(x, *, axis, reverse):

@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from jax import lax
 
-from metagrad.frontend.exact_lowerings.value_and_derivative import held
+from metagrad.frontend.exact_lowerings.value_and_derivative import stopped
 
 LARGEST_UNROLLED = 64
 """Elements of a window that becomes one slice each."""
@@ -39,7 +39,7 @@ def window_extreme(comes_first, empty):
 def gather_chosen(tangents, x, *, select_prim, **window):
     """`select_and_gather_add`: of each window of the tangents, that at the place that x chooses."""
     (_, chosen), _ = _reduced(
-        [(held(x), _worst(select_prim)), (tangents, 0)], _first(select_prim.bind), **window
+        [(stopped(x), _worst(select_prim)), (tangents, 0)], _first(select_prim.bind), **window
     )
     return chosen
 
@@ -57,7 +57,7 @@ def scatter_chosen(source, x, *, select_prim, window_dimensions, window_strides,
     }
     places = lax.broadcast_in_dim(lax.iota(np.int32, x.size), (x.size,), (0,)).reshape(x.shape)
     (_, place), _ = _reduced(
-        [(held(x), _worst(select_prim)), (places, 0)], _first(select_prim.bind), **window
+        [(stopped(x), _worst(select_prim)), (places, 0)], _first(select_prim.bind), **window
     )
     numbers = lax.ScatterDimensionNumbers(
         update_window_dims=(), inserted_window_dims=(0,), scatter_dims_to_operand_dims=(0,)
@@ -160,8 +160,9 @@ def _offsets(shape, sizes, dilation) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def _doubled(arrays, real, combine, axis, size, stride, dilation):
-    """Windows along one axis, put together from windows of 1, 2, 4, ... elements; earlier elements
-    stay on the left.
+    """Windows along one axis, put together from windows of 1, 2, 4, ... elements.
+
+    Earlier elements stay on the left.
     """
     results = real.shape[axis] - (size - 1) * dilation
     total, total_real, done, length = None, None, 0, 1

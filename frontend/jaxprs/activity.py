@@ -1,12 +1,13 @@
-"""Which operands of a step carry a derivative, and which results are asked for one: found on
-jaxprs, for what JAX differentiates and for what needs a proof.
+"""Which operands of a step carry a derivative, and which results have a cotangent.
 
-A loss may do anything with what no derivative reaches: run a `while_loop` over the tokens of a
-batch, call the host with it. Where JAX differentiates a function in Enzyme's place it is asked for
-the derivative in the active operands alone, so such code is as good as in a plain step.
+JAX differentiates what is active, and the table must have a proof for it.
 
-The module tells the compiler what is found here, and the compiler asks no further: on the jaxpr
-custom rules, loops and branches can still be told apart.
+A loss may do anything with a value that no derivative reaches: run a `while_loop` over the tokens
+of a batch, or call the host with it. Where JAX differentiates a function in Enzyme's place it is
+asked for the derivative in the active operands alone. So such code works as in a plain step.
+
+This is decided on jaxprs, where custom rules, loops and branches can still be told apart. The
+module tells the compiler the result, and the compiler uses it as it is.
 """
 
 from __future__ import annotations
@@ -18,6 +19,7 @@ from jax.extend import core
 
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend import capabilities
+from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.jaxprs.cotangent_flow import reaching_inputs
 from metagrad.frontend.split_step import Site, inputs_of, update_of
 
@@ -45,9 +47,7 @@ class Activity:
     gradients: tuple[tuple[int, ...], ...]
 
     def of_update(self, function: core.ClosedJaxpr) -> list[bool]:
-        """The flags of a function that takes the operands of the step and then results of inner
-        gradients.
-        """
+        """The flags of a function of the step's operands followed by results of inner gradients."""
         return _with_gradients([*self.state, *self.data], function)
 
     def of_outer(self, function: core.ClosedJaxpr) -> list[bool]:
@@ -72,21 +72,19 @@ class Activity:
         ]
 
 
-def find(
+def find_activity(
     step: core.ClosedJaxpr,
     outer: core.ClosedJaxpr,
-    found: Sequence[Site],
+    sites: Sequence[Site],
     layout: Layout,
     wrt: Sequence[str],
 ) -> Activity:
-    """The activity of a step whose gradients are marked, in a run that ends in the first result of
-    `outer`.
-    """
+    """The activity of a step with marked gradients, in a run that ends in `outer`'s value."""
     state, data = _wanted(step, layout, wrt)
     new_state = _reaching_outer(step.jaxpr, outer.jaxpr, layout.state)
     losses, gradients = _of_gradients(
         step,
-        list(found),
+        list(sites),
         [*state, *data],
         [*new_state, *(False for _ in step.out_avals[layout.state :])],
     )
@@ -99,7 +97,7 @@ def _wanted(
     """The operands of the step that `wrt` reaches: (state, data). A fixed point over the step."""
     differentiated = set(layout.differentiated(wrt))
     active = [
-        i in differentiated and capabilities.is_float(aval)
+        i in differentiated and is_float(aval)
         for i, aval in enumerate(step.in_avals[: layout.step])
     ]
     state, data = active[: layout.state], active[layout.state :]
@@ -126,22 +124,24 @@ def _reaching_outer(step: core.Jaxpr, outer: core.Jaxpr, count: int) -> list[boo
 
 
 def _of_gradients(
-    step, found: list[Site], operands: list[bool], results: list[bool]
+    step, sites: list[Site], operands: list[bool], results: list[bool]
 ) -> tuple[list[tuple[bool, ...]], list[tuple[int, ...]]]:
-    """(operands of the losses, results of the gradients), last gradient first: what is called on an
-    earlier gradient gives that one its cotangents.
+    """(active operands of the losses, results of the gradients with a cotangent).
+
+    The last gradient is looked at first: a gradient that depends on an earlier one gives that one
+    its cotangents.
     """
-    update = update_of(step, found)
+    update = update_of(step, sites)
     of_inner = reaching_inputs(update.jaxpr, results)[len(operands) :]
     losses, gradients = [], []
-    for site in reversed(found):
-        first = sum(len(each.kept) for each in found[: site.index])
+    for site in reversed(sites):
+        first = sum(len(earlier_site.kept) for earlier_site in sites[: site.index])
         seeded = tuple(i for k, i in enumerate(site.kept) if of_inner[first + k])
         outputs = len(site.loss.out_avals)
         reached = reaching_inputs(
             site.loss.jaxpr, [i == 0 or i in site.kept for i in range(outputs)]
         )
-        reader = inputs_of(step, found, site.index)
+        reader = inputs_of(step, sites, site.index)
         wanted = capabilities.active_results(reader, _with_gradients(operands, reader))
         active = [a and b for a, b in zip(wanted, reached)]
         if seeded:
@@ -153,4 +153,4 @@ def _of_gradients(
 
 
 def _with_gradients(active: Sequence[bool], function: core.ClosedJaxpr) -> list[bool]:
-    return [*active, *map(capabilities.is_float, function.in_avals[len(active) :])]
+    return [*active, *map(is_float, function.in_avals[len(active) :])]

@@ -1,5 +1,6 @@
-"""What a call is: for each primitive that holds functions, which these are and how operands and
-results map to theirs.
+"""What a call is.
+
+For each primitive that holds functions: which they are, and how operands and results map to theirs.
 
 One table for everything that walks a jaxpr, in the manner of JAX's `dce_rules`. JAX's names for the
 parameters, and what they are in each of its versions, are here and nowhere else.
@@ -9,7 +10,7 @@ parameters, and what they are in each of its versions, are here and nowhere else
     cond                           one body for each branch; the first operand chooses
     scan, while                    a carry: outputs of the body that are inputs of its next turn
     custom_jvp, custom_vjp         a body whose derivative is not the function's: that is the rule's
-    call_hi_primitive              a rule, and a body that is no jaxpr (hi_primitives.py)
+    call_hi_primitive              a rule, and a body that is not a jaxpr (hi_primitives.py)
 
 An equation of any other primitive may hold functions too (`custom_linear_solve`): `inside` gives
 them, and nothing is known of their operands.
@@ -62,7 +63,7 @@ class Call:
 
 
 def call(eqn: core.JaxprEqn) -> Call | None:
-    """The functions that an equation calls; None if it is no call of the table."""
+    """The functions that an equation calls; None if it is not a call of the table."""
     of = _CALLS.get(eqn.primitive.name)
     return None if of is None else of(eqn)
 
@@ -73,8 +74,9 @@ def inside(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
 
 
 def map_functions(params: dict, rewrite: Callable[[core.ClosedJaxpr], core.ClosedJaxpr]) -> dict:
-    """An equation's parameters with `rewrite` of each function in them; the same dict where it
-    changes none.
+    """An equation's parameters with `rewrite` of each function in them.
+
+    The same dict if that changes none.
     """
 
     def mapped(value):
@@ -104,8 +106,8 @@ def _same(new: Any, old: Any) -> bool:
 
 
 def plain(eqn: core.JaxprEqn) -> core.ClosedJaxpr | None:
-    """The function that an equation calls, if the equations of the function may stand in its place;
-    else None.
+    """The function that an equation calls, if its equations may stand in the call's place; else
+    None.
     """
     called = call(eqn)
     return called.straight if called and called.is_plain else None

@@ -210,7 +210,7 @@ class Job:
     def hidden(self, mode, operands, results, active, returned):
         """Hides it from the first run of the Enzyme pass, as the compiler does.
 
-        So `without_derivative` can be renewed between the two orders.
+        So what is stopped can be stopped again between the two orders.
         """
         of_results = [returned] * len(self.reverse_results)
         derivatives = differentiate(

@@ -30,7 +30,7 @@ def active(step, outer, *, state, meta=1, batch=0, wrt=("meta",)):
     )
     value = jax.make_jaxpr(lambda *args: [total(args, outer)])(*numbers(state))
     layout = Layout(state=state, meta=meta, batch=batch, outer=0)
-    return activity.find(new_state, value, [], layout, wrt).between_steps()
+    return activity.find_activity(new_state, value, [], layout, wrt).between_steps()
 
 
 @pytest.mark.parametrize(

@@ -136,7 +136,7 @@ CHANGES = {
     "other text": (
         {"w": W, "name": "a"},
         lambda s: s | {"name": "b"},
-        ["no arrays", "state['name']: 'a' came in, 'b' went out", "constants of the compilation"],
+        ["not arrays", "state['name']: 'a' came in, 'b' went out", "constants of the compilation"],
     ),
 }
 
