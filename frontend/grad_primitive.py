@@ -40,7 +40,7 @@ from metagrad.runtime import jax_internals
 TRACING = jax.make_user_context(False)
 """Whether a decorated step is being traced.
 
-Part of JAX's cache keys, so a jitted function inside the step is traced anew for us.
+Part of JAX's cache keys, so a jitted function inside the step is traced again for us.
 """
 
 

@@ -50,7 +50,7 @@ class Site:
 
     @property
     def parameters(self) -> dict:
-        """The parameters of `site_p`, to bind it anew."""
+        """The parameters of `site_p`, to bind it again."""
         return {"index": self.index, "jaxpr": self.loss, "wrt": self.wrt, "label": self.label}
 
     @property
@@ -83,7 +83,7 @@ def mark_gradients(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]
     marked = jax.make_jaxpr(lambda *args: interpret(step, args, rule))(*step.in_avals)
     jaxpr, _ = pe.dce_jaxpr(marked.jaxpr, [True] * len(marked.out_avals), instantiate=True)
     marked = core.ClosedJaxpr(jaxpr, marked.consts)
-    # Dead gradients are gone; number the others anew.
+    # Dead gradients are gone; number the others again.
     sites: list[Site] = []
     read = {atom for eqn in jaxpr.eqns for atom in eqn.invars if isinstance(atom, core.Var)}
     read |= {atom for atom in jaxpr.outvars if isinstance(atom, core.Var)}

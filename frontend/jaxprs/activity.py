@@ -1,6 +1,6 @@
 """Which operands of a step carry a derivative, and which results have a cotangent.
 
-JAX differentiates what is active, and the table must have a proof for it.
+What is active must be differentiated: by JAX, or by Enzyme with a proof in the table.
 
 A loss may do anything with a value that no derivative reaches: run a `while_loop` over the tokens
 of a batch, or call the host with it. Where JAX differentiates a function in Enzyme's place it is
