@@ -1,1 +1,1 @@
-"""JAX in, MLIR out: the decorator, `grad`, and the lowering that keeps JAX's derivative semantics."""
+"""From a JAX training step to one MLIR module with JAX's derivative semantics."""

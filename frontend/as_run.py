@@ -1,4 +1,7 @@
-"""Functions that are run and not differentiated: lowered by JAX's own rules, whatever overrides are in force around them."""
+"""Functions that are run and not differentiated.
+
+JAX's own rules lower them, whatever overrides are in force around them.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,10 @@ def _as_run_shapes(*avals, jaxpr):
 
 
 def _lower_as_run(ctx: mlir.LoweringRuleContext, *operands, jaxpr: core.ClosedJaxpr):
-    """Lowers by JAX's own rules, no derivative carried along: what runs is bit for bit what the user wrote."""
+    """Lowers by JAX's own rules, without a derivative beside the value.
+
+    So what runs is bit for bit what the user wrote.
+    """
     ctx = ctx.replace(
         module_context=value_and_derivative.without_overrides(ctx.module_context, keep=prints.MUTED)
     )
@@ -32,12 +38,12 @@ mlir.register_lowering(as_run_p, _lower_as_run)
 
 
 def as_run(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
-    """A jaxpr that is lowered as JAX lowers it, for a function that is run and not differentiated."""
+    """The function as a jaxpr that is lowered as JAX lowers it: to be run, not differentiated."""
     return jax.make_jaxpr(lambda *args: as_run_p.bind(*args, jaxpr=jaxpr))(*jaxpr.in_avals)
 
 
 def is_overridden(jaxpr: core.Jaxpr) -> bool:
-    """Whether anything in a function is lowered in another way when the function is differentiated than when it is run."""
+    """Whether anything in it is lowered differently to be differentiated than to be run."""
     overridden = {primitive for primitive, _ in capabilities.overrides()}
     return any(
         eqn.primitive in overridden or any(map(is_overridden, core.jaxprs_in_params(eqn.params)))

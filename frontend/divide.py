@@ -1,4 +1,7 @@
-"""The step cut into pieces, and each piece given to who differentiates it: Enzyme, or JAX, which then does it here."""
+"""Cuts the step into pieces and decides for each who differentiates it.
+
+If it is JAX, the derivative is made here; if it is Enzyme, later.
+"""
 
 from __future__ import annotations
 
@@ -21,7 +24,8 @@ class Division:
     """Who differentiates what.
 
     Attributes:
-      decisions: one for each gradient, nested gradient, the update and the outer function; for inputs only where JAX has them.
+      decisions: one for each gradient, nested gradient, the update and the outer function; for
+        inputs only where JAX has them.
       pieces: the functions, with the VJPs that JAX made.
       of_site: for each gradient, the derivatives that JAX made.
     """
@@ -63,7 +67,7 @@ def divide(
         operands, seeds = active.losses[site.index], active.gradients[site.index]
         decision = partition.decide_gradient(site, operands, seeds, ad)
         decisions.append(decision)
-        of_site.append(_made_by_jax(site, operands, seeds, decision.rule))
+        of_site.append(_derivatives_by_jax(site, operands, seeds, decision.rule))
     decisions += nested
 
     label = f"the update of {step_name}"
@@ -86,13 +90,15 @@ def divide(
         )
         if vjp is not None:
             decisions.append(decision)
-        inputs.append(Piece(stopped_values.hold(reader), vjp))
+        inputs.append(Piece(stopped_values.drop_unread_derivatives(reader), vjp))
 
     decision, vjp = _first_order(
         outer_name, split_step.first_results(outer, 1), active.of_outer(outer), [0], ad
     )
     decisions.append(decision)
-    pieces = Pieces(update_piece, tuple(inputs), Piece(stopped_values.hold(outer), vjp))
+    pieces = Pieces(
+        update_piece, tuple(inputs), Piece(stopped_values.drop_unread_derivatives(outer), vjp)
+    )
     return Division(decisions, pieces, of_site)
 
 
@@ -112,23 +118,28 @@ def _first_order(
 
 
 def _update(update: core.ClosedJaxpr, vjp: core.ClosedJaxpr | None) -> Piece:
-    """What runs is as JAX lowers it, bit for bit. It is lowered twice only if Enzyme needs to see another lowering of it."""
+    """The update as a piece: what runs is as JAX lowers it, bit for bit.
+
+    It is lowered a second time only if Enzyme needs another lowering of it.
+    """
     if vjp is not None:
         return Piece(as_run(update), vjp)
-    differentiated = stopped_values.hold(update)
+    differentiated = stopped_values.drop_unread_derivatives(update)
     if is_overridden(differentiated.jaxpr):
         return Piece(differentiated, run=as_run(update))
     return Piece(update)
 
 
-def _made_by_jax(
+def _derivatives_by_jax(
     site: Site, operands: Sequence[bool], seeds: Sequence[int], rule: str
 ) -> Derivatives:
     if rule == "enzyme":
         return {}
     # Enzyme goes over this one again, so it is lowered for it; the others are only run.
-    made = {"vjp": partition.loss_vjp(site, operands, seeds)} if rule == "jax-reverse" else {}
+    derivatives = (
+        {"vjp": partition.loss_vjp(site, operands, seeds)} if rule == "jax-reverse" else {}
+    )
     if rule in ("jax", "jax-mixed"):
         product = partition.gradient_vjp if rule == "jax" else partition.gradient_vjp_mixed
-        made["grad_vjp"] = as_run(product(site, operands, seeds))
-    return made | {"grad": as_run(partition.gradient(site))}
+        derivatives["grad_vjp"] = as_run(product(site, operands, seeds))
+    return derivatives | {"grad": as_run(partition.gradient(site))}

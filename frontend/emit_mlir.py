@@ -1,8 +1,11 @@
-"""From jaxprs to one MLIR module that keeps JAX's derivative semantics: the `cut` stage, and on demand the `traced` one.
+"""From jaxprs to one MLIR module that keeps JAX's derivative semantics.
 
-One lowering by JAX, with its rules overridden where the derivative would be lost: an inner gradient becomes a custom call that names its loss, and
-the table's overrides (capabilities/) keep what JAX's derivative is.  What comes out is renamed and raised; see compiler/dialect/functions.py for the functions a
-metagrad module holds.
+That is the `cut` stage; the `traced` stage is emitted on demand.
+
+JAX lowers once, with its rules overridden where the derivative would be lost: an inner gradient
+becomes a custom call that names its loss, and the table's overrides (capabilities/) keep JAX's
+derivative. The functions of the result are then renamed; compiler/dialect/functions.py says which
+functions a metagrad module holds.
 """
 
 from __future__ import annotations
@@ -29,7 +32,7 @@ from metagrad.frontend.split_step import Site, site_p
 from metagrad.runtime import jax_internals
 
 Derivatives = dict[str, core.ClosedJaxpr]
-"""Functions that JAX differentiates itself, by the name of what they stand for: "vjp", "grad", "grad_vjp"."""
+"""Functions that JAX makes itself, by what they stand for: "vjp", "grad", "grad_vjp"."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,7 +56,8 @@ class Pieces:
 
     Attributes:
       update: (state, meta, batch, results of the gradients) -> (state, aux).
-      inputs: for each gradient, (state, meta, batch, results of the gradients before) -> operands of its loss.
+      inputs: for each gradient, (state, meta, batch, results of the gradients before) -> operands
+        of its loss.
       outer: (state, outer arguments) -> (value, aux).
       prints, outer_prints: what the step and the outer function print (prints.py); None if nothing.
     """
@@ -71,7 +75,8 @@ class Traced(NamedTuple):
     Attributes:
       module: the module, its gradients cut out of the step.
       callbacks: the host functions that it calls, by the index in the calls.
-      muted: formats of the prints that were left out; they are in `Pieces.prints` and `Pieces.outer_prints`, if those were given.
+      muted: formats of the prints that were left out; they are in `Pieces.prints` and
+        `Pieces.outer_prints`, if those were given.
     """
 
     module: ir.Module
@@ -134,14 +139,22 @@ class Emitter:
         return traced
 
     def whole(self, step: core.ClosedJaxpr, outer: core.ClosedJaxpr) -> ir.Module:
-        """The step in one piece, its gradients marked: the `traced` stage, which is made to be looked at."""
-        jaxprs = {"step": stopped_values.hold(step), "outer": stopped_values.hold(outer)}
+        """The step in one piece, its gradients marked: the `traced` stage, which is only for
+        reading.
+        """
+        jaxprs = {
+            "step": stopped_values.drop_unread_derivatives(step),
+            "outer": stopped_values.drop_unread_derivatives(outer),
+        }
         return self._lower(
             {name: (_jitted(name, jaxpr), jaxpr.in_avals) for name, jaxpr in jaxprs.items()}
         ).module
 
     def _inner(self, readers: Sequence[Callable]) -> Callable:
-        """(state, meta, batch) -> results of the gradients. `readers` are the functions @inputs_i."""
+        """(state, meta, batch) -> results of the gradients.
+
+        `readers` are the functions @inputs_i.
+        """
 
         def inner(*operands):
             results: list = []
@@ -155,7 +168,7 @@ class Emitter:
     def _lower_site(self, ctx, *operands, index, jaxpr, wrt, label):
         symbols = {
             "loss": jax_internals.lower_function(
-                ctx, f"{_OURS}loss_{index}", stopped_values.hold(jaxpr)
+                ctx, f"{_OURS}loss_{index}", stopped_values.drop_unread_derivatives(jaxpr)
             )
         }
         for name, derivative in self.of_site[index].items():
@@ -225,7 +238,10 @@ def _custom_call(
 
 
 def _drop_placements(module: ir.Module) -> None:
-    """The program is for one device (one_device.py), so nobody needs to be told where on a mesh something is: a typed key, a call of the host, a sharding."""
+    """Removes what says where on a mesh something is: a typed key, a call of the host, a sharding.
+
+    The program is for one device (one_device.py), so nothing reads it.
+    """
     for op in list(module.body.operations):
         if op.operation.name == "sdy.mesh":
             op.operation.erase()
@@ -239,14 +255,16 @@ def _drop_placements(module: ir.Module) -> None:
         for group in ("arg_attrs", "res_attrs"):
             if group in op.attributes:
                 kept = [
-                    {item.name: item.attr for item in each if item.name != "sdy.sharding"}
-                    for each in op.attributes[group]
+                    {item.name: item.attr for item in attributes if item.name != "sdy.sharding"}
+                    for attributes in op.attributes[group]
                 ]
-                op.attributes[group] = ir.ArrayAttr.get([ir.DictAttr.get(each) for each in kept])
+                op.attributes[group] = ir.ArrayAttr.get(
+                    [ir.DictAttr.get(attributes) for attributes in kept]
+                )
 
 
 def _rename(module: ir.Module, names: Sequence[str]) -> None:
-    """Gives our functions their names, takes @main away, and moves user functions that are in the way aside."""
+    """Names our functions, removes @main, and renames user functions that have one of our names."""
     main = functions.get(module, "main")
     called = [
         op.callee.value for op in functions.body(main).operations if isinstance(op, func.CallOp)

@@ -1,19 +1,24 @@
-"""The primitive that stands for an inner gradient, and what JAX's transformations make of it: mixed mode, wherever it stands.
+"""The primitive that stands for an inner gradient, and its rules for JAX's transformations.
 
-    (value, aux, g) = grad_p(operands)                    g = the derivative of sum(value) with respect to the operands `wrt`
+They give mixed mode wherever the gradient stands.
 
-A gradient at the top level of the step is cut out by the compiler (split_step.py). One inside a loop, a branch or a function that the user transforms is met by
-JAX's own transformations, and the rules here keep the gradient whole there as well:
+    (value, aux, g) = grad_p(operands)      g: the derivative of sum(value) in the operands `wrt`
 
-    jvp     (value, aux, g)' = product_p(operands, tangents)      linear in the tangents
-    transpose of product_p                                        forward over reverse: MixFlow-MG's mixed mode (Kemaev et al. 2025, arXiv 2505.00793)
-    vmap    grad_p of the batched loss
+A gradient at the top level of the step is cut out by the compiler (split_step.py). One inside a
+loop, a branch or a function that the user transforms is met by JAX's own transformations, and the
+rules here keep the gradient whole there as well:
 
-The residuals of `product_p` are the loss's operands. So the reverse mode over a `scan` in which microbatches' gradients are accumulated keeps the
-parameters once and the data, and no activations: its memory is that of one microbatch.
+    jvp        (value, aux, g)' = product_p(operands, tangents), linear in the tangents
+    transpose  of product_p: forward over reverse, which is MixFlow-MG's mixed mode
+               (Kemaev et al. 2025, arXiv 2505.00793)
+    vmap       grad_p of the batched loss
 
-The transpose rests on the symmetry of the Hessian. A loss with a custom rule that is not known to be a true derivative has no such symmetry; there the
-gradient is expanded as JAX does it.
+The residuals of `product_p` are the loss's operands. So the reverse mode over a `scan` in which
+microbatches' gradients are accumulated keeps the parameters once and the data, and no activations:
+its memory is that of one microbatch.
+
+The transpose rests on the symmetry of the Hessian. A loss with a custom rule that is not known to
+be a true derivative has no such symmetry; there the gradient is expanded as JAX does it.
 """
 
 from __future__ import annotations
@@ -28,19 +33,22 @@ from jax.extend.core import Primitive, jaxpr_as_fun
 from jax.interpreters import ad, batching, mlir
 
 from metagrad.frontend import capabilities
-from metagrad.frontend.capabilities import is_float
+from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.jaxprs.interpret import equations
 from metagrad.runtime import jax_internals
 
 TRACING = jax.make_user_context(False)
-"""Whether a decorated step is being traced. Part of JAX's cache keys, so a jitted function inside the step is traced anew for us."""
+"""Whether a decorated step is being traced.
+
+Part of JAX's cache keys, so a jitted function inside the step is traced again for us.
+"""
 
 
 def floats(avals: Sequence) -> list[int]:
     return [i for i, aval in enumerate(avals) if is_float(aval)]
 
 
-# --- What the primitive means ------------------------------------------------------------------------------------
+# --- What the primitive means ---------------------------------------------------------------------
 
 
 def expanded(*operands, jaxpr: core.ClosedJaxpr, wrt: tuple[int, ...], label: str = "") -> list:
@@ -66,7 +74,8 @@ def pull(
     """Cotangents of the operands `active`, by JAX's reverse mode.
 
     Args:
-      cotangents: by result index. What is missing is no zero but nothing: a zero would be NaN where it meets an infinite derivative.
+      cotangents: by result index. A result that is not in it has no cotangent at all, which differs
+        from zero: zero times an infinite derivative is NaN.
     """
 
     def moving(*values):
@@ -84,10 +93,12 @@ def product(
     cotangents: dict[int, jax.Array],
     active: Sequence[int],
 ) -> list:
-    """Cotangents of the operands `active` from those of (value, aux, gradients): forward over reverse.
+    """Cotangents of the operands `active`, by forward over reverse, from those of all results.
 
-    With the loss's pullback P(operands, seeds) the gradient is P at the seeds (1, 0, ...). Its Jacobian is symmetric, so the cotangents are the tangents
-    of P when the operands `wrt` move by the cotangents of the gradients and the seeds by those of value and aux. The sweep is MixFlow-MG's.
+    The results are (value, aux, gradients). With the loss's pullback P(operands, seeds) the
+    gradient is P at the seeds (1, 0, ...). Its Jacobian is symmetric, so the cotangents are the
+    tangents of P when the operands `wrt` move by the cotangents of the gradients and the seeds by
+    those of value and aux. The sweep is MixFlow-MG's.
 
     Args:
       cotangents: by result index, as for `pull`.
@@ -118,11 +129,11 @@ def _filled(everything: Sequence, where: Sequence[int], values: Sequence) -> lis
 
 
 def has_true_gradient(jaxpr: core.Jaxpr) -> bool:
-    """Whether no custom rule is anywhere inside, but such as are known to be the true derivative of their function."""
+    """Whether all custom rules inside are known to be the true derivatives of their functions."""
     return all(map(capabilities.has_true_derivative, equations(jaxpr)))
 
 
-# --- The gradient ------------------------------------------------------------------------------------------------
+# --- The gradient ---------------------------------------------------------------------------------
 
 grad_p = jax_internals.keep_when_lowered(Primitive("metagrad_grad"))
 grad_p.multiple_results = True
@@ -139,7 +150,10 @@ def _shapes(*avals, jaxpr, wrt, label):
 
 
 def _batch(operands, dims, *, jaxpr, wrt, label):
-    """Per-example gradients are the gradient of the batched loss, each example with its own copy of the parameters."""
+    """Per-example gradients are one gradient of the batched loss.
+
+    Each example has its own copy of the parameters.
+    """
     size = next(operand.shape[dim] for operand, dim in zip(operands, dims) if dim is not None)
     operands, dims = list(operands), list(dims)
     for i in wrt:
@@ -172,7 +186,11 @@ def _jvp(primals, tangents, **params):
 
 
 def _moved(function, primals, tangents):
-    """`jax.jvp` in the operands that move. A zero for a tangent that is none would send a derivative through what has no rule for one."""
+    """`jax.jvp` in the operands that move.
+
+    An absent tangent must not become a zero, which would go through operations without a rule for
+    it.
+    """
     moving = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
     of_moving = lambda *values: function(*_filled(primals, moving, values))
     return jax.jvp(of_moving, [primals[i] for i in moving], [tangents[i] for i in moving])
@@ -183,14 +201,17 @@ ad.primitive_jvps[grad_p] = _jvp
 mlir.register_lowering(grad_p, mlir.lower_fun(expanded, multiple_results=True))
 
 
-# --- Its derivative ----------------------------------------------------------------------------------------------
+# --- Its derivative -------------------------------------------------------------------------------
 
 product_p = jax_internals.keep_when_lowered(Primitive("metagrad_gradient_product"))
 product_p.multiple_results = True
 
 
 def _push(*operands, jaxpr, wrt, moving):
-    """Tangents of the float results of the gradient, those of the operands `moving` following the operands."""
+    """Tangents of the gradient's float results.
+
+    The tangents of the operands `moving` follow the operands.
+    """
     count = len(jaxpr.in_avals)
     primals, tangents = operands[:count], operands[count:]
 
@@ -204,11 +225,11 @@ def _push(*operands, jaxpr, wrt, moving):
 def _transpose(cotangents, *operands, jaxpr, wrt, moving):
     count = len(jaxpr.in_avals)
     results = floats([*jaxpr.out_avals, *(jaxpr.in_avals[i] for i in wrt)])
-    given = {i: ct for i, ct in zip(results, cotangents) if not isinstance(ct, ad.Zero)}
+    cotangent_of = {i: ct for i, ct in zip(results, cotangents) if not isinstance(ct, ad.Zero)}
     linear = [i for i, tangent in zip(moving, operands[count:]) if ad.is_undefined_primal(tangent)]
-    if not given or not linear:
+    if not cotangent_of or not linear:
         return [None] * len(operands)
-    back = dict(zip(linear, product(jaxpr, wrt, operands[:count], given, linear)))
+    back = dict(zip(linear, product(jaxpr, wrt, operands[:count], cotangent_of, linear)))
     return [None] * count + [back.get(i) for i in moving]
 
 

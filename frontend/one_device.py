@@ -1,6 +1,7 @@
 """A metagradient is a run on one device: what asks for several is refused, with the user's line.
 
-Axes that the step binds itself (`jax.vmap` with an `axis_name`) are no devices, and a mesh of one device is none but that one.
+Axes that the step binds itself (`jax.vmap` with an `axis_name`) are allowed, since they are not
+devices. So is a mesh of one device.
 """
 
 from __future__ import annotations
@@ -18,8 +19,9 @@ from metagrad.runtime import jax_internals
 from metagrad.runtime.jax_internals import NamedAxisEffect
 
 _INSTEAD = (
-    "metagrad differentiates a training run on one device: take collectives, shard_map, pmap and shardings out of what it is given. "
-    "A collective over the axis of a jax.vmap inside the step is fine."
+    "metagrad differentiates a training run on one device: take collectives, shard_map, pmap and "
+    "shardings out of what it is given. A collective over the axis of a jax.vmap inside the step "
+    "is fine."
 )
 
 
@@ -50,12 +52,16 @@ def tracing(what: str) -> Iterator[None]:
         ]
         where = f" at {users[-1].filename}:{users[-1].lineno} ({users[-1].name})" if users else ""
         raise NotImplementedError(
-            f"{what} has a collective over an axis that is not bound in it{where}: {error} {_INSTEAD}"
+            f"{what} has a collective over an axis that is not bound in it{where}: {error} "
+            f"{_INSTEAD}"
         ) from None
 
 
 def _asking(jaxpr: core.Jaxpr, outside: set) -> Iterator[tuple[core.JaxprEqn, str]]:
-    """The equations that concern several devices, and in which way. `outside` are the names of axes that the step does not bind."""
+    """The equations that concern several devices, and in which way.
+
+    `outside` are the names of axes that the step does not bind.
+    """
     for eqn in equations(jaxpr, into=lambda eqn: _devices(eqn) == 1):
         if _devices(eqn) > 1:
             yield eqn, f"{eqn.primitive.name} on {_devices(eqn)} devices"

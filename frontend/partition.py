@@ -1,19 +1,26 @@
-"""Who differentiates what: for each function of a step, Enzyme where it is proven to mean what JAX means, JAX where it is not.
+"""Who differentiates each function of a step.
 
-Enzyme differentiates StableHLO, where custom rules are gone.  So every function is checked on its jaxpr against the table (capabilities/table.py):
+It is Enzyme where that is proven to give JAX's derivative, and JAX elsewhere.
+
+Enzyme differentiates StableHLO, where custom rules are gone. So every function is checked on its
+jaxpr against the table (capabilities/table.py):
 
     enzyme        all of it is proven: Enzyme does every order.
-    jax-reverse   JAX makes the backward pass when the function is traced, Enzyme the forward mode over it (the mixed-mode product of an inner gradient).
-    jax-mixed     JAX makes both, forward over reverse. The gradient is a true gradient, so the product is symmetric.
-    jax           JAX makes both, reverse over reverse: a custom rule need not be the true derivative, and then the mixed-mode rule does not hold.
-    nested-mixed  the gradient stands in a loop or a branch; as jax-mixed, by the rules of grad_primitive.py, as part of the update.
-    nested-jax    the same, as jax.
+    jax-reverse   JAX makes the backward pass when the function is traced, Enzyme the forward mode
+                  over it (the mixed-mode product of an inner gradient).
+    jax-mixed     JAX makes both, forward over reverse. The gradient is a true gradient, so the
+                  product is symmetric.
+    jax           JAX makes both, reverse over reverse: a custom rule need not be the true
+                  derivative, and then the mixed-mode rule does not hold.
+    nested-mixed  as jax-mixed, for a gradient in a loop or a branch, by the rules of
+                  grad_primitive.py and as part of the update.
+    nested-jax    as jax, for such a gradient.
     expanded      the step has no `metagrad.grad`.
 
-"jax" is the meaning itself, and so never wrong; the others are faster.
+"jax" is the definition, and so never wrong; the others are faster.
 
-What is exact is not yet what was asked for: a function with `jax.checkpoint` in it is left to JAX, which computes again what the user wants computed again.
-Enzyme would keep it.
+A function with `jax.checkpoint` in it is left to JAX even if Enzyme is exact: JAX recomputes what
+the user wants recomputed, and Enzyme would keep it.
 """
 
 from __future__ import annotations
@@ -29,7 +36,7 @@ from jax.extend import core, source_info_util
 from jax.extend.core import primitives
 
 from metagrad.frontend import capabilities
-from metagrad.frontend.capabilities import is_float
+from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.grad_primitive import (
     expanded,
     floats,
@@ -52,26 +59,28 @@ class Decision:
 
     Attributes:
       function: the function as the user knows it.
-      rule: "enzyme", "jax-reverse", "jax-mixed" or "jax"; "nested-mixed" or "nested-jax" for a gradient inside a loop or a branch; "expanded" for a step
-        without any `metagrad.grad`.
+      rule: "enzyme", "jax-reverse", "jax-mixed" or "jax"; "nested-mixed" or "nested-jax" for a
+        gradient inside a loop or a branch; "expanded" for a step without any `metagrad.grad`.
       why: one sentence for each reason.
-      once: whether the function is differentiated once, in reverse (the update, the outer function), and not twice as an inner gradient is.
+      first_order: whether the function is differentiated once, in reverse (the update, the outer
+        function), and not twice as an inner gradient is.
     """
 
     function: str
     rule: str
     why: tuple[str, ...] = ()
-    once: bool = False
+    first_order: bool = False
 
     def __str__(self) -> str:
         who = {
             "enzyme": "Enzyme",
             "jax-reverse": "JAX (reverse), Enzyme (forward over it)",
             "jax-mixed": "JAX (forward over reverse)",
-            "jax": "JAX" if self.once else "JAX (reverse over reverse)",
+            "jax": "JAX" if self.first_order else "JAX (reverse over reverse)",
             "nested-mixed": "JAX (forward over reverse), as part of the update",
             "nested-jax": "JAX (reverse over reverse), as part of the update",
-            "expanded": "expanded by JAX and differentiated as part of the update, without the mixed mode",
+            "expanded": "expanded by JAX and differentiated as part of the update, without the "
+            "mixed mode",
         }[self.rule]
         return "\n".join([f"{self.function}: {who}", *(f"    {reason}" for reason in self.why)])
 
@@ -79,18 +88,18 @@ class Decision:
 def decide_first_order(
     label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool], ad: str
 ) -> Decision:
-    """For a function that is differentiated once, in reverse: the optimiser's update, the outer function.
+    """For a function that is differentiated once, in reverse: the update, the outer function.
 
     Raises:
       NotImplementedError: `ad` is "enzyme" and something in the function is not proven.
     """
-    by_jax = functools.partial(Decision, label, "jax", once=True)
+    by_jax = functools.partial(Decision, label, "jax", first_order=True)
     if ad == "jax":
         return by_jax(("asked for with ad='jax'",))
     missing = capabilities.unproven(jaxpr, "reverse", active)
     if missing:
         return _not_enzyme(by_jax(_reasons(missing)), ad)
-    return _unless_recomputed(Decision(label, "enzyme", once=True), jaxpr, "jax", ad)
+    return _unless_recomputed(Decision(label, "enzyme", first_order=True), jaxpr, "jax", ad)
 
 
 def decide_gradient(site: Site, active: Sequence[bool], seeded: Sequence[int], ad: str) -> Decision:
@@ -114,7 +123,10 @@ def decide_gradient(site: Site, active: Sequence[bool], seeded: Sequence[int], a
 
 
 def nested_gradients(jaxpr: core.Jaxpr) -> list[Decision]:
-    """The inner gradients that stand in a loop, a branch or another function of the step: JAX's rules for them (grad_primitive.py) are used."""
+    """The inner gradients in a loop, a branch or another function of the step.
+
+    JAX differentiates them by the rules of grad_primitive.py.
+    """
     decisions: dict[Decision, None] = {}
     for eqn in equations(jaxpr, into=lambda eqn: eqn.primitive is not grad_p):
         if eqn.primitive is grad_p:
@@ -125,14 +137,17 @@ def nested_gradients(jaxpr: core.Jaxpr) -> list[Decision]:
 
 
 def _moving(site: Site, active: Sequence[bool]) -> list[bool]:
-    """The operands in which the loss is differentiated: those of the user's `argnums`, and those that carry a derivative of the run."""
+    """The operands in which the loss is differentiated.
+
+    Those of the user's `argnums`, and those that carry a derivative of the run.
+    """
     return [flag or i in site.wrt for i, flag in enumerate(active)]
 
 
 def _unless_recomputed(
     decision: Decision, jaxpr: core.ClosedJaxpr, by_jax: str, ad: str
 ) -> Decision:
-    """JAX's, where the user asked for recomputation."""
+    """The decision for JAX, where the user asked for recomputation; else as it was."""
     lines = _recomputations(jaxpr.jaxpr)
     if not lines:
         return decision
@@ -170,20 +185,23 @@ def _reasons(missing) -> tuple[str, ...]:
 def _not_enzyme(decision: Decision, ad: str) -> Decision:
     if ad == "enzyme":
         raise NotImplementedError(
-            f"ad='enzyme', but Enzyme is not proven to differentiate {decision.function} as JAX does:\n  "
+            f"ad='enzyme', but Enzyme is not proven to differentiate {decision.function} as JAX "
+            "does:\n  "
             + "\n  ".join(decision.why)
             + "\nUse ad='auto' to let JAX differentiate this function."
         )
     return decision
 
 
-# --- What JAX makes ----------------------------------------------------------------------------------------------
+# --- What JAX makes -------------------------------------------------------------------------------
 
 
 def vjp(
     jaxpr: core.ClosedJaxpr, active: Sequence[bool], seeded: Sequence[int], label: str
 ) -> core.ClosedJaxpr:
-    """(operands, cotangents of the float results) -> cotangents of the float operands, zero where they are not active.
+    """(operands, cotangents of the float results) -> cotangents of the float operands.
+
+    Those that are not active are zero.
 
     Args:
       jaxpr: the function.
@@ -192,13 +210,17 @@ def vjp(
       label: the function as the user knows it.
 
     Raises:
-      NotImplementedError: JAX cannot differentiate the function in reverse (a `while_loop` on what is differentiated).
+      NotImplementedError: JAX cannot differentiate the function in reverse (a `while_loop` on what
+        is differentiated).
     """
     return _traced(label, jaxpr, active, jaxpr.out_avals, seeded, functools.partial(pull, jaxpr))
 
 
 def loss_vjp(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> core.ClosedJaxpr:
-    """The backward pass of a loss, for Enzyme's forward mode. `seeded` are the results of the gradient that have a cotangent, by index."""
+    """The backward pass of a loss, for Enzyme's forward mode.
+
+    `seeded` are the results of the gradient that have a cotangent, by index.
+    """
     return _traced(
         site.label,
         site.loss,
@@ -218,7 +240,9 @@ def gradient(site: Site) -> core.ClosedJaxpr:
 
 
 def gradient_vjp(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> core.ClosedJaxpr:
-    """(operands, cotangents of the float results of `gradient`) -> cotangents of the float operands; reverse over reverse.
+    """(operands, cotangents of `gradient`'s float results) -> cotangents of the float operands.
+
+    JAX's reverse over reverse.
 
     Args:
       seeded: the results that have a cotangent, by index. What is given for another is not used.
@@ -250,9 +274,12 @@ def _traced(
     seeded: Sequence[int],
     pull_back,
 ) -> core.ClosedJaxpr:
-    """(operands of the function, cotangents of the float results) -> cotangents of the float operands, of which `pull_back` makes the active ones.
+    """(operands, cotangents of the float results) -> cotangents of the float operands.
 
-    Only the cotangents of the results `seeded` are passed on: the others have none, whatever number stands in their place.
+    `pull_back` makes the active ones, the others are zero.
+
+    Only the cotangents of the results `seeded` are passed on: the others have none, whatever number
+    stands in their place.
     """
     operands = function.in_avals
     count = len(operands)
@@ -261,11 +288,11 @@ def _traced(
 
     def run(*args):
         cotangents = {i: cotangent for i, cotangent in zip(of_floats, args[count:]) if i in seeded}
-        made = dict(
+        active_cotangents = dict(
             zip(where, pull_back(args[:count], cotangents, where) if where and cotangents else ())
         )
         return [
-            made[i] if i in made else jnp.zeros(aval.shape, aval.dtype)
+            active_cotangents[i] if i in active_cotangents else jnp.zeros(aval.shape, aval.dtype)
             for i, aval in enumerate(operands)
             if is_float(aval)
         ]
@@ -276,7 +303,10 @@ def _traced(
 
 @contextlib.contextmanager
 def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
-    """What JAX cannot differentiate is refused with the name of the user's function, and with the lines where it may be: JAX's own words have no line."""
+    """Refuses what JAX cannot differentiate, with the user's function and the lines in question.
+
+    JAX's own message has no line.
+    """
     try:
         yield
     except (TypeError, ValueError, NotImplementedError) as error:
@@ -287,5 +317,6 @@ def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
         ]
         places = "".join(f"\n  {item.primitive} ({item.source})" for item in suspects)
         raise NotImplementedError(
-            f"JAX cannot differentiate {label}, and the metagradient needs its derivative:\n  {error}{places}"
+            f"JAX cannot differentiate {label}, and the metagradient needs its derivative:\n"
+            f"  {error}{places}"
         ) from error

@@ -1,10 +1,15 @@
-"""`jax.debug.print` in a step and in the outer function: once for each step that is run, and never from a derivative.
+"""`jax.debug.print` in a step and in the outer function.
 
-What a step prints is a function of its own, @prints: the plain step as JAX runs it, of which nothing is left but its prints and what they need.  The program calls it
-beside each step that it runs; the step itself, its inner gradients and all their derivatives are silent.  So printing changes no result, Enzyme never meets
-a print, and a step prints what it prints when it is called by itself (in the backward rule of a `custom_vjp` function inside a loss as well).
+It prints once for each step that is run, and never from a derivative.
 
-The price is that a value which is printed is computed apart: the loss costs a forward pass more in each step that is run, its gradient a gradient.
+What a step prints is a separate function, @prints: the plain step as JAX runs it, reduced to its
+prints and what they need. The program calls it beside each step that it runs; the step itself, its
+inner gradients and all their derivatives are silent. So printing changes no result, Enzyme never
+meets a print, and a step prints what it prints when it is called by itself (in the backward rule of
+a `custom_vjp` function inside a loss as well).
+
+The price is that a printed value is computed twice: printing the loss costs one more forward pass
+in each step that is run, printing its gradient one more gradient.
 """
 
 from __future__ import annotations
@@ -30,12 +35,15 @@ from metagrad.runtime.jax_internals import (
     io_callback_p,
 )
 
-heard_p = Primitive("metagrad_prints_inside")
-"""Stands for the prints of an inner gradient, whose loss is remembered without them: the step is known to print."""
-heard_p.multiple_results = True
-heard_p.def_effectful_abstract_eval(lambda: ([], {debug_effect}))
-heard_p.def_impl(lambda: [])
-mlir.register_lowering(heard_p, lambda ctx: [])
+prints_inside_p = Primitive("metagrad_prints_inside")
+"""Stands for the prints of an inner gradient, whose loss is kept without them.
+
+So the step is known to print.
+"""
+prints_inside_p.multiple_results = True
+prints_inside_p.def_effectful_abstract_eval(lambda: ([], {debug_effect}))
+prints_inside_p.def_impl(list)
+mlir.register_lowering(prints_inside_p, lambda ctx: [])
 
 
 MUTED = (debug_print_p, debug_callback_p, io_callback_p)
@@ -53,29 +61,30 @@ def check_effects(jaxpr: core.ClosedJaxpr, what: str) -> None:
       TypeError: there is one; the message calls the function `what` and has the user's line.
       NotImplementedError: it is one on a mutable reference, which JAX would differentiate.
     """
-    found = list(_other_effects(jaxpr.jaxpr))
+    offending = list(_other_effects(jaxpr.jaxpr))
     line = lambda eqn: f"{eqn.primitive.name} at {source_info_util.summarize(eqn.source_info)}"
     if references := [
         line(eqn)
-        for eqn in found
+        for eqn in offending
         if eqn.primitive.name == "new_ref"
         or any(isinstance(effect, RefEffect) for effect in eqn.effects)
     ]:
         raise NotImplementedError(
-            f"{what} uses a mutable reference (jax.new_ref): {'; '.join(dict.fromkeys(references))}. metagrad does not differentiate through references; "
-            "pass the values on, as a lax.scan does its carry."
+            f"{what} uses a mutable reference (jax.new_ref): "
+            f"{'; '.join(dict.fromkeys(references))}. metagrad does not differentiate through "
+            "references; pass the values on, as a lax.scan does its carry."
         )
-    if found:
-        raise _refusal(what, list(map(line, found)))
+    if offending:
+        raise _refusal(what, list(map(line, offending)))
 
 
 def _other_effects(jaxpr: core.Jaxpr) -> Iterator[core.JaxprEqn]:
     """The innermost equations with effects that are not unordered prints."""
     for eqn in equations(jaxpr, into=lambda eqn: bool(eqn.effects)):
         is_print = eqn.primitive is debug_print_p and not eqn.params["ordered"]
-        if eqn.effects and not is_print and eqn.primitive is not heard_p:
-            if not any(inner.effects for inner in inside(eqn)):
-                yield eqn
+        is_other = eqn.effects and not is_print and eqn.primitive is not prints_inside_p
+        if is_other and not any(inner.effects for inner in inside(eqn)):
+            yield eqn
 
 
 def silence(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
@@ -102,7 +111,7 @@ def without(function: Callable) -> Callable:
 def _without(jaxpr: core.Jaxpr) -> core.Jaxpr:
     eqns = []
     for eqn in jaxpr.eqns:
-        if eqn.primitive in (debug_print_p, heard_p):
+        if eqn.primitive in (debug_print_p, prints_inside_p):
             continue
         if debug_effect in eqn.effects:
             params = map_functions(
@@ -131,7 +140,10 @@ def _as_printed_shapes(*avals, jaxpr):
 
 
 def as_printed(jaxpr: core.ClosedJaxpr) -> core.ClosedJaxpr:
-    """A jaxpr that is lowered as JAX lowers it, prints included; everywhere else they are silent (emit_mlir.py)."""
+    """A jaxpr that is lowered as JAX lowers it, prints included.
+
+    Everywhere else prints are silent (emit_mlir.py).
+    """
     return jax.make_jaxpr(lambda *args: as_printed_p.bind(*args, jaxpr=jaxpr))(*jaxpr.in_avals)
 
 
@@ -143,16 +155,19 @@ def _lower_as_printed(ctx: mlir.LoweringRuleContext, *operands, jaxpr: core.Clos
 mlir.register_lowering(as_printed_p, _lower_as_printed)
 
 
-def mute(heard: list[str]) -> tuple:
-    """Overrides of the lowering for what is in a derivative: a print is dropped, and its format noted in `heard`; other effects are refused.
+def mute(muted_formats: list[str]) -> tuple:
+    """Overrides of the lowering of effects in a derivative.
 
-    What a step does by itself is found when it is traced. A backward rule is traced when JAX makes the backward pass, and shows its effects here.
+    A print is dropped and its format added to `muted_formats`; other effects are refused.
+
+    What a step does by itself is found when it is traced. A backward rule is traced when JAX makes
+    the backward pass, and shows its effects here.
     """
 
     def lower_print(ctx, *operands, fmt, ordered, **_):
         if ordered:
             refuse(ctx)
-        heard.append(fmt)
+        muted_formats.append(fmt)
         return []
 
     def refuse(ctx, *_, **__):
@@ -168,15 +183,20 @@ def mute(heard: list[str]) -> tuple:
 
 
 def _refusal(what: str, lines: Sequence[str]) -> TypeError:
-    """The error for effects that are no prints, or prints in order. `lines` say which, and where."""
+    """The error for effects that are not prints, or that are prints in order.
+
+    `lines` say which, and where.
+    """
     listed = "; ".join(dict.fromkeys(lines))
     if all(line.startswith(debug_print_p.name) for line in lines):
         return TypeError(
-            f"{what} prints with ordered=True: {listed}. A metagradient runs steps several times and in another order, so the order cannot be kept; use "
-            "jax.debug.print(...) without ordered=True."
+            f"{what} prints with ordered=True: {listed}. A metagradient runs steps several times "
+            "and in another order, so the order cannot be kept; use jax.debug.print(...) without "
+            "ordered=True."
         )
     return TypeError(
-        f"{what} has side effects, from jax.debug.callback, io_callback or the like: {listed}. A metagradient runs steps several "
-        "times and in another order, so they are refused; return what you want to see as aux instead (has_aux=True), or use jax.debug.print(...) "
-        "without ordered=True."
+        f"{what} has side effects, from jax.debug.callback, io_callback or the like: {listed}. "
+        "A metagradient runs steps several times and in another order, so they are refused; return "
+        "what you want to see as aux instead (has_aux=True), or use jax.debug.print(...) without "
+        "ordered=True."
     )

@@ -1,7 +1,7 @@
-"""Pytrees as the compiler sees them: flat lists of arrays, each with a path that the user recognises.
+"""Pytrees as the compiler sees them: flat lists of arrays, each with the path that users write.
 
-Typed PRNG keys travel as their key data.  Leaves that are no arrays (an activation function in an Equinox module, a string) are constants of the
-compilation: they are kept aside and put back.
+Typed PRNG keys travel as their key data. Leaves that are not arrays (an activation function in an
+Equinox module, a string) are constants of the compilation: they are kept aside and put back.
 """
 
 from __future__ import annotations
@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metagrad.frontend import dtypes
 from metagrad.runtime import jax_internals
 
 
@@ -33,16 +34,16 @@ class Leaf:
 
     @functools.cached_property
     def is_key(self) -> bool:
-        return jnp.issubdtype(self.aval.dtype, jax.dtypes.prng_key)
+        return dtypes.is_key(self.aval)
 
     @functools.cached_property
     def is_float(self) -> bool:
-        return jnp.issubdtype(self.aval.dtype, np.floating)
+        return dtypes.is_float(self.aval)
 
 
 @dataclasses.dataclass(frozen=True)
 class Tree:
-    """The structure of one argument: its array leaves, its constant leaves and how they fit together."""
+    """The structure of one argument: its array leaves, its constants and how they fit together."""
 
     name: str
     leaves: tuple[Leaf, ...]
@@ -101,7 +102,7 @@ def is_array_leaf(value: Any) -> bool:
 
 
 def describe(path: str, value: Any) -> Leaf | None:
-    """What a leaf is as an array, or None for one that is no array."""
+    """What a leaf is as an array, or None for one that is not an array."""
     if not is_array_leaf(value):
         return None
     if isinstance(value, jax.ShapeDtypeStruct):
@@ -109,9 +110,10 @@ def describe(path: str, value: Any) -> Leaf | None:
     else:
         typed = jax.typeof(value)
         aval = jax.ShapeDtypeStruct(typed.shape, typed.dtype, weak_type=typed.weak_type)
-    if jnp.issubdtype(aval.dtype, np.complexfloating):
+    if dtypes.is_complex(aval):
         raise TypeError(
-            f"{path} is {aval.dtype.name}; metagrad differentiates real leaves only. Hold real and imaginary parts apart."
+            f"{path} is {aval.dtype.name}; metagrad differentiates real leaves only. Hold real and "
+            "imaginary parts apart."
         )
     return Leaf(path, aval, stored_aval(aval))
 
@@ -122,7 +124,7 @@ def shaped(aval) -> str:
 
 
 def stored_aval(aval: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
-    if not jnp.issubdtype(aval.dtype, jax.dtypes.prng_key):
+    if not dtypes.is_key(aval):
         return jax.ShapeDtypeStruct(aval.shape, aval.dtype)
     data = jax.eval_shape(jax.random.key_data, aval)
     return jax.ShapeDtypeStruct(data.shape, data.dtype)
@@ -149,5 +151,5 @@ def key_impl(dtype) -> str:
 
 
 def float0(leaf: Leaf) -> np.ndarray:
-    """The zero cotangent of a leaf that is not floating point, as `jax.grad(..., allow_int=True)` gives it."""
+    """The zero cotangent of a leaf that is not floating point, as JAX gives it (allow_int=True)."""
     return np.zeros(leaf.aval.shape, jax.dtypes.float0)

@@ -1,7 +1,7 @@
 """The inner gradients of a traced step: where they are, and the step with them cut out, as jaxprs.
 
-    update_of       (state, meta, batch, results of the gradients)     -> what the step returns
-    inputs_of(i)    (state, meta, batch, results of those before i)    -> what gradient i is called on
+    update_of     (state, meta, batch, results of the gradients)   -> what the step returns
+    inputs_of(i)  (state, meta, batch, results of those before i)  -> what gradient i is called on
 
 Here the step is cut; the module that the compiler gets holds these pieces (emit_mlir.py).
 """
@@ -50,7 +50,7 @@ class Site:
 
     @property
     def parameters(self) -> dict:
-        """Of `site_p`, to bind it anew."""
+        """The parameters of `site_p`, to bind it again."""
         return {"index": self.index, "jaxpr": self.loss, "wrt": self.wrt, "label": self.label}
 
     @property
@@ -58,10 +58,13 @@ class Site:
         return [*self.loss.out_avals, *(self.loss.in_avals[i] for i in self.wrt)]
 
 
-def mark(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
-    """Finds the gradients at the top level of the step, looking through `jit`, and drops what the step's results do not need.
+def mark_gradients(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
+    """Finds and marks the gradients at the top level of the step, looking through `jit`.
 
-    A gradient inside a loop or a branch is not marked: the rules in grad_primitive.py keep it whole there.
+    Drops what the step's results do not need.
+
+    A gradient inside a loop or a branch is not marked: the rules in grad_primitive.py keep it whole
+    there.
     """
     count = 0
 
@@ -80,7 +83,7 @@ def mark(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]]:
     marked = jax.make_jaxpr(lambda *args: interpret(step, args, rule))(*step.in_avals)
     jaxpr, _ = pe.dce_jaxpr(marked.jaxpr, [True] * len(marked.out_avals), instantiate=True)
     marked = core.ClosedJaxpr(jaxpr, marked.consts)
-    # Dead gradients are gone; number the others anew.
+    # Dead gradients are gone; number the others again.
     sites: list[Site] = []
     read = {atom for eqn in jaxpr.eqns for atom in eqn.invars if isinstance(atom, core.Var)}
     read |= {atom for atom in jaxpr.outvars if isinstance(atom, core.Var)}
@@ -100,19 +103,28 @@ def update_of(step: core.ClosedJaxpr, sites: Sequence[Site]) -> core.ClosedJaxpr
 
 
 def inputs_of(step: core.ClosedJaxpr, sites: Sequence[Site], index: int) -> core.ClosedJaxpr:
-    """What gradient `index` is called on: (step's operands, results of the gradients before it) -> operands of its loss."""
+    """What gradient `index` is called on.
+
+    (step's operands, results of the gradients before it) -> operands of its loss.
+    """
     return _without_gradients(step, sites, index)
 
 
 def first_results(function: core.ClosedJaxpr, count: int) -> core.ClosedJaxpr:
-    """The function without its results from `count` on, and without what only they need. Auxiliary results get no cotangent."""
+    """The function without its results from `count` on, and without what only they need.
+
+    Auxiliary results get no cotangent.
+    """
     wanted = [i < count for i in range(len(function.out_avals))]
     jaxpr, _ = pe.dce_jaxpr(function.jaxpr, wanted, instantiate=True)
     return core.ClosedJaxpr(jaxpr, function.consts)
 
 
 def _without_gradients(step, sites, count) -> core.ClosedJaxpr:
-    """(step's operands, results of the first `count` gradients) -> operands of the next gradient, or the step's results."""
+    """(step's operands, results of the first `count` gradients) -> what comes next.
+
+    That is the operands of the next gradient, or the step's results.
+    """
     of_sites = [site.results[i] for site in sites[:count] for i in site.kept]
 
     def run(*args):

@@ -1,4 +1,6 @@
-"""Traces the user's step and outer function to jaxprs over flat leaves, and refuses what cannot be a training step.
+"""Traces the user's step and outer function to jaxprs over flat leaves.
+
+Refuses what cannot be a training step.
 
 Every error names the user's argument and the leaf's path, and says what to do.
 """
@@ -15,9 +17,9 @@ import jax
 from jax.extend import core, source_info_util
 
 from metagrad.frontend import leaked_values, one_device, prints
+from metagrad.frontend.check_state import check_state
 from metagrad.frontend.grad_primitive import TRACING
-from metagrad.frontend.pytrees import Leaf, Tree, describe, shaped, tree_of
-from metagrad.runtime import jax_internals
+from metagrad.frontend.pytrees import Tree, describe, shaped, tree_of
 
 # A message about an equation names the user's line, not one of ours.
 source_info_util.register_exclusion(os.path.dirname(__file__) + os.sep)
@@ -30,8 +32,10 @@ class TracedStep:
     Attributes:
       jaxpr: the step without its prints, inner gradients still in it as `metagrad_grad`.
       printing: whether it is known to print.
-      prints: traces what the plain step prints, as a function of the same operands without results; None if it prints nothing.
-      state: the state's description; where Python scalars were given, with the dtypes that the step settles on.
+      prints: traces what the plain step prints, as a function of the same operands without results;
+        None if it prints nothing.
+      state: the state's description; where Python scalars were given, with the dtypes that the step
+        settles on.
       aux: the description of the auxiliary output (no leaves without `has_aux`).
     """
 
@@ -46,7 +50,8 @@ def trace_step(step: Callable, state: Tree, meta: Tree, batch: Tree, has_aux: bo
     """Traces the step and checks that it returns a state like the one it was given.
 
     Raises:
-      TypeError: the new state differs from the state in structure, shape or dtype, or the step has side effects.
+      TypeError: the new state differs from the state in structure, shape or dtype, or the step has
+        side effects.
       ValueError: `has_aux` was given and the step does not return a pair.
     """
     jaxpr, out, aux = _trace_step(step, state, meta, batch, has_aux)
@@ -54,7 +59,7 @@ def trace_step(step: Callable, state: Tree, meta: Tree, batch: Tree, has_aux: bo
     if settled is not state:
         state = settled
         jaxpr, out, aux = _trace_step(step, state, meta, batch, has_aux)
-    _check_state(state, out)
+    check_state(state, out)
 
     def printed():
         return _prints(_trace_step(step, state, meta, batch, has_aux, compiling=False)[0], STEP)
@@ -89,7 +94,10 @@ def _trace_step(step, state, meta, batch, has_aux, compiling=True):
 
 
 def _settle(state: Tree, out: Tree) -> Tree:
-    """Python scalars in the state are weakly typed: they take the dtype that the step gives them, as in `lax.scan`."""
+    """The state with settled dtypes.
+
+    Python scalars are weakly typed: they take the dtype that the step gives them, as in `lax.scan`.
+    """
     if state.structure != out.structure or len(state.leaves) != len(out.leaves):
         return state
     leaves = []
@@ -104,103 +112,12 @@ def _settle(state: Tree, out: Tree) -> Tree:
     )
 
 
-def _check_state(state: Tree, out: Tree) -> None:
-    if state.structure != out.structure:
-        raise TypeError(_structure_message(state, out))
-    old, new = _by_path(state), _by_path(out)
-    swapped = [
-        f"  {path}: {_leaf(old[path])} came in, {_leaf(new[path])} went out"
-        for path in old
-        if isinstance(old[path], Leaf) != isinstance(new[path], Leaf)
-    ]
-    if swapped:
-        raise TypeError(
-            "the step must return arrays where the state has arrays, and the same constants where it has others:\n"
-            + "\n".join(swapped)
-            + "\n"
-            "Hold what the step computes as an array."
-        )
-    replaced = [
-        f"  {path}: {old[path]!r} came in, {new[path]!r} went out"
-        for path in old
-        if not isinstance(old[path], Leaf)
-        and not (old[path] is new[path] or old[path] == new[path])
-    ]
-    if replaced:
-        raise TypeError(
-            "the step changed leaves of the state that are no arrays:\n"
-            + "\n".join(replaced)
-            + "\n"
-            "Such leaves are constants of the compilation; hold what changes as an array."
-        )
-    changed = [
-        (leaf, new)
-        for leaf, new in zip(state.leaves, out.leaves)
-        if (leaf.aval.shape, leaf.aval.dtype) != (new.aval.shape, new.aval.dtype)
-    ]
-    if changed:
-        listed = "\n".join(
-            f"  {leaf.path}: {shaped(leaf.aval)} came in, {shaped(new.aval)} went out"
-            for leaf, new in changed
-        )
-        hints = []
-        if any(leaf.is_key or new.is_key for leaf, new in changed):
-            hints.append("A key stays a key of its kind, as jax.random.split and fold_in give it.")
-        others = [(leaf.aval, new.aval) for leaf, new in changed if not (leaf.is_key or new.is_key)]
-        if any(old.shape != new.shape for old, new in others):
-            hints.append(
-                "Return the new leaf in the shape of the old one; what grows from step to step belongs in the aux output (has_aux=True), which is stacked."
-            )
-        if any(old.dtype != new.dtype for old, new in others):
-            hints.append(
-                "Cast the new leaf back (new.astype(old.dtype)), or give the initial state the dtype that the step computes in."
-            )
-        raise TypeError(
-            f"the step must not change the shape or dtype of a leaf of the state:\n{listed}\n"
-            + "\n".join(hints)
-        )
-
-
-def _structure_message(state: Tree, out: Tree) -> str:
-    """Which subtree differs and how; and if the state seems to have come with something else beside it, has_aux."""
-    children = jax.tree_util.treedef_children(out.structure)
-    if (
-        out.structure.node_data() is not None
-        and out.structure.node_data()[0] is tuple
-        and children
-        and children[0] == state.structure
-    ):
-        return (
-            f"the step must return a state with the structure of its argument `state`; it returned a tuple of {len(children)}, of which the first is such a state. "
-            "If the rest is auxiliary, decorate the step with @metagrad.compile(has_aux=True) and return (new_state, aux)."
-        )
-    old, new = state.rebuild(list(state.leaves)), out.rebuild(list(out.leaves))
-    differences = "\n".join(
-        f"  state{jax.tree_util.keystr(path)}: {was} came in, {now} went out ({why})"
-        for path, was, now, why in jax_internals.equality_errors(old, new)
-    ).replace(str(Leaf), "an array")
-    return (
-        f"the step must return a state with the structure of its argument `state`, but it differs:\n{differences}\n"
-        "Return the same pytree with new leaves; put what is new in each step in the aux output (has_aux=True)."
-    )
-
-
-def _by_path(tree: Tree) -> dict[str, Any]:
-    """Path of each leaf -> its description, or the constant that it is."""
-    filled = tree.rebuild(list(tree.leaves))
-    return {
-        tree.name + jax.tree_util.keystr(path): leaf
-        for path, leaf in jax.tree_util.tree_flatten_with_path(filled)[0]
-    }
-
-
-def _leaf(leaf: Any) -> str:
-    return shaped(leaf.aval) if isinstance(leaf, Leaf) else repr(leaf)
-
-
 @dataclasses.dataclass(frozen=True)
 class TracedOuter:
-    """The outer function over flat leaves: (state, outer arguments) -> (value, aux). `printing` and `prints` are those of `TracedStep`."""
+    """The outer function over flat leaves: (state, outer arguments) -> (value, aux).
+
+    `printing` and `prints` are those of `TracedStep`.
+    """
 
     jaxpr: core.ClosedJaxpr
     printing: bool
@@ -218,19 +135,22 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
     name = getattr(outer, "__name__", "outer")
 
     @functools.wraps(outer)
-    def flat(final, *given):
-        result = outer(state.rebuild(final), *arguments.rebuild(jax.tree.leaves(given)))
+    def flat(final, *outer_args):
+        result = outer(state.rebuild(final), *arguments.rebuild(jax.tree.leaves(outer_args)))
         if has_aux and not (isinstance(result, tuple) and len(result) == 2):
             raise ValueError(
-                f"metagradient(has_aux=True): `{name}` must return (value, aux); it returned {_kind(result)}"
+                f"metagradient(has_aux=True): `{name}` must return (value, aux); it returned "
+                f"{_kind(result)}"
             )
         value, aux = result if has_aux else (result, ())
         leaf = describe(f"what the outer function `{name}` returns", value)
         if leaf is None or leaf.aval.shape or not leaf.is_float:
             raise TypeError(
-                f"the outer function `{name}` must return one floating-point scalar to be differentiated; it returned "
+                f"the outer function `{name}` must return one floating-point scalar to be "
+                "differentiated; it returned "
                 f"{_kind(value) if leaf is None else shaped(leaf.aval)}. "
-                "Reduce it (jnp.mean, jnp.sum), and return what you want to look at as aux (has_aux=True)."
+                "Reduce it (jnp.mean, jnp.sum), and return what you want to look at as aux "
+                "(has_aux=True)."
             )
         described["aux"] = tree_of("aux", aux)
         return [value] + described["aux"].arrays(aux)
@@ -239,8 +159,8 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
 
     def trace(compiling: bool):
         with TRACING(compiling), one_device.tracing(what):
-            final, given = ([leaf.aval for leaf in tree.leaves] for tree in (state, arguments))
-            return jax.make_jaxpr(flat)(final, *given)
+            final, outer_args = ([leaf.aval for leaf in tree.leaves] for tree in (state, arguments))
+            return jax.make_jaxpr(flat)(final, *outer_args)
 
     jaxpr = trace(True)
     return TracedOuter(
@@ -260,24 +180,28 @@ def batches_tree(batches: Any) -> tuple[Tree, Tree, int]:
     tree = tree_of("batches", batches)
     if not tree.leaves:
         raise ValueError(
-            f"batches is {_kind(batches)} without an array leaf, so the number of training steps is unknown. Give a pytree of arrays with a leading axis of length T; "
-            "if the step needs no data, batches=jnp.arange(T) says how many steps to run."
+            f"batches is {_kind(batches)} without an array leaf, so the number of training steps "
+            "is unknown. Give a pytree of arrays with a leading axis of length T; if the step "
+            "needs no data, batches=jnp.arange(T) says how many steps to run."
         )
     scalars = [leaf.path for leaf in tree.leaves if not leaf.aval.shape]
     if scalars:
         raise ValueError(
-            f"every leaf of batches needs a leading axis of length T, and {', '.join(scalars)} is a scalar"
+            "every leaf of batches needs a leading axis of length T, "
+            f"and {', '.join(scalars)} is a scalar"
         )
     lengths = {leaf.path: leaf.aval.shape[0] for leaf in tree.leaves}
     if len(set(lengths.values())) > 1:
         listed = "\n".join(f"  {path}: {length}" for path, length in lengths.items())
         raise ValueError(
-            f"the leaves of batches must have equal leading axes (one entry for each training step), but they are\n{listed}"
+            "the leaves of batches must have equal leading axes (one entry for each training "
+            f"step), but they are\n{listed}"
         )
     steps = next(iter(lengths.values()))
     if steps == 0:
         raise ValueError(
-            f"{tree.leaves[0].path} has a leading axis of length 0: there is no training step to differentiate through. Give at least one batch."
+            f"{tree.leaves[0].path} has a leading axis of length 0: there is no training step to "
+            "differentiate through. Give at least one batch."
         )
     leaves = tuple(_one(leaf) for leaf in tree.leaves)
     return tree, dataclasses.replace(tree, name="batch", leaves=leaves), steps

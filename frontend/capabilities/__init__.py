@@ -1,4 +1,6 @@
-"""Which JAX programs Enzyme differentiates exactly as JAX does: the table, the check of a function against it, and how it is lowered then.
+"""Which JAX programs Enzyme differentiates exactly as JAX does.
+
+The table, the check of a function against it, and how the function is then lowered.
 
 table.py        what is proven of each primitive
 true_rules.py   the custom rules that are true derivatives
@@ -15,7 +17,6 @@ from metagrad.frontend.capabilities.check import (
 from metagrad.frontend.capabilities.overrides import overrides
 from metagrad.frontend.capabilities.table import BOTH, CAPABILITIES, WITHOUT_DERIVATIVE, Capability
 from metagrad.frontend.capabilities.true_rules import TRUE_RULES, has_true_derivative, true_rule
-from metagrad.frontend.exact_lowerings.value_and_derivative import is_float
 
 __all__ = [
     "BOTH",
@@ -27,7 +28,6 @@ __all__ = [
     "Unproven",
     "active_results",
     "has_true_derivative",
-    "is_float",
     "overrides",
     "true_rule",
     "unproven",

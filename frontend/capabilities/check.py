@@ -1,6 +1,8 @@
-"""The check of a function against the table: which of its equations Enzyme is not known to differentiate as JAX does.
+"""Checks a function against the table.
 
-Cost: one walk over the jaxpr; where JAX's own rule is lowered beside the value, one over the rule too.
+Finds the equations that Enzyme is not known to differentiate as JAX does.
+
+Cost: one walk over the jaxpr, and one over each of JAX's own rules that is lowered beside a value.
 """
 
 import dataclasses
@@ -16,14 +18,14 @@ from metagrad.frontend.capabilities.true_rules import (
     true_hi_rule,
     true_rule,
 )
+from metagrad.frontend.dtypes import is_complex, is_float
 from metagrad.frontend.exact_lowerings import jaxs_rules
-from metagrad.frontend.exact_lowerings.value_and_derivative import is_complex, is_float
 from metagrad.frontend.jaxprs import hi_primitives
 from metagrad.frontend.jaxprs.calls import call
 from metagrad.runtime import jax_internals
 
 CUSTOM_RULE = "custom rule"
-"""Why a `custom_jvp` or `custom_vjp` function that is not known to be a true derivative is refused."""
+"""The reason against a `custom_jvp` or `custom_vjp` function not known to be a true derivative."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,14 +42,14 @@ class Unproven:
 
 @dataclasses.dataclass(frozen=True)
 class Walk:
-    """What is looked for: the mode, how many orders of rules are left (jaxs_rules.py), and what was found."""
+    """One search: the mode, how many orders of rules are left (jaxs_rules.py), and its results."""
 
     mode: str
     order: int
-    found: dict[Unproven, None]
+    unproven_equations: dict[Unproven, None]
 
     def dry(self) -> "Walk":
-        return dataclasses.replace(self, found={})
+        return dataclasses.replace(self, unproven_equations={})
 
 
 def unproven(jaxpr, mode: str, active: Sequence[bool] | None = None) -> list[Unproven]:
@@ -59,8 +61,10 @@ def unproven(jaxpr, mode: str, active: Sequence[bool] | None = None) -> list[Unp
         active: for each input, whether it is differentiated; without it, all float inputs are.
 
     Returns:
-        One entry (primitive, the user's source line, why) per equation; empty if Enzyme may differentiate the function.
-        An equation without a float operand that depends on an active input needs no proof: indices, masks, random bits.
+        One entry (primitive, the user's source line, why) per equation; empty if Enzyme may
+            differentiate the function.
+        An equation without a float operand that depends on an active input needs no proof: indices,
+            masks, random bits.
     """
     if mode not in BOTH:
         raise ValueError(f"mode must be 'reverse' or 'forward', not {mode!r}")
@@ -68,7 +72,7 @@ def unproven(jaxpr, mode: str, active: Sequence[bool] | None = None) -> list[Unp
     if active is None:
         active = [True] * len(jaxpr.in_avals)
     _walk(jaxpr.jaxpr, list(active), walk)
-    return list(walk.found)
+    return list(walk.unproven_equations)
 
 
 def active_results(jaxpr, active: Sequence[bool]) -> list[bool]:
@@ -77,7 +81,7 @@ def active_results(jaxpr, active: Sequence[bool]) -> list[bool]:
 
 
 def _walk(jaxpr, active, walk):
-    """Adds the unproven equations of an open jaxpr to what is found; gives which of its outputs are active."""
+    """Adds the unproven equations of an open jaxpr to the walk's; says which outputs are active."""
     live = {v for v, a in zip(jaxpr.invars, active) if a and _carries(v.aval)}
 
     def carries(v):
@@ -101,9 +105,9 @@ def _equation(eqn, inputs, walk):
     avals = [v.aval for v in eqn.invars]
 
     def unknown(why):
-        walk.found[Unproven(primitive.name, source_info_util.summarize(eqn.source_info), why)] = (
-            None
-        )
+        walk.unproven_equations[
+            Unproven(primitive.name, source_info_util.summarize(eqn.source_info), why)
+        ] = None
         return every
 
     if not any(inputs) or primitive is P.stop_gradient_p or primitive in WITHOUT_DERIVATIVE:
@@ -165,7 +169,7 @@ def _in_the_rule(eqn, inputs, walk) -> str | None:
     operands = inputs if walk.mode == "forward" else [False] * len(inputs)
     inside = Walk(walk.mode, walk.order - 1, {})
     _walk(rule.jaxpr, [*operands, *(True for m in moves if m)], inside)
-    return next((f"its rule has {u.primitive}: {u.why}" for u in inside.found), None)
+    return next((f"its rule has {u.primitive}: {u.why}" for u in inside.unproven_equations), None)
 
 
 def _through(called, inputs, count, walk):
@@ -199,6 +203,7 @@ def _while(called, inputs, walk, unknown):
     active = [settled[into] for _, into in body.carry]
     if any(active):
         unknown(
-            "a while_loop whose result is differentiated; JAX has no reverse mode for it either. Say it as a scan or a fori_loop with a fixed number of turns"
+            "a while_loop whose result is differentiated; JAX has no reverse mode for it either. "
+            "Say it as a scan or a fori_loop with a fixed number of turns"
         )
     return active

@@ -1,7 +1,8 @@
 """With which versions of JAX the table was measured.
 
-A table that is right for one JAX need not be right for the next, which may give a function another rule or an operation another
-name.  `python -m tests.capabilities`, run with a new JAX, measures every case anew; its version is then written here.
+A table that is right for one JAX may be wrong for the next, in which a function may have another
+rule or an operation another name. `python -m tests.capabilities`, run with a new JAX, measures
+every case again; its version is then added here.
 """
 
 from __future__ import annotations
@@ -17,6 +18,6 @@ def unmeasured(version: str = jax.__version__) -> str | None:
     if version in JAX:
         return None
     return (
-        f"the table of proven operations was measured with jax {' and '.join(JAX)}, this is jax {version}; "
-        "metagrad.compile(ad='jax') does without the table"
+        f"the table of proven operations was measured with jax {' and '.join(JAX)}, this is jax "
+        f"{version}; metagrad.compile(ad='jax') does without the table"
     )

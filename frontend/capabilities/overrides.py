@@ -7,10 +7,9 @@ from jax.interpreters import mlir
 
 from metagrad.frontend.capabilities.table import CAPABILITIES
 from metagrad.frontend.capabilities.true_rules import CustomRule, HiRule
+from metagrad.frontend.dtypes import is_complex, is_float
 from metagrad.frontend.exact_lowerings.jaxs_rules import ByRule
 from metagrad.frontend.exact_lowerings.value_and_derivative import (
-    is_complex,
-    is_float,
     jax_lowering,
     lower_stop_gradient,
 )
@@ -18,7 +17,9 @@ from metagrad.frontend.jaxprs import hi_primitives
 
 
 def overrides() -> tuple:
-    """The lowering rules with which a function that Enzyme differentiates must be lowered, for `LoweringParameters(override_lowering_rules=...)`.
+    """The rules by which a function that Enzyme differentiates must be lowered.
+
+    They are for `LoweringParameters(override_lowering_rules=...)`.
 
     Some leave custom calls that the compiler raises (compiler/passes/raise_gradients.py).
     """

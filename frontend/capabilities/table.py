@@ -1,16 +1,20 @@
 """Which JAX primitives Enzyme differentiates exactly as JAX does: the table.
 
-A function that the compiler differentiates is traced to a jaxpr. If each of its equations is proven for the mode in which it is
-needed (check.py), Enzyme differentiates it, lowered with overrides (overrides.py); if not, JAX does. An omission here costs speed, a wrong entry
-gives wrong numbers: an entry is made when the cases in tests/capabilities/ show it, and the tests fail when they stop doing so.
+A function that the compiler differentiates is traced to a jaxpr. If each of its equations is proven
+for the mode in which it is needed (check.py), Enzyme differentiates it, lowered with overrides
+(overrides.py); if not, JAX does. A missing entry costs speed; a wrong entry gives wrong numbers. So
+an entry is made only when the cases in tests/capabilities/ show that it holds, and the tests fail
+when it no longer does.
 
 Modes:
     reverse   Enzyme's reverse mode gives what `jax.vjp` gives, edge values included.
-    forward   Enzyme's forward mode over that reverse program gives what `jax.jvp` of it gives: second order, mixed mode.
+    forward   Enzyme's forward mode over that reverse program gives what `jax.jvp` of it gives:
+              second order, mixed mode.
 
-"Gives" means: equal to rounding; finite where JAX is finite and not finite where JAX is not, for finite operands and any cotangents.
-Where an operand is infinite Enzyme may have a NaN for JAX's number, never a number for JAX's NaN. Where JAX's formula overflows on the way and Enzyme's
-does not, it has the number. The table's notes say where.
+"Gives" means: equal to rounding; finite where JAX is finite and not finite where JAX is not, for
+finite operands and any cotangents. Where an operand is infinite Enzyme may have a NaN and JAX a
+number, but never the reverse. Where JAX's formula overflows on the way and Enzyme's does not,
+Enzyme has the number. The table's notes say where.
 """
 
 import dataclasses
@@ -42,12 +46,13 @@ class Capability:
 
     Attributes:
         modes: the modes proven; empty for a primitive that is listed only for its lowering.
-        when: `when(params, in_avals, active)` gives a reason why this equation is NOT covered, or None; `active` says
-            which operands carry a derivative.
-        lowering: what replaces JAX's lowering of operands with a float among them; a JAX function of the primitive's
-            operands and parameters, or with `is_rule` an MLIR lowering rule.
-        by_rule: JAX's own rule is lowered beside the value (exact_lowerings/jaxs_rules.py), and must be proven itself. A function
-            `by_rule(params, in_avals)` says for which equations; `lowering` is for the others.
+        when: `when(params, in_avals, active)` gives a reason why this equation is NOT covered, or
+            None; `active` says which operands carry a derivative.
+        lowering: what replaces JAX's lowering of operands with a float among them; a JAX function
+            of the primitive's operands and parameters, or with `is_rule` an MLIR lowering rule.
+        by_rule: JAX's own rule is lowered beside the value (exact_lowerings/jaxs_rules.py), and
+            must be proven itself. A function `by_rule(params, in_avals)` says for which equations;
+            `lowering` is for the others.
         constant: operands in which JAX has no derivative, or `when` admits none.
         note: what to know about it.
     """
@@ -79,13 +84,17 @@ def constant_padding(params, in_avals, active):
 
 
 def constant_coefficients(params, in_avals, active):
-    # The derivative in the coefficients is a polynomial again, whose own derivative is lost when no order is left.
+    # The derivative in the coefficients is another polynomial, whose own derivative is lost when no
+    # order is left.
     return "coefficients that are differentiated" if any(active[1:]) else None
 
 
 def distinct_factors(params, in_avals, active):
     if active[2] and not params["unique_indices"]:
-        return "factors at indices that may repeat, for which JAX has no derivative: say unique_indices=True if they do not"
+        return (
+            "factors at indices that may repeat, for which JAX has no derivative: "
+            "say unique_indices=True if they do not"
+        )
     return None
 
 

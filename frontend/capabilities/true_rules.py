@@ -1,9 +1,11 @@
-"""The custom rules of JAX's own functions, which are the true derivatives of what they compute.
+"""The custom rules of JAX's own functions that are true derivatives of what they compute.
 
-A rule that is the derivative of its function keeps the Hessian of a loss symmetric, which the mixed mode rests on. Most are lowered as any rule is,
-beside the value (exact_lowerings/jaxs_rules.py); a few have a lowering by hand.
+A rule that is the derivative of its function keeps the Hessian of a loss symmetric, which the mixed
+mode rests on. Most are lowered as any rule is, beside the value (exact_lowerings/jaxs_rules.py); a
+few have a lowering by hand.
 
-What is compared is the rule, not the name: a user may give the function inside `jax.nn.relu` a rule of their own.
+What is compared is the rule, not the name: a user may give the function inside `jax.nn.relu` a rule
+of their own.
 """
 
 from __future__ import annotations
@@ -17,10 +19,10 @@ from jax.extend import core, linear_util
 from jax.extend.core import primitives
 from jax.interpreters import mlir
 
+from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.exact_lowerings import activations, powers
 from metagrad.frontend.exact_lowerings.jaxs_rules import ByRule, constant
 from metagrad.frontend.exact_lowerings.value_and_derivative import (
-    is_float,
     jax_lowering,
     lower_jaxpr,
     value,
@@ -57,10 +59,12 @@ _ROWS: tuple[tuple[str, str, Callable | None], ...] = (
     ("scipy.special", "_owens_t_impl", None),
     ("third_party.scipy.special", "fresnel", None),
 )
-"""Module and name of each function, and its lowering, where there is one by hand. No JAX has all of them.
+"""Module and name of each function, and its lowering, where there is one by hand.
 
-Not among them: jnp.i0 and optax's weighted_logsoftmax, where what the rule says beside its tangent has another derivative (at 0);
-and `_erfcx_grad`, whose rule fails on arrays (jax 0.12.0.1).
+No JAX has all of them.
+
+Not among them: jnp.i0 and optax's weighted_logsoftmax, where what the rule says beside its tangent
+has another derivative (at 0); and `_erfcx_grad`, whose rule fails on arrays (jax 0.12.0.1).
 """
 
 TRUE_RULES: dict[jax.custom_jvp, Callable | None] = {
@@ -73,7 +77,8 @@ TRUE_RULES: dict[jax.custom_jvp, Callable | None] = {
 
 _HI_ROWS: tuple[tuple[str, str, Callable | None], ...] = (
     ("numpy.ufuncs", "Frexp", None),
-    # Its rule is itself: what is linear cannot be lowered by its rule, since no order of it would be the last.
+    # Its rule is itself. What is linear cannot be lowered by its rule, since no order would be the
+    # last.
     ("numpy.ufuncs", "Ldexp", powers.ldexp),
 )
 """The same of the functions that are hi primitives (jaxprs/hi_primitives.py)."""
@@ -88,9 +93,9 @@ TRUE_HI_RULES: dict[Callable, Callable | None] = {
 
 def true_rule(params: dict) -> jax.custom_jvp | None:
     """The function above whose `custom_jvp_call` has these parameters, if there is one."""
-    said = params["call_jaxpr"].jaxpr.debug_info.func_src_info
+    source = params["call_jaxpr"].jaxpr.debug_info.func_src_info
     for function in TRUE_RULES:
-        if said == jax_internals.source_of(function.fun) and _leads_to(
+        if source == jax_internals.source_of(function.fun) and _leads_to(
             params["jvp_jaxpr_fun"], function.jvp
         ):
             return function
@@ -103,7 +108,7 @@ def true_hi_rule(eqn: core.JaxprEqn) -> bool:
 
 
 def has_true_derivative(eqn: core.JaxprEqn) -> bool:
-    """Whether an equation has no rule of its own, or one that is known to be the true derivative."""
+    """Whether an equation has no rule of its own, or one known to be the true derivative."""
     called = call(eqn)
     if called is None or not called.has_rule:
         return True
@@ -115,8 +120,9 @@ def has_true_derivative(eqn: core.JaxprEqn) -> bool:
 def _leads_to(rule, wanted) -> bool:
     """Whether a traced rule is made of the function `wanted`, and not of another one.
 
-    The rule in an equation is JAX's own layers (flattening, batching, dead code elimination, memoising) around the function that was given to `defjvp`.
-    Code that is not JAX's is not looked into.
+    The rule in an equation is JAX's own layers (flattening, batching, dead code elimination,
+    memoising) around the function that was given to `defjvp`. Code that is not JAX's is not looked
+    into.
     """
     seen: dict[int, object] = {}
     queue = [rule]

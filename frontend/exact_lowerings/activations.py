@@ -1,4 +1,7 @@
-"""Custom rules of JAX's own library that are lowered by hand: what comes out is smaller than JAX's rule beside the value."""
+"""Custom rules of JAX's own library that are lowered by hand.
+
+The result is smaller than JAX's rule beside the value.
+"""
 
 import numpy as np
 from jax import lax
@@ -14,19 +17,20 @@ def relu(x):
 def relu6(x):
     zero, six = lax.full_like(x, 0), lax.full_like(x, 6)
     limited = value(primitives.min_p, value(primitives.max_p, x, zero), six)
-    return lax.select((0 < x) & (x < 6), x, limited)
+    return lax.select((x > 0) & (x < 6), x, limited)
 
 
 def logaddexp(x, y):
     """The larger plus log1p(exp(smaller - larger)): smooth also where x = y, unlike max and abs.
 
-    At infinite operands the derivatives are those of JAX's rule: exp(x) where the sum is infinite, NaN where both are -inf.
+    At infinite operands the derivatives are those of JAX's rule: exp(x) where the sum is infinite,
+    NaN where both are -inf.
     """
     x, y = same_shape(x, y)
     zero = lax.full_like(x, 0)
-    known = (x == x) & (y == y)
-    infinite = known & ((x == np.inf) | (y == np.inf))
-    undefined = ~known | ((x == -np.inf) & (y == -np.inf))
+    defined = (x == x) & (y == y)
+    infinite = defined & ((x == np.inf) | (y == np.inf))
+    undefined = ~defined | ((x == -np.inf) & (y == -np.inf))
     usual = ~(infinite | undefined)
 
     def only(branch, z):

@@ -5,15 +5,15 @@ from jax.extend.core import primitives
 
 from metagrad.frontend.exact_lowerings.value_and_derivative import (
     attach,
-    held,
     plain,
     same_shape,
+    stopped,
     value,
 )
 
 
 def select_n(which, *cases):
-    return plain(primitives.select_n_p, held(which), *cases)
+    return plain(primitives.select_n_p, stopped(which), *cases)
 
 
 def larger_or_smaller(primitive):
@@ -22,7 +22,7 @@ def larger_or_smaller(primitive):
     def chooser(x, y):
         x, y = same_shape(x, y)
         chosen = value(primitive, x, y)
-        from_x, from_y = held(x) == chosen, held(y) == chosen
+        from_x, from_y = stopped(x) == chosen, stopped(y) == chosen
         none, one, two = (lax.full_like(x, n) for n in (0, 1, 2))
         share_x = lax.select(from_x, one, none) / lax.select(from_y, two, one)
         share_y = lax.select(from_y, one, none) / lax.select(from_x, two, one)
@@ -48,7 +48,7 @@ def extreme(primitive):
         if not x.size:
             return extremum
         kept = [i for i in range(x.ndim) if i not in axes]
-        tied = lax.eq(held(x), lax.broadcast_in_dim(extremum, x.shape, kept))
+        tied = lax.eq(stopped(x), lax.broadcast_in_dim(extremum, x.shape, kept))
         shares = lax.convert_element_type(tied, x.dtype)
         return attach(extremum, total(x * shares, axes) / total(shares, axes))
 

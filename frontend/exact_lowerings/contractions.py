@@ -1,7 +1,10 @@
-"""Contractions of operands of different types, as in models that compute in bfloat16 and accumulate in float32.
+"""Contractions of operands of different types.
 
-Enzyme wants operands and result of one type: they are converted first. The products are the same numbers, for a product of two bfloat16 numbers fits
-a float32; where JAX's rule contracts a float32 cotangent with a bfloat16 operand it means the same conversion.
+Models that compute in bfloat16 and accumulate in float32 have them.
+
+Enzyme wants operands and result of one type, so they are converted first. The products are the same
+numbers, since a product of two bfloat16 numbers fits a float32. Where JAX's rule contracts a
+float32 cotangent with a bfloat16 operand it means the same conversion.
 """
 
 import jax.numpy as jnp
@@ -11,7 +14,7 @@ from jax.extend.core import primitives
 from metagrad.frontend.exact_lowerings.value_and_derivative import plain
 
 
-def types(params, avals) -> set:
+def dtypes_of(params, avals) -> set:
     """The float types that meet in a contraction."""
     return {jnp.dtype(a.dtype) for a in avals} | {
         jnp.dtype(params["preferred_element_type"] or avals[0].dtype)
@@ -19,14 +22,14 @@ def types(params, avals) -> set:
 
 
 def of_one_type(primitive):
-    """The contraction in the widest of the types that meet, its result in the type that JAX gives it."""
+    """The contraction in the widest of the types that meet; the result has JAX's type."""
 
     def contraction(x, y, **params):
-        found = types(params, (x, y))
-        if len(found) == 1:
+        dtypes = dtypes_of(params, (x, y))
+        if len(dtypes) == 1:
             return plain(primitive, x, y, **params)
         result = jnp.dtype(params["preferred_element_type"] or jnp.promote_types(x.dtype, y.dtype))
-        widest = jnp.result_type(*found)
+        widest = jnp.result_type(*dtypes)
         wide = (lax.convert_element_type(a, widest) for a in (x, y))
         return lax.convert_element_type(
             plain(primitive, *wide, **params | {"preferred_element_type": widest}), result

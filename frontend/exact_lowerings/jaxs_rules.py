@@ -1,10 +1,12 @@
 """JAX's own rule of a primitive or of a custom function, lowered beside its value.
 
-    f(x)   ->   attach(value(f)(x), J(once(x)) moving(x))        J(x) t: the tangent by JAX's rule
+    f(x)  ->  attach(value(f)(x), J(stopped_once(x)) moving(x))    J(x) t: the tangent by JAX's rule
 
-At first order x is a constant inside J, and `moving(x)` carries the derivative: Enzyme transposes the linear map J(x), as JAX does. What comes out,
-J(x)^T c, depends on x, and the second order differentiates it: so the derivative is JAX's at both orders, whatever f is, as long as Enzyme is exact for
-what J is made of. A function of whose derivatives none is known to the table, but all to JAX (digamma, say), is lowered so inside J as well, until no order is left.
+At first order x is a constant inside J, and `moving(x)` carries the derivative: Enzyme transposes
+the linear map J(x), as JAX does. The result, J(x)^T c, depends on x, and the second order
+differentiates it. So the derivative is JAX's at both orders, whatever f is, as long as Enzyme is
+exact for what J is made of. The derivatives of a function (digamma, say) may be known to JAX and
+not to the table; they are lowered in the same way inside J, until no order is left.
 
 Cost: JAX's rule in place of Enzyme's; the value is computed once more where the rule computes it.
 """
@@ -20,14 +22,14 @@ from jax.extend import core
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
+from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.exact_lowerings.value_and_derivative import (
     attach,
-    held,
-    is_float,
     jax_lowering,
     lower_jaxpr,
     moving,
-    once,
+    stopped,
+    stopped_once,
     value,
     with_rules,
     without_overrides,
@@ -46,7 +48,8 @@ class ByRule:
         primitive: whose lowering it is.
         order: how often the result may be differentiated.
         constant: operands in which JAX has no derivative.
-        when: whether an equation with these parameters and operands is lowered so; every one without it.
+        when: whether an equation with these parameters and operands is lowered so; all are without
+            it.
         otherwise: the lowering of the others.
     """
 
@@ -72,7 +75,7 @@ class ByRule:
             movement = [moving(x) for x, moves_too in zip(xs, moves) if moves_too]
             derivatives = iter(
                 function_p.bind(
-                    *(once(x) if is_float(x) else x for x in xs),
+                    *(stopped_once(x) if is_float(x) else x for x in xs),
                     *movement,
                     jaxpr=jaxpr,
                     constant=False,
@@ -95,26 +98,29 @@ def movable(avals, constant: Sequence[int] = ()) -> list[bool]:
 def tangent(
     primitive: Primitive, params: dict, avals, moves: Sequence[bool]
 ) -> core.ClosedJaxpr | None:
-    """(operands, tangents of those that move) -> tangents of the float results, by JAX's rule; None where JAX has none."""
+    """(operands, tangents of those that move) -> tangents of the float results, by JAX's rule.
+
+    None where JAX has no rule.
+    """
     if primitive is hi_primitives.hi_call_p:  # the rule is that of what it stands for
         primitive = jax_internals.call_hi_primitive_p  # type: ignore[assignment]
-    said, weak = tuple(sorted(params.items())), tuple(a.weak_type for a in avals)
+    parameters, weak = tuple(sorted(params.items())), tuple(a.weak_type for a in avals)
     try:
-        return _traced_once(primitive, said, tuple(avals), weak, tuple(moves))
+        return _traced_once(primitive, parameters, tuple(avals), weak, tuple(moves))
     except TypeError:
         # A parameter that cannot be a key.
-        return _traced(primitive, said, avals, weak, moves)
+        return _traced(primitive, parameters, avals, weak, moves)
 
 
-def _traced(primitive, said, avals, weak, moves):
-    params = dict(said)
+def _traced(primitive, parameters, avals, weak, moves):
+    params = dict(parameters)
 
     def run(*args):
         xs, tangents = args[: len(avals)], args[len(avals) :]
 
         def of_moving(*moving):
-            given = iter(moving)
-            filled = [next(given) if moves_too else x for x, moves_too in zip(xs, moves)]
+            moving_values = iter(moving)
+            filled = [next(moving_values) if moves_too else x for x, moves_too in zip(xs, moves)]
             out = primitive.bind(*filled, **primitive.get_bind_params(params))
             return [y for y in (out if primitive.multiple_results else [out]) if is_float(y)]
 
@@ -143,7 +149,7 @@ def _shapes(*avals, jaxpr, constant):
 
 def constant(jaxpr, *operands) -> list:
     """The function as JAX lowers it, and as a constant of differentiation."""
-    return function_p.bind(*map(held, operands), jaxpr=jaxpr, constant=True)
+    return function_p.bind(*map(stopped, operands), jaxpr=jaxpr, constant=True)
 
 
 def _lower(ctx, *operands, jaxpr, constant):

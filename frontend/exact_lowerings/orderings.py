@@ -1,10 +1,10 @@
 """Orderings: the indices are constants, the values are gathered."""
 
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend.core import primitives
 
+from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.exact_lowerings.value_and_derivative import value
 
 
@@ -18,10 +18,7 @@ def sort(*operands, dimension, is_stable, num_keys):
         is_stable=is_stable,
         num_keys=num_keys,
     )
-    return [
-        along(x, places, dimension) if jnp.issubdtype(x.dtype, jnp.floating) else y
-        for x, y in zip(operands, ordered)
-    ]
+    return [along(x, places, dimension) if is_float(x) else y for x, y in zip(operands, ordered)]
 
 
 def top_k(x, *, k, axis, **how):

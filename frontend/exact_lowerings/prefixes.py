@@ -10,9 +10,11 @@ from metagrad.frontend.exact_lowerings.value_and_derivative import plain
 
 
 def pad(x, empty, *, padding_config):
-    """Negative padding takes elements away first: Enzyme's rule for it makes a slice with negative bounds.
+    """Negative padding removes elements first; Enzyme's rule would make a slice with negative
+    bounds.
 
-    Between two elements that are taken away lie `inner` paddings; those that are left over become padding of the edge.
+    Between two elements that are removed lie `inner` paddings; those left over become padding of
+    the edge.
     """
     if not leaves_some(x, padding_config):
         return plain(primitives.pad_p, x, empty, padding_config=padding_config)
@@ -37,7 +39,10 @@ def leaves_some(x, padding_config):
 
 
 def prefix(combine):
-    """`cumsum` and its kin, by the parallel prefix that JAX itself uses to differentiate them; equal up to rounding."""
+    """`cumsum` and its kin, by the parallel prefix that JAX itself uses to differentiate them.
+
+    Equal up to rounding.
+    """
 
     def scan(x, *, axis, reverse):
         return lax.associative_scan(combine, x, axis=axis, reverse=reverse)
@@ -46,14 +51,20 @@ def prefix(combine):
 
 
 def psum(x, *, axes, axis_index_groups):
-    """What is left of a sum over a named axis once `vmap` has made it an axis of the array. One over a mesh of one device is JAX's."""
+    """What is left of a sum over a named axis once `vmap` has made it an axis of the array.
+
+    One over a mesh of one device is JAX's.
+    """
     if any(isinstance(axis, str) for axis in axes):
         return plain(primitives.psum_p, x, axes=axes, axis_index_groups=axis_index_groups)
     return lax.reduce_sum(x, axes)
 
 
 def product(x, *, axes, **_):
-    """A tree of multiplications, as in JAX's derivative: right also where factors are 0. Equal up to rounding."""
+    """A tree of multiplications, as in JAX's derivative: right also where factors are 0.
+
+    Equal up to rounding.
+    """
     x = jnp.moveaxis(x, tuple(axes), tuple(range(len(axes))))
     x = x.reshape(math.prod(x.shape[: len(axes)]), *x.shape[len(axes) :])
     if not x.shape[0]:

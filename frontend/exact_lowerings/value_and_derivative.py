@@ -2,18 +2,18 @@
 
     plain(p, x)     JAX's lowering of the primitive p, Enzyme's derivative of that
     value(p, x)     the same without a derivative
-    held(x)         x as a constant of differentiation, at every order
-    once(x)         x as a constant of the first differentiation; the second goes through it
+    stopped(x)      x as a constant of differentiation, at every order
+    stopped_once(x) x as a constant of the first differentiation; the second goes through it
     attach(v, d)    the value of v, with the derivative of d added to its own
     moving(x)       zero, with the derivative of x
 
-The zeros inside `attach` and `moving` are marked: the compiler takes them out of the finished program (compiler/dialect/known_zeros.py), and with them all
-that the derivative does not need. So d need not be finite.
+The zeros inside `attach` and `moving` are marked. The compiler removes them from the finished
+program (compiler/dialect/known_zeros.py), and with them all that the derivative does not need. So d
+need not be finite.
 """
 
 import dataclasses
 
-import jax.numpy as jnp
 import numpy as np
 from jax import lax
 from jax.extend import core
@@ -48,8 +48,9 @@ def jax_lowering(of, ctx, *operands, **parameters):
 def without_overrides(context, keep=()):
     """The module's context with JAX's own rules, and with caches of its own.
 
-    JAX caches the lowering of an equation by its primitive, parameters and types, not by the rule: what was lowered without a derivative must not be
-    found where one is wanted, nor the other way round.
+    JAX caches the lowering of an equation by its primitive, parameters and types, not by the rule:
+    what was lowered without a derivative must not be found where one is wanted, nor the other way
+    round.
 
     Args:
         keep: primitives whose overrides stay in force.
@@ -63,17 +64,22 @@ def without_overrides(context, keep=()):
 
 def with_rules(context, rules, name):
     """The module's context with other overrides; `name` is that of its caches."""
-    own = dataclasses.replace(context.lowering_parameters, override_lowering_rules=rules)
+    parameters_with_rules = dataclasses.replace(
+        context.lowering_parameters, override_lowering_rules=rules
+    )
     caches = context.cached_primitive_lowerings.setdefault(name, ({}, {}))
     return context.replace(
-        lowering_parameters=own, lowering_cache=caches[0], cached_primitive_lowerings=caches[1]
+        lowering_parameters=parameters_with_rules,
+        lowering_cache=caches[0],
+        cached_primitive_lowerings=caches[1],
     )
 
 
 def lower_jaxpr(ctx, jaxpr, *operands):
     """Lowers a closed jaxpr in place, each equation by the rule that is in force for it.
 
-    `mlir.lower_fun` would trace it once more, and a custom function would be taken apart before its rule is looked up.
+    `mlir.lower_fun` would trace it once more, and a custom function would be taken apart before its
+    rule is looked up.
     """
     results, _ = mlir.jaxpr_subcomp(
         ctx.module_context,
@@ -95,31 +101,40 @@ mlir.register_lowering(
 
 
 def plain(of, *operands, **parameters):
-    """The primitive `of` with JAX's lowering and Enzyme's derivative: what an override builds on."""
+    """The primitive `of` with JAX's lowering and Enzyme's derivative; overrides are built on it."""
     out = plain_p.bind(*operands, of=of, parameters=tuple(parameters.items()))
     return out if of.multiple_results else out[0]
 
 
 def value(of, *operands, **parameters):
-    """What the primitive `of` computes, as a constant of differentiation; its op never meets an active operand."""
-    return plain(of, *map(held, operands), **parameters)
+    """What the primitive `of` computes, as a constant of differentiation.
+
+    Its op never meets an active operand.
+    """
+    return plain(of, *map(stopped, operands), **parameters)
 
 
 def without_derivative(primitive):
     return lambda *operands, **parameters: value(primitive, *operands, **parameters)
 
 
-def held(x):
-    """x as a constant of differentiation. `lax.stop_gradient` leaves integers and booleans alone; this does not."""
+def stopped(x):
+    """x as a constant of differentiation.
+
+    `lax.stop_gradient` leaves integers and booleans alone; this does not.
+    """
     return primitives.stop_gradient_p.bind(x)
 
 
-once_p = core.Primitive("constant_once")
+stopped_once_p = core.Primitive("constant_once")
 anchor_p = core.Primitive("anchor")
 
 
-def _say(target):
-    """A custom call that the compiler raises (compiler/passes/raise_gradients.py), because JAX's lowering knows no op of Enzyme's."""
+def _lower_as_custom_call(target):
+    """Lowers to a custom call, since JAX's lowering knows no op of Enzyme's.
+
+    The compiler raises it (compiler/passes/raise_gradients.py).
+    """
 
     def lower(ctx, x):
         return jax_internals.custom_call(target, result_types=[x.type], operands=[x]).results
@@ -127,16 +142,16 @@ def _say(target):
     return lower
 
 
-for _primitive, _target in ((once_p, metagrad.ONCE), (anchor_p, metagrad.ANCHOR)):
+for _primitive, _target in ((stopped_once_p, metagrad.ONCE), (anchor_p, metagrad.ANCHOR)):
     _primitive.def_abstract_eval(lambda x: x)
-    mlir.register_lowering(_primitive, _say(_target))
+    mlir.register_lowering(_primitive, _lower_as_custom_call(_target))
 
-lower_stop_gradient = _say(metagrad.STOP_GRADIENT)
+lower_stop_gradient = _lower_as_custom_call(metagrad.STOP_GRADIENT)
 
 
-def once(x):
+def stopped_once(x):
     """x as a constant of the first differentiation; what comes out of that depends on x."""
-    return once_p.bind(x)
+    return stopped_once_p.bind(x)
 
 
 def moving(x):
@@ -149,17 +164,8 @@ def attach(v, d):
     return v - (anchor_p.bind(d) - d)
 
 
-def is_float(x) -> bool:
-    """Whether an array or abstract value has a real float type."""
-    return jnp.issubdtype(getattr(x, "dtype", jnp.int32), jnp.floating)
-
-
-def is_complex(x) -> bool:
-    return jnp.issubdtype(getattr(x, "dtype", jnp.int32), jnp.complexfloating)
-
-
 def same_shape(*xs):
-    """JAX's elementwise primitives take scalars and axes of size 1 beside arrays; `select` does not."""
+    """The operands in one shape: `select` needs it, JAX's elementwise primitives broadcast."""
     shape = np.broadcast_shapes(*(x.shape for x in xs))
     return [
         x

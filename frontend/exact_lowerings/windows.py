@@ -1,8 +1,9 @@
 """Pooling: reductions over windows, what they choose, and the way back.
 
-A window becomes one strided slice of the padded operand for each of its elements; a large one is reduced axis by axis, each in log2(length) steps
-of doubling. Of equal elements the first gets the derivative, in row-major order, as in JAX's select-and-scatter; padding is never chosen.
-Values and orders agree with JAX's; sums agree up to rounding.
+A window becomes one strided slice of the padded operand for each of its elements; a large one is
+reduced axis by axis, each in log2(length) steps of doubling. Of equal elements the first gets the
+derivative, in row-major order, as in JAX's select-and-scatter; padding is never chosen. Values and
+orders agree with JAX's; sums agree up to rounding.
 """
 
 import math
@@ -11,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 from jax import lax
 
-from metagrad.frontend.exact_lowerings.value_and_derivative import held
+from metagrad.frontend.exact_lowerings.value_and_derivative import stopped
 
 LARGEST_UNROLLED = 64
 """Elements of a window that becomes one slice each."""
@@ -38,7 +39,7 @@ def window_extreme(comes_first, empty):
 def gather_chosen(tangents, x, *, select_prim, **window):
     """`select_and_gather_add`: of each window of the tangents, that at the place that x chooses."""
     (_, chosen), _ = _reduced(
-        [(held(x), _worst(select_prim)), (tangents, 0)], _first(select_prim.bind), **window
+        [(stopped(x), _worst(select_prim)), (tangents, 0)], _first(select_prim.bind), **window
     )
     return chosen
 
@@ -47,16 +48,16 @@ def scatter_chosen(source, x, *, select_prim, window_dimensions, window_strides,
     """`select_and_scatter_add`: each window's number goes to the place that x chooses."""
     if not source.size:
         return lax.full(x.shape, 0, source.dtype)
-    window = dict(
-        window_dimensions=window_dimensions,
-        window_strides=window_strides,
-        padding=padding,
-        base_dilation=(1,) * x.ndim,
-        window_dilation=(1,) * x.ndim,
-    )
+    window = {
+        "window_dimensions": window_dimensions,
+        "window_strides": window_strides,
+        "padding": padding,
+        "base_dilation": (1,) * x.ndim,
+        "window_dilation": (1,) * x.ndim,
+    }
     places = lax.broadcast_in_dim(lax.iota(np.int32, x.size), (x.size,), (0,)).reshape(x.shape)
     (_, place), _ = _reduced(
-        [(held(x), _worst(select_prim)), (places, 0)], _first(select_prim.bind), **window
+        [(stopped(x), _worst(select_prim)), (places, 0)], _first(select_prim.bind), **window
     )
     numbers = lax.ScatterDimensionNumbers(
         update_window_dims=(), inserted_window_dims=(0,), scatter_dims_to_operand_dims=(0,)
@@ -159,12 +160,15 @@ def _offsets(shape, sizes, dilation) -> Iterator[tuple[list[int], list[int]]]:
 
 
 def _doubled(arrays, real, combine, axis, size, stride, dilation):
-    """Windows along one axis, put together from windows of 1, 2, 4, ... elements; earlier elements stay on the left."""
+    """Windows along one axis, put together from windows of 1, 2, 4, ... elements.
+
+    Earlier elements stay on the left.
+    """
     results = real.shape[axis] - (size - 1) * dilation
     total, total_real, done, length = None, None, 0, 1
 
     def part_of(start, count, by=1):
-        bounds = dict(start_index=start, limit_index=start + count, stride=by, axis=axis)
+        bounds = {"start_index": start, "limit_index": start + count, "stride": by, "axis": axis}
         cut = tuple(
             slice(start, start + count, by) if i == axis else slice(None) for i in range(real.ndim)
         )

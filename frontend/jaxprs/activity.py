@@ -1,9 +1,13 @@
-"""Which operands of a step carry a derivative, and which results are asked for one: found on jaxprs, for what JAX differentiates and for what needs a proof.
+"""Which operands of a step carry a derivative, and which results have a cotangent.
 
-A loss may do anything with what no derivative reaches: run a `while_loop` over the tokens of a batch, call the host with it.  Where JAX differentiates a
-function in Enzyme's place it is asked for the derivative in the active operands alone, so such code is as good as in a plain step.
+What is active must be differentiated: by JAX, or by Enzyme with a proof in the table.
 
-The module tells the compiler what is found here, and the compiler asks no further: on the jaxpr custom rules, loops and branches can still be told apart.
+A loss may do anything with a value that no derivative reaches: run a `while_loop` over the tokens
+of a batch, or call the host with it. Where JAX differentiates a function in Enzyme's place it is
+asked for the derivative in the active operands alone. So such code works as in a plain step.
+
+This is decided on jaxprs, where custom rules, loops and branches can still be told apart. The
+module tells the compiler the result, and the compiler uses it as it is.
 """
 
 from __future__ import annotations
@@ -15,6 +19,7 @@ from jax.extend import core
 
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend import capabilities
+from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.jaxprs.cotangent_flow import reaching_inputs
 from metagrad.frontend.split_step import Site, inputs_of, update_of
 
@@ -24,11 +29,14 @@ class Activity:
     """Where in a step there are cotangents.
 
     Attributes:
-      state: for each leaf of the state, whether a derivative is wanted in it: `wrt` reaches it, in one step or several.
+      state: for each leaf of the state, whether a derivative is wanted in it: `wrt` reaches it, in
+        one step or several.
       data: the same for the leaves of meta and of the batch.
-      new_state: for each leaf of the new state, whether it has a cotangent: it reaches the outer value, in one step or several. The others have none in
-        JAX, not even a zero that could meet an infinity further up.
-      losses: for each inner gradient, the operands of its loss in which a derivative is wanted and which have one.
+      new_state: for each leaf of the new state, whether it has a cotangent: it reaches the outer
+        value, in one step or several. The others have none in JAX, not even a zero that could meet
+        an infinity further up.
+      losses: for each inner gradient, the operands of its loss in which a derivative is wanted and
+        which have one.
       gradients: for each inner gradient, which of its results have a cotangent, by index.
     """
 
@@ -39,11 +47,14 @@ class Activity:
     gradients: tuple[tuple[int, ...], ...]
 
     def of_update(self, function: core.ClosedJaxpr) -> list[bool]:
-        """The flags of a function that takes the operands of the step and then results of inner gradients."""
+        """The flags of a function of the step's operands followed by results of inner gradients."""
         return _with_gradients([*self.state, *self.data], function)
 
     def of_outer(self, function: core.ClosedJaxpr) -> list[bool]:
-        """The flags of the outer function. What it takes beside the state is never differentiated."""
+        """The flags of the outer function.
+
+        What it takes beside the state is never differentiated.
+        """
         return [*self.state, *(False for _ in function.in_avals[len(self.state) :])]
 
     def of_new_state(self) -> list[int]:
@@ -61,19 +72,19 @@ class Activity:
         ]
 
 
-def find(
+def find_activity(
     step: core.ClosedJaxpr,
     outer: core.ClosedJaxpr,
-    found: Sequence[Site],
+    sites: Sequence[Site],
     layout: Layout,
     wrt: Sequence[str],
 ) -> Activity:
-    """The activity of a step whose gradients are marked, in a run that ends in the first result of `outer`."""
+    """The activity of a step with marked gradients, in a run that ends in `outer`'s value."""
     state, data = _wanted(step, layout, wrt)
     new_state = _reaching_outer(step.jaxpr, outer.jaxpr, layout.state)
     losses, gradients = _of_gradients(
         step,
-        list(found),
+        list(sites),
         [*state, *data],
         [*new_state, *(False for _ in step.out_avals[layout.state :])],
     )
@@ -86,7 +97,7 @@ def _wanted(
     """The operands of the step that `wrt` reaches: (state, data). A fixed point over the step."""
     differentiated = set(layout.differentiated(wrt))
     active = [
-        i in differentiated and capabilities.is_float(aval)
+        i in differentiated and is_float(aval)
         for i, aval in enumerate(step.in_avals[: layout.step])
     ]
     state, data = active[: layout.state], active[layout.state :]
@@ -99,7 +110,10 @@ def _wanted(
 
 
 def _reaching_outer(step: core.Jaxpr, outer: core.Jaxpr, count: int) -> list[bool]:
-    """The leaves of the state from which a derivative reaches the outer value. A fixed point over the step."""
+    """The leaves of the state from which a derivative reaches the outer value.
+
+    A fixed point over the step.
+    """
     reached = reaching_inputs(outer, [True, *(False for _ in outer.outvars[1:])])[:count]
     while True:
         through = reaching_inputs(step, [*reached, *(False for _ in step.outvars[count:])])[:count]
@@ -110,20 +124,24 @@ def _reaching_outer(step: core.Jaxpr, outer: core.Jaxpr, count: int) -> list[boo
 
 
 def _of_gradients(
-    step, found: list[Site], operands: list[bool], results: list[bool]
+    step, sites: list[Site], operands: list[bool], results: list[bool]
 ) -> tuple[list[tuple[bool, ...]], list[tuple[int, ...]]]:
-    """(operands of the losses, results of the gradients), last gradient first: what is called on an earlier gradient gives that one its cotangents."""
-    update = update_of(step, found)
+    """(active operands of the losses, results of the gradients with a cotangent).
+
+    The last gradient is looked at first: a gradient that depends on an earlier one gives that one
+    its cotangents.
+    """
+    update = update_of(step, sites)
     of_inner = reaching_inputs(update.jaxpr, results)[len(operands) :]
     losses, gradients = [], []
-    for site in reversed(found):
-        first = sum(len(each.kept) for each in found[: site.index])
+    for site in reversed(sites):
+        first = sum(len(earlier_site.kept) for earlier_site in sites[: site.index])
         seeded = tuple(i for k, i in enumerate(site.kept) if of_inner[first + k])
         outputs = len(site.loss.out_avals)
         reached = reaching_inputs(
             site.loss.jaxpr, [i == 0 or i in site.kept for i in range(outputs)]
         )
-        reader = inputs_of(step, found, site.index)
+        reader = inputs_of(step, sites, site.index)
         wanted = capabilities.active_results(reader, _with_gradients(operands, reader))
         active = [a and b for a, b in zip(wanted, reached)]
         if seeded:
@@ -135,4 +153,4 @@ def _of_gradients(
 
 
 def _with_gradients(active: Sequence[bool], function: core.ClosedJaxpr) -> list[bool]:
-    return [*active, *map(capabilities.is_float, function.in_avals[len(active) :])]
+    return [*active, *map(is_float, function.in_avals[len(active) :])]

@@ -1,17 +1,19 @@
-"""What a call is: for each primitive that holds functions, which these are and how operands and results map to theirs.
+"""What a call is.
 
-One table for everything that walks a jaxpr, in the manner of JAX's `dce_rules`.  JAX's names for the parameters, and what they
-are in each of its versions, are here and nowhere else.
+For each primitive that holds functions: which they are, and how operands and results map to theirs.
+
+One table for everything that walks a jaxpr, in the manner of JAX's `dce_rules`. JAX's names for the
+parameters, and what they are in each of its versions, are here and nowhere else.
 
     jit, closed_call, core_call    a call and nothing more: its equations may stand in its place
     remat                          a call that says what is computed again
     cond                           one body for each branch; the first operand chooses
     scan, while                    a carry: outputs of the body that are inputs of its next turn
     custom_jvp, custom_vjp         a body whose derivative is not the function's: that is the rule's
-    call_hi_primitive              a rule, and a body that is no jaxpr (hi_primitives.py)
+    call_hi_primitive              a rule, and a body that is not a jaxpr (hi_primitives.py)
 
-An equation of any other primitive may hold functions too (`custom_linear_solve`): `inside` gives them, and nothing is known of
-their operands.
+An equation of any other primitive may hold functions too (`custom_linear_solve`): `inside` gives
+them, and nothing is known of their operands.
 """
 
 from __future__ import annotations
@@ -31,7 +33,8 @@ class Body:
     Attributes:
       jaxpr: the function.
       operands: for each of its inputs, the operand of the equation that it gets.
-      results: for each of its outputs, the result of the equation that it is; empty for a loop's condition.
+      results: for each of its outputs, the result of the equation that it is; empty for a loop's
+        condition.
       carry: pairs (output, input): what comes out of one turn of a loop and goes into the next.
     """
 
@@ -48,7 +51,8 @@ class Call:
     Attributes:
       bodies: the functions.
       has_rule: whether a derivative goes through a rule of its own, and not through the bodies.
-      straight: the body, if there is one that takes all operands, gives all results and has the call's derivative.
+      straight: the body, if there is one that takes all operands, gives all results and has the
+        call's derivative.
       is_plain: whether its equations may stand in the call's place.
     """
 
@@ -59,7 +63,7 @@ class Call:
 
 
 def call(eqn: core.JaxprEqn) -> Call | None:
-    """The functions that an equation calls; None if it is no call of the table."""
+    """The functions that an equation calls; None if it is not a call of the table."""
     of = _CALLS.get(eqn.primitive.name)
     return None if of is None else of(eqn)
 
@@ -70,7 +74,10 @@ def inside(eqn: core.JaxprEqn) -> list[core.Jaxpr]:
 
 
 def map_functions(params: dict, rewrite: Callable[[core.ClosedJaxpr], core.ClosedJaxpr]) -> dict:
-    """An equation's parameters with `rewrite` of each function in them; the same dict where it changes none."""
+    """An equation's parameters with `rewrite` of each function in them.
+
+    The same dict if that changes none.
+    """
 
     def mapped(value):
         if isinstance(value, core.ClosedJaxpr):
@@ -99,7 +106,9 @@ def _same(new: Any, old: Any) -> bool:
 
 
 def plain(eqn: core.JaxprEqn) -> core.ClosedJaxpr | None:
-    """The function that an equation calls, if the equations of the function may stand in its place; else None."""
+    """The function that an equation calls, if its equations may stand in the call's place; else
+    None.
+    """
     called = call(eqn)
     return called.straight if called and called.is_plain else None
 

@@ -1,4 +1,7 @@
-"""From which variables of a jaxpr a derivative reaches the results that are asked for: the walk back to capabilities.active_results' walk forth."""
+"""From which variables of a jaxpr a derivative reaches the wanted results.
+
+This walks backward; `capabilities.active_results` walks forward.
+"""
 
 from __future__ import annotations
 
@@ -8,7 +11,7 @@ from jax.extend import core
 from jax.extend.core import primitives
 
 from metagrad.frontend.capabilities import WITHOUT_DERIVATIVE
-from metagrad.frontend.exact_lowerings.value_and_derivative import is_complex, is_float
+from metagrad.frontend.dtypes import is_complex, is_float
 from metagrad.frontend.jaxprs.calls import Body, call
 
 ENDS = {primitives.stop_gradient_p, *WITHOUT_DERIVATIVE}
@@ -18,21 +21,22 @@ ENDS = {primitives.stop_gradient_p, *WITHOUT_DERIVATIVE}
 def reaching(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> set[core.Var]:
     """The variables from which a derivative reaches a wanted result.
 
-    What is only compared, stopped or rounded is not among them: JAX has no cotangent there, not even a zero that could meet an infinity further up.  Custom
-    rules and `while_loop`s are taken whole, which errs on the side of too many.
+    What is only compared, stopped or rounded is not among them: JAX has no cotangent there, not
+    even a zero that could meet an infinity further up. Custom rules and `while_loop`s are taken
+    whole, so there may be too many, never too few.
     """
-    found = _differentiable(jaxpr.outvars, wanted)
+    reached = _differentiable(jaxpr.outvars, wanted)
     for eqn in reversed(jaxpr.eqns):
-        results = [var in found for var in eqn.outvars]
+        results = [var in reached for var in eqn.outvars]
         if any(results) and eqn.primitive not in ENDS:
-            found |= _differentiable(eqn.invars, _operands(eqn, results))
-    return found
+            reached |= _differentiable(eqn.invars, _operands(eqn, results))
+    return reached
 
 
 def reaching_inputs(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> list[bool]:
     """For each input, whether it is among them."""
-    found = reaching(jaxpr, wanted)
-    return [var in found for var in jaxpr.invars]
+    reached = reaching(jaxpr, wanted)
+    return [var in reached for var in jaxpr.invars]
 
 
 def _operands(eqn: core.JaxprEqn, results: list[bool]) -> list[bool]:

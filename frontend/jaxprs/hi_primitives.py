@@ -1,10 +1,13 @@
-"""JAX's "hi" primitives (from 0.12 on): a function with derivative rules of its own as one equation, whatever its parameters are.
+"""JAX's "hi" primitives (from 0.12 on): one equation for a function with its own derivative rules.
 
-    m e = call_hi_primitive[_prim=Frexp(...)] x          jnp.frexp, jnp.searchsorted, jnp.nonzero, lax.custom_root, ...
+    m e = call_hi_primitive[_prim=Frexp(...)] x
 
-JAX differentiates such an equation by its rules and, when it lowers a program, writes what the function computes in its place.
-After that no rule is left to find.  So before Enzyme is to differentiate a function `low` puts a primitive of ours there, whose
-lowering carries the rule along (capabilities/true_rules.py), or which is a constant where no result is real.
+jnp.frexp, jnp.searchsorted, jnp.nonzero, lax.custom_root and others are such functions.
+
+JAX differentiates such an equation by its rules. When it lowers a program, it puts what the
+function computes in its place, and the rules are gone. So before Enzyme differentiates a function,
+`low` puts a primitive of ours there. Its lowering carries the rule along
+(capabilities/true_rules.py); it is a constant where no result is real.
 
 A function that is only run needs none of this: JAX's own way of lowering it is the right one.
 """
@@ -19,7 +22,8 @@ from jax.extend import core
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 
-from metagrad.frontend.exact_lowerings.value_and_derivative import held, is_float
+from metagrad.frontend.dtypes import is_float
+from metagrad.frontend.exact_lowerings.value_and_derivative import stopped
 from metagrad.frontend.jaxprs.calls import map_functions
 from metagrad.frontend.jaxprs.interpret import bind, interpret
 from metagrad.runtime.jax_internals import (
@@ -57,7 +61,7 @@ def is_constant(eqn: core.JaxprEqn) -> bool:
 
 
 def low(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
-    """The function with a primitive of ours for each hi primitive, inside loops and branches too."""
+    """The function with our primitive for each hi primitive, inside loops and branches too."""
     if not any(map(has_hi_primitive, closed.jaxpr.eqns)):
         return closed
     return jax.make_jaxpr(lambda *args: interpret(closed, args, _low_equation))(*closed.in_avals)
@@ -66,7 +70,7 @@ def low(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
 def _low_equation(eqn: core.JaxprEqn, operands: Sequence[Any]) -> list | None:
     if eqn.primitive is call_hi_primitive_p:
         return hi_call_p.bind(
-            *(map(held, operands) if is_constant(eqn) else operands), **eqn.params
+            *(map(stopped, operands) if is_constant(eqn) else operands), **eqn.params
         )
     if not has_hi_primitive(eqn):
         return None

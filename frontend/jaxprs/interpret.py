@@ -1,4 +1,6 @@
-"""How a jaxpr is walked and how it is evaluated: one function for each, and rewrites and analyses give the rule.
+"""How a jaxpr is walked and how it is evaluated.
+
+There is one function for each; rewrites and analyses give it their rule.
 
 equations(jaxpr)                 every equation, those inside loops, branches and calls too
 interpret(closed, args, rule)    the results, each equation evaluated by `rule`

@@ -1,9 +1,10 @@
-"""Marks the equations whose derivative nobody reads, so that they are lowered as the plain values that they are.
+"""Replaces equations whose derivative nobody reads by their values alone.
 
-    m = reduce_max(a); s = stop_gradient(m); e = exp(a - s)         the derivative of reduce_max is never asked for
+    m = reduce_max(a); s = stop_gradient(m); e = exp(a - s)     reduce_max's derivative is not read
 
-The exact lowerings (exact_lowerings/) carry a derivative along beside the value.  The maximum inside every softmax and logsumexp is stopped, so what it
-carries would be work for nothing: a walk from the results backward finds such equations and replaces them by the value alone.
+The exact lowerings (exact_lowerings/) carry a derivative along beside the value. The maximum inside
+every softmax and logsumexp is stopped, so its derivative would be work for nothing. A walk backward
+from the results finds such equations and replaces them by the value alone.
 """
 
 from __future__ import annotations
@@ -19,8 +20,11 @@ from metagrad.frontend.jaxprs.hi_primitives import low
 from metagrad.frontend.jaxprs.interpret import interpret
 
 
-def hold(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
-    """The same function, equations without a read derivative replaced by `exact_lowerings.values.value` of them."""
+def drop_unread_derivatives(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
+    """The same function.
+
+    Equations whose derivative is not read are replaced by `value_and_derivative.value` of them.
+    """
     rewritten = jax.make_jaxpr(
         lambda *args: _evaluate(closed, [True] * len(closed.out_avals), args)
     )(*closed.in_avals)
@@ -44,7 +48,9 @@ def _evaluate(closed: core.ClosedJaxpr, wanted_results: list[bool], args) -> lis
 
 
 def _stops(jaxpr: core.Jaxpr, wanted_results: list[bool]) -> bool:
-    """Whether anything in a called function would be replaced; where nothing is, the call stays a call."""
+    """Whether anything in a called function would be replaced; if nothing is, the call stays a
+    call.
+    """
     wanted = reaching(jaxpr, wanted_results)
 
     def stops(eqn) -> bool:

@@ -16,6 +16,7 @@ import numpy as np
 from jax.extend import core
 
 from metagrad.frontend import prints
+from metagrad.frontend.dtypes import is_complex, is_float
 from metagrad.frontend.grad_primitive import grad_p
 from metagrad.runtime import jax_internals
 
@@ -82,16 +83,16 @@ def bind(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
         # step is checked.
         return by_jax(*args, **kwargs)
     prints.check_effects(jaxpr, f"the loss {_label(fun)}")
-    if not is_scalar or value.shape or not jax.numpy.issubdtype(value.dtype, np.floating):
+    if not is_scalar or value.shape or not is_float(value):
         return by_jax(*args, **kwargs)
     if any(
-        jax.numpy.issubdtype(aval.dtype, np.complexfloating)
+        is_complex(aval)
         for aval in (*jaxpr.in_avals, *jaxpr.out_avals, *map(jax.typeof, jaxpr.consts))
     ):
         # The compiler's rules for an inner gradient are for real operands and results.
         return by_jax(*args, **kwargs)
     if prints.prints(jaxpr):
-        prints.heard_p.bind()
+        prints.prints_inside_p.bind()
         jaxpr = prints.silence(jaxpr)
     consts = list(jaxpr.consts)
     wrt = tuple(

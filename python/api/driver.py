@@ -66,7 +66,7 @@ def lower(
         has_aux=has_aux,
     )
     _check_float_leaves(signature)
-    marked, sites = split_step.mark(traced.jaxpr)
+    marked, sites = split_step.mark_gradients(traced.jaxpr)
     plan = schedule.plan(steps, gradients=bool(sites))
     plan.validate()
     names = (
@@ -79,7 +79,7 @@ def lower(
         batch=len(batch_tree.leaves),
         outer=len(signature.outer.leaves),
     )
-    active = activity.find(marked, traced_outer.jaxpr, sites, layout, wrt)
+    active = activity.find_activity(marked, traced_outer.jaxpr, sites, layout, wrt)
 
     def attempt(ad: str):
         stage("tracing derivatives")

@@ -15,7 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.frontend import prints
-from metagrad.frontend.capabilities import is_float
+from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.pytrees import tree_of
 
 

@@ -21,7 +21,7 @@ from jax.extend import core
 
 from metagrad.diagnostics.first_nan import enumerate_paths
 from metagrad.diagnostics.singular_roots import CountingFunction, Root
-from metagrad.frontend.capabilities import is_float
+from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.jaxprs.activity import Activity
 from metagrad.frontend.pytrees import Leaf, Tree
 

@@ -21,7 +21,7 @@ import jax.numpy as jnp
 from jax.extend import core
 from jax.extend.core import primitives as P
 
-from metagrad.frontend import capabilities
+from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.grad_primitive import grad_p
 from metagrad.frontend.jaxprs.calls import call
 from metagrad.frontend.jaxprs.cotangent_flow import ENDS, reaching
@@ -173,7 +173,7 @@ def _origins(eqn, origins) -> list[frozenset[str]]:
             frozenset(f"the gradient in {name}" for name in origins[i]) or everything for i in wrt
         ]
     return [
-        origin if capabilities.is_float(var.aval) else frozenset()
+        origin if is_float(var.aval) else frozenset()
         for origin, var in zip(result_origins, eqn.outvars)
     ]
 

@@ -1,4 +1,4 @@
-"""The host's side of a call: leaves are looked at once, and what changed since the last call is seen."""
+"""The host's side of a call: leaves are looked at once, changes since the last call are seen."""
 
 import jax
 import jax.numpy as jnp
@@ -61,7 +61,7 @@ def test_constants_that_are_equal_but_not_the_same_object(mg, lowerings):
 
 
 def test_a_constant_that_is_not_hashable_any_more(mg):
-    """A call that is like the last one, but for a set where there was a frozenset, which equals it."""
+    """The second call differs from the first by a set in place of a frozenset that equals it."""
     mg({"w": jnp.zeros(2), "name": frozenset({1})}, 0.1, XS)
     with pytest.raises(TypeError, match=r"state\['name'\] is \{1\}, which is neither an array nor"):
         mg({"w": jnp.zeros(2), "name": {1}}, 0.1, XS)
@@ -132,7 +132,7 @@ def test_random_bits_are_those_of_the_settings():
 
 
 def test_a_call_under_jit_uses_the_program_of_a_call_outside(mg, lowerings):
-    """Tracing is no setting: the same shapes are the same program."""
+    """Tracing is not a setting: the same shapes are the same program."""
     state = {"w": jnp.zeros(2)}
     expected = mg(state, jnp.float32(0.1), XS).grad
     np.testing.assert_allclose(

@@ -32,7 +32,8 @@ def test_a_name_is_imported_when_asked_for(name):
 def test_everything_at_once():
     assert (
         run(
-            "from metagrad import *; import metagrad; print(compile is metagrad.compile, sorted(metagrad.__all__) == "
+            "from metagrad import *; import metagrad; print(compile is metagrad.compile, "
+            "sorted(metagrad.__all__) == "
             "sorted(name for name in metagrad.__all__ if name in globals()))"
         )
         == "True True"
@@ -53,7 +54,7 @@ def test_dir_lists_what_there_is():
 
 def test_a_name_that_is_not_there():
     with pytest.raises(AttributeError, match="module 'metagrad' has no attribute 'compil'"):
-        metagrad.compil  # noqa: B018
+        _ = metagrad.compil
     with pytest.raises(ImportError, match="cannot import name 'gradd' from 'metagrad'"):
         from metagrad import gradd  # noqa: F401
 
@@ -63,6 +64,6 @@ def test_pickles():
 
 
 def test_the_names_that_type_checkers_see():
-    """Every public name stands in the block for type checkers and in the table of the modules, once."""
+    """Every public name is in the block for type checkers and in the table of modules, once."""
     homes = [name for names in metagrad._HOMES.values() for name in names]
     assert sorted(homes) == sorted(metagrad.__all__)

@@ -43,7 +43,7 @@ def program(options="", wait=0.2, layers=12, inside="pass"):
 
 
 def run(code, **environment):
-    """(standard output, standard error) of a program whose standard error is no terminal."""
+    """(standard output, standard error) of a program whose standard error is not a terminal."""
     done = subprocess.run(
         [sys.executable, "-c", code],
         env=os.environ | environment,
@@ -78,7 +78,7 @@ def on_a_terminal(code, **environment):
 
 
 def screen(written):
-    """The lines that are left on a terminal, for the codes that Rich writes: erase a line, go up, go back."""
+    """The lines left on a terminal by the codes that Rich writes: erase a line, go up, go back."""
     lines, row = [""], 0
     for part in re.split(r"(\x1b\[[?\d;]*[A-Za-z]|\r|\n)", written):
         if part == "\n":

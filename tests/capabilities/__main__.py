@@ -1,6 +1,7 @@
-"""Measures the cases with the JAX that is installed and writes its page (docs/capabilities.md for the oldest JAX).
+"""Measures the cases with the installed JAX and writes its page (docs/capabilities.md: the oldest).
 
-`python -m tests.capabilities`, some minutes; with `--page`, the page alone; with names of cases, these alone.
+`python -m tests.capabilities`, some minutes; with `--page`, the page alone; with names of cases,
+these alone.
 """
 
 import sys
@@ -11,17 +12,17 @@ import jax
 from metagrad.compiler.enzyme import library
 
 sys.path.insert(0, str(Path(__file__).parent))
-import measurements  # noqa: E402
-import page  # noqa: E402
-from cases import CASES  # noqa: E402
-from measure import measure  # noqa: E402
+import measurements
+import page
+from cases import CASES
+from measure import measure
 
 
 def main(arguments):
     jax.config.update("jax_enable_x64", True)
-    known = measurements.of(jax.__version__) if arguments else {}
+    measured = measurements.of(jax.__version__) if arguments else {}
     chosen = {name: CASES[name] for name in (arguments or CASES) if name != "--page"}
-    results = {name: result for name, result in known.items() if name in CASES} | measure(chosen)
+    results = {name: result for name, result in measured.items() if name in CASES} | measure(chosen)
     measurements.record(jax.__version__, library.identity().split()[1], results)
     # What a page says of the other versions is in each of them.
     measurements.page(jax.__version__).write_text(page.page(jax.__version__, CASES))

@@ -1,18 +1,21 @@
 """Differentiates the cases in cases/ with Enzyme and with JAX, and compares, edge values included.
 
-Reads a JSON list of `[case name, dtype]` from standard input and writes one JSON line with, per pair, the list of
-differences found. It is a program of its own because Enzyme may abort the process that calls it:
-`test_capabilities.py` starts it and halves the list when it dies.
+Reads a JSON list of `[case name, dtype]` from standard input and writes one JSON line with, per
+pair, the list of differences found. It is a program of its own because Enzyme may abort the process
+that calls it: `test_capabilities.py` starts it and halves the list when it dies.
 
 For y = f(x), random x-tangents dx, cotangents c and their tangents dc, two programs are compared:
 
     reverse                (x, c)         -> f(x), vjp(f, x)(c)
-    forward                (x, dx, c, dc) -> the derivative of `reverse` along (dx, dc);   c constant:  along (dx, 0)
-    reverse over reverse   (x, dx, c, dc) -> the VJP of `reverse` with the cotangents (dc, dx); asked for with the argument --reverse-over-reverse
+    forward                (x, dx, c, dc) -> the derivative of `reverse` along (dx, dc);
+                                             along (dx, 0) if c is constant
+    reverse over reverse   (x, dx, c, dc) -> the VJP of `reverse` with the cotangents (dc, dx);
+                                             only with the argument --reverse-over-reverse
 
-Enzyme removes `ignore_derivatives` when it differentiates, and would go through it at second order. So the pipeline runs once for each
-order, and between them the marks that `stop_gradient` left are made `ignore_derivatives` again. Hiding the second order and what happens between the runs is
-the compiler's own code (compiler/passes/expand.py).
+Enzyme removes `ignore_derivatives` when it differentiates, and would go through it at second order.
+So the pipeline runs once for each order, and between them the marks that `stop_gradient` left are
+made `ignore_derivatives` again. Hiding the second order and what happens between the runs is the
+compiler's own code (compiler/passes/expand.py).
 
 One module holds all the cases of a call, so that the Enzyme pipeline and XLA run once.
 Cost: about 0.15 s for a case, most of it XLA's compilation of the module and of JAX's reference.
@@ -25,7 +28,7 @@ from pathlib import Path
 
 # The comparison is of derivatives, not of speed: compile fast.
 sys.path.insert(0, str(Path(__file__).parents[1]))
-from fast_xla import FAST  # noqa: E402
+from fast_xla import FAST
 
 os.environ.setdefault("XLA_FLAGS", FAST)
 
@@ -110,13 +113,13 @@ class Job:
         x, dx, c, dc = self.split(flat)
 
         def reverse(floats, c):
-            it = iter(floats)
-            full = [next(it) if a else v for a, v in zip(self.active, x)]
+            remaining = iter(floats)
+            full = [next(remaining) if a else v for a, v in zip(self.active, x)]
             y, pull = jax.vjp(lambda *fl: self.outputs(*self.merge(full, fl)), *floats)
             return [*y, *pull(list(c))]
 
         floats = [v for v, a in zip(x, self.active) if a]
-        if not self.case.orders == 2:
+        if self.case.orders != 2:
             return [reverse(floats, c), [], []]
         if self.over == "reverse":
             values, pull = jax.vjp(lambda f, c: reverse(f, c), floats, list(c))
@@ -126,10 +129,10 @@ class Job:
         return [first, both, alone]
 
     def merge(self, full, floats):
-        it = iter(floats)
-        return [next(it) if a else v for a, v in zip(self.active, full)]
+        remaining = iter(floats)
+        return [next(remaining) if a else v for a, v in zip(self.active, full)]
 
-    # --- Enzyme's program -------------------------------------------------------------------------------------
+    # --- Enzyme's program -------------------------------------------------------------------------
 
     def lower_into(self, module, name, overrides):
         """Adds `@name` (the case) and `@name_reverse` (its vjp) to the module."""
@@ -205,10 +208,15 @@ class Job:
         return self.hidden("autodiff", [*x, *c, *dc, *dx], results, active, "activenoneed")
 
     def hidden(self, mode, operands, results, active, returned):
-        """Hidden from the first run of the Enzyme pass, as the compiler hides it, so that `held` can be renewed between the two orders."""
+        """Hides it from the first run of the Enzyme pass, as the compiler does.
+
+        So what is stopped can be stopped again between the two orders.
+        """
         of_results = [returned] * len(self.reverse_results)
-        made = differentiate(mode, f"{self.name}_reverse", operands, results, active, of_results)
-        return expand.hide(made[0].owner)
+        derivatives = differentiate(
+            mode, f"{self.name}_reverse", operands, results, active, of_results
+        )
+        return expand.hide(derivatives[0].owner)
 
 
 def enzyme_module(jobs, overrides):
@@ -243,7 +251,10 @@ def restore_main(module):
 
 
 def between_orders(text):
-    """What the compiler does between the two runs: renews `ignore_derivatives` at the marks, and shows Enzyme the second differentiations."""
+    """Does what the compiler does between the two runs.
+
+    It renews `ignore_derivatives` at the marks, and shows Enzyme the second differentiations.
+    """
     with ir_context() as context, ir.Location.unknown(context):
         context.allow_unregistered_dialects = True
         module = ir.Module.parse(text)
@@ -268,9 +279,10 @@ def run_module(text, arguments):
 def differences(got, want, tolerance, floor, operands=None, cotangent=None):
     """Where Enzyme's values are not JAX's, by kind.
 
-    Kinds: "differs" is a failure; "inf against nan" is not finite in both; "nan at infinity" is a NaN of Enzyme's for a number of JAX's.
-    With `operands` and `cotangent`, for an elementwise function, an element with an infinite or undefined operand may be NaN
-    ("nan at infinity"), and is not looked at if its cotangent is not finite either.
+    Kinds: "differs" is a failure; "inf against nan" is not finite in both; "nan at infinity" is a
+    NaN of Enzyme's for a number of JAX's. With `operands` and `cotangent`, for an elementwise
+    function, an element with an infinite or undefined operand may be NaN ("nan at infinity"), and
+    is not looked at if its cotangent is not finite either.
     """
     got, want = np.asarray(got, np.float64), np.asarray(want, np.float64)
     finite = np.isfinite(want) & np.isfinite(got)
@@ -299,7 +311,8 @@ PARTS = {
     "forward": ("reverse", "forward", "forward, constant cotangent"),
     "reverse": ("reverse", "reverse over reverse", ""),
 }
-# Relative to the number, and to no less than the second entry: what cancels keeps the rounding error of its parts.
+# Relative to the number, and to no less than the second entry: what cancels keeps the rounding
+# error of its parts.
 TOLERANCE = {"float64": (1e-12, 1e-2), "float32": (1e-5, 1.0), "bfloat16": (4e-2, 1.0)}
 
 
@@ -316,7 +329,7 @@ def compare(pairs, all_cases, overrides, over="forward"):
     got = iter(run_module(text, flat))
     report = []
     for job, (name, dtype), parts in zip(jobs, pairs, want):
-        found, (tolerance, floor) = [], TOLERANCE[dtype]
+        differences, (tolerance, floor) = [], TOLERANCE[dtype]
         for part, answers in zip(PARTS[over], parts):
             for i, answer in enumerate(answers):
                 value = next(got)
@@ -336,8 +349,10 @@ def compare(pairs, all_cases, overrides, over="forward"):
                         (tuple(map(int, p)), float(g[tuple(p)]), float(w[tuple(p)]))
                         for p in places[:3]
                     ]
-                    found.append({"what": what, "kind": kind, "count": len(places), "first": first})
-        report.append({"case": name, "dtype": dtype, "differences": found})
+                    differences.append(
+                        {"what": what, "kind": kind, "count": len(places), "first": first}
+                    )
+        report.append({"case": name, "dtype": dtype, "differences": differences})
     return report
 
 

@@ -15,7 +15,10 @@ VERDICTS = (EXACT, NAN, DIFFERS, FAILS)
 
 
 def compare(pairs, *options):
-    """Runs the (case, dtype) pairs in one process; if Enzyme takes it down, each half in one, to name the case."""
+    """Runs the (case, dtype) pairs in one process.
+
+    If Enzyme takes it down, each half gets a process of its own, until the case has a name.
+    """
     done = subprocess.run(
         [sys.executable, PROGRAM, *options],
         input=json.dumps(pairs),
@@ -62,13 +65,16 @@ def verdicts(result, orders) -> dict[str, str]:
 
 
 def has_edges(case) -> bool:
-    """Whether the type changes what happens: where numbers overflow. Of these float32 is compared as well."""
+    """Whether the type changes what happens: where numbers overflow.
+
+    Of these float32 is compared as well.
+    """
     return case.elementwise or case.proves in (("models",), ("special",))
 
 
 def measure(cases, together=24) -> dict:
     """What the page shows: case -> dtype -> mode -> verdict."""
-    found: dict = {}
+    verdicts_of: dict = {}
     for dtype in ("float64", "float32"):
         names = [name for name, case in cases.items() if dtype == "float64" or has_edges(case)]
         for options in ((), ("--reverse-over-reverse",)):
@@ -77,7 +83,7 @@ def measure(cases, together=24) -> dict:
                 for result in compare(
                     [(name, dtype) for name in asked[start : start + together]], *options
                 ):
-                    found.setdefault(result["case"], {}).setdefault(dtype, {}).update(
+                    verdicts_of.setdefault(result["case"], {}).setdefault(dtype, {}).update(
                         {REVERSE_AGAIN: verdict(result["differences"])}
                         if options
                         else verdicts(result, cases[result["case"]].orders)
@@ -89,4 +95,4 @@ def measure(cases, together=24) -> dict:
                     file=sys.stderr,
                     flush=True,
                 )
-    return found
+    return verdicts_of

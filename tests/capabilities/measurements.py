@@ -1,4 +1,5 @@
-"""What was measured, by version of JAX: measured.json holds the oldest version whole, and of the others what differs from it.
+"""What was measured, by version of JAX. measured.json holds all results of the oldest version, and
+those of the others that differ from it.
 
 {"enzyme-ad": "0.0.16",
  "jax": {"0.10.2": {case: {dtype: {mode: verdict}}},
@@ -34,7 +35,7 @@ def of(version: str) -> dict:
 
 def record(version: str, enzyme_version: str, results: dict) -> None:
     """Writes down the results of all cases with one version of JAX."""
-    everything = {known: of(known) for known in versions()} | {version: results}
+    everything = {measured: of(measured) for measured in versions()} | {version: results}
     oldest, *others = sorted(everything, key=lambda v: [int(part) for part in v.split(".")])
     base = everything[oldest]
     by_version = {oldest: dict(sorted(base.items()))}

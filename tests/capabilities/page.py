@@ -1,6 +1,7 @@
 """The page of one version of JAX, from the table, the cases and what was measured of them."""
 
 import inspect
+import textwrap
 
 import jax
 import measurements
@@ -19,19 +20,30 @@ MODES = (REVERSE, FORWARD, REVERSE_AGAIN)
 
 HEAD = """# What Enzyme differentiates as JAX does
 
-Written by `python -m tests.capabilities` from the table ([frontend/capabilities/table.py](../frontend/capabilities/table.py)), the {cases} cases of
-[tests/capabilities/cases](../tests/capabilities/cases/__init__.py) and their comparison with JAX. It holds for {versions}; {others}.
-Measured are all of them in float64, those where numbers can overflow in float32 too. A case runs over the places where rules part: zeros, ties, repeated
-indices, indices out of bounds, empty axes, masks of -inf, infinite and undefined operands and cotangents.
+`python -m tests.capabilities` writes this page from the table
+([frontend/capabilities/table.py](../frontend/capabilities/table.py)), the {cases} cases of
+[tests/capabilities/cases](../tests/capabilities/cases/__init__.py) and their comparison with JAX.
+It holds for {versions};
+{others}.
+All cases are measured in float64; those in which numbers can overflow are measured in float32 too.
+A case covers the places where derivative rules may disagree: zeros, ties, repeated indices, indices
+out of bounds, empty axes, masks of -inf, infinite and undefined operands and cotangents.
 
-- **reverse**, **forward over reverse**: the two modes that the compiler uses. **reverse over reverse** is measured for comparison; the compiler gives it to JAX.
-- *exact*: JAX's numbers, up to rounding, and not finite where JAX's are not. *NaN at infinity*: exact, but where an operand is infinite there may be a NaN for a number of JAX's.
-- *differs*, *fails*: in one case or more Enzyme has other numbers, or none. The compiler does not use it.
-- A dash: not asked for, because JAX has no such derivative.
-- **lowered as**: what stands in for JAX's lowering. *JAX's rule*: the value, and beside it JAX's own rule, which Enzyme transposes and differentiates
-  ([jaxs_rules.py](../frontend/exact_lowerings/jaxs_rules.py)). *value*: a constant of differentiation, because JAX lets no derivative through.
+- **reverse**, **forward over reverse**: the two modes that the compiler uses.
+  **reverse over reverse** is measured for comparison; the compiler leaves it to JAX.
+- *exact*: JAX's numbers, up to rounding, and not finite where JAX's are not.
+  *NaN at infinity*: exact, but where an operand is infinite Enzyme may have a NaN where JAX has a
+  number.
+- *differs*, *fails*: in at least one case Enzyme has other numbers, or none. The compiler does not
+  use it.
+- A dash: not measured, because JAX has no such derivative.
+- **lowered as**: what replaces JAX's lowering. *JAX's rule*: the value, and beside it JAX's own
+  rule, which Enzyme transposes and differentiates
+  ([jaxs_rules.py](../frontend/exact_lowerings/jaxs_rules.py)). *value*: a constant of
+  differentiation, because JAX lets no derivative through.
 
-What is in none of these tables is not known to be exact, and JAX differentiates the function that it is in.
+An operation that is in none of these tables is not known to be exact: JAX differentiates the
+function that contains it.
 """
 
 DECLINED_HEAD = """## What JAX does
@@ -60,7 +72,8 @@ def lowered_as(primitive) -> str:
         return (
             "JAX's rule"
             if capability.by_rule is True
-            else f"JAX's rule if {capability.by_rule.__name__.replace('_', ' ')}, else {itself_or_module(capability)}"
+            else f"JAX's rule if {capability.by_rule.__name__.replace('_', ' ')}, else "
+            f"{itself_or_module(capability)}"
         )
     return itself_or_module(capability)
 
@@ -74,12 +87,12 @@ def itself_or_module(capability) -> str:
 
 def conditions(primitive) -> str:
     capability = CAPABILITIES[primitive]
-    said = [capability.note] if capability.note else []
+    remarks = [capability.note] if capability.note else []
     if capability.constant and not capability.when:
-        said.append(
+        remarks.append(
             f"not in operand {' or '.join(str(i) for i in capability.constant)}, where JAX has none"
         )
-    return "; ".join(said)
+    return "; ".join(remarks)
 
 
 def rows(measured, entries) -> str:
@@ -91,8 +104,10 @@ def rows(measured, entries) -> str:
         ).append(f"`{name}`")
     head = f"| | lowered as | {' | '.join(MODES)} | |\n|---|---|---|---|---|---|\n"
     return head + "".join(
-        f"| {', '.join(sorted(names))} | {lowering} | {' | '.join(found)} | {remark} |\n"
-        for (lowering, *found, remark), names in sorted(groups.items(), key=lambda g: (g[0], g[1]))
+        f"| {', '.join(sorted(names))} | {lowering} | {' | '.join(verdicts)} | {remark} |\n"
+        for (lowering, *verdicts, remark), names in sorted(
+            groups.items(), key=lambda g: (g[0], g[1])
+        )
     )
 
 
@@ -138,7 +153,10 @@ def page(version, cases) -> str:
             rows(measured, calls),
             "## Functions and parts of models\n",
             rows(measured, functions),
-            f"Custom rules of JAX's own that are known to be true derivatives: {rules}.\n",
+            textwrap.fill(
+                f"Custom rules of JAX's own that are known to be true derivatives: {rules}.", 100
+            ),
+            "",
             DECLINED_HEAD + refused,
         ]
     )
@@ -147,8 +165,8 @@ def page(version, cases) -> str:
 def reason(function, *inputs) -> str:
     """What `unproven` says of a function, in reverse mode or else in forward mode."""
     jaxpr = jax.make_jaxpr(function)(*inputs)
-    found = unproven(jaxpr, "reverse") or unproven(jaxpr, "forward")
-    said = dict.fromkeys(
-        u.why if u.why == CUSTOM_RULE else f"{u.primitive}: {u.why}" for u in found
+    equations = unproven(jaxpr, "reverse") or unproven(jaxpr, "forward")
+    reasons = dict.fromkeys(
+        u.why if u.why == CUSTOM_RULE else f"{u.primitive}: {u.why}" for u in equations
     )
-    return "; ".join(said).replace("|", "\\|")
+    return "; ".join(reasons).replace("|", "\\|")

@@ -1,4 +1,4 @@
-"""The table of proven primitives against its evidence: what Enzyme gives for each case is what JAX gives."""
+"""The table of proven primitives and its evidence: for each case Enzyme gives what JAX gives."""
 
 import sys
 from pathlib import Path
@@ -12,13 +12,14 @@ from metagrad.frontend.capabilities import CAPABILITIES, measured_with, override
 from metagrad.frontend.jaxprs.interpret import equations
 
 sys.path.insert(0, str(Path(__file__).parent))
-import measurements  # noqa: E402
-import page  # noqa: E402
-from cases import CASES  # noqa: E402
-from declined import DECLINED, X, clipped  # noqa: E402
-from measure import DIFFERS, FAILS, VERDICTS, compare, has_edges, verdicts  # noqa: E402
+import measurements
+import page
+from cases import CASES
+from declined import DECLINED, X, clipped
+from measure import DIFFERS, FAILS, VERDICTS, compare, has_edges, verdicts
 
-# In bfloat16 sums round to anything up to a few percent; these cases are short enough to be compared.
+# In bfloat16 sums round to anything up to a few percent; these cases are short enough to be
+# compared.
 SHORT = [
     n
     for n in CASES
@@ -83,10 +84,10 @@ def agrees(result) -> bool:
     if result["dtype"] == "bfloat16":
         return True
     shown = measurements.of(nearest()).get(result["case"], {}).get(result["dtype"], {})
-    found = verdicts(result, CASES[result["case"]].orders)
+    reached = verdicts(result, CASES[result["case"]].orders)
     return all(
         mode in shown and VERDICTS.index(now) <= VERDICTS.index(shown[mode])
-        for mode, now in found.items()
+        for mode, now in reached.items()
     )
 
 
@@ -157,7 +158,10 @@ def test_the_table_admits_the_case(name):
 
 
 def test_no_lowering_goes_through_a_custom_rule():
-    """The rule would be gone: JAX takes a custom function apart when it traces what stands in a lowering."""
+    """The rule must survive.
+
+    JAX takes a custom function apart when it traces a function in a lowering.
+    """
     lowerings = {p: c.lowering for p, c in CAPABILITIES.items() if c.lowering and not c.is_rule}
     lowered = [
         e
@@ -175,7 +179,7 @@ def test_no_lowering_goes_through_a_custom_rule():
     assert through == set()
 
 
-# --- What the table must not admit -------------------------------------------------------------------------------
+# --- What the table must not admit ----------------------------------------------------------------
 
 
 @pytest.mark.parametrize("name", DECLINED)
@@ -187,13 +191,13 @@ def test_refusal_names_the_users_line():
     def fn(x):
         return clipped(x)  # this line
 
-    (found,) = unproven(jax.make_jaxpr(fn)(X), "reverse")
+    (equation,) = unproven(jax.make_jaxpr(fn)(X), "reverse")
     line = next(
         i
         for i, text in enumerate(Path(__file__).read_text().splitlines(), 1)
         if text.endswith("# this line")
     )
-    assert f"{Path(__file__).name}:{line}" in found.source
+    assert f"{Path(__file__).name}:{line}" in equation.source
 
 
 ADMITTED = {

@@ -1,4 +1,7 @@
-"""Small training runs with a bit of everything: a state with an integer counter, metaparameters of several shapes, real-valued data."""
+"""Small training runs with a bit of everything.
+
+The state has an integer counter, the metaparameters have several shapes, the data are real.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -53,7 +56,10 @@ def outer(state):
 
 
 def sgd(gradient=None, **options):
-    """A decorated step of gradient descent, `gradient(params, meta, batch)` being that of `loss` unless it is given."""
+    """A decorated step of gradient descent.
+
+    `gradient(params, meta, batch)` is that of `loss` by default.
+    """
     gradient = gradient or metagrad.grad(loss)
 
     @metagrad.compile(**options)

@@ -1,4 +1,7 @@
-"""Where JAX has no cotangent at all, no zero may stand in for it: it would be NaN where it meets an infinite derivative, of a norm at zero here."""
+"""Where JAX has no cotangent at all, no zero may stand in for it.
+
+Times an infinite derivative, here that of a norm at zero, such a zero would be NaN.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -73,9 +76,15 @@ def not_read_by_a_second_gradient(s, z, b):
 
 
 STEPS = [
-    stopped_in_the_loss, compared_in_the_loss, signs_of_the_gradient, stopped_in_a_scan, carried_and_stopped, signs_in_a_branch, signs_under_checkpoint,
+    stopped_in_the_loss,
+    compared_in_the_loss,
+    signs_of_the_gradient,
+    stopped_in_a_scan,
+    carried_and_stopped,
+    signs_in_a_branch,
+    signs_under_checkpoint,
     not_read_by_a_second_gradient,
-]  # fmt: skip
+]
 CARRYING = {carried_and_stopped, signs_in_a_branch, signs_under_checkpoint}
 
 
@@ -96,7 +105,10 @@ def test_no_zero_stands_in(step, ad):
 
 
 def test_what_no_step_reads_after_the_last():
-    """The one case that is left: in a loop the last step's cotangent of such a leaf is a zero. The unrolled run has none, a scan of it has the zero."""
+    """The one case that is left: in a loop the last step's cotangent of such a leaf is a zero.
+
+    The unrolled run has none, a scan of it has the zero.
+    """
 
     def step(s, z, b):
         return {
@@ -118,7 +130,7 @@ def test_what_no_step_reads_after_the_last():
     )
 
 
-# --- Gradients that lowering or a rule drops ----------------------------------------------------------------------
+# --- Gradients that lowering or a rule drops ------------------------------------------------------
 
 
 @jax.custom_vjp
@@ -158,7 +170,7 @@ def test_results_that_are_dropped_on_the_way(step, ad):
     )
 
 
-# --- What reaches a result ----------------------------------------------------------------------------------------
+# --- What reaches a result ------------------------------------------------------------------------
 
 
 def turns(body, *carry):

@@ -1,4 +1,7 @@
-"""Control flow and structure inside the loss and the step: loops, branches, vmap, recomputation, derivatives inside the loss, the host."""
+"""Control flow and structure inside the loss and the step.
+
+Loops, branches, vmap, recomputation, derivatives inside the loss, calls of the host.
+"""
 
 import functools
 
@@ -42,7 +45,7 @@ def hidden(p, batch):
     return jnp.tanh(batch["x"] @ p["w1"] + p["b1"])
 
 
-# --- Loops and branches that Enzyme differentiates -----------------------------------------------------------------
+# --- Loops and branches that Enzyme differentiates ------------------------------------------------
 
 
 def layers_in_a_scan(p, z, batch):
@@ -97,14 +100,14 @@ def branch_in_a_scan(p, z, batch):
 
 
 def mapped(p, z, batch):
-    each = jax.vmap(lambda x: jax.vmap(lambda w: jnp.tanh(x @ w), in_axes=1)(p["w1"]))(batch["x"])
-    return weighed(z, each @ p["w2"], batch)
+    hidden = jax.vmap(lambda x: jax.vmap(lambda w: jnp.tanh(x @ w), in_axes=1)(p["w1"]))(batch["x"])
+    return weighed(z, hidden @ p["w2"], batch)
 
 
 def mapped_branch(p, z, batch):
     """Under vmap a branch becomes a selection."""
-    each = jax.vmap(lambda x: lax.cond(x[0] > 0, jnp.sin, jnp.tanh, x @ p["w1"]))(batch["x"])
-    return weighed(z, each @ p["w2"], batch)
+    hidden = jax.vmap(lambda x: lax.cond(x[0] > 0, jnp.sin, jnp.tanh, x @ p["w1"]))(batch["x"])
+    return weighed(z, hidden @ p["w2"], batch)
 
 
 @pytest.mark.parametrize(
@@ -126,11 +129,11 @@ def test_enzyme_differentiates(loss):
     assert who(check(loss))[0] == "enzyme"
 
 
-# --- Loops and calls on data alone -----------------------------------------------------------------------------------
+# --- Loops and calls on data alone ----------------------------------------------------------------
 
 
 def doublings(batch):
-    """How often the sum must be doubled to pass ten: a loop of a length that only the data knows."""
+    """How often the sum must be doubled to pass ten: the data alone say how long the loop is."""
     return lax.while_loop(
         lambda c: c[0] < 10, lambda c: (2 * c[0], c[1] + 1.0), (1 + jnp.sum(batch["y"] ** 2), 0.0)
     )
@@ -170,12 +173,13 @@ def test_a_while_loop_on_data_beside_a_custom_rule():
 def test_a_while_loop_on_what_is_differentiated_is_refused_by_name():
     with pytest.raises(
         NotImplementedError,
-        match=r"JAX cannot differentiate while_loop_on_data \(test_control_flow.py:\d+\)(.|\n)*while \(\S*test_control_flow.py:\d+",
+        match=r"JAX cannot differentiate while_loop_on_data \(test_control_flow.py:\d+\)(.|\n"
+        r")*while \(\S*test_control_flow.py:\d+",
     ):
         check(while_loop_on_data, wrt="batches")
 
 
-# --- Recomputation ---------------------------------------------------------------------------------------------------
+# --- Recomputation --------------------------------------------------------------------------------
 
 
 def test_checkpoint_is_left_to_jax():
@@ -207,9 +211,13 @@ def test_checkpoint_with_a_policy_in_a_scan(policy):
 
 
 def test_what_is_to_be_computed_again_is_not_kept():
-    """XLA's own count of temporaries of the whole metagradient, against one product with the Hessian that JAX makes without and with `jax.checkpoint`.
+    """The temporaries of the whole metagradient, as XLA counts them.
 
-    Layers in a scan, because XLA's CPU compiler finds equal computations again where they stand side by side, also those of plain JAX.
+    They are compared with those of one product with the Hessian that JAX makes, without and with
+    `jax.checkpoint`.
+
+    Layers in a scan, because XLA's CPU compiler finds equal computations again where they stand
+    side by side, also those of plain JAX.
     """
     width, wide, examples, layers = 16, 1024, 512, 8
 
@@ -251,7 +259,7 @@ def test_what_is_to_be_computed_again_is_not_kept():
 
 
 def test_what_is_to_be_computed_again_is_fenced():
-    """Outside of loops an optimisation barrier keeps the compiler from finding the first computation again."""
+    """Outside of loops an optimisation barrier keeps XLA from reusing the first computation."""
     loss = jax.checkpoint(runs.loss)
     lowered = (
         runs.sgd(metagrad.grad(loss))
@@ -278,7 +286,7 @@ def test_checkpoint_in_the_update_and_outside():
     assert who(lowered) == ["enzyme", "jax", "jax"]
 
 
-# --- Derivatives inside the loss -------------------------------------------------------------------------------------
+# --- Derivatives inside the loss ------------------------------------------------------------------
 
 
 def of_the_input(p, x):
@@ -311,7 +319,7 @@ def test_derivatives_inside_the_loss(loss):
     check(loss)
 
 
-# --- Randomness -------------------------------------------------------------------------------------------------------
+# --- Randomness -----------------------------------------------------------------------------------
 
 
 def dropped(p, key, z, batch):

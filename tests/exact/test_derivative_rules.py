@@ -1,4 +1,7 @@
-"""Derivatives mean what JAX means: `stop_gradient`, custom rules, ties, and NaN where JAX has NaN. `explain()` says who did it and why."""
+"""Derivatives mean what JAX means: `stop_gradient`, custom rules, ties, and NaN where JAX has NaN.
+
+`explain()` says who did it and why.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -30,7 +33,7 @@ def mean_loss(predict):
     )
 
 
-# --- stop_gradient -----------------------------------------------------------------------------------------------
+# --- stop_gradient --------------------------------------------------------------------------------
 
 
 def test_stopped_target():
@@ -92,7 +95,7 @@ def test_log_sum_exp():
     )
 
 
-# --- Custom rules -------------------------------------------------------------------------------------------------
+# --- Custom rules ---------------------------------------------------------------------------------
 
 
 @jax.custom_jvp
@@ -242,7 +245,7 @@ def test_functions_of_jax_with_true_rules_are_enzymes():
     assert who(check(mean_loss(predict))) == ["enzyme"] * 3
 
 
-# --- Operations, whoever differentiates them ----------------------------------------------------------------------
+# --- Operations, whoever differentiates them ------------------------------------------------------
 
 # (hidden units [examples, width] -> the same), and who is expected to differentiate the loss.
 OPERATIONS = {
@@ -310,7 +313,7 @@ def test_operation(name):
         assert who(lowered)[0] == rule
 
 
-# --- Ties and edges -----------------------------------------------------------------------------------------------
+# --- Ties and edges -------------------------------------------------------------------------------
 
 # Entries that cancel to exactly zero, are equal, or lie on the bounds.
 EDGES = {
@@ -331,7 +334,7 @@ EDGES = {
 
 
 def tied(p, x, z, edge):
-    """Hidden units that are exactly 0, exactly equal, or exactly 1 for all examples, and differ from there on."""
+    """Hidden units that are exactly 0, equal, or 1 for all examples at first, and then differ."""
     h = jnp.concatenate(
         [
             x @ p["w1"],
@@ -377,7 +380,8 @@ def test_ties_in_the_update():
     )
 
 
-# The same operation twice, where only one of the two carries a derivative: its lowering must not be taken for the other's.
+# The same operation twice, where only one of the two carries a derivative: its lowering must not be
+# taken for the other's.
 TWICE = {
     "relu, then maximum": lambda x: jax.nn.relu(x) ** 2 + lax.max(x, jnp.zeros_like(x)),
     "maximum, then relu": lambda x: lax.max(x, jnp.zeros_like(x)) + jax.nn.relu(x) ** 2,
@@ -400,7 +404,7 @@ def test_tie_of_an_operation_that_occurs_twice(name):
     check(mean_loss(lambda p, x, z: tied(p, x, z, TWICE[name])), T=2)
 
 
-# --- NaN where JAX has NaN, and nowhere else ----------------------------------------------------------------------
+# --- NaN where JAX has NaN, and nowhere else ------------------------------------------------------
 
 
 def dead(p, z, batch):

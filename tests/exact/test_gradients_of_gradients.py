@@ -33,7 +33,7 @@ halved.defvjp(
 
 
 def with_a_rule_inside(rule):
-    """The custom rule is in the inner of two gradients, where the loss's own equations do not show it."""
+    """The custom rule is in the inner of two gradients: the loss's own equations do not show it."""
 
     def step(w, m, b):
         inner = lambda v: jnp.sum(rule(v * m) ** 2)

@@ -1,4 +1,7 @@
-"""Inner gradients that do not stand at the top level of the step: in loops, in branches, in each other, under transformations."""
+"""Inner gradients below the top level of the step.
+
+They stand in loops, in branches, in each other and under transformations.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -11,9 +14,10 @@ import metagrad
 from metagrad import LazyKary, StoreAll
 
 EVERYTHING = ("meta", "state", "batches")
+SCHEDULE = LazyKary(2)
 
 
-def check(gradient, *, wrt=EVERYTHING, T=4, schedule=LazyKary(2)):
+def check(gradient, *, wrt=EVERYTHING, T=4, schedule=SCHEDULE):
     step = runs.sgd(gradient)
     return assert_exact(
         step,
@@ -34,7 +38,7 @@ def with_weights(z, weights):
     return {"weights": weights, "rate": z["rate"]}
 
 
-# --- Microbatches ------------------------------------------------------------------------------------------------
+# --- Microbatches ---------------------------------------------------------------------------------
 
 
 def accumulated(p, z, batch, loss=runs.loss, count=2):
@@ -88,7 +92,7 @@ def test_aux_that_is_no_float(place):
 
 
 def test_accumulation_with_value_and_aux():
-    """The scan carries the loss's value and its auxiliary result beside the gradient, and the step reads all three."""
+    """The scan carries the loss's value, its aux and the gradient; the step reads all three."""
 
     def loss(p, z, batch):
         residual = runs.predict(p, batch["x"]) - batch["y"]
@@ -138,7 +142,10 @@ def test_a_rule_that_is_no_derivative_is_not_taken_in_mixed_mode():
 
 
 def test_memory_is_that_of_one_microbatch():
-    """Eight times as many microbatches of the same size: the activations do not grow with them, as they do where JAX differentiates its own gradient."""
+    """Eight times as many microbatches of the same size do not need more memory for activations.
+
+    They do where JAX differentiates its own gradient.
+    """
     width, examples, layers = 64, 128, 4
 
     def loss(p, x):
@@ -178,7 +185,7 @@ def test_memory_is_that_of_one_microbatch():
     )
 
 
-# --- Loops and branches ------------------------------------------------------------------------------------------
+# --- Loops and branches ---------------------------------------------------------------------------
 
 
 def test_an_inner_training_loop():
@@ -201,7 +208,8 @@ def test_an_inner_training_loop():
 def test_asked_of_enzyme_it_is_refused_with_the_users_line():
     with pytest.raises(
         NotImplementedError,
-        match=r"ad='enzyme'(.|\n)*an inner gradient in a loop, a branch or another function \(.*test_nested_gradients.py:\d+",
+        match=r"ad='enzyme'(.|\n)*an inner gradient in a loop, a branch or another function "
+        r"\(.*test_nested_gradients.py:\d+",
     ):
         runs.sgd(accumulated, ad="enzyme").metagradient(runs.outer).lower(
             {"params": runs.params()}, runs.meta(), runs.data(2)
@@ -224,7 +232,7 @@ def test_in_a_branch_and_at_the_top():
     assert who(check(gradient))[:2] == ["enzyme", "nested-mixed"]
 
 
-# --- Under transformations -----------------------------------------------------------------------------------------
+# --- Under transformations ------------------------------------------------------------------------
 
 
 def one(p, weight, x, y):
@@ -242,9 +250,15 @@ def test_per_example_gradients_are_one_gradient_of_the_batched_loss(axes):
             if axes[0] is None
             else jax.tree.map(lambda leaf: jnp.stack([leaf, 2 * leaf, -leaf, leaf / 2]), p)
         )
-        each = jax.vmap(metagrad.grad(one), in_axes=axes)(many, weight, batch["x"], batch["y"])
-        norms = jnp.sqrt(sum(jnp.sum(g**2, axis=range(1, g.ndim)) for g in jax.tree.leaves(each)))
-        return jax.tree.map(lambda g: jnp.tensordot(jnp.minimum(1.0, 0.7 / norms), g, 1), each)
+        per_example = jax.vmap(metagrad.grad(one), in_axes=axes)(
+            many, weight, batch["x"], batch["y"]
+        )
+        norms = jnp.sqrt(
+            sum(jnp.sum(g**2, axis=range(1, g.ndim)) for g in jax.tree.leaves(per_example))
+        )
+        return jax.tree.map(
+            lambda g: jnp.tensordot(jnp.minimum(1.0, 0.7 / norms), g, 1), per_example
+        )
 
     assert who(check(gradient)) == ["enzyme"] * 3
 
@@ -265,17 +279,20 @@ def test_vmap_in_a_scan_in_a_vmap():
 
 
 def test_vmap_with_values_that_depend_on_each_other():
-    """A collective over the mapped axis: the examples' losses are not independent, and JAX's expansion stands."""
+    """With a collective over the mapped axis the examples' losses are not independent.
+
+    JAX's expansion is used.
+    """
 
     def gradient(p, z, batch):
         def coupled(p, x, y):
             error = (runs.predict(p, x) - y) ** 2
             return error / (1 + lax.pmean(error, "examples"))
 
-        each = jax.vmap(metagrad.grad(coupled), in_axes=(None, 0, 0), axis_name="examples")(
+        per_example = jax.vmap(metagrad.grad(coupled), in_axes=(None, 0, 0), axis_name="examples")(
             p, batch["x"], batch["y"]
         )
-        return jax.tree.map(lambda g: jnp.mean(g, 0) * z["weights"][0], each)
+        return jax.tree.map(lambda g: jnp.mean(g, 0) * z["weights"][0], per_example)
 
     check(gradient)
 
@@ -299,15 +316,18 @@ TRANSFORMED = {
 
 @pytest.mark.parametrize("name", TRANSFORMED)
 def test_transformed_by_the_user(name):
-    """What JAX's transformations make of the gradient, and then the metagradient of that: up to third order."""
+    """The metagradient of what JAX's transformations make of the gradient, up to third order."""
     check(TRANSFORMED[name], T=3)
 
 
-# --- In each other -----------------------------------------------------------------------------------------------
+# --- In each other --------------------------------------------------------------------------------
 
 
 def adapted(p, z, batch):
-    """The loss after a step of gradient descent: model-agnostic meta-learning (Finn et al. 2017, arXiv 1703.03400)."""
+    """The loss after a step of gradient descent.
+
+    This is model-agnostic meta-learning (Finn et al. 2017, arXiv 1703.03400).
+    """
     g = metagrad.grad(runs.loss)(p, z, batch)
     return runs.loss(jax.tree.map(lambda p, g: p - 0.1 * g, p, g), z, batch)
 

@@ -1,5 +1,7 @@
 """Random small models, optimisers, schedules, numbers of steps and `wrt`, against JAX in f64."""
 
+import itertools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +70,7 @@ def test_random_model(widths, activation, optimiser, loss, schedule, steps, wrt,
     random = np.random.default_rng(seed)
     normal = lambda *shape: jnp.asarray(random.normal(size=shape))
     layers = [
-        {"w": normal(m, n) / np.sqrt(m), "b": normal(n) / 10} for m, n in zip(widths, widths[1:])
+        {"w": normal(m, n) / np.sqrt(m), "b": normal(n) / 10} for m, n in itertools.pairwise(widths)
     ]
     optimiser = OPTIMISERS[optimiser]()
     held_out = normal(3, widths[0]), normal(3, widths[-1])

@@ -1,4 +1,7 @@
-"""The same gradient whatever the schedule: all schedules, numbers of steps that are no power of k, one step, k beyond T; every `wrt`."""
+"""The gradient is the same whatever the schedule.
+
+All schedules and every `wrt`, numbers of steps that are not a power of k, one step, k beyond T.
+"""
 
 import functools
 import itertools
@@ -54,7 +57,8 @@ def check(schedule, steps, wrt=("meta", "state", "batches")):
     unrolled.assert_close(result.state, final, unrolled.DOUBLE, "state")
 
 
-# Each schedule meets two numbers of steps, each number of steps six schedules or more; 7 is a power of nothing.
+# Each schedule meets two numbers of steps, each number of steps six schedules or more; 7 is a power
+# of nothing.
 CHOSEN = [(name, 7) for name in SCHEDULES] + [
     (name, steps) for name, steps in zip(SCHEDULES, itertools.cycle((16, 5, 1, 2)))
 ]
@@ -87,8 +91,8 @@ def test_a_name_gives_the_tree_itself_and_a_tuple_gives_a_tuple(wrt):
     alone = step.metagradient(runs.outer, wrt, schedule=LazyKary(2))(
         state, runs.meta(), runs.data(5)
     ).grad
-    given = {"meta": runs.meta(), "state": state, "batches": runs.data(5)}[wrt]
-    assert jax.tree.structure(alone) == jax.tree.structure(given)
+    argument = {"meta": runs.meta(), "state": state, "batches": runs.data(5)}[wrt]
+    assert jax.tree.structure(alone) == jax.tree.structure(argument)
     unrolled.assert_close((alone,), reference(5, (wrt,))[1], unrolled.DOUBLE)
 
 

@@ -1,7 +1,8 @@
 """In f32, JAX's default: within 1e-5 of the gradient in f64.
 
-The training run has to be one whose own rounding allows that, in JAX's gradient too. Adam's usual b2 = 0.999 does not: its bias correction 1 - b2 is off by
-3e-5 in f32. Nor does one step of Adam alone, which is g / |g|, whose derivative cancels.
+The training run has to be one whose own rounding allows that, in JAX's gradient too. Adam's usual
+b2 = 0.999 does not: its bias correction 1 - b2 is off by 3e-5 in f32. Nor does one step of Adam
+alone, which is g / |g|, whose derivative cancels.
 """
 
 import jax

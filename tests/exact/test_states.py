@@ -1,4 +1,8 @@
-"""States of every kind: integers, booleans, random keys, bf16, NamedTuples, dataclasses, flax and Equinox modules, leaves that are no arrays."""
+"""States of every kind.
+
+Integers, booleans, random keys, bf16, NamedTuples, dataclasses, flax and Equinox modules, leaves
+that are not arrays.
+"""
 
 import dataclasses
 import functools
@@ -24,7 +28,7 @@ def descend(params, grads, z):
     return jax.tree.map(lambda p, g: p - jnp.exp(z["rate"]) * g, params, grads)
 
 
-# --- Leaves that carry no derivative ------------------------------------------------------------------------------
+# --- Leaves that carry no derivative --------------------------------------------------------------
 
 
 def test_integers_and_booleans():
@@ -95,7 +99,7 @@ def test_metaparameters_that_are_python_scalars():
     assert result.grad["times"].dtype == FLOAT0
 
 
-# --- Random keys --------------------------------------------------------------------------------------------------
+# --- Random keys ----------------------------------------------------------------------------------
 
 
 def dropout_loss(p, z, batch, key):
@@ -153,7 +157,10 @@ def test_key_in_the_batch(kind):
 
 
 def test_key_folded_into_a_counter_and_noise_that_is_scaled():
-    """Langevin steps: the metaparameter scales the noise; the key is a metaparameter too, and gets a float0."""
+    """Langevin steps, whose noise a metaparameter scales.
+
+    The key is a metaparameter too, and gets a float0.
+    """
 
     @metagrad.compile
     def step(s, z, batch):
@@ -168,7 +175,7 @@ def test_key_folded_into_a_counter_and_noise_that_is_scaled():
     assert result.grad["key"].dtype == FLOAT0
 
 
-# --- bf16 ---------------------------------------------------------------------------------------------------------
+# --- bf16 -----------------------------------------------------------------------------------------
 
 
 def worst(got, want):
@@ -180,7 +187,11 @@ def worst(got, want):
 
 
 def test_bfloat16_model():
-    """Master weights in f32, the model in bf16. Each product is rounded to 8 bits, and differently: as near to the exact gradient as JAX's own is."""
+    """Master weights in f32, the model in bf16.
+
+    Each product is rounded to 8 bits, and differently: as near to the exact gradient as JAX's own
+    is.
+    """
 
     def loss(p, z, batch):
         half = jax.tree.map(lambda leaf: leaf.astype(jnp.bfloat16), (p, batch["x"]))
@@ -221,7 +232,7 @@ def test_bfloat16_throughout():
     assert worst(result.grad, exact) < 2 * worst(jax_own, exact)
 
 
-# --- Pytrees ------------------------------------------------------------------------------------------------------
+# --- Pytrees --------------------------------------------------------------------------------------
 
 
 class TrainState(NamedTuple):
@@ -366,7 +377,7 @@ def test_flax_nnx_split_state():
 
 
 def test_equinox_module_as_state():
-    """Its activation function is a leaf that is no array: a constant of the compilation, given back as it is."""
+    """Its activation function is not an array but a constant of the compilation, returned as is."""
     eqx = pytest.importorskip("equinox")
     model = eqx.nn.MLP(
         runs.FEATURES,
@@ -377,7 +388,6 @@ def test_equinox_module_as_state():
         key=jax.random.key(0),
         dtype=jnp.float64,
     )
-    arrays, static = eqx.partition(model, eqx.is_array)
 
     def loss(arrays, static, z, batch):
         predicted = jax.vmap(eqx.combine(arrays, static))(batch["x"])
@@ -403,7 +413,7 @@ def test_equinox_module_as_state():
 
 
 def test_equinox_module_that_is_an_operand_of_the_loss():
-    """The module itself goes into `metagrad.grad`, with the leaves that are no arrays filtered by Equinox."""
+    """`metagrad.grad` takes the module; Equinox filters out the leaves that are not arrays."""
     eqx = pytest.importorskip("equinox")
     model = eqx.nn.Linear(runs.FEATURES, "scalar", key=jax.random.key(0), dtype=jnp.float64)
     loss = lambda m, z, batch: jnp.mean(z["weights"] * (jax.vmap(m)(batch["x"]) - batch["y"]) ** 2)
@@ -412,8 +422,8 @@ def test_equinox_module_that_is_an_operand_of_the_loss():
 
 
 def test_numpy_arrays():
-    given = jax.tree.map(np.asarray, ({"params": runs.params()}, runs.meta(), runs.data(3)))
-    check(runs.sgd(), runs.outer, EVERYTHING, *given)
+    arguments = jax.tree.map(np.asarray, ({"params": runs.params()}, runs.meta(), runs.data(3)))
+    check(runs.sgd(), runs.outer, EVERYTHING, *arguments)
 
 
 def test_empty_and_scalar_leaves():

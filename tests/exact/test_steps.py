@@ -1,4 +1,9 @@
-"""Training steps of every kind: optimisers, several gradients, gradients under transformations, no `metagrad.grad` at all."""
+"""Training steps of every kind.
+
+Optimisers, several gradients, gradients under transformations, no `metagrad.grad` at all.
+"""
+
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -46,7 +51,11 @@ def test_optimiser(name):
 
 @pytest.mark.parametrize("ad", ["auto", "jax"])
 def test_no_derivative_through_signs_meets_an_infinite_one(ad):
-    """Lion takes the sign of what adaptive clipping scales, and clipping has a square root at 0 where the parameters are 0: no 0 times infinity."""
+    """No 0 times infinity.
+
+    Lion takes the sign of what adaptive clipping scales, and clipping has a square root at 0 where
+    the parameters are 0.
+    """
     step, state = runs.with_optax(
         optax.chain(optax.adaptive_grad_clip(0.1), optax.scale_by_lion()), ad=ad
     )
@@ -224,7 +233,7 @@ def test_zero_where_nothing_is_reached(wrt):
 
 def test_batches_are_not_reached():
     step = metagrad.compile(lambda s, z, batch: jnp.sin(s) * z["rate"])
-    result, _ = check(
+    check(
         step,
         jnp.ones(3),
         outer=jnp.sum,
@@ -233,7 +242,7 @@ def test_batches_are_not_reached():
     )
 
 
-# --- What the losses and steps return beside the gradient ---------------------------------------------------------
+# --- What the losses and steps return beside the gradient -----------------------------------------
 
 
 def normalised(p, statistics, x):
@@ -288,7 +297,7 @@ def test_aux_of_the_step_is_stacked():
     result, _ = check(step, state, batches=batches, step_has_aux=True)
     losses = []
     for t in range(5):
-        state, aux = step(state, runs.meta(), jax.tree.map(lambda leaf: leaf[t], batches))
+        state, aux = step(state, runs.meta(), jax.tree.map(operator.itemgetter(t), batches))
         losses.append(aux["loss"])
     assert jnp.allclose(result.aux["loss"], jnp.stack(losses), rtol=1e-12)
     assert result.aux["signs"].shape == (5, runs.WIDTH) and result.aux["signs"].dtype == jnp.int8
@@ -314,7 +323,10 @@ RULES = {"enzyme": {}, "jax": {"ad": "jax"}, "jax-mixed": {}}
 
 @pytest.mark.parametrize("rule", RULES)
 def test_a_result_that_the_step_does_not_read_has_no_cotangent(rule):
-    """The loss's value and aux have an infinite derivative in the data, its gradient has none: nothing times infinity."""
+    """Nothing is multiplied by infinity.
+
+    The loss's value and aux have an infinite derivative in the data, its gradient has none.
+    """
 
     def loss(p, z, batch):
         root = jnp.sqrt(jnp.sum(batch["x"] ** 2))
@@ -331,7 +343,10 @@ def test_a_result_that_the_step_does_not_read_has_no_cotangent(rule):
 
 @pytest.mark.parametrize("ad", ["auto", "jax"])
 def test_auxiliary_results_need_no_derivative(ad):
-    """Float results of the step and of the outer function beside what is differentiated, one of them by way of an operation that has no derivative in JAX."""
+    """The step and the outer function have float results beside what is differentiated.
+
+    One of them comes from an operation that has no derivative in JAX.
+    """
 
     @metagrad.compile(has_aux=True, ad=ad)
     def step(s, z, batch):
@@ -363,7 +378,7 @@ def test_auxiliary_results_need_no_derivative(ad):
     }
 
 
-# --- What metagradients are taken for -----------------------------------------------------------------------------
+# --- What metagradients are taken for -------------------------------------------------------------
 
 
 def test_learning_rate_of_every_step():
@@ -391,7 +406,7 @@ def test_learning_rate_of_every_step():
 
 
 def test_data_as_metaparameter():
-    """Poisoning: all steps draw from one data set, which is the metaparameter; the batches are indices."""
+    """Poisoning: all steps draw from one data set, the metaparameter; the batches are indices."""
 
     def loss(p, data, chosen):
         return jnp.mean((runs.predict(p, data["x"][chosen]) - data["y"][chosen]) ** 2)
@@ -417,9 +432,9 @@ def test_learned_weighting_of_the_loss():
     """A small network that weighs each example by its loss, trained by the metagradient."""
 
     def loss(p, z, batch):
-        each = (runs.predict(p, batch["x"]) - batch["y"]) ** 2
-        weights = jax.nn.sigmoid(jnp.tanh(lax.stop_gradient(each)[:, None] * z["a"]) @ z["b"])
-        return jnp.mean(weights * each)
+        errors = (runs.predict(p, batch["x"]) - batch["y"]) ** 2
+        weights = jax.nn.sigmoid(jnp.tanh(lax.stop_gradient(errors)[:, None] * z["a"]) @ z["b"])
+        return jnp.mean(weights * errors)
 
     step = metagrad.compile(
         lambda s, z, b: {

@@ -1,5 +1,7 @@
 """What a metagradient must equal: `jax.grad` of a Python loop over the plain step."""
 
+import operator
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -21,7 +23,7 @@ def is_float(leaf):
 
 
 def split(tree, keep):
-    """The leaves that `keep` holds for, and a function that puts such leaves back among the others."""
+    """The leaves that `keep` holds for, and a function that puts them back among the others."""
     leaves, structure = jax.tree.flatten(tree)
     where = [i for i, leaf in enumerate(leaves) if keep(leaf)]
 
@@ -35,7 +37,7 @@ def split(tree, keep):
 
 
 def jitted(function):
-    """`jax.jit` of a function whose arguments may have leaves that are no arrays."""
+    """`jax.jit` of a function whose arguments may have leaves that are not arrays."""
     compiled = {}
 
     def call(*args):
@@ -59,18 +61,21 @@ def jitted(function):
 def unrolled(
     step, outer, wrt, state, meta, batches, *outer_args, step_has_aux=False, has_aux=False
 ):
-    """(value, gradient, final state) by `jax.grad` of the Python loop; float0 zeros where a leaf is not floating point."""
-    given = {"state": state, "meta": meta, "batches": batches}
+    """(value, gradient, final state) by `jax.grad` of the Python loop.
+
+    Leaves that are not floating point have float0 zeros.
+    """
+    arguments = {"state": state, "meta": meta, "batches": batches}
     names = (wrt,) if isinstance(wrt, str) else wrt
-    parts = {name: split(given[name], is_float) for name in names}
+    parts = {name: split(arguments[name], is_float) for name in names}
     steps = len(jax.tree.leaves(batches)[0])
     run, end = jitted(step), jitted(lambda s, args: outer(s, *args))
 
     def phi(floats):
-        trees = given | {name: parts[name][1](floats[name]) for name in names}
+        trees = arguments | {name: parts[name][1](floats[name]) for name in names}
         s = trees["state"]
         for t in range(steps):
-            s = run(s, trees["meta"], jax.tree.map(lambda leaf: leaf[t], trees["batches"]))
+            s = run(s, trees["meta"], jax.tree.map(operator.itemgetter(t), trees["batches"]))
             s = s[0] if step_has_aux else s
         value = end(s, outer_args)
         final.append(jax.tree.leaves(s))
@@ -84,9 +89,9 @@ def unrolled(
     def whole(name):
         zeros = jax.tree.map(
             lambda leaf: np.zeros(np.shape(leaf), jax.dtypes.float0) if is_array(leaf) else leaf,
-            given[name],
+            arguments[name],
         )
-        return split_like(zeros, given[name], gradients[name])
+        return split_like(zeros, arguments[name], gradients[name])
 
     grad = whole(wrt) if isinstance(wrt, str) else tuple(whole(name) for name in wrt)
     return value, grad, jax.tree.unflatten(jax.tree.structure(state), final[-1])
@@ -108,7 +113,10 @@ def numbers(leaf):
 
 
 def assert_close(got, want, tolerance, what="gradient"):
-    """Same structure; each leaf within `tolerance` of the largest entry of the leaf that is wanted; NaN and infinities where they are wanted."""
+    """Same structure, and NaN and infinities where they are wanted.
+
+    Each leaf is within `tolerance` of the largest entry of the leaf that is wanted.
+    """
     assert jax.tree.structure(got) == jax.tree.structure(want), what
     paths = [
         what + jax.tree_util.keystr(path)
@@ -140,7 +148,10 @@ def assert_close(got, want, tolerance, what="gradient"):
 def assert_exact(
     step, outer, wrt, *arguments, tolerance=DOUBLE, schedule=None, step_has_aux=False, has_aux=False
 ):
-    """Compiles and runs the metagradient, and compares value, gradient and final state. Gives (result, lowered)."""
+    """Compiles and runs the metagradient, and compares value, gradient and final state.
+
+    Gives (result, lowered).
+    """
     lowered = step.metagradient(outer, wrt, schedule=schedule, has_aux=has_aux).lower(*arguments)
     result = lowered.compile()(*arguments)
     value, grad, state = unrolled(

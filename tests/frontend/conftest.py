@@ -1,4 +1,4 @@
-"""The smallest training run that has everything: two parameters, a decay that is learned, and three steps."""
+"""The smallest training run that has everything: two parameters, a learned decay, three steps."""
 
 import jax.numpy as jnp
 import pytest

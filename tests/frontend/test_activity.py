@@ -1,4 +1,7 @@
-"""Which leaves of the state have a cotangent from step to step: what `wrt` reaches and what reaches the outer value."""
+"""Which leaves of the state have a cotangent from step to step.
+
+Those that `wrt` reaches and that reach the outer value.
+"""
 
 import itertools
 
@@ -15,7 +18,11 @@ ALL = ("meta", "state", "batches")
 
 
 def active(step, outer, *, state, meta=1, batch=0, wrt=("meta",)):
-    """The leaves between steps, of a step whose i-th new leaf depends on the arguments `step[i]`, and an outer value that depends on the leaves `outer`."""
+    """The leaves between steps.
+
+    The i-th new leaf of the step depends on the arguments `step[i]`, the outer value on the leaves
+    `outer`.
+    """
     total = lambda args, chosen: sum((args[i] for i in sorted(chosen)), start=jnp.zeros(()))
     numbers = lambda count: [jax.ShapeDtypeStruct((), jnp.float32)] * count
     new_state = jax.make_jaxpr(lambda *args: [total(args, chosen) for chosen in step])(
@@ -23,7 +30,7 @@ def active(step, outer, *, state, meta=1, batch=0, wrt=("meta",)):
     )
     value = jax.make_jaxpr(lambda *args: [total(args, outer)])(*numbers(state))
     layout = Layout(state=state, meta=meta, batch=batch, outer=0)
-    return activity.find(new_state, value, [], layout, wrt).between_steps()
+    return activity.find_activity(new_state, value, [], layout, wrt).between_steps()
 
 
 @pytest.mark.parametrize(
@@ -54,7 +61,7 @@ def test_active_state_of_two_leaves(step, outer, expected):
 
 
 def test_the_fixed_point_needs_as_many_rounds_as_there_are_leaves():
-    """z -> leaf 9 -> leaf 8 -> .. -> leaf 0 -> outer, one step each, whichever way the leaves are numbered."""
+    """z -> leaf 9 -> .. -> leaf 0 -> outer, one step each, however the leaves are numbered."""
     down = [{i + 1} for i in range(10)]
     assert active(down, {0}, state=10) == list(range(10))
     assert active(down, {4}, state=10) == list(range(4, 10))
@@ -64,7 +71,11 @@ def test_the_fixed_point_needs_as_many_rounds_as_there_are_leaves():
 
 
 def test_wrt_decides_what_varies():
-    """Leaf 0 depends on itself, leaf 1 on the metaparameter (2), leaf 2 on the batch (4 with 3 leaves); the outer function reads all."""
+    """The outer function reads all.
+
+    Leaf 0 depends on itself, leaf 1 on the metaparameter (2), leaf 2 on the batch (4 with 3
+    leaves).
+    """
     step, outer = [{0}, {1, 3}, {2, 4}], {0, 1, 2}
     chosen = {wrt: active(step, outer, state=3, meta=1, batch=1, wrt=(wrt,)) for wrt in ALL}
     assert chosen == {"meta": [1], "batches": [2], "state": [0, 1, 2]}
@@ -91,7 +102,11 @@ def cases(draw):
 
 @given(cases())
 def test_active_state_is_what_lies_on_a_path(case):
-    """Against its meaning: the leaves through which a path leads from what `wrt` names, in any number of steps, to the outer value."""
+    """Against its meaning.
+
+    The leaves through which a path leads, in any number of steps, from what `wrt` names to the
+    outer value.
+    """
     step, outer, state, meta, batch, wrt = case
     groups = {
         "state": range(state),
@@ -100,7 +115,8 @@ def test_active_state_is_what_lies_on_a_path(case):
     }
     sources = {i for name in wrt for i in groups[name]}
 
-    # Unrolled for as many steps as a path without repetition can have: the leaves that depend on a source, ..
+    # Unrolled for as many steps as a path without repetition can have: the leaves that depend on a
+    # source, ..
     varied = [{leaf for leaf in sources if leaf < state}]
     for _ in range(state + 1):
         varied.append({leaf for leaf in range(state) if step[leaf] & (sources | varied[-1])})

@@ -1,4 +1,4 @@
-"""Bad input gets an error that names the user's own argument and the leaf's path, and says what to do."""
+"""Errors about bad input name the user's own argument and the leaf's path, and say what to do."""
 
 import jax
 import jax.experimental
@@ -49,7 +49,7 @@ def refused(error, *says, **arguments):
         rest = rest.split(part, 1)[1]
 
 
-# --- A step that changes the state --------------------------------------------------------------------------------
+# --- A step that changes the state ----------------------------------------------------------------
 
 CHANGES = {
     "a leaf is missing": (
@@ -136,7 +136,7 @@ CHANGES = {
     "other text": (
         {"w": W, "name": "a"},
         lambda s: s | {"name": "b"},
-        ["no arrays", "state['name']: 'a' came in, 'b' went out", "constants of the compilation"],
+        ["not arrays", "state['name']: 'a' came in, 'b' went out", "constants of the compilation"],
     ),
 }
 
@@ -181,7 +181,7 @@ def test_step_without_the_aux_it_promised(result, says):
     )
 
 
-# --- Batches ------------------------------------------------------------------------------------------------------
+# --- Batches --------------------------------------------------------------------------------------
 
 BATCHES = {
     "unequal": (
@@ -220,7 +220,7 @@ def test_batches(name):
     refused(ValueError, *says, batches=batches)
 
 
-# --- The outer function -------------------------------------------------------------------------------------------
+# --- The outer function ---------------------------------------------------------------------------
 
 
 def not_scalar(state):
@@ -271,7 +271,7 @@ def test_outer_arguments_that_are_missing():
     )
 
 
-# --- wrt ----------------------------------------------------------------------------------------------------------
+# --- wrt ------------------------------------------------------------------------------------------
 
 CHOICES = '"meta", "state", "batches"'
 
@@ -355,7 +355,7 @@ def test_leaf_that_is_neither_an_array_nor_hashable():
         mg(W, {"a": Z, "b": {1}}, XS)
 
 
-# --- Side effects -------------------------------------------------------------------------------------------------
+# --- Side effects ---------------------------------------------------------------------------------
 
 
 def ordered(value):
@@ -497,7 +497,7 @@ def test_mutable_references(place):
     )
 
 
-# --- Schedules ----------------------------------------------------------------------------------------------------
+# --- Schedules ------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -508,7 +508,8 @@ def test_mutable_references(place):
 def test_what_is_no_schedule(schedule):
     refused(
         TypeError,
-        "schedule must be LazyKary(k), Binomial(slots), Periodic(every), StoreAll(), or a schedule object of the checkpoint_schedules package",
+        "schedule must be LazyKary(k), Binomial(slots), Periodic(every), StoreAll(), or a schedule "
+        "object of the checkpoint_schedules package",
         f"got {schedule!r}",
         schedule=schedule,
     )
@@ -568,14 +569,14 @@ def test_schedule_made_for_another_number_of_steps():
     )
 
 
-# --- A metagradient is not differentiated again -------------------------------------------------------------------
+# --- A metagradient is not differentiated again ---------------------------------------------------
 
 
 def test_gradient_of_a_metagradient():
     """Never a silent zero."""
     mg = metagrad.compile(descend).metagradient(total)
     with pytest.raises(
-        NotImplementedError, match="a metagradient cannot be differentiated again.*custom_vjp"
+        NotImplementedError, match=r"a metagradient cannot be differentiated again.*custom_vjp"
     ):
         jax.grad(lambda z: mg(W, z, XS).value)(Z)
 
@@ -583,7 +584,7 @@ def test_gradient_of_a_metagradient():
 def test_vmap_is_refused():
     mg = metagrad.compile(descend).metagradient(total)
     with pytest.raises(
-        NotImplementedError, match="a metagradient cannot be put under jax.vmap. jax.lax.map"
+        NotImplementedError, match=r"a metagradient cannot be put under jax.vmap. jax.lax.map"
     ):
         jax.vmap(lambda z: mg(W, z, XS).value)(jnp.ones(2))
 

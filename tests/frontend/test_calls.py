@@ -1,4 +1,8 @@
-"""Calling a metagradient: compiled once for each shape, inside `jax.jit`, and compiled programs that check what they are given."""
+"""Calling a metagradient.
+
+It is compiled once for each shape, also inside `jax.jit`, and a compiled program checks its
+arguments.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -42,7 +46,7 @@ def test_python_scalars_do_not_compile_again(step, outer, arguments, lowerings):
 
 
 def test_another_constant_is_another_program(arguments, lowerings):
-    """A leaf that is no array belongs to the program."""
+    """A leaf that is not an array belongs to the program."""
     mg = metagrad.compile(lambda s, z, x: {"w": s["f"](s["w"]) * z, "f": s["f"]}).metagradient(
         lambda s: jnp.sum(s["w"])
     )
@@ -93,7 +97,7 @@ def test_descent_in_a_loop_on_the_device(step, outer, arguments):
     assert (jnp.diff(values) < 0).all()
 
 
-# --- A compiled program checks what it is given -------------------------------------------------------------------
+# --- A compiled program checks what it is given ---------------------------------------------------
 
 
 @pytest.fixture(scope="module")
@@ -101,14 +105,14 @@ def compiled():
     step = metagrad.compile(
         lambda s, z, x: {"w": s["w"] - z["rate"] * (s["w"] - x), "n": s["n"] + 1, "f": s["f"]}
     )
-    given = (
+    arguments = (
         {"w": jnp.ones(2), "n": jnp.asarray(0), "f": jnp.sin},
         {"rate": jnp.asarray(0.1)},
         jnp.ones((3, 2)),
     )
     return step.metagradient(lambda s, target: jnp.sum((s["w"] - target) ** 2)).lower(
-        *given, jnp.ones(2)
-    ).compile(), (*given, jnp.ones(2))
+        *arguments, jnp.ones(2)
+    ).compile(), (*arguments, jnp.ones(2))
 
 
 WRONG = {
@@ -153,14 +157,14 @@ WRONG = {
 
 @pytest.mark.parametrize("name", WRONG)
 def test_wrong_arguments(compiled, name):
-    program, given = compiled
+    program, arguments = compiled
     change, message = WRONG[name]
     with pytest.raises(TypeError, match=message):
-        program(*change(*given))
+        program(*change(*arguments))
 
 
 def test_right_arguments(compiled):
-    program, given = compiled
-    state, meta, batches, target = given
+    program, arguments = compiled
+    state, _, _, target = arguments
     python_scalars = program({**state, "n": 0}, {"rate": 0.1}, np.ones((3, 2), np.float32), target)
-    np.testing.assert_allclose(program(*given).grad["rate"], python_scalars.grad["rate"])
+    np.testing.assert_allclose(program(*arguments).grad["rate"], python_scalars.grad["rate"])

@@ -37,6 +37,6 @@ def test_there_are_examples():
     )
 
 
-@pytest.mark.parametrize("name", [name for name in metagrad.__all__])
+@pytest.mark.parametrize("name", list(metagrad.__all__))
 def test_public_names_have_docstrings(name):
     assert getattr(metagrad, name).__doc__

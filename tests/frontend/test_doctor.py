@@ -28,16 +28,16 @@ def findings(capsys) -> dict[str, str]:
 
 def test_it_works_here(cached, capsys):
     assert main(["doctor"]) == 0
-    found = findings(capsys)
-    assert found["metagrad"].startswith(version("metagrad"))
-    assert found["Python"].endswith(f"({sys.executable})")
-    assert found["JAX"] == f"jax {jax.__version__}, jaxlib {version('jaxlib')}"
-    assert found["library"].startswith(library.path())
-    assert interpreter.choose().version in found["worker"]
-    assert found["answers"].startswith("yes, with right first and second derivatives, ")
-    assert found["cache"] == f"{cached}: 0 entries, 0.0 MiB of at most 256"
-    assert f"(cpu:{jax.devices()[0].id})" in found["devices"]
-    assert "ERROR" not in found
+    report = findings(capsys)
+    assert report["metagrad"].startswith(version("metagrad"))
+    assert report["Python"].endswith(f"({sys.executable})")
+    assert report["JAX"] == f"jax {jax.__version__}, jaxlib {version('jaxlib')}"
+    assert report["library"].startswith(library.path())
+    assert interpreter.choose().version in report["worker"]
+    assert report["answers"].startswith("yes, with right first and second derivatives, ")
+    assert report["cache"] == f"{cached}: 0 entries, 0.0 MiB of at most 256"
+    assert f"(cpu:{jax.devices()[0].id})" in report["devices"]
+    assert "ERROR" not in report
 
 
 def test_the_cache(cached, monkeypatch, capsys):
@@ -55,9 +55,9 @@ def test_the_cache(cached, monkeypatch, capsys):
 def test_a_library_that_is_not_there_yet(no_library, capsys):
     """Nothing is fetched unasked."""
     assert main(["doctor"]) == 1
-    found = findings(capsys)
-    assert found["library"].startswith("not there yet: the first compilation fetches enzyme-ad")
-    assert found["answers"].endswith("get it with: python -m metagrad doctor --fetch")
+    report = findings(capsys)
+    assert report["library"].startswith("not there yet: the first compilation fetches enzyme-ad")
+    assert report["answers"].endswith("get it with: python -m metagrad doctor --fetch")
     assert not wheel.folder().exists()
 
 
@@ -66,19 +66,19 @@ def test_a_library_that_cannot_be_fetched(no_library, monkeypatch, capsys):
     monkeypatch.setenv("PIP_NO_INDEX", "1")
     monkeypatch.delenv("PIP_FIND_LINKS", raising=False)
     assert main(["doctor", "--fetch"]) == 1
-    found = findings(capsys)
-    assert found["ERROR"].startswith("Enzyme's library could not be fetched: ")
-    assert "cache" in found and "devices" in found, "the rest is said all the same"
+    report = findings(capsys)
+    assert report["ERROR"].startswith("Enzyme's library could not be fetched: ")
+    assert "cache" in report and "devices" in report, "the rest is said all the same"
 
 
 def test_a_library_that_is_wrong(monkeypatch, tmp_path, capsys):
     (tmp_path / "enzyme_call.so").write_bytes(b"\x7fELF, but no more")
     monkeypatch.setenv(library.VARIABLE, str(tmp_path))
     assert main(["doctor"]) == 1
-    found = findings(capsys)
-    assert found["library"] == f"{tmp_path / 'enzyme_call.so'} (from METAGRAD_ENZYME)"
-    assert found["ERROR"].startswith("Enzyme's library cannot be loaded for @empty: ")
-    assert "METAGRAD_ENZYME names it" in found["ERROR"]
+    report = findings(capsys)
+    assert report["library"] == f"{tmp_path / 'enzyme_call.so'} (from METAGRAD_ENZYME)"
+    assert report["ERROR"].startswith("Enzyme's library cannot be loaded for @empty: ")
+    assert "METAGRAD_ENZYME names it" in report["ERROR"]
 
 
 def test_a_python_that_is_wrong(monkeypatch, capsys):

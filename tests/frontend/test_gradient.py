@@ -1,4 +1,7 @@
-"""`metagrad.grad` and `metagrad.value_and_grad` take JAX's arguments and give JAX's results, outside of a step and in one."""
+"""`metagrad.grad` and `metagrad.value_and_grad` take JAX's arguments and give JAX's results.
+
+That holds outside of a step and in one.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -20,7 +23,7 @@ def with_aux(x, y):
 
 
 def layers(x, count, train=False):
-    """What is computed depends on arguments that are no arrays."""
+    """What is computed depends on arguments that are not arrays."""
     for _ in range(count):
         x = jnp.sin(x)
     return jnp.sum(x) if train else jnp.sum(x**2)
@@ -198,7 +201,7 @@ def test_an_error_names_the_users_function_and_argument(where):
         )
 
     def outer(final, target):
-        return jnp.sum(final) if where == "outer" and target > 0 else jnp.sum(final)
+        return jnp.sum(final) if where == "outer" and target > 0 else jnp.mean(final)
 
     with pytest.raises(jax.errors.TracerBoolConversionError) as error:
         metagrad.compile(step).metagradient(outer).lower(X, 0.5, jnp.ones((3, 2)), 1.0)
@@ -229,6 +232,7 @@ def test_traced_values_outside_of_their_function(how):
     )
     with pytest.raises(
         TypeError,
-        match="a traced value is used outside of the function that it belongs to.*Pass it as an argument",
+        match=r"a traced value is used outside of the function that it belongs to.*Pass it as an "
+        "argument",
     ):
         step.metagradient(jnp.sum).lower(X, 0.5, jnp.ones((3, 2)))

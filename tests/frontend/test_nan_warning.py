@@ -1,4 +1,7 @@
-"""The warning that a metagradient with a NaN gives by default: when it comes, and what it says. That optimisers are named is tested in tests/models."""
+"""The warning that a metagradient with a NaN gives by default: when it comes, and what it says.
+
+That optimisers are named is tested in tests/models.
+"""
 
 import warnings
 
@@ -38,16 +41,16 @@ def text(mg, *arguments):
 
 
 def test_the_users_function_line_and_leaf():
-    said = text(metagradient(), START, 1.0, STEPS)
-    assert said.startswith(
+    warning = text(metagradient(), START, 1.0, STEPS)
+    assert warning.startswith(
         "the metagradient has a NaN or infinity in the gradient of meta, the gradient of state. "
     )
-    assert "At step 0 root (" in said and "tests/frontend/test_nan_warning.py:" in said
+    assert "At step 0 root (" in warning and "tests/frontend/test_nan_warning.py:" in warning
     assert (
-        "takes a root (`sqrt`) of zero or next to it in 1 of 2 entries of what it computes from state:"
-        in said
+        "takes a root (`sqrt`) of zero or next to it in 1 of 2 entries of what it computes from "
+        "state:" in warning
     )
-    assert "Keep what is under the root away from zero" in said and "check_nans=False" in said
+    assert "Keep what is under the root away from zero" in warning and "check_nans=False" in warning
 
 
 def test_the_step_at_which_it_happens():
@@ -79,16 +82,16 @@ def test_roots_that_carry_no_derivative_are_not_blamed():
     """One behind stop_gradient, one of the batch, one whose result is only compared."""
 
     def step(w, z, t):
-        held = jnp.sqrt(jax.lax.stop_gradient(w))
+        stopped_root = jnp.sqrt(jax.lax.stop_gradient(w))
         of_batch = jnp.sqrt(t * 0.0)
-        small = jnp.sign(held) * 0 + of_batch
+        small = jnp.sign(stopped_root) * 0 + of_batch
         norm = jnp.sqrt(w - w) > 1
         return jnp.cbrt(w - w[0]) * z + small + norm
 
-    said = text(
+    warning = text(
         metagrad.compile(step).metagradient(jnp.sum), jnp.array([1.0, 2.0]), 1.0, jnp.arange(3.0)
     )
-    assert "(`cbrt`) of zero" in said and "more root" not in said
+    assert "(`cbrt`) of zero" in warning and "more root" not in warning
 
 
 def test_branches_and_calls():
@@ -111,23 +114,23 @@ def test_training_gives_the_first():
 
 
 def test_the_outer_function():
-    said = text(
+    warning = text(
         metagradient(lambda w, z, t: w * z, lambda w: jnp.linalg.norm(w - w) + w[0]),
         START,
         1.0,
         STEPS,
     )
     assert (
-        "Training is finite. The outer function, in a lambda (" in said
-        and "(`sqrt`) of zero" in said
+        "Training is finite. The outer function, in a lambda (" in warning
+        and "(`sqrt`) of zero" in warning
     )
 
 
 def test_the_outer_functions_value():
-    said = text(metagradient(lambda w, z, t: w * z, lambda w: jnp.log(w[1])), START, 1.0, STEPS)
+    warning = text(metagradient(lambda w, z, t: w * z, lambda w: jnp.log(w[1])), START, 1.0, STEPS)
     assert (
-        "a NaN or infinity in value, " in said
-        and "Training is finite; the outer function's value is the first." in said
+        "a NaN or infinity in value, " in warning
+        and "Training is finite; the outer function's value is the first." in warning
     )
 
 
@@ -157,5 +160,5 @@ def test_the_arguments():
 def test_where_no_root_is_to_blame():
     """A division that is not taken: its derivative is NaN all the same."""
     step = lambda w, z, t: jnp.where(w == 0, w * z, 1 / (w * z))
-    said = text(metagradient(step), START, 1.0, STEPS)
-    assert "metagradient(check_nans=True) repeats the run backward" in said
+    warning = text(metagradient(step), START, 1.0, STEPS)
+    assert "metagradient(check_nans=True) repeats the run backward" in warning

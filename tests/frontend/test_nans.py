@@ -10,7 +10,7 @@ import metagrad
 
 
 def mixed(params, **more):
-    """A state with integer, boolean, key, Python and non-array leaves, none of which may stand in the way."""
+    """A state with integer, boolean, key, Python and non-array leaves, which must do no harm."""
     return {
         "params": params,
         "count": 0,
@@ -50,7 +50,8 @@ def test_training_gives_the_first():
         run(update, lambda s: jnp.sum(s["params"]))
     message = str(error.value)
     assert message.startswith(
-        "the metagradient has a NaN in value, the gradient of meta['z'], the final state['params']. "
+        "the metagradient has a NaN in value, the gradient of meta['z'], the final "
+        "state['params']. "
     )
     assert "Training itself gave the first NaN: at step 3, in state['params']." in message
     assert "Lower the learning rate, or look at that batch." in message
@@ -60,7 +61,7 @@ def test_outer_value():
     """The gradient of log(x) is finite where its value is not."""
     with pytest.raises(
         FloatingPointError,
-        match="a NaN in value. Training has no NaN; the outer function's value is the first.",
+        match=r"a NaN in value. Training has no NaN; the outer function's value is the first.",
     ):
         run(lambda p, z, b: p - z["z"], lambda s: jnp.log(s["params"][0]))
 
@@ -90,8 +91,8 @@ def test_vjp_of_a_step():
     message = str(error.value)
     assert "the gradient of state['params']" in message
     assert (
-        "going backward it first appeared in the VJP of step 2, in the cotangent of state['params']."
-        in message
+        "going backward it first appeared in the VJP of step 2, in the cotangent of "
+        "state['params']." in message
     )
     assert "eps_root" in message
 

@@ -1,4 +1,7 @@
-"""What is for several devices is refused with its line; axes inside the step and meshes of one device are not."""
+"""What is for several devices is refused with its line.
+
+Axes inside the step and meshes of one device are allowed.
+"""
 
 import jax
 import jax.numpy as jnp
@@ -48,7 +51,8 @@ UNBOUND = {
 def test_axes_that_nobody_binds(name):
     with pytest.raises(
         NotImplementedError,
-        match=r"the training step has a collective over an axis that is not bound in it at .*test_one_device.py:\d+ .* one device",
+        match=r"the training step has a collective over an axis that is not bound in it at "
+        r".*test_one_device.py:\d+ .* one device",
     ):
         metagrad.compile(UNBOUND[name]).metagradient(jnp.sum).lower(W, Z, XS)
 
@@ -100,13 +104,14 @@ def test_several_devices(name, where):
     )
     with pytest.raises(
         NotImplementedError,
-        match=rf"the training step is for several devices: {name} on 2 devices at .*test_one_device.py",
+        match=rf"the training step is for several devices: {name} on 2 devices at "
+        r".*test_one_device.py",
     ):
         metagrad.compile(step).metagradient(jnp.sum).lower(W, Z, XS)
 
 
 def test_a_mean_of_gradients_over_one_device():
-    """Data parallel training as it is written for many: the gradient inside, the collective around it."""
+    """Data parallel training as for many devices: the gradient inside, the collective around it."""
 
     def step(mean):
         return lambda w, z, x: (

@@ -1,4 +1,4 @@
-"""The decorated step is still an ordinary function: `jit`, `vmap`, `grad`, `lax.scan` work on it."""
+"""The decorated step is an ordinary function: `jit`, `vmap`, `grad` and `lax.scan` work on it."""
 
 import functools
 
@@ -104,7 +104,7 @@ def test_what_is_no_function(bad):
     if bad is None:
         assert callable(metagrad.compile(bad))
     else:
-        with pytest.raises(TypeError, match="metagrad.compile decorates a function, not"):
+        with pytest.raises(TypeError, match=r"metagrad.compile decorates a function, not"):
             metagrad.compile(bad)
 
 

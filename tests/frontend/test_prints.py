@@ -1,4 +1,7 @@
-"""`jax.debug.print` in a step: what the plain step prints, once for each step that is run, and no result is changed by it."""
+"""`jax.debug.print` in a step.
+
+Each step that is run prints what the plain step prints, and no result changes.
+"""
 
 import collections
 
@@ -79,7 +82,9 @@ SCHEDULES = {
 
 @pytest.mark.parametrize("name", SCHEDULES)
 def test_once_for_each_step_that_is_run(name, heard):
-    """Also where a gradient is computed again for the VJP, and where a step is made again from its kept gradient: those are no steps that are run."""
+    """Also where a gradient is computed again for the VJP or a step is made again from its kept
+    gradient. Neither counts as a step that is run.
+    """
     mg = lambda show: metagrad.compile(
         descend(show, lambda value, show: say("loss", value, show))
     ).metagradient(outer(show), wrt=("meta", "state", "batches"), schedule=SCHEDULES[name])
@@ -88,8 +93,8 @@ def test_once_for_each_step_that_is_run(name, heard):
         "the case has a gradient that is computed again"
     )
     assert "rebuilt" not in name or plan.updates, "the case has a step that is made again"
-    result, said = heard(mg(True), W, Z, XS)
-    assert said == {"loss": plan.advances, "norm": plan.advances, "outer": 1}
+    result, printed = heard(mg(True), W, Z, XS)
+    assert printed == {"loss": plan.advances, "norm": plan.advances, "outer": 1}
     same(result, mg(False)(W, Z, XS))
 
 
@@ -170,8 +175,8 @@ def test_in_the_loss(name, gradient, heard):
     assert plain == {"norm": 1} | {what: gradients * often for what, often in times.items()}
     mg = steps(True).metagradient(jnp.sum, schedule=metagrad.LazyKary(2))
     advances = mg.lower(W, Z, XS).plan.advances
-    result, said = heard(mg, W, Z, XS)
-    assert said == {what: often * advances for what, often in plain.items()}
+    result, printed = heard(mg, W, Z, XS)
+    assert printed == {what: often * advances for what, often in plain.items()}
     same(result, steps(False).metagradient(jnp.sum, schedule=metagrad.LazyKary(2))(W, Z, XS))
 
 
@@ -204,7 +209,10 @@ def test_what_only_a_print_needs(heard):
 
 
 def test_what_is_printed(capfd):
-    """The values, at the steps that they belong to; unordered, but on one device they come in the order of the run."""
+    """The values, at the steps that they belong to.
+
+    They are unordered, but on one device they come in the order of the run.
+    """
 
     def step(w, z, x):
         jax.debug.print("w={} name={name}", w, name="text", ordered=False)
@@ -277,7 +285,7 @@ def test_derivative_by_jax(heard):
 
 
 def test_looking_for_a_nan_prints_nothing(heard):
-    """The run is then repeated step by step, which is no run of the program."""
+    """The run is then repeated step by step, which is not a run of the program."""
     mg = metagrad.compile(lambda w, z, x: say("step", w) - 0.1 * jnp.sqrt(w * 0) * z).metagradient(
         outer(True), wrt="state", check_nans=True
     )
@@ -293,7 +301,7 @@ def test_looking_for_a_nan_prints_nothing(heard):
 
 def test_a_program_that_prints_is_not_stored():
     lowered = metagrad.compile(descend(True)).metagradient(jnp.sum).lower(W, Z, XS)
-    with pytest.raises(NotImplementedError, match="calls the host.*cannot be stored"):
+    with pytest.raises(NotImplementedError, match=r"calls the host.*cannot be stored"):
         lowered._program.executable.serialize()
     mg = metagrad.compile(descend(True)).metagradient(jnp.sum)
     with pytest.raises(NotImplementedError, match="host_callbacks"):
@@ -303,14 +311,14 @@ def test_a_program_that_prints_is_not_stored():
 def test_not_differentiated_again():
     mg = metagrad.compile(descend(True)).metagradient(jnp.sum)
     with pytest.raises(
-        NotImplementedError, match="a metagradient cannot be differentiated again.*custom_vjp"
+        NotImplementedError, match=r"a metagradient cannot be differentiated again.*custom_vjp"
     ):
         jax.grad(lambda z: mg(W, z, XS).value)(Z)
     with pytest.raises(NotImplementedError):
         jax.vmap(lambda z: mg(W, z, XS).value)(jnp.ones(2))
 
 
-# --- Pure callbacks -----------------------------------------------------------------------------------------------
+# --- Pure callbacks -------------------------------------------------------------------------------
 
 
 def double(i):
@@ -347,7 +355,8 @@ def test_pure_callback_on_data(where, heard):
 def test_pure_callback_that_would_be_differentiated():
     with pytest.raises(
         NotImplementedError,
-        match="(?s)JAX cannot differentiate the update of <lambda>.*Pure callbacks do not support JVP",
+        match=r"(?s)JAX cannot differentiate the update of <lambda>.*Pure callbacks do not support "
+        "JVP",
     ):
         metagrad.compile(lambda w, z, x: w - z * host(jnp.sum(w))).metagradient(jnp.sum).lower(
             W, Z, XS

@@ -23,13 +23,13 @@ def test_with_aux_it_unpacks_to_four(outer, arguments):
         )
         return w - 0.1 * g, {"loss": value}
 
-    value, grad, state, aux = result = step.metagradient(outer)(*arguments)
+    _, _, _, aux = result = step.metagradient(outer)(*arguments)
     assert isinstance(result, metagrad.ResultWithAux)
     assert aux["loss"].shape == (3,)
 
 
 def test_outer_with_aux(step, arguments):
-    (value, aux), grad, state = step.metagradient(
+    (value, aux), _, state = step.metagradient(
         lambda w: (jnp.sum(w), {"w": w, "n": 2}), has_aux=True
     )(*arguments)
     np.testing.assert_array_equal(aux["w"], state)

@@ -1,4 +1,4 @@
-"""`.lower()` and what it shows: stages, IR, plan, decisions, and what compilation says about memory."""
+"""`.lower()` and what it shows: stages, IR, plan, decisions; and the memory after compilation."""
 
 import jax
 import jax.numpy as jnp
@@ -50,7 +50,8 @@ def test_the_program_holds_one_copy(lowered):
 def test_unknown_stage(lowered):
     with pytest.raises(
         ValueError,
-        match="no stage 'llvm'; there are 'traced', 'cut', 'differentiated', 'pieces', 'scheduled', 'hlo'",
+        match="no stage 'llvm'; there are 'traced', 'cut', 'differentiated', 'pieces', "
+        "'scheduled', 'hlo'",
     ):
         lowered.ir("llvm")
 
@@ -130,7 +131,7 @@ def test_explain_says_that_this_jax_was_not_measured(lowered, monkeypatch):
     ids=["plain", "with a square root"],
 )
 def test_the_update_is_lowered_twice_only_where_that_makes_a_difference(move, copies):
-    """Enzyme needs a square root in another form than the one that is run (frontend/exact_lowerings)."""
+    """Enzyme needs a square root in another form than the one run (frontend/exact_lowerings)."""
 
     @metagrad.compile
     def step(p, z, x):

@@ -105,7 +105,7 @@ def test_floats_of_eight_bits_are_not_sent_to_enzyme(outer, arguments):
     )
     with pytest.raises(
         NotImplementedError,
-        match="convert_element_type: floats of 8 bits or fewer .*test_who_differentiates.py",
+        match=r"convert_element_type: floats of 8 bits or fewer .*test_who_differentiates.py",
     ):
         metagrad.compile(descend(small), ad="enzyme").metagradient(outer).lower(*arguments)
 

@@ -1,8 +1,8 @@
 """What type checkers say of programs that use metagrad: mypy, and pyright in its PyPI edition.
 
-The programs lie in programs/. They are copied to a folder outside of the tree first, and checked with
-this environment's interpreter: so the checkers find the package, and that it has types, as they do for
-a user, in an editable install too.
+The programs lie in programs/. They are copied to a folder outside of the tree first, and checked
+with this environment's interpreter: so the checkers find the package, and that it has types, as
+they do for a user, in an editable install too.
 """
 
 import json
@@ -85,8 +85,8 @@ def test_each_mistake_is_an_error_and_nothing_else_is(errors):
     lines = (PROGRAMS / "mistakes.py").read_text(encoding="utf-8").splitlines()
     expected = {number for number, line in enumerate(lines, 1) if line.endswith("# error")}
     assert len(expected) > 20
-    said = errors["mistakes.py"]
-    assert said.keys() == expected, {n: said.get(n) for n in said.keys() ^ expected}
+    messages = errors["mistakes.py"]
+    assert messages.keys() == expected, {n: messages.get(n) for n in messages.keys() ^ expected}
 
 
 @pytest.mark.parametrize("program", ["annotated.py", "without_annotations.py"])

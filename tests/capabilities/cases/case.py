@@ -1,7 +1,7 @@
 """A comparison as data, and the edge values over which elementwise functions run.
 
-Elementwise functions run over a grid: each operand over `EDGES`, each combination with each cotangent of `COTANGENTS`.
-Float inputs are written in float64 and cast to the dtype under test.
+Elementwise functions run over a grid: each operand over `EDGES`, each combination with each
+cotangent of `COTANGENTS`. Float inputs are written in float64 and cast to the dtype under test.
 """
 
 import dataclasses

@@ -51,14 +51,18 @@ for name, types in {
 
 IMAGE = normal(2, 7, 6, 4)
 for label, channels, options in (
-    ("plain", 4, dict(window_strides=(1, 1), padding="SAME")),
-    ("strided", 4, dict(window_strides=(2, 2), padding="VALID")),
-    ("strided same", 4, dict(window_strides=(2, 1), padding="SAME")),
-    ("dilated", 4, dict(window_strides=(1, 1), padding=((2, 1), (0, 2)), rhs_dilation=(2, 1))),
-    ("transposed", 4, dict(window_strides=(1, 1), padding=((2, 2), (2, 2)), lhs_dilation=(2, 2))),
-    ("grouped", 2, dict(window_strides=(1, 1), padding="SAME", feature_group_count=2)),
-    ("depthwise", 1, dict(window_strides=(2, 2), padding="SAME", feature_group_count=4)),
-    ("negative padding", 4, dict(window_strides=(1, 1), padding=((-1, 0), (1, 1)))),
+    ("plain", 4, {"window_strides": (1, 1), "padding": "SAME"}),
+    ("strided", 4, {"window_strides": (2, 2), "padding": "VALID"}),
+    ("strided same", 4, {"window_strides": (2, 1), "padding": "SAME"}),
+    ("dilated", 4, {"window_strides": (1, 1), "padding": ((2, 1), (0, 2)), "rhs_dilation": (2, 1)}),
+    (
+        "transposed",
+        4,
+        {"window_strides": (1, 1), "padding": ((2, 2), (2, 2)), "lhs_dilation": (2, 2)},
+    ),
+    ("grouped", 2, {"window_strides": (1, 1), "padding": "SAME", "feature_group_count": 2}),
+    ("depthwise", 1, {"window_strides": (2, 2), "padding": "SAME", "feature_group_count": 4}),
+    ("negative padding", 4, {"window_strides": (1, 1), "padding": ((-1, 0), (1, 1))}),
 ):
     case(
         f"conv {label}",

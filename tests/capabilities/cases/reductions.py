@@ -1,5 +1,7 @@
 """Reductions, prefixes and orderings."""
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -88,7 +90,7 @@ for axis, reverse in ((0, False), (1, True)):
         )
         case(
             f"{name} {axis}",
-            lambda x, f=getattr(lax, name), a=axis, r=reverse: f(x, axis=a, reverse=r),
+            functools.partial(getattr(lax, name), axis=axis, reverse=reverse),
             X,
             proves=name,
             rounded=True,

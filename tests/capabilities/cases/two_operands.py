@@ -6,7 +6,7 @@ from jax import lax
 
 from .case import EDGES, FINITE, LARGE, MILD, POSITIVE, case, elementwise, inf, normal
 
-for name in "add sub mul div max min atan2 rem".split():
+for name in ["add", "sub", "mul", "div", "max", "min", "atan2", "rem"]:
     elementwise(name, getattr(lax, name), MILD, MILD)
 elementwise("pow", lax.pow, FINITE, [e for e in MILD if np.isfinite(e)])
 elementwise("pow, constant exponent", lambda x: x**2.5, EDGES, proves="pow")
@@ -39,7 +39,7 @@ case(
     proves="max min",
 )
 
-for name in "lgamma digamma bessel_i0e bessel_i1e".split():
+for name in ["lgamma", "digamma", "bessel_i0e", "bessel_i1e"]:
     elementwise(name, getattr(lax, name), POSITIVE if "gamma" in name else LARGE, rounded=True)
 elementwise("polygamma", lambda x: lax.polygamma(lax.full_like(x, 1), x), POSITIVE, rounded=True)
 elementwise("igamma", lambda x: lax.igamma(lax.full_like(x, 1.5), x), POSITIVE, rounded=True)

@@ -1,13 +1,13 @@
 """Mistakes. A line that ends in `# error` is one for each type checker, and no other line is."""
 
+# ruff: noqa: B018
+
 from typing import NamedTuple
 
 import jax.numpy as jnp
 from jax import Array
 
 import metagrad
-
-# ruff: noqa: B018
 
 
 class State(NamedTuple):

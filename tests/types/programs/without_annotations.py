@@ -1,4 +1,4 @@
-"""Steps without annotations, lambdas and partials: nothing is known of them, so nothing is an error."""
+"""Steps without annotations, lambdas and partials: no types are known, so there are no errors."""
 
 import functools
 
@@ -42,15 +42,19 @@ steps = (
     Trainer().step,
     Trainer().other,
 )
-for each in steps:
-    value, grad, w = each.metagradient(lambda w: jnp.sum(w**2))(*arguments)
+for training_step in steps:
+    value, grad, w = training_step.metagradient(lambda w: jnp.sum(w**2))(*arguments)
     print(value + grad, w)
-    print(each.metagradient(lambda w, target: jnp.sum((w - target) ** 2))(*arguments, w).grad)
-    of_both = each.metagradient(jnp.sum, wrt=("meta", "state"), schedule=metagrad.StoreAll())
+    print(
+        training_step.metagradient(lambda w, target: jnp.sum((w - target) ** 2))(*arguments, w).grad
+    )
+    of_both = training_step.metagradient(
+        jnp.sum, wrt=("meta", "state"), schedule=metagrad.StoreAll()
+    )
     print(of_both(*arguments).grad[1])
     shapes = jax.eval_shape(lambda *trees: trees, *arguments)
     print(of_both.lower(*shapes).compile()(*arguments).value)
-    print(jax.jit(each)(w, 0.1, jnp.ones(2)))
+    print(jax.jit(training_step)(w, 0.1, jnp.ones(2)))
 
 value, grad, w, aux = step_with_aux.metagradient(jnp.sum)(*arguments)
 print(aux["value"], aux["norm"])
