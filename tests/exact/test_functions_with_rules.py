@@ -1,4 +1,6 @@
-"""Functions of JAX's that bring their own derivative: from 0.12 on one equation each (frontend/jaxprs/hi_primitives.py)."""
+"""Functions of JAX's that bring their own derivative: from 0.12 on one equation each
+(frontend/jaxprs/hi_primitives.py).
+"""
 
 import jax
 import jax.numpy as jnp
@@ -15,7 +17,9 @@ EDGES = jnp.linspace(-1.0, 1.0, 5)
 
 
 def root(v):
-    """The cube root of each entry, by `lax.custom_root`: its derivative is a solve that JAX sets up."""
+    """The cube root of each entry, by `lax.custom_root`: its derivative is a solve that JAX sets
+    up.
+    """
     solve = lambda f, start: lax.fori_loop(0, 30, lambda _, r: r - f(r) / (3 * r**2), start)
     tangent = lambda g, y: y / g(jnp.ones_like(y))
     return lax.custom_root(lambda r: r**3 - (v**2 + 1), jnp.ones_like(v) * 1.2, solve, tangent)
@@ -37,7 +41,8 @@ AROUND = {
     ),
     "cond": lambda f: lambda v: lax.cond(v[0] > 9, lambda v: 0 * f(v), f, v),
 }
-# JAX 0.10.2's own second derivative of ldexp in a scan is not that of finite differences: the loop is written out.
+# JAX 0.10.2's own second derivative of ldexp in a scan is not that of finite differences: the loop
+# is written out.
 WRITTEN_OUT = AROUND | {"scan": lambda f: lambda v: f(v) + f(v) + f(v)}
 
 

@@ -119,7 +119,7 @@ def test_equations_are_found_inside(name):
     names = [e.primitive.name for e in equations(closed.jaxpr)]
     assert "sin" in names and names.index(eqn.primitive.name) < names.index("sin")
     outside = equations(closed.jaxpr, into=lambda eqn: False)
-    assert [e for e in outside] == list(closed.jaxpr.eqns)
+    assert list(outside) == list(closed.jaxpr.eqns)
 
 
 @pytest.mark.parametrize("name", FUNCTIONS)
