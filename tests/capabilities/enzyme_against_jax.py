@@ -329,7 +329,7 @@ def compare(pairs, all_cases, overrides, over="forward"):
     got = iter(run_module(text, flat))
     report = []
     for job, (name, dtype), parts in zip(jobs, pairs, want):
-        differences, (tolerance, floor) = [], TOLERANCE[dtype]
+        case_differences, (tolerance, floor) = [], TOLERANCE[dtype]
         for part, answers in zip(PARTS[over], parts):
             for i, answer in enumerate(answers):
                 value = next(got)
@@ -349,10 +349,10 @@ def compare(pairs, all_cases, overrides, over="forward"):
                         (tuple(map(int, p)), float(g[tuple(p)]), float(w[tuple(p)]))
                         for p in places[:3]
                     ]
-                    differences.append(
+                    case_differences.append(
                         {"what": what, "kind": kind, "count": len(places), "first": first}
                     )
-        report.append({"case": name, "dtype": dtype, "differences": differences})
+        report.append({"case": name, "dtype": dtype, "differences": case_differences})
     return report
 
 
