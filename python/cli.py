@@ -7,6 +7,7 @@ cannot run because an extra is missing.
 
 import argparse
 import sys
+from importlib.metadata import version
 from pathlib import Path
 
 QUICK_STEPS, QUICK_ROUNDS = 40, 2
@@ -29,8 +30,9 @@ def count(least):
 
 def parser():
     top = argparse.ArgumentParser(
-        prog="python -m metagrad", description="Exact gradients of whole training runs."
+        prog="metagrad", description="Exact gradients of whole training runs."
     )
+    top.add_argument("--version", action="version", version=f"metagrad {version('metagrad')}")
     commands = top.add_subparsers(dest="command", metavar="COMMAND", required=True)
     demo = commands.add_parser(
         "demo",

@@ -65,8 +65,10 @@ def _enzyme(fetch: bool) -> bool:
         )
     try:
         enzyme_library = library.locate()
-        if fetch:
+        if fetch or enzyme_library.origin == "by hand":
+            # A wheel that is named by hand is unpacked here; that needs no network.
             library.path()
+            enzyme_library = library.locate()
         _print("library", _where(enzyme_library))
         python = interpreter.choose()
         _print("worker", f"Python {python.version} ({' '.join(python.command)})")

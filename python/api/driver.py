@@ -111,7 +111,8 @@ def lower(
             else ""
         )
         warnings.warn(
-            f"{error}{which}. JAX differentiates this step instead; lowered.explain() says so.",
+            f"{str(error).removesuffix('.')}{which}. "
+            "JAX differentiates this step instead; lowered.explain() says so.",
             stacklevel=users_level(),
         )
         decisions, snapshots, emitted = attempt("jax")

@@ -18,8 +18,8 @@ def require_extra(extra=EXTRA):
     """
     missing = [name for module, name in extra.items() if find_spec(module) is None]
     if missing:
-        verb = "is" if len(missing) == 1 else "are"
+        verb, them = ("is", "it") if len(missing) == 1 else ("are", "them")
         raise MissingExtra(
             f"{' and '.join(missing)} {verb} not installed; "
-            "the demo needs it: pip install metagrad[demo]"
+            f"the demo needs {them}: pip install metagrad[demo]"
         )
