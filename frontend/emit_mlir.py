@@ -11,6 +11,7 @@ functions a metagrad module holds.
 from __future__ import annotations
 
 import dataclasses
+import re
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -24,7 +25,6 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.dialect import functions, metagrad
 from metagrad.compiler.dialect.metagrad import Layout
-from metagrad.compiler.passes import pieces
 from metagrad.frontend import capabilities, leaked_values, prints
 from metagrad.frontend.jaxprs import stopped_values
 from metagrad.frontend.jaxprs.activity import Activity
@@ -263,6 +263,12 @@ def _drop_placements(module: ir.Module) -> None:
                 )
 
 
+_LIKE_OURS = re.compile(r"(main|step|outer|inner|inputs|loss|update|prints|user)(_.*)?")
+"""What our functions are called, what the passes add to that (`loss_0_vjp_0`), and how Enzyme and
+JAX number a name (`inner_1`). User functions with such names get a prefix, and those with the
+prefix too, so that no two names meet."""
+
+
 def _rename(module: ir.Module, names: Sequence[str]) -> None:
     """Names our functions, removes @main, and renames user functions that have one of our names."""
     main = functions.get(module, "main")
@@ -276,9 +282,8 @@ def _rename(module: ir.Module, names: Sequence[str]) -> None:
         if symbol.startswith(f"{_OURS}loss_"):
             ours[symbol] = symbol.removeprefix(_OURS)
     renamed = dict(ours)
-    taken = {*ours.values(), *pieces.PIECES, "main", "step"}
     for symbol in symbols:
-        if symbol not in ours and (symbol in taken or symbol.startswith("inputs_")):
+        if symbol not in ours and _LIKE_OURS.fullmatch(symbol):
             renamed[symbol] = f"user_{symbol}"
     functions.rename(module, renamed)
     for name in ("step", "outer"):

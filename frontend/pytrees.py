@@ -134,9 +134,9 @@ def to_stored(leaf: Leaf, array: Any) -> jax.Array | np.ndarray:
     """An array as the program takes it: key data for typed keys, and the program's dtype."""
     if leaf.is_key:
         return jax.random.key_data(array)
-    if type(array) is np.ndarray:
+    if isinstance(array, np.ndarray):
         # XLA takes NumPy arrays as they are, which is quick, but may read them when the call has
-        # returned and the user has written to them. So it gets a copy.
+        # returned and the user has written to them. So it gets a copy, of a memmap too.
         return np.array(array, leaf.stored.dtype)
     return jnp.asarray(array, leaf.stored.dtype)
 

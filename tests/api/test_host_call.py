@@ -77,10 +77,13 @@ def test_weak_and_strong_types_in_turn(mg):
         np.testing.assert_array_equal(compiled({"w": jnp.zeros(2)}, rate, XS).grad, expected)
 
 
-def test_numpy_arrays_may_be_written_to_after_the_call():
+@pytest.mark.parametrize(
+    "kind", [np.ndarray, np.memmap, np.recarray], ids=lambda kind: kind.__name__
+)
+def test_numpy_arrays_may_be_written_to_after_the_call(kind):
     mg = metagrad.compile(step).metagradient(lambda s: jnp.sum(s["w"] ** 2), check_nans=False)
-    batches = np.ones((200, 1 << 14), np.float32)
-    state = {"w": np.zeros(1 << 14, np.float32)}
+    batches = np.ones((200, 1 << 14), np.float32).view(kind)
+    state = {"w": np.zeros(1 << 14, np.float32).view(kind)}
     expected = np.asarray(mg(state, 0.1, batches).state["w"])
     result = mg(state, 0.1, batches)
     batches[:] = np.nan
