@@ -50,6 +50,7 @@ __all__ = [
     "io_callback_p",
     "ir_constants",
     "ir_context",
+    "is_traced_call",
     "is_user_file",
     "keep_when_lowered",
     "key_implementation",
@@ -75,6 +76,15 @@ settings = _config.trace_context
 
 These are double precision, the precision of products, whether random bits are partitionable, the
 mesh, and so on. `jax.jit` has it in the keys of its cache."""
+
+
+def is_traced_call() -> bool:
+    """Whether what is called now is traced or transformed, and not computed at once.
+
+    It is under `jax.jit`, `jax.grad` and so on, whatever the arguments are.
+    """
+    return not isinstance(_core.trace_ctx.trace, _core.EvalTrace)
+
 
 # --- Effects and primitives that have no public name ----------------------------------------------
 

@@ -123,7 +123,7 @@ def by_metagrad(problem: Problem, example: Operands):
 
     import metagrad
     from metagrad.compiler.dialect import context, functions
-    from metagrad.runtime.executors.fused import exported
+    from metagrad.runtime.executors.fused import fused
 
     lowered = metagradient(problem, metagrad.StoreAll()).lower(*problem.arguments)
     active = context.parse(lowered.ir("differentiated")).operation.attributes[
@@ -144,7 +144,7 @@ def by_metagrad(problem: Problem, example: Operands):
 
     flat = lambda args: [*jax.tree.leaves(args[:3]), *_read(args[3]), *args[4]]
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-    program = exported(
+    program = fused(
         module,
         [shape(x) for x in flat(example)],
         [shape(x) for x in (*example.seeds, *jax.tree.leaves(example.meta))],

@@ -196,6 +196,12 @@ class EnzymeWorker:
             self._process.wait()
         self._forget()
 
+    def kill(self) -> None:
+        """Ends the child while another thread waits for its answer; that thread gets an error."""
+        process = self._process
+        if process is not None:
+            process.kill()
+
     def _forget(self) -> None:
         for resource in (self._connection, self._output):
             if resource is not None:
@@ -222,5 +228,9 @@ def _remedy(reason: str) -> str:
 
 
 WORKER = EnzymeWorker()
-atexit.register(WORKER.stop)
-os.register_at_fork(after_in_child=WORKER._after_fork)
+SECOND_WORKER = EnzymeWorker()
+"""For what is done beside (side_by_side.py)."""
+
+for _worker in (WORKER, SECOND_WORKER):
+    atexit.register(_worker.stop)
+    os.register_at_fork(after_in_child=_worker._after_fork)

@@ -16,6 +16,7 @@ written later, so Enzyme's optimiser never sees the slots.
 from __future__ import annotations
 
 import re
+from collections.abc import Generator
 
 import jaxlib.version
 from jaxlib.mlir import ir
@@ -23,10 +24,10 @@ from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.dialect import context, enzyme, functions, metagrad, stopped
-from metagrad.compiler.enzyme import cache, library
+from metagrad.compiler.enzyme import cache, library, side_by_side
 from metagrad.compiler.enzyme.pipelines import FIRST_ORDER, ONLY_ORDER, SECOND_ORDER
-from metagrad.compiler.enzyme.worker import WORKER, EnzymeError
-from metagrad.runtime.stage_reports import stage
+from metagrad.compiler.enzyme.side_by_side import Job, Request
+from metagrad.compiler.enzyme.worker import EnzymeError
 
 NAME = "expand"
 
@@ -39,29 +40,28 @@ def run(module: ir.Module) -> None:
         StableHLO.
     """
     with module.context, ir.Location.unknown():
+        jobs = {}
         for name in ("inner", "step_vjp", "outer_vjp"):
             function = functions.find(module, name)
             if function is not None and _has_enzyme(module, function):
-                stage(f"differentiating @{name} with Enzyme")
-                try:
-                    _expand(module, function)
-                except EnzymeError as error:
-                    error.function = name
-                    raise
+                jobs[name] = _expand(module, function)
+        side_by_side.run(jobs)
         stopped.remove_marks(module)
 
 
-def _expand(module: ir.Module, function: func.FuncOp) -> None:
+def _expand(module: ir.Module, function: func.FuncOp) -> Job:
     alone = _alone(module, function)
     if any(_hidden(alone)):
-        first = _enzyme(alone, function, FIRST_ORDER)
-        expanded = _enzyme(between_orders(first), function, SECOND_ORDER)
+        first = yield from _enzyme(alone, function, FIRST_ORDER)
+        expanded = yield from _enzyme(between_orders(first), function, SECOND_ORDER)
     else:
-        expanded = _enzyme(alone, function, ONLY_ORDER)
+        expanded = yield from _enzyme(alone, function, ONLY_ORDER)
     _replace(module, function, expanded)
 
 
-def _enzyme(alone: ir.Module, function: func.FuncOp, pipeline: str) -> ir.Module:
+def _enzyme(
+    alone: ir.Module, function: func.FuncOp, pipeline: str
+) -> Generator[Request, str, ir.Module]:
     """What Enzyme's pipeline makes of a module whose public function stands for `function`: from
     the cache, or by the worker.
 
@@ -76,7 +76,7 @@ def _enzyme(alone: ir.Module, function: func.FuncOp, pipeline: str) -> ir.Module
             return _read(remembered, function)
         except EnzymeError:
             pass
-    answer = WORKER.run(name, text, pipeline)
+    answer = yield Request(name, text, pipeline)
     module = _read(answer, function)
     # Printed anew, without the locations in it, which are no use to anyone and half of the text.
     cache.store(key, context.text(module))
@@ -218,8 +218,9 @@ def _replace(module: ir.Module, function: func.FuncOp, expanded: ir.Module) -> N
     if left:
         raise EnzymeError(f"{left[0].name} is left in @{name} after Enzyme's pipeline")
     parts = [functions.get(module, part) for part in functions.reachable(module, [name])]
+    by_jax = any(metagrad.BY_JAX in part.attributes for part in parts)
     copy = new.operation.clone(ip=ir.InsertionPoint(function))
     function.operation.erase()
     copy.attributes["sym_visibility"] = ir.StringAttr.get("private")
-    if not any(metagrad.BY_JAX in part.attributes for part in parts):
+    if not by_jax:
         copy.attributes[metagrad.BY_ENZYME] = ir.UnitAttr.get()

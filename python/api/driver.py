@@ -22,6 +22,7 @@ from metagrad.frontend.divide import divide
 from metagrad.frontend.jaxprs import activity
 from metagrad.frontend.pytrees import shaped, tree_of
 from metagrad.runtime.executors import host_calls
+from metagrad.runtime.executors.fused import fused
 from metagrad.runtime.stage_reports import stage
 
 
@@ -119,7 +120,14 @@ def lower(
         decisions = [dataclasses.replace(decision, why=(str(error),)) for decision in decisions]
     value = traced_outer.jaxpr.out_avals[0]
     outputs = signature.outputs(jax.ShapeDtypeStruct(value.shape, value.dtype), steps)
-    program = host_calls.program(emitted.module, signature.inputs, outputs, emitted.callbacks)
+    host_calls.check(emitted.module, emitted.callbacks, jax.default_backend())
+    program = fused(
+        emitted.module,
+        signature.inputs,
+        outputs,
+        emitted.callbacks,
+        signature.gradients(),
+    )
     diagnose = None
     if check_nans:
         diagnose = first_nan.diagnosis(step, outer, step_has_aux, has_aux, wrt, single)

@@ -52,9 +52,9 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         self._ad = ad
         self._check_nans = check_nans
         self._progress = progress
-        self._programs: dict[Any, stages.Compiled] = {}
+        self._programs: dict[Any, stages.Lowered] = {}
         # Most calls are like the one before: its signature, JAX's settings and its program.
-        self._latest: tuple[CallSignature, Any, stages.Compiled] | None = None
+        self._latest: tuple[CallSignature, Any, stages.Lowered] | None = None
 
     def lower(
         self, state0: Any, meta: Any, batches: Any, *outer_args: Any
@@ -118,29 +118,31 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
               leaf and the step.
         """
         arguments = flatten((state0, meta, batches, outer_args))
-        return self._compiled_for(arguments).call_flat(arguments)
+        return self._lowered_for(arguments).call_flat(arguments)
 
-    def _compiled_for(self, arguments: FlatArguments) -> stages.Compiled:
-        """The program for arguments of these shapes; compiles it if there is none."""
+    def _lowered_for(self, arguments: FlatArguments) -> stages.Lowered:
+        """The program for arguments of these shapes; lowers it if there is none."""
         settings = jax_internals.settings()
         if self._latest is not None:
-            signature, its_settings, compiled = self._latest
+            signature, its_settings, lowered = self._latest
             if settings == its_settings and arguments.signature.is_same(signature):
-                return compiled
+                return lowered
         key = arguments.signature.key, settings
         try:
             stored = self._programs.get(key)
         except TypeError:
             raise _unhashable(arguments.trees) from None
         if stored is not None:
-            compiled = stored
+            lowered = stored
         else:
             state0, meta, batches, outer_args = arguments.trees
             with shown(self._progress):
-                compiled = self.lower(state0, meta, batches, *outer_args).compile()
-            self._programs[key] = compiled
-        self._latest = arguments.signature, settings, compiled
-        return compiled
+                lowered = self.lower(state0, meta, batches, *outer_args)
+                if not jax_internals.is_traced_call():
+                    lowered.compile()
+            self._programs[key] = lowered
+        self._latest = arguments.signature, settings, lowered
+        return lowered
 
     def __repr__(self) -> str:
         step = getattr(self._step, "__name__", "step")

@@ -6,12 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-from jax import export
-
 from metagrad.api.signature import Signature
 from metagrad.compiler.pipeline import Snapshots
 from metagrad.frontend.partition import Decision
-from metagrad.runtime.executors.host_calls import HostCalling
+from metagrad.runtime.executors.fused import FusedProgram
 from metagrad.runtime.schedules.plan import Plan
 
 
@@ -24,7 +22,7 @@ class Program:
       plan: the schedule.
       decisions: who differentiates each function, and why.
       snapshots: the module as it was at each stage.
-      executable: the finished module, called with a flat list of arrays.
+      fused: the finished module, called with a flat list of arrays.
       diagnose: called with (result, arguments) where the value, a gradient or the final state is
         not finite. It raises, or returns a warning's text. None: results are not looked at.
       check_nans, progress: the options of `TrainStep.metagradient`.
@@ -34,7 +32,7 @@ class Program:
     plan: Plan
     decisions: tuple[Decision, ...]
     snapshots: Snapshots
-    executable: export.Exported | HostCalling
+    fused: FusedProgram
     diagnose: Callable[[Any, tuple], str | None] | None
     check_nans: bool | None
     progress: bool | None

@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Generic, NamedTuple
 
+from jax import export
+
 from metagrad.api.type_variables import AuxT, GradT, StateT, ValueT
 
 
@@ -40,3 +42,8 @@ class NoAux:
 
 class Aux(Generic[AuxT]):
     """For type checkers: a step that returns `(state, aux)`. There are no objects of this class."""
+
+
+for kind in (Result, ResultWithAux):
+    # A jitted function that returns one can be exported and stored.
+    export.register_namedtuple_serialization(kind, serialized_name=f"metagrad.{kind.__name__}")

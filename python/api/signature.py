@@ -12,6 +12,7 @@ import jax
 
 from metagrad.api.results import Result, ResultWithAux
 from metagrad.frontend.pytrees import Leaf, Tree, float0
+from metagrad.runtime.executors.fused import Gradients
 
 
 @dataclasses.dataclass(frozen=True)
@@ -70,6 +71,23 @@ class Signature:
             *(leaf.stored for leaf in self.state.leaves),
             *stacked,
         ]
+
+    def gradients(self) -> Gradients:
+        """Which result is the gradient in which input, and what users call both."""
+        first = 1 + len(self.outer_aux.leaves)
+        differentiated = self.gradient_leaves()
+        result_of = {id(leaf): first + i for i, (_, leaf) in enumerate(differentiated)}
+        return Gradients(
+            {i: result_of[id(leaf)] for i, leaf in enumerate(self.leaves) if id(leaf) in result_of},
+            tuple(leaf.path for leaf in self.leaves),
+            (
+                "value",
+                *(f"aux ({leaf.path})" for leaf in self.outer_aux.leaves),
+                *(f"gradient in {leaf.path}" for _, leaf in differentiated),
+                *(f"final {leaf.path}" for leaf in self.state.leaves),
+                *(f"aux ({leaf.path})" for leaf in self.aux.leaves),
+            ),
+        )
 
     def unflatten(self, results: Sequence) -> Result | ResultWithAux:
         """The program's flat results as the user gets them."""

@@ -29,6 +29,7 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
     def __init__(self, program: Program):
         self._program = program
         self._compiled: Compiled[StateT, ValueT, GradT, KindT] | None = None
+        self._inputs = Inputs(program.signature)
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -80,12 +81,39 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
                 stage("lowering the program for XLA")
                 lowered = jax.jit(self._checked).lower(*self._program.signature.inputs)
                 stage("compiling with XLA")
-                self._compiled = Compiled(self._program, lowered.compile())
+                self._compiled = Compiled(self, self._program, lowered.compile())
         return self._compiled
+
+    def call_flat(self, arguments: FlatArguments):
+        """What a call of the metagradient does, for arguments of this program's shapes.
+
+        Under a transformation of JAX the program becomes a part of another; else it is compiled.
+        """
+        if jax_internals.is_traced_call():
+            return self._call_traced(self._inputs.arrays(arguments))
+        return self.compile().call_flat(arguments)
+
+    def _call_traced(self, arrays: list):
+        if self._program.check_nans:
+            message = (
+                "check_nans=True checks nothing under jax.jit, where there are no values yet. "
+                "Call the metagradient outside of it."
+            )
+            warnings.warn(message, stacklevel=users_level())
+        try:
+            flat = self._program.fused.call(*arrays)
+        except NotImplementedError as error:
+            if not jax_internals.speaks_of_no_batching_rule(error):
+                raise
+            raise NotImplementedError(
+                "a metagradient cannot be put under jax.vmap. "
+                "jax.lax.map takes one after the other, in one program."
+            ) from None
+        return self._program.signature.unflatten(flat)
 
     def _checked(self, *inputs):
         """The program's results, and whether they are finite (`non_finite_warning.is_finite`)."""
-        results = self._program.executable.call(*inputs)
+        results = self._program.fused.call(*inputs)
         if self._program.diagnose is None:
             return results, True
         signature = self._program.signature
@@ -104,9 +132,9 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
         typed keys as their data.
     """
 
-    def __init__(self, program: Program, xla: jax.stages.Compiled):
-        self._program, self.xla = program, xla
-        self._inputs = Inputs(program.signature)
+    def __init__(self, lowered: Lowered, program: Program, xla: jax.stages.Compiled):
+        self._lowered, self._program, self.xla = lowered, program, xla
+        self._inputs = lowered._inputs
         self._diagnose = program.diagnose
 
     @property
@@ -138,14 +166,11 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
             # JAX does not take a leaf. The better message says what this program was compiled for.
             self._inputs.check(trees)
             raise
-        return self.call_flat(arguments)
+        return self._lowered.call_flat(arguments)
 
     def call_flat(self, arguments: FlatArguments):
-        """What a call does, for arguments that have been flattened."""
-        arrays = self._inputs.arrays(arguments)
-        if any(isinstance(array, jax.core.Tracer) for array in arrays):
-            return self._program.signature.unflatten(self._call_traced(arrays))
-        flat, is_finite = self.xla(*arrays)
+        """What a call does, for arguments that have been flattened and are not traced."""
+        flat, is_finite = self.xla(*self._inputs.arrays(arguments))
         result = self._program.signature.unflatten(flat)
         if (
             self._diagnose is not None
@@ -157,23 +182,6 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
             self._diagnose = None
             warnings.warn(warning, RuntimeWarning, stacklevel=users_level())
         return result
-
-    def _call_traced(self, arrays: list) -> list:
-        if self._program.check_nans:
-            message = (
-                "check_nans=True checks nothing under jax.jit, where there are no values yet. "
-                "Call the metagradient outside of it."
-            )
-            warnings.warn(message, stacklevel=users_level())
-        try:
-            return self._program.executable.call(*arrays)
-        except NotImplementedError as error:
-            if not jax_internals.speaks_of_no_batching_rule(error):
-                raise
-            raise NotImplementedError(
-                "a metagradient cannot be put under jax.vmap. "
-                "jax.lax.map takes one after the other, in one program."
-            ) from None
 
     def memory_analysis(self):
         """XLA's memory analysis: bytes of arguments, outputs, temporaries and code."""
