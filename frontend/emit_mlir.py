@@ -23,9 +23,10 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler.dialect import functions, metagrad
+from metagrad.compiler.dialect import captured, functions, metagrad
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend import capabilities, leaked_values, prints
+from metagrad.frontend.captured import Captured
 from metagrad.frontend.jaxprs import stopped_values
 from metagrad.frontend.jaxprs.activity import Activity
 from metagrad.frontend.split_step import Site, site_p
@@ -94,6 +95,7 @@ class Emitter:
       active: where there are cotangents.
       layout: sizes of the argument groups.
       wrt: what the metagradient is taken with respect to.
+      captured: the arrays that the functions capture; they are found here.
     """
 
     sites: Sequence[Site]
@@ -101,6 +103,7 @@ class Emitter:
     active: Activity
     layout: Layout
     wrt: Sequence[str]
+    captured: Captured = dataclasses.field(default_factory=Captured)
 
     def pieces(self, cut: Pieces) -> Traced:
         """The step cut into pieces: the `cut` stage."""
@@ -120,7 +123,7 @@ class Emitter:
         prints = {"prints": cut.prints, "outer_prints": cut.outer_prints}
         jaxprs |= {name: jaxpr for name, jaxpr in prints.items() if jaxpr is not None}
         functions_of = {
-            name: (_jitted(name, jaxpr), jaxpr.in_avals) for name, jaxpr in jaxprs.items()
+            name: (self._jitted(name, jaxpr), jaxpr.in_avals) for name, jaxpr in jaxprs.items()
         }
         step = cut.update.function.in_avals[: self.layout.step]
         if self.sites:
@@ -147,7 +150,7 @@ class Emitter:
             "outer": stopped_values.drop_unread_derivatives(outer),
         }
         return self._lower(
-            {name: (_jitted(name, jaxpr), jaxpr.in_avals) for name, jaxpr in jaxprs.items()}
+            {name: (self._jitted(name, jaxpr), jaxpr.in_avals) for name, jaxpr in jaxprs.items()}
         ).module
 
     def _inner(self, readers: Sequence[Callable]) -> Callable:
@@ -165,15 +168,21 @@ class Emitter:
 
         return inner
 
+    def _jitted(self, name: str, jaxpr: core.ClosedJaxpr) -> Callable:
+        function = jaxpr_as_fun(self.captured.lift(jaxpr))
+        return _named(name, lambda *args: function(*args))
+
     def _lower_site(self, ctx, *operands, index, jaxpr, wrt, label):
         symbols = {
             "loss": jax_internals.lower_function(
-                ctx, f"{_OURS}loss_{index}", stopped_values.drop_unread_derivatives(jaxpr)
+                ctx,
+                f"{_OURS}loss_{index}",
+                self.captured.lift(stopped_values.drop_unread_derivatives(jaxpr)),
             )
         }
         for name, derivative in self.of_site[index].items():
             symbols[name] = jax_internals.lower_function(
-                ctx, f"{_OURS}loss_{index}_{name}", derivative
+                ctx, f"{_OURS}loss_{index}_{name}", self.captured.lift(derivative)
             )
         attributes = metagrad.gradient_attributes(
             symbols, wrt, self.sites[index].kept, self.active.active_operands(index), label
@@ -203,14 +212,18 @@ class Emitter:
         module.context.allow_unregistered_dialects = True
         with module.context, ir.Location.unknown():
             _drop_placements(module)
-            _rename(module, list(functions_of))
+            ours = _rename(module, list(functions_of))
+            captured.lift(module, ours)
+            captured.list_types(
+                module,
+                [
+                    ir.RankedTensorType.get(aval.shape, mlir.dtype_to_ir_type(aval.dtype))
+                    for aval in self.captured.avals()
+                ],
+            )
             metagrad.describe(module, self.layout, self.wrt, self.active.between_steps())
             module.operation.attributes["sym_name"] = ir.StringAttr.get("metagrad")
         return Traced(module, jax_internals.host_callbacks(lowered), muted)
-
-
-def _jitted(name: str, jaxpr: core.ClosedJaxpr) -> Callable:
-    return _named(name, lambda *args: jaxpr_as_fun(jaxpr)(*args))
 
 
 def _named(name: str, function: Callable) -> Callable:
@@ -269,8 +282,11 @@ JAX number a name (`inner_1`). User functions with such names get a prefix, and 
 prefix too, so that no two names meet."""
 
 
-def _rename(module: ir.Module, names: Sequence[str]) -> None:
-    """Names our functions, removes @main, and renames user functions that have one of our names."""
+def _rename(module: ir.Module, names: Sequence[str]) -> list[str]:
+    """Names our functions, removes @main, and renames user functions that have one of our names.
+
+    Returns the names of ours.
+    """
     main = functions.get(module, "main")
     called = [
         op.callee.value for op in functions.body(main).operations if isinstance(op, func.CallOp)
@@ -289,3 +305,4 @@ def _rename(module: ir.Module, names: Sequence[str]) -> None:
     for name in ("step", "outer"):
         if (function := functions.find(module, name)) is not None:
             function.attributes["sym_visibility"] = ir.StringAttr.get("public")
+    return list(ours.values())

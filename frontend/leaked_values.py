@@ -1,8 +1,11 @@
-"""Traced values that are used outside of the function that they belong to: refused.
+"""Traced values that are used when the function that they belong to is over: refused.
 
 A loss that stores a traced value in a list leaves it to the step, where it is a constant without a
 value. In the constants of a traced function such a value is seen at once. One that a custom rule
-closes over is seen by JAX, when the rule is lowered.
+closes over is seen when the rule is lowered, here (captured.py) or by JAX.
+
+A value of a function that is still being traced, around the metagradient, is an argument of the
+program (captured.py).
 """
 
 from __future__ import annotations
@@ -28,7 +31,17 @@ def check(jaxpr: core.ClosedJaxpr) -> None:
     Raises:
       TypeError: there is.
     """
-    if any(isinstance(const, jax.core.Tracer) for const in jaxpr.consts):
+    for const in jaxpr.consts:
+        check_value(const)
+
+
+def check_value(value) -> None:
+    """Refuses a traced value whose function is over.
+
+    Raises:
+      TypeError: it is one.
+    """
+    if isinstance(value, jax.core.Tracer) and not jax_internals.is_live(value):
         raise TypeError(_MESSAGE)
 
 

@@ -50,6 +50,7 @@ __all__ = [
     "io_callback_p",
     "ir_constants",
     "ir_context",
+    "is_live",
     "is_traced_call",
     "is_user_file",
     "keep_when_lowered",
@@ -84,6 +85,20 @@ def is_traced_call() -> bool:
     It is under `jax.jit`, `jax.grad` and so on, whatever the arguments are.
     """
     return not isinstance(_core.trace_ctx.trace, _core.EvalTrace)
+
+
+def is_live(tracer: jax.core.Tracer) -> bool:
+    """Whether the function that a traced value belongs to is being traced now.
+
+    JAX's own mark of a trace that is over is not set for jaxprs (a TODO in its source), so the
+    traces around the present one are looked through.
+    """
+    trace = _core.trace_ctx.trace
+    while trace is not None:
+        if tracer._trace is trace:
+            return True
+        trace = getattr(trace, "parent_trace", None)
+    return False
 
 
 # --- Effects and primitives that have no public name ----------------------------------------------

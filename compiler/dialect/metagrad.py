@@ -34,6 +34,10 @@ ANCHORED = "metagrad.anchored"
 HIDDEN = "metagrad.hidden"
 """A custom call that hides an `enzyme` op from Enzyme's first run (compiler/passes/expand.py)."""
 
+CAPTURED = "metagrad.captured"
+"""A custom call that stands for an array from outside, and the attribute of a module that lists the
+types of these arrays (captured.py)."""
+
 ARGUMENTS = "metagrad.arguments"
 WRT = "metagrad.wrt"
 BETWEEN_STEPS = "metagrad.between_steps"

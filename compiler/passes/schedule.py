@@ -32,7 +32,7 @@ from __future__ import annotations
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler.dialect import functions, metagrad
+from metagrad.compiler.dialect import captured, functions, metagrad
 from metagrad.compiler.dialect.functions import is_float
 from metagrad.compiler.dialect.loops import (
     Carry,
@@ -56,6 +56,7 @@ NAME = "schedule"
 
 def run(module: ir.Module, plan: Plan) -> None:
     _Writer(module, plan).write()
+    captured.become_arguments(module, "main")
     functions.drop_unreachable(module, ["main"])
     # What only the passes needed goes: XLA's parser does not know it.
     for owner in (module.operation, *module.body.operations):

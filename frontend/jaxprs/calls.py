@@ -87,7 +87,8 @@ def map_functions(params: dict, rewrite: Callable[[core.ClosedJaxpr], core.Close
             new = rewrite(closed)
             return value if new is closed else new.jaxpr
         if isinstance(value, (tuple, list)) and any(map(_is_function, value)):
-            return type(value)(map(mapped, value))
+            # A named tuple has a constructor of its own.
+            return getattr(value, "_make", type(value))(map(mapped, value))
         return value
 
     new = {name: mapped(value) for name, value in params.items()}

@@ -94,10 +94,11 @@ def lower(
             pieces = _with_prints(division.pieces, traced, traced_outer, lambda trace: True)
             emitted = emitter.pieces(pieces)
         whole = functools.partial(emitter.whole, marked, traced_outer.jaxpr)
-        return division.decisions, pipeline.run(emitted.module, plan, traced=whole), emitted
+        snapshots = pipeline.run(emitted.module, plan, traced=whole)
+        return division.decisions, snapshots, emitted, emitter.captured
 
     try:
-        decisions, snapshots, emitted = attempt(ad)
+        decisions, snapshots, emitted, captured = attempt(ad)
     except EnzymeError as error:
         if ad != "auto":
             raise
@@ -116,17 +117,17 @@ def lower(
             "JAX differentiates this step instead; lowered.explain() says so.",
             stacklevel=users_level(),
         )
-        decisions, snapshots, emitted = attempt("jax")
+        decisions, snapshots, emitted, captured = attempt("jax")
         decisions = [dataclasses.replace(decision, why=(str(error),)) for decision in decisions]
     value = traced_outer.jaxpr.out_avals[0]
     outputs = signature.outputs(jax.ShapeDtypeStruct(value.shape, value.dtype), steps)
     host_calls.check(emitted.module, emitted.callbacks, jax.default_backend())
     program = fused(
         emitted.module,
-        signature.inputs,
+        [*signature.inputs, *captured.avals()],
         outputs,
         emitted.callbacks,
-        signature.gradients(),
+        signature.gradients(len(captured.avals())),
     )
     diagnose = None
     if check_nans:
@@ -143,7 +144,16 @@ def lower(
         )
     return Lowered(
         Program(
-            signature, plan, tuple(decisions), snapshots, program, diagnose, check_nans, progress
+            signature,
+            plan,
+            tuple(decisions),
+            snapshots,
+            program,
+            captured.arrays(),
+            captured.are_traced,
+            diagnose,
+            check_nans,
+            progress,
         )
     )
 

@@ -140,6 +140,8 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
                 lowered = self.lower(state0, meta, batches, *outer_args)
                 if not jax_internals.is_traced_call():
                     lowered.compile()
+            if lowered.is_of_one_trace:
+                return lowered
             self._programs[key] = lowered
         self._latest = arguments.signature, settings, lowered
         return lowered

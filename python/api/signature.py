@@ -72,14 +72,18 @@ class Signature:
             *stacked,
         ]
 
-    def gradients(self) -> Gradients:
-        """Which result is the gradient in which input, and what users call both."""
+    def gradients(self, captured: int) -> Gradients:
+        """Which result is the gradient in which input, and what users call both.
+
+        Args:
+          captured: how many inputs come behind the arguments.
+        """
         first = 1 + len(self.outer_aux.leaves)
         differentiated = self.gradient_leaves()
         result_of = {id(leaf): first + i for i, (_, leaf) in enumerate(differentiated)}
         return Gradients(
             {i: result_of[id(leaf)] for i, leaf in enumerate(self.leaves) if id(leaf) in result_of},
-            tuple(leaf.path for leaf in self.leaves),
+            (*(leaf.path for leaf in self.leaves), *captured * ["a value that is closed over"]),
             (
                 "value",
                 *(f"aux ({leaf.path})" for leaf in self.outer_aux.leaves),

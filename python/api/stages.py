@@ -63,6 +63,11 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         """
         return self._program.decisions
 
+    @property
+    def is_of_one_trace(self) -> bool:
+        """Whether a function closes over a traced value, so that this program is for its trace."""
+        return self._program.is_of_one_trace
+
     def explain(self) -> str:
         """Who differentiates each function, and why, as text.
 
@@ -79,7 +84,7 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         if self._compiled is None:
             with shown(self._program.progress):
                 stage("lowering the program for XLA")
-                lowered = jax.jit(self._checked).lower(*self._program.signature.inputs)
+                lowered = jax.jit(self._checked).lower(*self._program.fused.inputs)
                 stage("compiling with XLA")
                 self._compiled = Compiled(self, self._program, lowered.compile())
         return self._compiled
@@ -101,7 +106,7 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
             )
             warnings.warn(message, stacklevel=users_level())
         try:
-            flat = self._program.fused.call(*arrays)
+            flat = self._program.fused.call(*arrays, *self._program.captured)
         except NotImplementedError as error:
             if not jax_internals.speaks_of_no_batching_rule(error):
                 raise
@@ -128,8 +133,8 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
     """A compiled metagradient: call it with arguments of the shapes that it was lowered for.
 
     Attributes:
-      xla: the program as XLA compiled it. It takes the arrays of the arguments one by one, and
-        typed keys as their data.
+      xla: the program as XLA compiled it. It takes the arrays of the arguments one by one, typed
+        keys as their data, and behind them the arrays that the functions capture.
     """
 
     def __init__(self, lowered: Lowered, program: Program, xla: jax.stages.Compiled):
@@ -170,7 +175,7 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
 
     def call_flat(self, arguments: FlatArguments):
         """What a call does, for arguments that have been flattened and are not traced."""
-        flat, is_finite = self.xla(*self._inputs.arrays(arguments))
+        flat, is_finite = self.xla(*self._inputs.arrays(arguments), *self._program.captured)
         result = self._program.signature.unflatten(flat)
         if (
             self._diagnose is not None
