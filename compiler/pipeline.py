@@ -23,16 +23,23 @@ from metagrad.compiler.passes import (
     schedule,
     verify,
 )
-from metagrad.compiler.passes.for_enzyme import counters_first, scalar_slices, widen_counters
-from metagrad.compiler.passes.for_xla import (
+from metagrad.compiler.passes.for_cpu import (
     canonicalise_convolutions,
     flatten_contractions,
+    reverse_kernels,
+    transpose_products,
+)
+from metagrad.compiler.passes.for_enzyme import (
+    counters_first,
+    narrow_products,
+    scalar_slices,
+    widen_counters,
+)
+from metagrad.compiler.passes.for_xla import (
     inverse_square_roots,
     join_pads,
     read_rows_in_place,
-    reverse_kernels,
     save_products,
-    transpose_products,
     update_rows,
 )
 from metagrad.runtime import stage_reports
@@ -46,10 +53,16 @@ class Stage:
     Attributes:
       name: what `Lowered.ir` calls it.
       passes: the passes that lead from the stage before to this one, in order.
+      cpu_passes: passes behind these, in a program for a CPU.
     """
 
     name: str
     passes: tuple[ModuleType, ...]
+    cpu_passes: tuple[ModuleType, ...] = ()
+
+    def passes_for(self, platform: str) -> tuple[ModuleType, ...]:
+        """The passes in a program for a platform, as JAX calls it: "cpu", "cuda", ..."""
+        return (*self.passes, *self.cpu_passes) if platform == "cpu" else self.passes
 
 
 PIPELINE = (
@@ -63,6 +76,7 @@ PIPELINE = (
             widen_counters,
             counters_first,
             expand,
+            narrow_products,
             pieces,
             # What XLA is bad at. Only values matter from here on.
             read_rows_in_place,
@@ -70,18 +84,15 @@ PIPELINE = (
             save_products,
             inverse_square_roots,
             join_pads,
-            flatten_contractions,
-            transpose_products,
-            reverse_kernels,
-            canonicalise_convolutions,
         ),
+        (flatten_contractions, transpose_products, reverse_kernels, canonicalise_convolutions),
     ),
     Stage("scheduled", (schedule,)),
 )
 
 STAGES = tuple(stage.name for stage in PIPELINE)
 
-PASSES = {module.NAME: module for stage in PIPELINE for module in stage.passes}
+PASSES = {module.NAME: module for stage in PIPELINE for module in stage.passes_for("cpu")}
 """Every pass by its name on the command line."""
 
 
@@ -100,6 +111,11 @@ class Snapshots:
         module.operation.write_bytecode(buffer)
         self._bytecode[stage] = buffer.getvalue()
 
+    @property
+    def program(self) -> bytes:
+        """The finished module, as bytecode."""
+        return self._bytecode[PIPELINE[-1].name]
+
     def text(self, stage: str) -> str:
         """The module at a stage, as text that `metagrad-opt` reads."""
         first = PIPELINE[0]
@@ -113,13 +129,18 @@ class Snapshots:
 
 
 def run(
-    module: ir.Module, plan: Plan, *, traced: Callable[[], ir.Module] | None = None
+    module: ir.Module,
+    plan: Plan,
+    *,
+    platform: str,
+    traced: Callable[[], ir.Module] | None = None,
 ) -> Snapshots:
     """Runs all passes on `module`, in place.
 
     Args:
       module: what the frontend lowered: the step, in one piece or cut, @outer and the losses.
       plan: the schedule.
+      platform: what the program is for, as JAX calls it: "cpu", "cuda", ...
       traced: makes the module with the step in one piece, if `module` has it cut. Called when that
         stage is asked for.
 
@@ -130,7 +151,7 @@ def run(
     snapshots = Snapshots(traced)
     with module.context, ir.Location.unknown():
         for stage in PIPELINE:
-            for pass_module in stage.passes:
+            for pass_module in stage.passes_for(platform):
                 stage_reports.stage(f"running the pass {pass_module.NAME}")
                 pass_module.run(module, plan) if pass_module is schedule else pass_module.run(
                     module

@@ -95,6 +95,7 @@ class Emitter:
       active: where there are cotangents.
       layout: sizes of the argument groups.
       wrt: what the metagradient is taken with respect to.
+      platform: what the program is for, as JAX calls it: "cpu", "cuda", ...
       captured: the arrays that the functions capture; they are found here.
     """
 
@@ -103,6 +104,7 @@ class Emitter:
     active: Activity
     layout: Layout
     wrt: Sequence[str]
+    platform: str
     captured: Captured = dataclasses.field(default_factory=Captured)
 
     def pieces(self, cut: Pieces) -> Traced:
@@ -207,7 +209,7 @@ class Emitter:
         avals = [avals for _, avals in functions_of.values()]
         traced = jax.jit(program, keep_unused=True).trace(*avals)
         with leaked_values.lowering():
-            lowered = jax_internals.lower_with_rules(traced, rules)
+            lowered = jax_internals.lower_with_rules(traced, rules, self.platform)
         module: Any = lowered.compiler_ir("stablehlo")
         module.context.allow_unregistered_dialects = True
         with module.context, ir.Location.unknown():

@@ -225,11 +225,13 @@ def ir_context() -> ir.Context:
     return create()
 
 
-def lower_with_rules(traced: jax.stages.Traced, rules: Sequence[tuple]) -> jax.stages.Lowered:
-    """Lowers a traced function, with lowering rules that go before JAX's own."""
+def lower_with_rules(
+    traced: jax.stages.Traced, rules: Sequence[tuple], platform: str
+) -> jax.stages.Lowered:
+    """Lowers a traced function for a platform, with lowering rules that go before JAX's own."""
     # JAX's annotation says one rule; it takes any number.
     parameters = mlir.LoweringParameters(override_lowering_rules=tuple(rules))  # type: ignore[arg-type]
-    return traced.lower(_private_parameters=parameters)
+    return traced.lower(lowering_platforms=(platform,), _private_parameters=parameters)
 
 
 def host_callbacks(lowered: jax.stages.Lowered) -> tuple[Callable, ...]:

@@ -34,6 +34,10 @@ ANCHORED = "metagrad.anchored"
 HIDDEN = "metagrad.hidden"
 """A custom call that hides an `enzyme` op from Enzyme's first run (compiler/passes/expand.py)."""
 
+WIDENED = "metagrad.widened"
+"""An attribute of a conversion that is there for Enzyme alone
+(compiler/passes/for_enzyme/narrow_products.py)."""
+
 CAPTURED = "metagrad.captured"
 """A custom call that stands for an array from outside, and the attribute of a module that lists the
 types of these arrays (captured.py)."""

@@ -22,7 +22,7 @@ from metagrad.frontend.divide import divide
 from metagrad.frontend.jaxprs import activity
 from metagrad.frontend.pytrees import shaped, tree_of
 from metagrad.runtime.executors import host_calls
-from metagrad.runtime.executors.fused import fused
+from metagrad.runtime.executors.fused import FusedProgram, check_signature
 from metagrad.runtime.stage_reports import stage
 
 
@@ -82,11 +82,11 @@ def lower(
     )
     active = activity.find_activity(marked, traced_outer.jaxpr, sites, layout, wrt)
 
-    def attempt(ad: str):
+    def attempt(ad: str, platform: str):
         stage("tracing derivatives")
         division = divide(marked, sites, traced_outer.jaxpr, names, active, ad)
         stage("lowering to MLIR")
-        emitter = emit_mlir.Emitter(sites, division.of_site, active, layout, wrt)
+        emitter = emit_mlir.Emitter(sites, division.of_site, active, layout, wrt, platform)
         pieces = _with_prints(division.pieces, traced, traced_outer, lambda trace: trace.printing)
         emitted = emitter.pieces(pieces)
         if emitted.muted and not (traced.printing and traced_outer.printing):
@@ -94,14 +94,16 @@ def lower(
             pieces = _with_prints(division.pieces, traced, traced_outer, lambda trace: True)
             emitted = emitter.pieces(pieces)
         whole = functools.partial(emitter.whole, marked, traced_outer.jaxpr)
-        snapshots = pipeline.run(emitted.module, plan, traced=whole)
+        snapshots = pipeline.run(emitted.module, plan, platform=platform, traced=whole)
         return division.decisions, snapshots, emitted, emitter.captured
 
+    platform = jax.default_backend()
     try:
-        decisions, snapshots, emitted, captured = attempt(ad)
+        decisions, snapshots, emitted, captured = attempt(ad, platform)
     except EnzymeError as error:
         if ad != "auto":
             raise
+        ad = "jax"
         meant = {
             "inner": "the gradient of " + " and of ".join(site.label for site in sites),
             "step_vjp": f"the VJP of {names[0]}",
@@ -117,15 +119,25 @@ def lower(
             "JAX differentiates this step instead; lowered.explain() says so.",
             stacklevel=users_level(),
         )
-        decisions, snapshots, emitted, captured = attempt("jax")
+        decisions, snapshots, emitted, captured = attempt(ad, platform)
         decisions = [dataclasses.replace(decision, why=(str(error),)) for decision in decisions]
     value = traced_outer.jaxpr.out_avals[0]
     outputs = signature.outputs(jax.ShapeDtypeStruct(value.shape, value.dtype), steps)
-    host_calls.check(emitted.module, emitted.callbacks, jax.default_backend())
-    program = fused(
-        emitted.module,
-        [*signature.inputs, *captured.avals()],
-        outputs,
+    host_calls.check(emitted.module, emitted.callbacks, platform)
+    inputs = [*signature.inputs, *captured.avals()]
+    check_signature(emitted.module, inputs, outputs)
+
+    @functools.cache
+    def bytecode(of_platform: str) -> bytes:
+        if of_platform == platform:
+            return snapshots.program
+        return attempt(ad, of_platform)[1].program
+
+    program = FusedProgram(
+        bytecode,
+        platform,
+        tuple(inputs),
+        tuple(outputs),
         emitted.callbacks,
         signature.gradients(len(captured.avals())),
     )

@@ -15,11 +15,11 @@ import jax.numpy as jnp
 from jax.extend.core import Primitive
 from jax.interpreters import ad, mlir
 
-from metagrad.runtime.executors.fused import FusedProgram, Gradients, fused_p
+from metagrad.runtime.executors.fused import PRIMITIVES, FusedProgram, Gradients
 
 
 def _jvp(primals, tangents, *, program: FusedProgram):
-    results = fused_p.bind(*primals, program=program)
+    results = program.call(*primals)
     with_tangent = [i for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
     known = program.gradients
     if known is None:
@@ -46,7 +46,8 @@ def _jvp(primals, tangents, *, program: FusedProgram):
     return results, [total, *others]
 
 
-ad.primitive_jvps[fused_p] = _jvp
+for _primitive in PRIMITIVES:
+    ad.primitive_jvps[_primitive] = _jvp
 
 
 def _unknown_input(known: Gradients, i: int) -> str:

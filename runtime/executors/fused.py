@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import io
 from collections.abc import Callable, Sequence
 
 import jax
@@ -24,7 +23,10 @@ from metagrad.runtime.executors import host_calls
 from metagrad.runtime.jax_internals import debug_effect
 
 fused_p = Primitive("metagrad_fused")
-fused_p.multiple_results = True
+host_calling_p = Primitive("metagrad_fused_host_calling")
+PRIMITIVES = (fused_p, host_calling_p)
+"""The second is for programs that call the host. JAX keeps what it lowered for the first, and must
+not for this one: each lowering has its own host functions."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -47,13 +49,16 @@ class FusedProgram:
     """A module whose public function @main maps `inputs` to `outputs`.
 
     Attributes:
-      bytecode: the module, as MLIR bytecode.
+      bytecode: gives the module for a platform ("cpu", "cuda", ...), as MLIR bytecode. Asked once
+        for each.
+      platform: the platform of a lowering that does not say for which it is.
       inputs, outputs: shapes and dtypes of flat lists of arrays.
       callbacks: the host functions that the module calls, by the index in its calls.
       gradients: what `jax.grad` of a function around the program may use; None: nothing.
     """
 
-    bytecode: bytes
+    bytecode: Callable[[str], bytes]
+    platform: str
     inputs: tuple[jax.ShapeDtypeStruct, ...]
     outputs: tuple[jax.ShapeDtypeStruct, ...]
     callbacks: tuple[Callable, ...] = ()
@@ -61,7 +66,8 @@ class FusedProgram:
 
     def call(self, *arrays):
         """The results for arrays of the shapes and dtypes of `inputs`."""
-        return fused_p.bind(*arrays, program=self)
+        primitive = host_calling_p if self.callbacks else fused_p
+        return primitive.bind(*arrays, program=self)
 
     @functools.cached_property
     def jitted(self) -> Callable:
@@ -69,61 +75,62 @@ class FusedProgram:
         return jax.jit(self.call)
 
 
-def fused(
+def check_signature(
     module: ir.Module,
     inputs: Sequence[jax.ShapeDtypeStruct],
     outputs: Sequence[jax.ShapeDtypeStruct],
-    callbacks: Sequence[Callable] = (),
-    gradients: Gradients | None = None,
-) -> FusedProgram:
-    """Wraps a module.
+) -> None:
+    """Compares a module's @main with what a program is to take and to give.
 
     Raises:
-      ValueError: @main's signature is not that of `inputs` and `outputs`.
+      ValueError: they differ.
     """
-    main = next(op for op in module.body.operations if op.attributes["sym_name"].value == "main")
+    main = _main(module)
     with module.context, ir.Location.unknown():
         expected = [
             ir.RankedTensorType.get(array.shape, mlir.dtype_to_ir_type(array.dtype))
             for array in (*inputs, *outputs)
         ]
-    assert isinstance(main, func.FuncOp)
-    actual = [*main.type.inputs, *main.type.results]
-    if actual != expected:
+    if [*main.type.inputs, *main.type.results] != expected:
         raise ValueError(f"@main is {main.type}, and its arguments and results are {expected}")
-    buffer = io.BytesIO()
-    module.operation.write_bytecode(buffer)
-    return FusedProgram(
-        buffer.getvalue(), tuple(inputs), tuple(outputs), tuple(callbacks), gradients
-    )
 
 
-@fused_p.def_effectful_abstract_eval
+def _main(module: ir.Module) -> func.FuncOp:
+    (main,) = (op for op in module.body.operations if op.attributes["sym_name"].value == "main")
+    assert isinstance(main, func.FuncOp)
+    return main
+
+
 def _shapes(*avals, program: FusedProgram):
     results = [jax.core.ShapedArray(out.shape, out.dtype) for out in program.outputs]
     return results, {debug_effect} if program.callbacks else set()
 
 
-@fused_p.def_impl
 def _run(*arrays, program: FusedProgram):
     return program.jitted(*arrays)
 
 
-def _lower(ctx: mlir.LoweringRuleContext, *operands, program: FusedProgram):
+def _lower(platform: str | None, ctx, *operands, program: FusedProgram):
     target = ctx.module_context
     with target.module.context:
-        module = ir.Module.parse(program.bytecode)
+        module = ir.Module.parse(program.bytecode(platform or program.platform))
         if program.callbacks:
             host_calls.add(module, program.callbacks, ctx)
-        main = next(
-            op for op in module.body.operations if op.attributes["sym_name"].value == "main"
-        )
-        results = main.type.results
+        results = _main(module).type.results
         name = mlir.merge_mlir_modules(
             target.module, "metagradient", module, dst_symtab=target.symbol_table
         )
         return func.CallOp(results, ir.FlatSymbolRefAttr.get(name), list(operands)).results
 
 
-# Each lowering has its own host functions, so one must not be found in another's cache.
-mlir.register_lowering(fused_p, _lower, cacheable=False)
+for _primitive in PRIMITIVES:
+    _primitive.multiple_results = True
+    _primitive.def_effectful_abstract_eval(_shapes)
+    _primitive.def_impl(_run)
+    for _platform in (None, "cpu", "cuda", "rocm", "tpu"):
+        mlir.register_lowering(
+            _primitive,
+            functools.partial(_lower, _platform),
+            platform=_platform,
+            cacheable=_primitive is fused_p,
+        )

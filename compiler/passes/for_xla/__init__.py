@@ -1,1 +1,1 @@
-"""What XLA:CPU is bad at in what Enzyme writes: not wanted on a GPU."""
+"""What XLA is bad at on every platform in what Enzyme writes."""

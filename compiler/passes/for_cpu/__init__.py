@@ -1,0 +1,1 @@
+"""What XLA's CPU backend is bad at: run only in programs for a CPU."""
