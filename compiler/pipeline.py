@@ -137,3 +137,12 @@ def run(
                 )
             snapshots.take(stage.name, module)
     return snapshots
+
+
+def cut_text(module: ir.Module) -> str:
+    """What `Snapshots.text` gives for "cut", from what the frontend lowered. Changes `module`."""
+    with module.context, ir.Location.unknown():
+        for stage in PIPELINE[: STAGES.index("cut") + 1]:
+            for pass_module in stage.passes:
+                pass_module.run(module)
+    return context.text(module)

@@ -5,16 +5,20 @@ It can be called, looked into, or compiled ahead of time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Hashable
 from typing import Any, Generic, Literal, TypeAlias, overload
 
 import jax
 
 from metagrad.api import driver, stages
 from metagrad.api.flat_arguments import CallSignature, FlatArguments, flatten
+from metagrad.api.own_settings import jit_enabled
 from metagrad.api.progress import shown
 from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
 from metagrad.api.type_variables import AuxT, GradT, KindT, MetaT, StateT, ValueT
+from metagrad.api.user_frame import users_level
+from metagrad.diagnostics.first_nan import enumerate_paths
 from metagrad.frontend.pytrees import is_array_leaf
 from metagrad.runtime import jax_internals, schedules
 
@@ -52,9 +56,11 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         self._ad = ad
         self._check_nans = check_nans
         self._progress = progress
-        self._programs: dict[Any, stages.Lowered] = {}
+        self._programs: dict[tuple, stages.Lowered] = {}
         # Most calls are like the one before: its signature, JAX's settings and its program.
         self._latest: tuple[CallSignature, Any, stages.Lowered] | None = None
+        # The paths of unread metaparameters that were warned of.
+        self._unread: set[str] = set()
 
     def lower(
         self, state0: Any, meta: Any, batches: Any, *outer_args: Any
@@ -73,19 +79,40 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
           message names the leaf and says what to do.
           EnzymeError: with ad="enzyme", Enzyme failed on a function.
         """
-        with shown(self._progress):
-            return driver.lower(
+        with jit_enabled(), shown(self._progress):
+            lowered = driver.lower(
                 self._step,
                 self._outer,
                 (state0, meta, batches, outer_args),
-                step_has_aux=self._step_has_aux,
-                has_aux=self._has_aux,
-                wrt=self._wrt,
-                single=self._single,
+                **self._traced_with,
                 schedule=self._schedule,
-                ad=self._ad,
                 check_nans=self._check_nans,
                 progress=self._progress,
+            )
+        if "meta" in self._wrt:
+            self._warn_of_unread(lowered.unread)
+        return lowered
+
+    @property
+    def _traced_with(self) -> dict[str, Any]:
+        """The options on which the traced functions and their derivatives depend."""
+        return {
+            "step_has_aux": self._step_has_aux,
+            "has_aux": self._has_aux,
+            "wrt": self._wrt,
+            "single": self._single,
+            "ad": self._ad,
+        }
+
+    def _warn_of_unread(self, paths: tuple[str, ...]) -> None:
+        new = [path for path in paths if path not in self._unread]
+        self._unread.update(new)
+        if new:
+            name = getattr(self._step, "__name__", "step")
+            warnings.warn(
+                f"the step `{name}` never reads {enumerate_paths(new)}: the gradient is zero. "
+                "Is a name misspelt? Take out of meta what the step does not need.",
+                stacklevel=users_level(),
             )
 
     @overload
@@ -117,8 +144,9 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
           FloatingPointError: with `check_nans=True`, the gradient has a NaN; the message names the
               leaf and the step.
         """
-        arguments = flatten((state0, meta, batches, outer_args))
-        return self._lowered_for(arguments).call_flat(arguments)
+        with jit_enabled():
+            arguments = flatten((state0, meta, batches, outer_args))
+            return self._lowered_for(arguments).call_flat(arguments)
 
     def _lowered_for(self, arguments: FlatArguments) -> stages.Lowered:
         """The program for arguments of these shapes; lowers it if there is none."""
@@ -132,6 +160,8 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
             stored = self._programs.get(key)
         except TypeError:
             raise _unhashable(arguments.trees) from None
+        if stored is None:
+            stored = self._of_other_weak_types(arguments, settings)
         if stored is not None:
             lowered = stored
         else:
@@ -143,6 +173,30 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
             self._programs[key] = lowered
         self._latest = arguments.signature, settings, lowered
         return lowered
+
+    def _of_other_weak_types(
+        self, arguments: FlatArguments, settings: Hashable
+    ) -> stages.Lowered | None:
+        """A program for arguments that differ from these in which types are weak, if it serves.
+
+        A weak type (that of a Python number) can change what the step computes: `0.05 * x` is
+        bfloat16 for a bfloat16 x, and float32 if 0.05 is an array. So the step is traced again, and
+        the program serves if the same one would be made.
+        """
+        for (of_signature, of_settings), lowered in self._programs.items():
+            if (
+                of_settings == settings
+                and arguments.signature.differs_in_weak_types(CallSignature(*of_signature))
+                and driver.is_program_of(
+                    lowered.program,
+                    self._step,
+                    self._outer,
+                    arguments.trees,
+                    **self._traced_with,
+                )
+            ):
+                return lowered
+        return None
 
     def __repr__(self) -> str:
         step = getattr(self._step, "__name__", "step")

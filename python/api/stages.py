@@ -9,16 +9,18 @@ import jax
 
 from metagrad.api.check_arguments import Inputs
 from metagrad.api.flat_arguments import FlatArguments, flatten
+from metagrad.api.own_settings import lowered_with
 from metagrad.api.program import Program
 from metagrad.api.progress import shown
 from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
 from metagrad.api.type_variables import AuxT, GradT, KindT, StateT, ValueT
 from metagrad.api.user_frame import users_level
 from metagrad.compiler import pipeline
-from metagrad.diagnostics import non_finite_warning
+from metagrad.diagnostics import debug_checks, non_finite_warning
 from metagrad.frontend.capabilities.measured_with import unmeasured
 from metagrad.frontend.partition import Decision
 from metagrad.runtime import jax_internals
+from metagrad.runtime.displayed import Text
 from metagrad.runtime.schedules.plan import Plan
 from metagrad.runtime.stage_reports import stage
 
@@ -63,8 +65,18 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         """
         return self._program.decisions
 
-    def explain(self) -> str:
-        """Who differentiates each function, and why, as text.
+    @property
+    def program(self) -> Program:
+        """All that lowering made."""
+        return self._program
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Paths of the floating-point leaves of meta that the step never reads."""
+        return self._program.unread
+
+    def explain(self) -> Text:
+        """Who differentiates each function, and why, as text (a `str`).
 
         The last line says so if the table of proven operations was not measured with this version
         of JAX.
@@ -72,12 +84,16 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         lines = [str(decision) for decision in self._program.decisions]
         if (warning := unmeasured()) is not None:
             lines.append(warning)
-        return "\n".join(lines)
+        return Text("\n".join(lines))
+
+    def __repr__(self) -> str:
+        compiled = "" if self._compiled is None else ", compiled"
+        return f"<Lowered {self._program.summary}{compiled}>"
 
     def compile(self) -> Compiled[StateT, ValueT, GradT, KindT]:
         """Compiles with XLA, once."""
         if self._compiled is None:
-            with shown(self._program.progress):
+            with lowered_with(self._program.x64), shown(self._program.progress):
                 stage("lowering the program for XLA")
                 lowered = jax.jit(self._checked).lower(*self._program.signature.inputs)
                 stage("compiling with XLA")
@@ -137,6 +153,9 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
         self._inputs = lowered._inputs
         self._diagnose = program.diagnose
 
+    def __repr__(self) -> str:
+        return f"<Compiled {self._program.summary}>"
+
     @property
     def plan(self) -> Plan:
         """The schedule: steps run, slots held. `str()` draws it."""
@@ -159,18 +178,46 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
         *outer_args: Any,
     ) -> ResultWithAux[ValueT, GradT, StateT, AuxT]: ...
     def __call__(self, state0: Any, meta: Any, batches: Any, *outer_args: Any) -> Any:
-        trees = (state0, meta, batches, outer_args)
-        try:
-            arguments = flatten(trees)
-        except (TypeError, ValueError, OverflowError):
-            # JAX does not take a leaf. The better message says what this program was compiled for.
-            self._inputs.check(trees)
-            raise
-        return self._lowered.call_flat(arguments)
+        """Runs training from `state0` and returns value, gradient and final state (and aux).
+
+        Args:
+          state0: the state before the first step.
+          meta: the metaparameters.
+          batches: a pytree whose leaves have a leading axis of length T.
+          *outer_args: further arguments of the outer function.
+            All of them have the structures, shapes and dtypes that the program was lowered for. A
+            Python number may stand for an array without axes, and takes its dtype. NumPy arrays are
+            copied. Under `jax.jit` the program becomes a part of the one around it.
+
+        Returns:
+          What the metagradient returns: a `Result`, or a `ResultWithAux`.
+
+        Raises:
+          TypeError: an argument is not what the program was lowered for; the message names the
+            leaf.
+          FloatingPointError: with `check_nans=True`, or with `jax_debug_nans` on, there is a NaN;
+            the message names the leaf and the step. With `jax_debug_infs` on, an infinity.
+        """
+        with lowered_with(self._program.x64):
+            trees = (state0, meta, batches, outer_args)
+            try:
+                arguments = flatten(trees)
+            except (TypeError, ValueError, OverflowError):
+                # JAX does not take a leaf. The better message says what this program was compiled
+                # for.
+                self._inputs.check(trees)
+                raise
+            return self._lowered.call_flat(arguments)
 
     def call_flat(self, arguments: FlatArguments):
         """What a call does, for arguments that have been flattened and are not traced."""
-        flat, is_finite = self.xla(*self._inputs.arrays(arguments))
+        arrays = self._inputs.arrays(arguments)
+        if debug_checks.are_on():
+            with debug_checks.unchecked():
+                result = self._program.signature.unflatten(self.xla(*arrays)[0])
+            debug_checks.check(result, arguments.trees, self._program.first_nan)
+            return result
+        flat, is_finite = self.xla(*arrays)
         result = self._program.signature.unflatten(flat)
         if (
             self._diagnose is not None

@@ -41,6 +41,11 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         """
         return self._step(state, meta, batch)
 
+    def __repr__(self) -> str:
+        name = getattr(self._step, "__qualname__", None) or repr(self._step)
+        has_aux = ", has_aux=True" if self._has_aux else ""
+        return f"TrainStep({name}{has_aux}, ad={self._ad!r})"
+
     def __get__(
         self, instance: Any, owner: type | None = None
     ) -> TrainStep[StateT, MetaT, BatchT, KindT]:
