@@ -172,7 +172,7 @@ def is_program_of(
     old, new = program.signature, traced.signature
     if (old.aux.shell, old.outer_aux.shell) != (new.aux.shell, new.outer_aux.shell):
         return False
-    return pipeline.cut_text(_emit(traced, ad)[2].module) == program.snapshots.text("cut")
+    return pipeline.makes_same_program(_emit(traced, ad)[2].module, program.snapshots)
 
 
 def _trace(

@@ -49,7 +49,10 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         """
         if stage not in self.stages:
             raise ValueError(f"no stage {stage!r}; there are {', '.join(map(repr, self.stages))}")
-        return self.compile().as_text() if stage == "hlo" else self._program.snapshots.text(stage)
+        if stage == "hlo":
+            return self.compile().as_text()
+        with lowered_with(self._program.x64):
+            return self._program.snapshots.text(stage)
 
     @property
     def plan(self) -> Plan:
