@@ -30,8 +30,14 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
     """The metagradient of one training step and one outer function.
 
     `TrainStep.metagradient` makes it. Calling it with `(state0, meta, batches, *outer_args)` runs
-    training and its reversal and returns a `Result`. The first call with new shapes compiles; later
-    ones do not. It may be called inside `jax.jit`.
+    training and its reversal and returns a `Result`. The first call with new shapes, dtypes or
+    settings of JAX compiles; later ones do not. It may be called inside `jax.jit`. Under
+    `jax.disable_jit` it is one program all the same.
+
+    A Python number has a weak type: it takes the dtype of what it meets. A leaf that is one in one
+    call and an array in the next may therefore mean another program. The step is traced again to
+    see; only if the program is another one it is compiled. The result is always that of `jax.jit`
+    of the run with the same arguments.
     """
 
     def __init__(
@@ -137,12 +143,21 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         Args:
           state0: the state before the first step.
           meta: the metaparameters; they enter every step.
-          batches: a pytree whose leaves have a leading axis of length T.
+          batches: a pytree whose leaves have a leading axis of length T; batch t is entry t of
+            each. A list of two or more alike entries (equal structures, shapes and dtypes), or a
+            tuple of more than eight, is taken for batches one by one and refused.
           *outer_args: further arguments of the outer function.
 
         Raises:
-          FloatingPointError: with `check_nans=True`, the gradient has a NaN; the message names the
-              leaf and the step.
+          TypeError, ValueError: as `lower`. An error from inside the step or the outer function
+            stays what it is, with a note that says what metagrad called the function with.
+          FloatingPointError: with `check_nans=True`, or with `jax_debug_nans` on, there is a NaN;
+            the message names the leaf and the step. With `jax_debug_infs` on, an infinity.
+
+        Warns:
+          UserWarning: the step never reads a floating-point leaf of meta, whose gradient is zero;
+            once for each leaf, if `wrt` names "meta".
+          RuntimeWarning: the result is not finite (`check_nans` of `TrainStep.metagradient`).
         """
         with jit_enabled():
             arguments = flatten((state0, meta, batches, outer_args))

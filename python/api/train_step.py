@@ -188,6 +188,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             appeared. That search keeps every state.
             False: nothing, and the call does not wait for the result.
             Under `jax.jit` nothing is checked, and True warns that it is not.
+            Whatever is given here, `jax_debug_nans` raises the error of True.
           progress: what is shown while a program is compiled.
             None (the default): the stage and for how long, on a terminal or in a notebook, after
             two seconds. METAGRAD_PROGRESS=0 switches that off.

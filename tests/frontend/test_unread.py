@@ -67,9 +67,9 @@ READ = {
     "by the value of a loss": lambda s, z, b: metagrad.value_and_grad(
         lambda s: s * z["rate"] + z["decay"]
     )(s)[0],
-    "by an auxiliary result of a loss": lambda s, z, b: metagrad.grad(
-        lambda s: (s**2 * z["rate"], z["decay"]), has_aux=True
-    )(s)[1],
+    "by an auxiliary result of a loss": lambda s, z, b: sum(
+        metagrad.grad(lambda s: (s**2 * z["rate"], z["decay"]), has_aux=True)(s)
+    ),
     "by a condition": lambda s, z, b: jnp.where(z["decay"] > 0, s * z["rate"], s),
     "behind stop_gradient": lambda s, z, b: s * z["rate"] * jax.lax.stop_gradient(z["decay"]),
     "in a loop": lambda s, z, b: jax.lax.fori_loop(
