@@ -95,7 +95,6 @@ def setting(name: str) -> Any:
     return getattr(jax.config, name)
 
 
-
 def is_traced_call() -> bool:
     """Whether what is called now is traced or transformed, and not computed at once.
 
