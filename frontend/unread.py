@@ -7,11 +7,14 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 from jax.extend import core
 from jax.interpreters import partial_eval as pe
 
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend.grad_primitive import grad_p
+from metagrad.frontend.jaxprs.calls import inside
+from metagrad.frontend.jaxprs.interpret import bind
 from metagrad.frontend.pytrees import Tree
 
 
@@ -57,6 +60,7 @@ def _operands_read(eqn: core.JaxprEqn, results: list[bool]) -> Sequence[bool]:
         outputs = len(loss.outvars)
         value = results[0] or any(results[outputs:])
         return _inputs_read(loss, [value, *results[1:outputs]])
-    if eqn.primitive in pe.dce_rules and not eqn.effects:
-        return pe.dce_rules[eqn.primitive](results, eqn)[0]
-    return [True] * len(eqn.invars)
+    if eqn.effects or not any(True for _ in inside(eqn)):
+        return [True] * len(eqn.invars)
+    alone = jax.make_jaxpr(lambda *operands: bind(eqn, operands))(*(x.aval for x in eqn.invars))
+    return pe.dce_jaxpr(alone.jaxpr, results)[1]
