@@ -185,7 +185,7 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
                 lowered = self.lower(state0, meta, batches, *outer_args)
                 if not jax_internals.is_traced_call():
                     lowered.compile()
-            self._programs[key] = lowered
+        self._programs[key] = lowered
         self._latest = arguments.signature, settings, lowered
         return lowered
 
@@ -198,19 +198,22 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         bfloat16 for a bfloat16 x, and float32 if 0.05 is an array. So the step is traced again, and
         the program serves if the same one would be made.
         """
-        for (of_signature, of_settings), lowered in self._programs.items():
-            if (
-                of_settings == settings
-                and arguments.signature.differs_in_weak_types(CallSignature(*of_signature))
-                and driver.is_program_of(
+        alike = [
+            lowered
+            for (of_signature, of_settings), lowered in self._programs.items()
+            if of_settings == settings
+            and arguments.signature.differs_in_weak_types(CallSignature(*of_signature))
+        ]
+        for lowered in dict.fromkeys(alike):
+            with shown(self._progress):
+                if driver.is_program_of(
                     lowered.program,
                     self._step,
                     self._outer,
                     arguments.trees,
                     **self._traced_with,
-                )
-            ):
-                return lowered
+                ):
+                    return lowered
         return None
 
     def __repr__(self) -> str:

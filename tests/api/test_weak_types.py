@@ -98,6 +98,23 @@ def test_descent_from_a_python_rate_compiles_once(lowerings):
     assert len(lowerings) == 1
 
 
+def test_it_is_traced_again_once_for_each_kind():
+    """Not in each call that differs from the one before."""
+    traces = []
+
+    def step(w, z, x):
+        traces.append(z)
+        return w * z
+
+    mg = metagrad.compile(step).metagradient(jnp.sum)
+    mg(jnp.ones(2), 0.5, jnp.arange(2))
+    once = len(traces)
+    for _ in range(3):
+        for rate in (jnp.float32(0.5), np.float32(0.4), 0.3, jnp.asarray(0.2)):
+            mg(jnp.ones(2), rate, jnp.arange(2))
+    assert len(traces) == 2 * once
+
+
 def test_every_argument_may_be_weak(lowerings):
     """State, meta, batches and outer arguments, weak and not, in all combinations."""
     step = lambda s, z, x: {"w": s["w"] * z + x, "n": s["n"] + 1}
