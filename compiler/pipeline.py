@@ -13,6 +13,7 @@ from types import ModuleType
 
 from jaxlib.mlir import ir
 
+from metagrad.compiler.analysis.fingerprint import fingerprint
 from metagrad.compiler.dialect import context
 from metagrad.compiler.passes import (
     cut,
@@ -125,7 +126,11 @@ class Snapshots:
                 for pass_module in first.passes:
                     pass_module.run(module)
             return context.text(module)
-        return context.text(context.parse(self._bytecode[stage]))
+        return context.text(self.module(stage))
+
+    def module(self, stage: str) -> ir.Module:
+        """The module at a stage, anew, in a context of its own. Not for the first stage."""
+        return context.parse(self._bytecode[stage])
 
 
 def run(
@@ -158,3 +163,16 @@ def run(
                 )
             snapshots.take(stage.name, module)
     return snapshots
+
+
+def makes_same_program(module: ir.Module, snapshots: Snapshots) -> bool:
+    """Whether `run` would make the program of `snapshots` of this module, with the same plan.
+
+    Runs the passes up to "cut" on the module, in place.
+    """
+    with module.context, ir.Location.unknown():
+        for stage in PIPELINE[: STAGES.index("cut") + 1]:
+            for pass_module in stage.passes:
+                pass_module.run(module)
+    roots = ("inner", "update", "outer", "prints", "outer_prints")
+    return fingerprint(module, roots) == fingerprint(snapshots.module("cut"), roots)

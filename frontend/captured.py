@@ -15,6 +15,8 @@ An array of at most `SMALL` bytes stays a constant: what is known can be simplif
 from __future__ import annotations
 
 import math
+import operator
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -54,6 +56,7 @@ class Captured:
         self._index_of: dict[int, int] = {}
         # With each function, which must live as long as its place in memory stands for it.
         self._lifted: dict[int, tuple[core.ClosedJaxpr, core.ClosedJaxpr]] = {}
+        self._arrays: dict[jax.sharding.Sharding | None, list[jax.Array]] = {}
 
     def lift(self, closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
         """The function without large or traced constants, in it and in the functions that it calls.
@@ -105,12 +108,30 @@ class Captured:
         """Whether one is a traced value, so that the program is a part of one trace only."""
         return any(isinstance(value, jax.core.Tracer) for value in self._values)
 
-    def arrays(self) -> list[jax.Array]:
-        """The arrays as the program takes them: on a device, and key data for keys.
+    def is_same(self, other: Captured) -> bool:
+        """Whether these are the very same arrays."""
+        return len(self._values) == len(other._values) and all(
+            map(operator.is_, self._values, other._values)
+        )
 
-        A NumPy array is copied, since its owner may write to it.
+    def take(self) -> None:
+        """Takes the arrays as they are now. A NumPy array is copied: its owner may write to it."""
+        self._arrays = {None: [_stored(value) for value in self._values]}
+        self._lifted.clear()
+
+    def arrays_beside(self, arguments: Sequence[jax.Array]) -> list[jax.Array]:
+        """The arrays as the program takes them, on the devices of its arguments.
+
+        As with constants under `jax.jit`, where they were has no say. Typed keys are their data.
         """
-        return [_stored(value) for value in self._values]
+        if not self._values:
+            return []
+        placement = next((x.sharding for x in arguments if _is_committed(x)), None)
+        if isinstance(placement, jax.sharding.NamedSharding):
+            placement = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
+        if placement not in self._arrays:
+            self._arrays[placement] = jax.device_put(self._arrays[None], placement)
+        return self._arrays[placement]
 
 
 def _is_lifted(value) -> bool:
@@ -120,6 +141,11 @@ def _is_lifted(value) -> bool:
     if not shape or dtypes.is_key(value):
         return False
     return math.prod(shape) * value.dtype.itemsize > SMALL
+
+
+def _is_committed(value) -> bool:
+    is_array = isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
+    return is_array and value.committed
 
 
 def _stored(value) -> jax.Array:

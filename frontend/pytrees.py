@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 from typing import Any
 
 import jax
@@ -50,6 +51,19 @@ class Tree:
     constants: tuple[Any, ...]
     is_array: tuple[bool, ...]
     structure: Any
+
+    @property
+    def count(self) -> str:
+        """How many arrays and numbers it has, as text."""
+        if len(self.leaves) == 1:
+            return shaped(self.leaves[0].aval)
+        numbers = sum(math.prod(leaf.aval.shape) for leaf in self.leaves)
+        return f"{len(self.leaves)} arrays of {numbers:,} numbers"
+
+    @property
+    def shell(self) -> tuple:
+        """All of it but the arrays."""
+        return self.structure, self.is_array, self.constants
 
     @functools.cached_property
     def has_keys(self) -> bool:

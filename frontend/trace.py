@@ -14,9 +14,10 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jax.extend import core, source_info_util
 
-from metagrad.frontend import leaked_values, one_device, prints
+from metagrad.frontend import batch_lists, call_notes, leaked_values, one_device, prints
 from metagrad.frontend.check_state import check_state
 from metagrad.frontend.grad_primitive import TRACING
 from metagrad.frontend.pytrees import Tree, describe, shaped, tree_of
@@ -36,6 +37,8 @@ class TracedStep:
         None if it prints nothing.
       state: the state's description; where Python scalars were given, with the dtypes that the step
         settles on.
+      final: the description of what the step returns. It differs from `state` only in which types
+        are weak.
       aux: the description of the auxiliary output (no leaves without `has_aux`).
     """
 
@@ -43,28 +46,41 @@ class TracedStep:
     printing: bool
     prints: Callable[[], core.ClosedJaxpr | None]
     state: Tree
+    final: Tree
     aux: Tree
 
 
-def trace_step(step: Callable, state: Tree, meta: Tree, batch: Tree, has_aux: bool) -> TracedStep:
+def trace_step(
+    step: Callable,
+    state: Tree,
+    meta: Tree,
+    batch: Tree,
+    has_aux: bool,
+    note: Callable[[], str] = lambda: "",
+) -> TracedStep:
     """Traces the step and checks that it returns a state like the one it was given.
+
+    Args:
+      note: what is added to an error from inside the step, and to one about the state that it
+        returns.
 
     Raises:
       TypeError: the new state differs from the state in structure, shape or dtype, or the step has
         side effects.
       ValueError: `has_aux` was given and the step does not return a pair.
     """
-    jaxpr, out, aux = _trace_step(step, state, meta, batch, has_aux)
-    settled = _settle(state, out)
-    if settled is not state:
-        state = settled
+    with call_notes.noting(note):
         jaxpr, out, aux = _trace_step(step, state, meta, batch, has_aux)
-    check_state(state, out)
+        settled = _settle(state, out)
+        if settled is not state:
+            state = settled
+            jaxpr, out, aux = _trace_step(step, state, meta, batch, has_aux)
+        check_state(state, out)
 
     def printed():
         return _prints(_trace_step(step, state, meta, batch, has_aux, compiling=False)[0], STEP)
 
-    return TracedStep(_silent(jaxpr, STEP), prints.prints(jaxpr), printed, state, aux)
+    return TracedStep(_silent(jaxpr, STEP), prints.prints(jaxpr), printed, state, out, aux)
 
 
 STEP = "the training step"
@@ -94,16 +110,22 @@ def _trace_step(step, state, meta, batch, has_aux, compiling=True):
 
 
 def _settle(state: Tree, out: Tree) -> Tree:
-    """The state with settled dtypes.
+    """The state with settled dtypes, as `lax.scan` settles those of its carry.
 
-    Python scalars are weakly typed: they take the dtype that the step gives them, as in `lax.scan`.
+    A leaf of a weak type (a Python scalar) takes the dtype that the step gives it. Where the step
+    gives it the dtype that it has, it is traced with its weak type.
     """
     if state.structure != out.structure or len(state.leaves) != len(out.leaves):
         return state
     leaves = []
     for leaf, new in zip(state.leaves, out.leaves):
-        if getattr(leaf.aval, "weak_type", False) and leaf.aval.shape == new.aval.shape:
-            aval = jax.ShapeDtypeStruct(leaf.aval.shape, new.aval.dtype)
+        if (
+            getattr(leaf.aval, "weak_type", False)
+            and leaf.aval.shape == new.aval.shape
+            and leaf.aval.dtype != new.aval.dtype
+            and not new.is_key
+        ):
+            aval = jax.ShapeDtypeStruct(leaf.aval.shape, jnp.result_type(leaf.aval, new.aval))
             leaves.append(dataclasses.replace(leaf, aval=aval, stored=aval))
         else:
             leaves.append(leaf)
@@ -162,7 +184,8 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
             final, outer_args = ([leaf.aval for leaf in tree.leaves] for tree in (state, arguments))
             return jax.make_jaxpr(flat)(final, *outer_args)
 
-    jaxpr = trace(True)
+    with call_notes.noting(lambda: call_notes.of_outer(state, arguments)):
+        jaxpr = trace(True)
     return TracedOuter(
         _silent(jaxpr, what),
         prints.prints(jaxpr),
@@ -175,8 +198,10 @@ def batches_tree(batches: Any) -> tuple[Tree, Tree, int]:
     """Describes `batches`, one batch of it, and gives T.
 
     Raises:
-      ValueError: no array leaf, a leaf without a leading axis, unequal leading axes, or T = 0.
+      ValueError: no array leaf, a leaf without a leading axis, unequal leading axes, or T = 0; or
+        batches one by one (batch_lists.py).
     """
+    batch_lists.check(batches)
     tree = tree_of("batches", batches)
     if not tree.leaves:
         raise ValueError(
@@ -211,7 +236,11 @@ def _one(leaf):
     return dataclasses.replace(
         leaf,
         path=leaf.path.replace("batches", "batch", 1),
-        aval=jax.ShapeDtypeStruct(leaf.aval.shape[1:], leaf.aval.dtype),
+        aval=jax.ShapeDtypeStruct(
+            leaf.aval.shape[1:],
+            leaf.aval.dtype,
+            weak_type=getattr(leaf.aval, "weak_type", False),
+        ),
         stored=jax.ShapeDtypeStruct(leaf.stored.shape[1:], leaf.stored.dtype),
     )
 

@@ -13,7 +13,7 @@ Moving to a new JAX starts here. A name that moved gets a version case. A functi
 from __future__ import annotations
 
 import importlib
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -61,6 +61,7 @@ __all__ = [
     "one_minus_square_p",
     "polynomial_p",
     "refuses_reverse",
+    "setting",
     "settings",
     "source_of",
     "speaks_of_a_traced_constant",
@@ -72,11 +73,27 @@ __all__ = [
 
 # --- Settings -------------------------------------------------------------------------------------
 
-settings = _config.trace_context
-"""A hashable value of all settings of JAX that what is traced depends on.
 
-These are double precision, the precision of products, whether random bits are partitionable, the
-mesh, and so on. `jax.jit` has it in the keys of its cache."""
+def settings() -> Hashable:
+    """A hashable value of all settings of JAX that what is traced depends on.
+
+    These are double precision, the precision of products, whether random bits are partitionable,
+    the mesh, and so on: all that `jax.jit` has in the keys of its cache. `jax.jit` leaves out
+    what kind of key `jax.random.key` and `jax.random.PRNGKey` make; a step may make one.
+    """
+    return (
+        _config.trace_context(),
+        _config.default_prng_impl.value,
+        _config.enable_custom_prng.value,
+    )
+
+
+def setting(name: str) -> Any:
+    """The value of a setting in this thread and context.
+
+    Not private, but without a type: `jax.config.read` gives the value outside of all contexts.
+    """
+    return getattr(jax.config, name)
 
 
 def is_traced_call() -> bool:

@@ -24,12 +24,18 @@ from metagrad.runtime import jax_internals
 def bind(fun, argnums, has_aux, allow_int, by_jax, args, kwargs):
     """Binds `grad_p` on the flattened call.
 
-    A call that JAX would refuse is handed to JAX, so that the user gets the message they know.
+    A call that JAX would refuse is handed to JAX, so that the user gets the message they know, and
+    so is one that names an argument twice.
+
+    Args:
+      argnums: an int or a tuple of ints.
     """
-    chosen = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-    if any(not -len(args) <= i < len(args) for i in chosen):
+    chosen = (argnums,) if isinstance(argnums, int) else argnums
+    if not chosen or any(not -len(args) <= i < len(args) for i in chosen):
         return by_jax(*args, **kwargs)
     chosen_set = {i % len(args) for i in chosen}
+    if len(chosen_set) < len(chosen):
+        return by_jax(*args, **kwargs)
     leaves, tree = jax.tree.flatten((args, kwargs))
     # The argument of each leaf: a position or a keyword.
     owner = [

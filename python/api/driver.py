@@ -5,9 +5,10 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
+from jax.extend import core
 
 from metagrad.api.program import Program
 from metagrad.api.signature import Signature
@@ -17,13 +18,42 @@ from metagrad.compiler import pipeline
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.compiler.enzyme.worker import EnzymeError
 from metagrad.diagnostics import first_nan, non_finite_warning
-from metagrad.frontend import emit_mlir, split_step, trace
-from metagrad.frontend.divide import divide
+from metagrad.frontend import batch_lists, call_notes, emit_mlir, split_step, trace
+from metagrad.frontend.divide import Division, divide
 from metagrad.frontend.jaxprs import activity
 from metagrad.frontend.pytrees import shaped, tree_of
+from metagrad.frontend.split_step import Site
+from metagrad.frontend.unread import unread_leaves
+from metagrad.runtime import jax_internals
 from metagrad.runtime.executors import host_calls
 from metagrad.runtime.executors.fused import FusedProgram, check_signature
 from metagrad.runtime.stage_reports import stage
+
+
+@dataclasses.dataclass(frozen=True)
+class Traced:
+    """A step and an outer function, traced for their arguments.
+
+    Attributes:
+      step, outer: the traced functions.
+      marked: the step's jaxpr, its gradients marked.
+      sites: the gradients.
+      signature: the trees of arguments and results.
+      layout: sizes of the argument groups.
+      active: where there are cotangents.
+      steps: T.
+      names: what the user calls the step and the outer function.
+    """
+
+    step: trace.TracedStep
+    outer: trace.TracedOuter
+    marked: core.ClosedJaxpr
+    sites: Sequence[Site]
+    signature: Signature
+    layout: Layout
+    active: activity.Activity
+    steps: int
+    names: tuple[str, str]
 
 
 def lower(
@@ -44,56 +74,14 @@ def lower(
 
     See `Metagradient.lower`.
     """
-    state0, meta, batches, outer_args = arguments
-    batches_tree, batch_tree, steps = trace.batches_tree(batches)
-    stage("tracing the step")
-    traced = trace.trace_step(
-        step, tree_of("state", state0), tree_of("meta", meta), batch_tree, step_has_aux
-    )
-    stage("tracing the outer function")
-    traced_outer = trace.trace_outer(
-        outer, traced.state, tree_of("outer_args", outer_args), has_aux
-    )
-    signature = Signature(
-        state=traced.state,
-        meta=tree_of("meta", meta),
-        batches=batches_tree,
-        outer=tree_of("outer_args", outer_args),
-        aux=traced.aux,
-        outer_aux=traced_outer.aux,
-        wrt=wrt,
-        single=single,
-        step_has_aux=step_has_aux,
-        has_aux=has_aux,
-    )
-    _check_float_leaves(signature)
-    marked, sites = split_step.mark_gradients(traced.jaxpr)
-    plan = schedule.plan(steps, gradients=bool(sites))
+    traced = _trace(step, outer, arguments, step_has_aux, has_aux, wrt, single)
+    signature = traced.signature
+    plan = schedule.plan(traced.steps, gradients=bool(traced.sites))
     plan.validate()
-    names = (
-        getattr(step, "__name__", "step"),
-        getattr(outer, "__name__", "outer").replace("<lambda>", "outer (a lambda)"),
-    )
-    layout = Layout(
-        state=len(traced.state.leaves),
-        meta=len(signature.meta.leaves),
-        batch=len(batch_tree.leaves),
-        outer=len(signature.outer.leaves),
-    )
-    active = activity.find_activity(marked, traced_outer.jaxpr, sites, layout, wrt)
 
     def attempt(ad: str, platform: str):
-        stage("tracing derivatives")
-        division = divide(marked, sites, traced_outer.jaxpr, names, active, ad)
-        stage("lowering to MLIR")
-        emitter = emit_mlir.Emitter(sites, division.of_site, active, layout, wrt, platform)
-        pieces = _with_prints(division.pieces, traced, traced_outer, lambda trace: trace.printing)
-        emitted = emitter.pieces(pieces)
-        if emitted.muted and not (traced.printing and traced_outer.printing):
-            # A backward rule prints, which shows only when JAX has made the backward pass.
-            pieces = _with_prints(division.pieces, traced, traced_outer, lambda trace: True)
-            emitted = emitter.pieces(pieces)
-        whole = functools.partial(emitter.whole, marked, traced_outer.jaxpr)
+        emitter, division, emitted = _emit(traced, ad, platform)
+        whole = functools.partial(emitter.whole, traced.marked, traced.outer.jaxpr)
         snapshots = pipeline.run(emitted.module, plan, platform=platform, traced=whole)
         return division.decisions, snapshots, emitted, emitter.captured
 
@@ -105,9 +93,9 @@ def lower(
             raise
         ad = "jax"
         meant = {
-            "inner": "the gradient of " + " and of ".join(site.label for site in sites),
-            "step_vjp": f"the VJP of {names[0]}",
-            "outer_vjp": names[1],
+            "inner": "the gradient of " + " and of ".join(site.label for site in traced.sites),
+            "step_vjp": f"the VJP of {traced.names[0]}",
+            "outer_vjp": traced.names[1],
         }
         which = (
             f" (@{error.function} is {meant[error.function]})"
@@ -121,8 +109,8 @@ def lower(
         )
         decisions, snapshots, emitted, captured = attempt(ad, platform)
         decisions = [dataclasses.replace(decision, why=(str(error),)) for decision in decisions]
-    value = traced_outer.jaxpr.out_avals[0]
-    outputs = signature.outputs(jax.ShapeDtypeStruct(value.shape, value.dtype), steps)
+    value = traced.outer.jaxpr.out_avals[0]
+    outputs = signature.outputs(jax.ShapeDtypeStruct(value.shape, value.dtype), traced.steps)
     host_calls.check(emitted.module, emitted.callbacks, platform)
     inputs = [*signature.inputs, *captured.avals()]
     check_signature(emitted.module, inputs, outputs)
@@ -141,9 +129,11 @@ def lower(
         emitted.callbacks,
         signature.gradients(len(captured.avals())),
     )
+    captured.take()
     diagnose = None
+    first = first_nan.diagnosis(step, outer, step_has_aux, has_aux, wrt, single)
     if check_nans:
-        diagnose = first_nan.diagnosis(step, outer, step_has_aux, has_aux, wrt, single)
+        diagnose = first
     elif check_nans is None:
         trees = {
             "state": signature.state,
@@ -152,7 +142,7 @@ def lower(
             "outer_args": signature.outer,
         }
         diagnose = non_finite_warning.warning(
-            traced.jaxpr, traced_outer.jaxpr, trees, active, wrt, single, has_aux
+            traced.step.jaxpr, traced.outer.jaxpr, trees, traced.active, wrt, single, has_aux
         )
     return Lowered(
         Program(
@@ -161,23 +151,135 @@ def lower(
             tuple(decisions),
             snapshots,
             program,
-            captured.arrays(),
-            captured.are_traced,
+            captured,
             diagnose,
             check_nans,
             progress,
+            first,
+            unread_leaves(traced.step.jaxpr, signature.meta, traced.layout),
+            jax_internals.setting("jax_enable_x64"),
+            traced.names,
         )
     )
 
 
+def is_program_of(
+    program: Program,
+    step: Callable,
+    outer: Callable,
+    arguments,
+    *,
+    step_has_aux: bool,
+    has_aux: bool,
+    wrt: tuple[str, ...],
+    single: bool,
+    ad: str,
+) -> bool:
+    """Whether these arguments would give this program.
+
+    The step and the outer function are traced and lowered for them, with all derivatives that JAX
+    makes. What comes after that depends on nothing else, and is not done.
+
+    Args:
+      program: made from the same step, outer function and options.
+    """
+    traced = _trace(step, outer, arguments, step_has_aux, has_aux, wrt, single)
+    old, new = program.signature, traced.signature
+    if (old.aux.shell, old.outer_aux.shell) != (new.aux.shell, new.outer_aux.shell):
+        return False
+    emitter, _, emitted = _emit(traced, ad, program.fused.platform)
+    return emitter.captured.is_same(program.captured) and pipeline.makes_same_program(
+        emitted.module, program.snapshots
+    )
+
+
+def _trace(
+    step: Callable,
+    outer: Callable,
+    arguments,
+    step_has_aux: bool,
+    has_aux: bool,
+    wrt: tuple[str, ...],
+    single: bool,
+) -> Traced:
+    state0, meta, batches, outer_args = arguments
+    batches_tree, batch_tree, steps = trace.batches_tree(batches)
+    meta_tree, outer_tree = tree_of("meta", meta), tree_of("outer_args", outer_args)
+    stage("tracing the step")
+    state_tree = tree_of("state", state0)
+    traced = trace.trace_step(
+        step,
+        state_tree,
+        meta_tree,
+        batch_tree,
+        step_has_aux,
+        note=lambda: call_notes.of_step(
+            state_tree, meta_tree, batch_tree, steps, batch_lists.hint(batches)
+        ),
+    )
+    stage("tracing the outer function")
+    traced_outer = trace.trace_outer(outer, traced.final, outer_tree, has_aux)
+    signature = Signature(
+        state=traced.state,
+        meta=meta_tree,
+        batches=batches_tree,
+        outer=outer_tree,
+        aux=traced.aux,
+        outer_aux=traced_outer.aux,
+        wrt=wrt,
+        single=single,
+        step_has_aux=step_has_aux,
+        has_aux=has_aux,
+    )
+    _check_float_leaves(signature)
+    marked, sites = split_step.mark_gradients(traced.jaxpr)
+    names = (
+        getattr(step, "__name__", "step"),
+        getattr(outer, "__name__", "outer").replace("<lambda>", "outer (a lambda)"),
+    )
+    layout = Layout(
+        state=len(traced.state.leaves),
+        meta=len(signature.meta.leaves),
+        batch=len(batch_tree.leaves),
+        outer=len(signature.outer.leaves),
+    )
+    active = activity.find_activity(marked, traced_outer.jaxpr, sites, layout, wrt)
+    return Traced(traced, traced_outer, marked, sites, signature, layout, active, steps, names)
+
+
+def _emit(
+    traced: Traced, ad: str, platform: str
+) -> tuple[emit_mlir.Emitter, Division, emit_mlir.Traced]:
+    """The module of the pieces, before any pass."""
+    stage("tracing derivatives")
+    division = divide(
+        traced.marked, traced.sites, traced.outer.jaxpr, traced.names, traced.active, ad
+    )
+    stage("lowering to MLIR")
+    emitter = emit_mlir.Emitter(
+        traced.sites,
+        division.of_site,
+        traced.active,
+        traced.layout,
+        traced.signature.wrt,
+        platform,
+    )
+    pieces = _with_prints(division.pieces, traced, lambda function: function.printing)
+    emitted = emitter.pieces(pieces)
+    if emitted.muted and not (traced.step.printing and traced.outer.printing):
+        # A backward rule prints, which shows only when JAX has made the backward pass.
+        emitted = emitter.pieces(_with_prints(division.pieces, traced, lambda function: True))
+    return emitter, division, emitted
+
+
 def _with_prints(
-    pieces: emit_mlir.Pieces, traced, traced_outer, chosen: Callable[..., bool]
+    pieces: emit_mlir.Pieces, traced: Traced, chosen: Callable[..., bool]
 ) -> emit_mlir.Pieces:
     """The pieces, with what the step and the outer function print, if they are `chosen`."""
     return dataclasses.replace(
         pieces,
-        prints=traced.prints() if chosen(traced) else None,
-        outer_prints=traced_outer.prints() if chosen(traced_outer) else None,
+        prints=traced.step.prints() if chosen(traced.step) else None,
+        outer_prints=traced.outer.prints() if chosen(traced.outer) else None,
     )
 
 

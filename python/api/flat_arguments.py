@@ -38,10 +38,28 @@ class CallSignature:
             and all(map(operator.is_, self.constants, other.constants))
         )
 
+    def differs_in_weak_types(self, other: CallSignature) -> bool:
+        """Whether the calls are alike but for weak types, and for dtypes where a type is weak.
+
+        One program may then serve both. Constants are compared by value.
+        """
+        return (
+            self.structure == other.structure
+            and self.constants == other.constants
+            and all(map(_are_alike, self.avals, other.avals))
+        )
+
     @property
     def key(self) -> tuple:
         """For a dict of programs. Not hashable if a constant or a static part of a tree is not."""
         return self.structure, self.avals, self.constants
+
+
+def _are_alike(one: tuple | None, other: tuple | None) -> bool:
+    if one is None or other is None:
+        return one is other
+    (shape, dtype, is_weak), (other_shape, other_dtype, other_is_weak) = one, other
+    return shape == other_shape and (dtype == other_dtype or is_weak or other_is_weak)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -9,6 +9,7 @@ different rules.
 from __future__ import annotations
 
 import functools
+import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Concatenate, Literal, ParamSpec, overload
 
@@ -95,7 +96,7 @@ def grad(
 
     Args:
       fun: returns a real scalar, or `(scalar, aux)` with `has_aux`.
-      argnums: which positional arguments are differentiated.
+      argnums: which positional arguments are differentiated: an integer, or a sequence of them.
       has_aux: whether `fun` returns auxiliary data beside the scalar.
       holomorphic: must be False.
       allow_int: whether integer arguments are allowed in `argnums`; their gradients are float0
@@ -218,11 +219,20 @@ def _differentiated(
             "real and imaginary parts."
         )
     by_jax = jax.value_and_grad(fun, argnums, has_aux=has_aux, allow_int=allow_int)
+    positions = _positions(argnums)
 
     @functools.wraps(fun)
     def value_and_gradient(*args, **kwargs):
         if not TRACING.value:
             return by_jax(*args, **kwargs)
-        return bind_gradient.bind(fun, argnums, has_aux, allow_int, by_jax, args, kwargs)
+        return bind_gradient.bind(fun, positions, has_aux, allow_int, by_jax, args, kwargs)
 
     return value_and_gradient
+
+
+def _positions(argnums: int | Sequence[int]) -> int | tuple[int, ...]:
+    """An int, or a tuple of ints, from integers of any kind (NumPy's too)."""
+    try:
+        return operator.index(argnums)  # type: ignore[arg-type]
+    except TypeError:
+        return tuple(map(operator.index, argnums))  # type: ignore[arg-type]

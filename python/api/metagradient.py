@@ -5,16 +5,20 @@ It can be called, looked into, or compiled ahead of time.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+import warnings
+from collections.abc import Callable, Hashable
 from typing import Any, Generic, Literal, TypeAlias, overload
 
 import jax
 
 from metagrad.api import driver, stages
 from metagrad.api.flat_arguments import CallSignature, FlatArguments, flatten
+from metagrad.api.own_settings import jit_enabled
 from metagrad.api.progress import shown
 from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
 from metagrad.api.type_variables import AuxT, GradT, KindT, MetaT, StateT, ValueT
+from metagrad.api.user_frame import users_level
+from metagrad.diagnostics.first_nan import enumerate_paths
 from metagrad.frontend.pytrees import is_array_leaf
 from metagrad.runtime import jax_internals, schedules
 
@@ -26,8 +30,14 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
     """The metagradient of one training step and one outer function.
 
     `TrainStep.metagradient` makes it. Calling it with `(state0, meta, batches, *outer_args)` runs
-    training and its reversal and returns a `Result`. The first call with new shapes compiles; later
-    ones do not. It may be called inside `jax.jit`.
+    training and its reversal and returns a `Result`. The first call with new shapes, dtypes or
+    settings of JAX compiles; later ones do not. It may be called inside `jax.jit`. Under
+    `jax.disable_jit` it is one program all the same.
+
+    A Python number has a weak type: it takes the dtype of what it meets. A leaf that is one in one
+    call and an array in the next may therefore mean another program. The step is traced again to
+    see; only if the program is another one it is compiled. The result is always that of `jax.jit`
+    of the run with the same arguments.
     """
 
     def __init__(
@@ -52,9 +62,11 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         self._ad = ad
         self._check_nans = check_nans
         self._progress = progress
-        self._programs: dict[Any, stages.Lowered] = {}
+        self._programs: dict[tuple, stages.Lowered] = {}
         # Most calls are like the one before: its signature, JAX's settings and its program.
         self._latest: tuple[CallSignature, Any, stages.Lowered] | None = None
+        # The paths of unread metaparameters that were warned of.
+        self._unread: set[str] = set()
 
     def lower(
         self, state0: Any, meta: Any, batches: Any, *outer_args: Any
@@ -73,19 +85,40 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
           message names the leaf and says what to do.
           EnzymeError: with ad="enzyme", Enzyme failed on a function.
         """
-        with shown(self._progress):
-            return driver.lower(
+        with jit_enabled(), shown(self._progress):
+            lowered = driver.lower(
                 self._step,
                 self._outer,
                 (state0, meta, batches, outer_args),
-                step_has_aux=self._step_has_aux,
-                has_aux=self._has_aux,
-                wrt=self._wrt,
-                single=self._single,
+                **self._traced_with,
                 schedule=self._schedule,
-                ad=self._ad,
                 check_nans=self._check_nans,
                 progress=self._progress,
+            )
+        if "meta" in self._wrt:
+            self._warn_of_unread(lowered.unread)
+        return lowered
+
+    @property
+    def _traced_with(self) -> dict[str, Any]:
+        """The options on which the traced functions and their derivatives depend."""
+        return {
+            "step_has_aux": self._step_has_aux,
+            "has_aux": self._has_aux,
+            "wrt": self._wrt,
+            "single": self._single,
+            "ad": self._ad,
+        }
+
+    def _warn_of_unread(self, paths: tuple[str, ...]) -> None:
+        new = [path for path in paths if path not in self._unread]
+        self._unread.update(new)
+        if new:
+            name = getattr(self._step, "__name__", "step")
+            warnings.warn(
+                f"the step `{name}` never reads {enumerate_paths(new)}: the gradient is zero. "
+                "Is a name misspelt? Take out of meta what the step does not need.",
+                stacklevel=users_level(),
             )
 
     @overload
@@ -110,41 +143,87 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         Args:
           state0: the state before the first step.
           meta: the metaparameters; they enter every step.
-          batches: a pytree whose leaves have a leading axis of length T.
+          batches: a pytree whose leaves have a leading axis of length T; batch t is entry t of
+            each. A list of two or more alike entries (equal structures, shapes and dtypes), or a
+            tuple of more than eight, is taken for batches one by one and refused.
           *outer_args: further arguments of the outer function.
 
         Raises:
-          FloatingPointError: with `check_nans=True`, the gradient has a NaN; the message names the
-              leaf and the step.
-        """
-        arguments = flatten((state0, meta, batches, outer_args))
-        return self._lowered_for(arguments).call_flat(arguments)
+          TypeError, ValueError: as `lower`. An error from inside the step or the outer function
+            stays what it is, with a note that says what metagrad called the function with.
+          FloatingPointError: with `check_nans=True`, or with `jax_debug_nans` on, there is a NaN;
+            the message names the leaf and the step. With `jax_debug_infs` on, an infinity.
 
-    def _lowered_for(self, arguments: FlatArguments) -> stages.Lowered:
-        """The program for arguments of these shapes; lowers it if there is none."""
+        Warns:
+          UserWarning: the step never reads a floating-point leaf of meta, whose gradient is zero;
+            once for each leaf, if `wrt` names "meta".
+          RuntimeWarning: the result is not finite (`check_nans` of `TrainStep.metagradient`).
+        """
+        with jit_enabled():
+            arguments = flatten((state0, meta, batches, outer_args))
+            lowered = self._known(arguments)
+            if lowered is not None:
+                return lowered.finish(lowered.start(arguments), arguments)
+            with shown(self._progress):
+                lowered = self.lower(*arguments.trees[:3], *arguments.trees[3])
+                self._remember(arguments, lowered)
+                outcome = lowered.start(arguments)
+            return lowered.finish(outcome, arguments)
+
+    def _known(self, arguments: FlatArguments) -> stages.Lowered | None:
+        """The program that an earlier call made and that serves these arguments, if there is one.
+
+        Raises:
+          TypeError: a leaf that is not an array is not hashable.
+        """
         settings = jax_internals.settings()
         if self._latest is not None:
             signature, its_settings, lowered = self._latest
             if settings == its_settings and arguments.signature.is_same(signature):
                 return lowered
-        key = arguments.signature.key, settings
         try:
-            stored = self._programs.get(key)
+            known = self._programs.get((arguments.signature.key, settings))
         except TypeError:
             raise _unhashable(arguments.trees) from None
-        if stored is not None:
-            lowered = stored
-        else:
-            state0, meta, batches, outer_args = arguments.trees
-            with shown(self._progress):
-                lowered = self.lower(state0, meta, batches, *outer_args)
-                if not jax_internals.is_traced_call():
-                    lowered.compile()
-            if lowered.is_of_one_trace:
-                return lowered
-            self._programs[key] = lowered
+        if known is None:
+            known = self._of_other_weak_types(arguments, settings)
+        if known is not None:
+            self._remember(arguments, known)
+        return known
+
+    def _remember(self, arguments: FlatArguments, lowered: stages.Lowered) -> None:
+        if lowered.is_of_one_trace:
+            return
+        settings = jax_internals.settings()
+        self._programs[arguments.signature.key, settings] = lowered
         self._latest = arguments.signature, settings, lowered
-        return lowered
+
+    def _of_other_weak_types(
+        self, arguments: FlatArguments, settings: Hashable
+    ) -> stages.Lowered | None:
+        """A program for arguments that differ from these in which types are weak, if it serves.
+
+        A weak type (that of a Python number) can change what the step computes: `0.05 * x` is
+        bfloat16 for a bfloat16 x, and float32 if 0.05 is an array. So the step is traced again, and
+        the program serves if the same one would be made.
+        """
+        alike = [
+            lowered
+            for (of_signature, of_settings), lowered in self._programs.items()
+            if of_settings == settings
+            and arguments.signature.differs_in_weak_types(CallSignature(*of_signature))
+        ]
+        for lowered in dict.fromkeys(alike):
+            with shown(self._progress):
+                if driver.is_program_of(
+                    lowered.program,
+                    self._step,
+                    self._outer,
+                    arguments.trees,
+                    **self._traced_with,
+                ):
+                    return lowered
+        return None
 
     def __repr__(self) -> str:
         step = getattr(self._step, "__name__", "step")

@@ -6,10 +6,9 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
-import jax
-
 from metagrad.api.signature import Signature
 from metagrad.compiler.pipeline import Snapshots
+from metagrad.frontend.captured import Captured
 from metagrad.frontend.partition import Decision
 from metagrad.runtime.executors.fused import FusedProgram
 from metagrad.runtime.schedules.plan import Plan
@@ -26,11 +25,14 @@ class Program:
       snapshots: the module as it was at each stage.
       fused: the finished module, called with a flat list of arrays: the arguments' and `captured`.
       captured: the arrays that the functions capture.
-      is_of_one_trace: whether one of these is a traced value, so that no other call may have the
-        program.
       diagnose: called with (result, arguments) where the value, a gradient or the final state is
         not finite. It raises, or returns a warning's text. None: results are not looked at.
       check_nans, progress: the options of `TrainStep.metagradient`.
+      first_nan: called with (result, arguments); raises FloatingPointError if there is a NaN, and
+        says at which step of the run and of its reversal it appeared first.
+      unread: paths of the floating-point leaves of meta that the step does not read.
+      x64: whether it was lowered with double precision on (`jax_enable_x64`).
+      names: what the user calls the step and the outer function.
     """
 
     signature: Signature
@@ -38,8 +40,28 @@ class Program:
     decisions: tuple[Decision, ...]
     snapshots: Snapshots
     fused: FusedProgram
-    captured: list[jax.Array]
-    is_of_one_trace: bool
+    captured: Captured
     diagnose: Callable[[Any, tuple], str | None] | None
     check_nans: bool | None
     progress: bool | None
+    first_nan: Callable[[Any, tuple], None]
+    unread: tuple[str, ...]
+    x64: bool
+    names: tuple[str, str]
+
+    @property
+    def summary(self) -> str:
+        """Names, sizes and schedule in a line."""
+        step, outer = self.names
+        signature = self.signature
+        arguments = ", ".join(
+            f"{tree.name}: {tree.count}"
+            for tree in (signature.state, signature.meta, signature.batches, signature.outer)
+            if tree.leaves
+        )
+        wrt = ", ".join(signature.wrt)
+        steps = "1 step" if self.plan.steps == 1 else f"{self.plan.steps:,} steps"
+        return (
+            f"metagradient of {outer} through {steps} of {step}, "
+            f"wrt {wrt}; {arguments}; {self.plan.schedule}"
+        )

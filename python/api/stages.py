@@ -3,24 +3,40 @@
 from __future__ import annotations
 
 import warnings
-from typing import Any, Generic, overload
+from collections.abc import Callable, Sequence
+from typing import Any, Generic, NamedTuple, overload
 
 import jax
 
 from metagrad.api.check_arguments import Inputs
 from metagrad.api.flat_arguments import FlatArguments, flatten
+from metagrad.api.own_settings import lowered_with
 from metagrad.api.program import Program
 from metagrad.api.progress import shown
 from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
 from metagrad.api.type_variables import AuxT, GradT, KindT, StateT, ValueT
 from metagrad.api.user_frame import users_level
 from metagrad.compiler import pipeline
-from metagrad.diagnostics import non_finite_warning
+from metagrad.diagnostics import debug_checks, non_finite_warning
 from metagrad.frontend.capabilities.measured_with import unmeasured
 from metagrad.frontend.partition import Decision
 from metagrad.runtime import jax_internals
+from metagrad.runtime.displayed import Text
 from metagrad.runtime.schedules.plan import Plan
 from metagrad.runtime.stage_reports import stage
+
+
+class Outcome(NamedTuple):
+    """What a run of a program gives.
+
+    Attributes:
+      results: the flat results.
+      is_finite: whether value, gradient and state are, as an array; None under a transformation of
+        JAX, where nothing is looked at.
+    """
+
+    results: Sequence[jax.Array]
+    is_finite: Any
 
 
 class Lowered(Generic[StateT, ValueT, GradT, KindT]):
@@ -30,6 +46,8 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         self._program = program
         self._compiled: Compiled[StateT, ValueT, GradT, KindT] | None = None
         self._inputs = Inputs(program.signature)
+        self._jitted = jax.jit(self._checked)
+        self._diagnose = program.diagnose
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -47,7 +65,10 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         """
         if stage not in self.stages:
             raise ValueError(f"no stage {stage!r}; there are {', '.join(map(repr, self.stages))}")
-        return self.compile().as_text() if stage == "hlo" else self._program.snapshots.text(stage)
+        if stage == "hlo":
+            return self.compile().as_text()
+        with lowered_with(self._program.x64):
+            return self._program.snapshots.text(stage)
 
     @property
     def plan(self) -> Plan:
@@ -66,10 +87,20 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
     @property
     def is_of_one_trace(self) -> bool:
         """Whether a function closes over a traced value, so that this program is for its trace."""
-        return self._program.is_of_one_trace
+        return self._program.captured.are_traced
 
-    def explain(self) -> str:
-        """Who differentiates each function, and why, as text.
+    @property
+    def program(self) -> Program:
+        """All that lowering made."""
+        return self._program
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Paths of the floating-point leaves of meta that the step never reads."""
+        return self._program.unread
+
+    def explain(self) -> Text:
+        """Who differentiates each function, and why, as text (a `str`).
 
         The last line says so if the table of proven operations was not measured with this version
         of JAX.
@@ -77,26 +108,59 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         lines = [str(decision) for decision in self._program.decisions]
         if (warning := unmeasured()) is not None:
             lines.append(warning)
-        return "\n".join(lines)
+        return Text("\n".join(lines))
+
+    def __repr__(self) -> str:
+        compiled = "" if self._compiled is None else ", compiled"
+        return f"<Lowered {self._program.summary}{compiled}>"
 
     def compile(self) -> Compiled[StateT, ValueT, GradT, KindT]:
         """Compiles with XLA, once."""
         if self._compiled is None:
-            with shown(self._program.progress):
+            with lowered_with(self._program.x64), shown(self._program.progress):
                 stage("lowering the program for XLA")
-                lowered = jax.jit(self._checked).lower(*self._program.fused.inputs)
+                lowered = self._jitted.lower(*self._program.fused.inputs)
                 stage("compiling with XLA")
                 self._compiled = Compiled(self, self._program, lowered.compile())
         return self._compiled
 
-    def call_flat(self, arguments: FlatArguments):
-        """What a call of the metagradient does, for arguments of this program's shapes.
+    def start(self, arguments: FlatArguments) -> Outcome:
+        """Begins a call of the metagradient, for arguments of this program's shapes.
 
-        Under a transformation of JAX the program becomes a part of another; else it is compiled.
+        Under a transformation of JAX the program becomes a part of another. Else `jax.jit` runs it:
+        it compiles for the devices of the arguments, if that has not been done.
         """
+        arrays = self._inputs.arrays(arguments)
         if jax_internals.is_traced_call():
-            return self._call_traced(self._inputs.arrays(arguments))
-        return self.compile().call_flat(arguments)
+            return Outcome(self._call_traced(arrays), None)
+        stage("compiling with XLA")
+        return self.start_with(self._jitted, arrays)
+
+    def start_with(self, execute: Callable[..., tuple], arrays: list) -> Outcome:
+        """Begins a run of the program, compiled as `execute`."""
+        inputs = [*arrays, *self._program.captured.arrays_beside(arrays)]
+        if debug_checks.are_on():
+            with debug_checks.unchecked():
+                return Outcome(*execute(*inputs))
+        return Outcome(*execute(*inputs))
+
+    def finish(self, outcome: Outcome, arguments: FlatArguments):
+        """The result of a call, looked at as `check_nans` says."""
+        result = self._program.signature.unflatten(outcome.results)
+        if outcome.is_finite is None:
+            return result
+        if debug_checks.are_on():
+            debug_checks.check(result, arguments.trees, self._program.first_nan)
+        elif (
+            self._diagnose is not None
+            and not outcome.is_finite
+            and (warning := self._diagnose(result, arguments.trees))
+        ):
+            # Once for each program, since the search costs a training run and descent on a
+            # metagradient calls the program again and again.
+            self._diagnose = None
+            warnings.warn(warning, RuntimeWarning, stacklevel=users_level())
+        return result
 
     def _call_traced(self, arrays: list):
         if self._program.check_nans:
@@ -106,7 +170,7 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
             )
             warnings.warn(message, stacklevel=users_level())
         try:
-            flat = self._program.fused.call(*arrays, *self._program.captured)
+            return self._program.fused.call(*arrays, *self._program.captured.arrays_beside(arrays))
         except NotImplementedError as error:
             if not jax_internals.speaks_of_no_batching_rule(error):
                 raise
@@ -114,7 +178,6 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
                 "a metagradient cannot be put under jax.vmap. "
                 "jax.lax.map takes one after the other, in one program."
             ) from None
-        return self._program.signature.unflatten(flat)
 
     def _checked(self, *inputs):
         """The program's results, and whether they are finite (`non_finite_warning.is_finite`)."""
@@ -140,7 +203,9 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
     def __init__(self, lowered: Lowered, program: Program, xla: jax.stages.Compiled):
         self._lowered, self._program, self.xla = lowered, program, xla
         self._inputs = lowered._inputs
-        self._diagnose = program.diagnose
+
+    def __repr__(self) -> str:
+        return f"<Compiled {self._program.summary}>"
 
     @property
     def plan(self) -> Plan:
@@ -164,29 +229,40 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
         *outer_args: Any,
     ) -> ResultWithAux[ValueT, GradT, StateT, AuxT]: ...
     def __call__(self, state0: Any, meta: Any, batches: Any, *outer_args: Any) -> Any:
-        trees = (state0, meta, batches, outer_args)
-        try:
-            arguments = flatten(trees)
-        except (TypeError, ValueError, OverflowError):
-            # JAX does not take a leaf. The better message says what this program was compiled for.
-            self._inputs.check(trees)
-            raise
-        return self._lowered.call_flat(arguments)
+        """Runs training from `state0` and returns value, gradient and final state (and aux).
 
-    def call_flat(self, arguments: FlatArguments):
-        """What a call does, for arguments that have been flattened and are not traced."""
-        flat, is_finite = self.xla(*self._inputs.arrays(arguments), *self._program.captured)
-        result = self._program.signature.unflatten(flat)
-        if (
-            self._diagnose is not None
-            and not is_finite
-            and (warning := self._diagnose(result, arguments.trees))
-        ):
-            # Once for each program, since the search costs a training run and descent on a
-            # metagradient calls the program again and again.
-            self._diagnose = None
-            warnings.warn(warning, RuntimeWarning, stacklevel=users_level())
-        return result
+        Args:
+          state0: the state before the first step.
+          meta: the metaparameters.
+          batches: a pytree whose leaves have a leading axis of length T.
+          *outer_args: further arguments of the outer function.
+            All of them have the structures, shapes and dtypes that the program was lowered for. A
+            Python number may stand for an array without axes, and takes its dtype. NumPy arrays are
+            copied. Under `jax.jit` the program becomes a part of the one around it.
+
+        Returns:
+          What the metagradient returns: a `Result`, or a `ResultWithAux`.
+
+        Raises:
+          TypeError: an argument is not what the program was lowered for; the message names the
+            leaf.
+          FloatingPointError: with `check_nans=True`, or with `jax_debug_nans` on, there is a NaN;
+            the message names the leaf and the step. With `jax_debug_infs` on, an infinity.
+        """
+        with lowered_with(self._program.x64):
+            trees = (state0, meta, batches, outer_args)
+            try:
+                arguments = flatten(trees)
+            except (TypeError, ValueError, OverflowError):
+                # JAX does not take a leaf. The better message says what this program was compiled
+                # for.
+                self._inputs.check(trees)
+                raise
+            if jax_internals.is_traced_call():
+                outcome = self._lowered.start(arguments)
+            else:
+                outcome = self._lowered.start_with(self.xla, self._inputs.arrays(arguments))
+            return self._lowered.finish(outcome, arguments)
 
     def memory_analysis(self):
         """XLA's memory analysis: bytes of arguments, outputs, temporaries and code."""

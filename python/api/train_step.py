@@ -41,6 +41,11 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         """
         return self._step(state, meta, batch)
 
+    def __repr__(self) -> str:
+        name = getattr(self._step, "__qualname__", None) or repr(self._step)
+        has_aux = ", has_aux=True" if self._has_aux else ""
+        return f"TrainStep({name}{has_aux}, ad={self._ad!r})"
+
     def __get__(
         self, instance: Any, owner: type | None = None
     ) -> TrainStep[StateT, MetaT, BatchT, KindT]:
@@ -183,6 +188,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             appeared. That search keeps every state.
             False: nothing, and the call does not wait for the result.
             Under `jax.jit` nothing is checked, and True warns that it is not.
+            Whatever is given here, `jax_debug_nans` raises the error of True.
           progress: what is shown while a program is compiled.
             None (the default): the stage and for how long, on a terminal or in a notebook, after
             two seconds. METAGRAD_PROGRESS=0 switches that off.

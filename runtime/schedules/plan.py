@@ -35,6 +35,8 @@ from typing import Any
 
 import numpy as np
 
+from metagrad.runtime.displayed import preformatted
+
 _TABLES = ("load", "segment", "run_steps", "run_save", "run_keep", "run_reuse", "gradient")
 _FORMAT = 1
 
@@ -221,6 +223,10 @@ class Plan:
         from metagrad.runtime.schedules.drawing import describe
 
         return describe(self)
+
+    def _repr_html_(self) -> str:
+        """The plan's counts and picture, for a notebook."""
+        return preformatted(str(self))
 
 
 def _table(name: str, values, length: int) -> np.ndarray:

@@ -241,6 +241,7 @@ class TrainState(NamedTuple):
     step: Any
 
 
+@pytest.mark.filterwarnings("ignore:the step .* never reads")
 def test_named_tuple():
     optimiser = optax.adam(0.05, eps_root=1e-8)
 
@@ -308,6 +309,7 @@ def test_a_bare_array_and_none():
     assert result.state[1] is None
 
 
+@pytest.mark.filterwarnings("ignore:the step .* never reads")
 def test_flax_linen_train_state():
     linen = pytest.importorskip("flax.linen")
     from flax.training import train_state

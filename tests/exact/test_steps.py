@@ -195,6 +195,7 @@ def test_jitted_function_used_before_outside():
     gradient(runs.params(), runs.meta(), jax.tree.map(lambda leaf: leaf[0], runs.data(1)))
 
 
+@pytest.mark.filterwarnings("ignore:the step .* never reads")
 def test_hessian_in_the_step():
     """A damped Newton step: a gradient of a gradient."""
 
@@ -210,6 +211,7 @@ def test_hessian_in_the_step():
     check(step, jnp.ones(3) / 3, outer=lambda p: jnp.sum(p**2), T=3)
 
 
+@pytest.mark.filterwarnings("ignore:the step .* never reads")
 def test_a_gradient_that_nothing_needs():
     """Its value is only looked at: no cotangent flows, and no gradient is taken."""
 
@@ -231,6 +233,7 @@ def test_zero_where_nothing_is_reached(wrt):
     assert not any(leaf.any() for leaf in jax.tree.leaves(result.grad))
 
 
+@pytest.mark.filterwarnings("ignore:the step .* never reads")
 def test_batches_are_not_reached():
     step = metagrad.compile(lambda s, z, batch: jnp.sin(s) * z["rate"])
     check(

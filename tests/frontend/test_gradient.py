@@ -38,6 +38,11 @@ CALLS = {
     "a list": (function, {"argnums": [0, 1]}, (X, Y), {}),
     "negative": (function, {"argnums": -1}, (X, Y), {}),
     "negative in a tuple": (function, {"argnums": (-2, -1)}, (X, Y), {}),
+    "a NumPy integer": (function, {"argnums": np.int64(1)}, (X, Y), {}),
+    "an array without axes": (function, {"argnums": np.array(1)}, (X, Y), {}),
+    "NumPy integers": (function, {"argnums": (np.int32(1), np.int64(0))}, (X, Y), {}),
+    "an array of integers": (function, {"argnums": np.array([0, 1])}, (X, Y), {}),
+    "a range": (function, {"argnums": range(2)}, (X, Y), {}),
     "keyword argument": (function, {}, (X, Y), {"scale": 2.0}),
     "argument by its name": (function, {}, (X,), {"y": Y, "n": 3}),
     "aux": (with_aux, {"has_aux": True}, (X, Y), {}),
@@ -182,6 +187,29 @@ def test_what_jax_refuses_is_refused_with_its_message(name, inside):
             step.metagradient(jnp.sum, "state").lower(X, None, jnp.arange(1))
         else:
             metagrad.grad(f, **options)(*args)
+
+
+@pytest.mark.parametrize("argnums", [(0, 0), (0, -2), (1, 0, 1), ()], ids=str)
+def test_an_argument_named_twice_is_what_it_is_to_jax(argnums):
+    """JAX 0.10 to 0.12 call the function with None in the place of the argument."""
+    messages = []
+
+    def step(s, z, b):
+        for module in (jax, metagrad):
+            try:
+                messages.append(str(jax.tree.map(_described, module.grad(function, argnums)(X, Y))))
+            except (TypeError, ValueError) as error:
+                messages.append(f"{type(error).__name__}: {error}")
+        return s
+
+    metagrad.compile(step).metagradient(lambda s: s, "state").lower(1.0, None, jnp.arange(1))
+    assert messages[0] == messages[1]
+
+
+def test_argnums_that_are_no_integers():
+    for argnums in (1.0, "0", (0, 1.5), None):
+        with pytest.raises(TypeError):
+            metagrad.grad(function, argnums)
 
 
 @pytest.mark.parametrize("where", ["step", "loss", "outer"])

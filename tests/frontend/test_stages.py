@@ -1,5 +1,9 @@
 """`.lower()` and what it shows: stages, IR, plan, decisions; and the memory after compilation."""
 
+import functools
+import html
+import re
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -140,3 +144,56 @@ def test_the_update_is_lowered_twice_only_where_that_makes_a_difference(move, co
     lowered = step.metagradient(jnp.sum).lower(jnp.ones(2), 0.5, jnp.ones((3, 2)))
     assert lowered.ir("cut").count("func.func private @update") == copies
     assert lowered.ir("pieces").count("func.func private @update") == 1
+
+
+def test_reprs_say_what_it_is(step, outer, arguments, lowered):
+    text = (
+        "metagradient of validation through 3 steps of train_step, wrt meta; "
+        "state: float32[2], meta: float32[], batches: float32[3,2]; LazyKary(k=2)"
+    )
+    fresh = step.metagradient(outer, schedule=metagrad.LazyKary(2)).lower(*arguments)
+    assert repr(fresh) == f"<Lowered {text}>"
+    assert repr(lowered.compile()) == f"<Compiled {text}>"
+    assert repr(lowered) == f"<Lowered {text}, compiled>"
+    assert repr(step) == "TrainStep(train_step, ad='auto')"
+
+
+def test_the_repr_of_a_step_with_aux_and_of_a_method():
+    class Model:
+        @metagrad.compile(has_aux=True, ad="jax")
+        def step(self, s, z, b):
+            return s, b
+
+    assert repr(Model.step).endswith("Model.step, has_aux=True, ad='jax')")
+    assert repr(Model().step) == repr(Model.step)
+    partial = metagrad.compile(functools.partial(lambda k, s, z, b: s, 1))
+    assert repr(partial).startswith("TrainStep(functools.partial(")
+
+
+def test_the_repr_counts_what_trees_hold():
+    step = metagrad.compile(lambda s, z, b: s | {"w": s["w"] * z})
+    state = {"w": jnp.ones((100, 20)), "b": jnp.ones(20), "name": "net"}
+    lowered = step.metagradient(lambda s, x: jnp.sum(s["w"]) * x).lower(
+        state, 0.5, jnp.arange(1), jnp.float32(1)
+    )
+    assert repr(lowered) == (
+        "<Lowered metagradient of outer (a lambda) through 1 step of <lambda>, wrt meta; "
+        "state: 2 arrays of 2,020 numbers, meta: float32[], batches: int32[1], "
+        "outer_args: float32[]; Binomial(slots=24)>"
+    )
+
+
+def test_a_notebook_shows_plan_and_explanation_as_they_are_printed(lowered):
+    explanation = lowered.explain()
+    assert isinstance(explanation, str) and explanation == "" + explanation
+    for shown in (explanation, lowered.plan):
+        page = shown._repr_html_()
+        assert page.startswith("<pre") and page.endswith("</pre>")
+        assert html.unescape(re.sub("<[^>]*>", "", page)) == str(shown)
+    # What the texts hold is not taken for HTML: a VJP is drawn as <.
+    assert "&lt;" in lowered.plan._repr_html_()
+
+
+@pytest.mark.parametrize("method", ["__call__", "memory_analysis", "cost", "as_text"])
+def test_methods_of_a_compiled_program_have_docstrings(lowered, method):
+    assert getattr(type(lowered.compile()), method).__doc__

@@ -102,7 +102,7 @@ class Trainer:
 
     @metagrad.compile(has_aux=True)
     def step_with_aux(self, state: State, meta: Meta, batch: Array) -> tuple[State, Array]:
-        return state, self.scale * batch
+        return state, self.scale * batch * meta.rate
 
 
 assert_type(Trainer().step.metagradient(outer)(*arguments, target).grad, Meta)
