@@ -97,6 +97,12 @@ PASSES = {module.NAME: module for stage in PIPELINE for module in stage.passes_f
 """Every pass by its name on the command line."""
 
 
+def bytecode_of(module: ir.Module) -> bytes:
+    buffer = io.BytesIO()
+    module.operation.write_bytecode(buffer)
+    return buffer.getvalue()
+
+
 class Snapshots:
     """The module as it was at each stage.
 
@@ -108,9 +114,7 @@ class Snapshots:
         self._traced = traced
 
     def take(self, stage: str, module: ir.Module) -> None:
-        buffer = io.BytesIO()
-        module.operation.write_bytecode(buffer)
-        self._bytecode[stage] = buffer.getvalue()
+        self._bytecode[stage] = bytecode_of(module)
 
     @property
     def program(self) -> bytes:

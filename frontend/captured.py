@@ -28,6 +28,7 @@ from metagrad.compiler.dialect import captured as dialect
 from metagrad.frontend import dtypes, leaked_values
 from metagrad.frontend.jaxprs.calls import map_functions
 from metagrad.frontend.jaxprs.interpret import bind, interpret
+from metagrad.runtime import jax_internals
 
 SMALL = 1024
 """Bytes of an array that stays a constant."""
@@ -126,7 +127,9 @@ class Captured:
         """
         if not self._values:
             return []
-        placement = next((x.sharding for x in arguments if _is_committed(x)), None)
+        if self.are_traced or any(isinstance(x, jax.core.Tracer) for x in arguments):
+            return self._arrays[None]
+        placement = next((x.sharding for x in arguments if _is_committed(x)), _default_device())
         if isinstance(placement, jax.sharding.NamedSharding):
             placement = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
         if placement not in self._arrays:
@@ -144,8 +147,14 @@ def _is_lifted(value) -> bool:
 
 
 def _is_committed(value) -> bool:
-    is_array = isinstance(value, jax.Array) and not isinstance(value, jax.core.Tracer)
-    return is_array and value.committed
+    return isinstance(value, jax.Array) and value.committed
+
+
+def _default_device() -> jax.sharding.Sharding:
+    device = jax_internals.setting("jax_default_device")
+    if device is None or isinstance(device, str):
+        device = jax.local_devices(backend=device)[0]
+    return jax.sharding.SingleDeviceSharding(device)
 
 
 def _stored(value) -> jax.Array:

@@ -13,6 +13,7 @@ Moving to a new JAX starts here. A name that moved gets a version case. A functi
 from __future__ import annotations
 
 import importlib
+import re
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -69,6 +70,7 @@ __all__ = [
     "speaks_of_no_batching_rule",
     "unstack_p",
     "user_frames",
+    "with_names_of_inputs",
 ]
 
 # --- Settings -------------------------------------------------------------------------------------
@@ -296,3 +298,8 @@ def speaks_of_a_traced_constant(error: TypeError) -> bool:
 def speaks_of_no_batching_rule(error: NotImplementedError) -> bool:
     """Whether `jax.vmap` met a primitive that it has no rule for."""
     return "Batching rule" in str(error)
+
+
+def with_names_of_inputs(error: Exception, names: Sequence[str]) -> str:
+    """The message of an error about inputs of a jitted `f(*inputs)`, which JAX counts, by name."""
+    return re.sub(r"inputs\[(\d+)\] of \S+", lambda match: names[int(match[1])], str(error))

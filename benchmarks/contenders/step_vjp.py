@@ -122,8 +122,9 @@ def by_metagrad(problem: Problem, example: Operands):
     from jaxlib.mlir import ir
 
     import metagrad
+    from metagrad.compiler import pipeline
     from metagrad.compiler.dialect import context, functions
-    from metagrad.runtime.executors.fused import fused
+    from metagrad.runtime.executors.fused import FusedProgram, Gradients
 
     lowered = metagradient(problem, metagrad.StoreAll()).lower(*problem.arguments)
     active = context.parse(lowered.ir("differentiated")).operation.attributes[
@@ -144,10 +145,14 @@ def by_metagrad(problem: Problem, example: Operands):
 
     flat = lambda args: [*jax.tree.leaves(args[:3]), *_read(args[3]), *args[4]]
     shape = lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype)
-    program = fused(
-        module,
-        [shape(x) for x in flat(example)],
-        [shape(x) for x in (*example.seeds, *jax.tree.leaves(example.meta))],
+    bytecode = pipeline.bytecode_of(module)
+    program = FusedProgram(
+        lambda platform: bytecode,
+        jax.default_backend(),
+        tuple(shape(x) for x in flat(example)),
+        tuple(shape(x) for x in (*example.seeds, *jax.tree.leaves(example.meta))),
+        (),
+        Gradients({}, (), ()),
     )
 
     def run(*args):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, overload
@@ -139,10 +140,14 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
     def start_with(self, execute: Callable[..., tuple], arrays: list) -> Outcome:
         """Begins a run of the program, compiled as `execute`."""
         inputs = [*arrays, *self._program.captured.arrays_beside(arrays)]
-        if debug_checks.are_on():
-            with debug_checks.unchecked():
+        checks = debug_checks.unchecked() if debug_checks.are_on() else contextlib.nullcontext()
+        try:
+            with checks:
                 return Outcome(*execute(*inputs))
-        return Outcome(*execute(*inputs))
+        except ValueError as error:
+            # Arguments on several devices, say. JAX counts the flat inputs.
+            names = [f"{name} of the metagradient" for name in self._program.fused.gradients.inputs]
+            raise ValueError(jax_internals.with_names_of_inputs(error, names)) from None
 
     def finish(self, outcome: Outcome, arguments: FlatArguments):
         """The result of a call, looked at as `check_nans` says."""

@@ -54,15 +54,15 @@ class FusedProgram:
       platform: the platform of a lowering that does not say for which it is.
       inputs, outputs: shapes and dtypes of flat lists of arrays.
       callbacks: the host functions that the module calls, by the index in its calls.
-      gradients: what `jax.grad` of a function around the program may use; None: nothing.
+      gradients: what `jax.grad` of a function around the program may use.
     """
 
     bytecode: Callable[[str], bytes]
     platform: str
     inputs: tuple[jax.ShapeDtypeStruct, ...]
     outputs: tuple[jax.ShapeDtypeStruct, ...]
-    callbacks: tuple[Callable, ...] = ()
-    gradients: Gradients | None = None
+    callbacks: tuple[Callable, ...]
+    gradients: Gradients
 
     def call(self, *arrays):
         """The results for arrays of the shapes and dtypes of `inputs`."""
