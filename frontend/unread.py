@@ -7,14 +7,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
-import jax
 from jax.extend import core
 from jax.interpreters import partial_eval as pe
 
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend.grad_primitive import grad_p
 from metagrad.frontend.jaxprs.calls import inside
-from metagrad.frontend.jaxprs.interpret import bind
 from metagrad.frontend.pytrees import Tree
 
 
@@ -44,23 +42,29 @@ def _inputs_read(jaxpr: core.Jaxpr, wanted: Sequence[bool]) -> list[bool]:
     }
     for eqn in reversed(jaxpr.eqns):
         results = [var in needed for var in eqn.outvars]
-        if not any(results) and not eqn.effects:
-            continue
-        needed.update(
-            atom
-            for atom, flag in zip(eqn.invars, _operands_read(eqn, results))
-            if flag and isinstance(atom, core.Var)
-        )
+        if any(results) or eqn.effects:
+            needed |= _variables_read(jaxpr, eqn, results)
     return [var in needed for var in jaxpr.invars]
 
 
-def _operands_read(eqn: core.JaxprEqn, results: list[bool]) -> Sequence[bool]:
+def _variables_read(jaxpr: core.Jaxpr, eqn: core.JaxprEqn, results: list[bool]) -> set[core.Var]:
+    """The variables on which the results of an equation of `jaxpr` depend that are wanted."""
     if eqn.primitive is grad_p:
         loss = eqn.params["jaxpr"].jaxpr
         outputs = len(loss.outvars)
         value = results[0] or any(results[outputs:])
-        return _inputs_read(loss, [value, *results[1:outputs]])
+        read = _inputs_read(loss, [value, *results[1:outputs]])
+        return {atom for atom, flag in zip(eqn.invars, read) if flag and isinstance(atom, core.Var)}
+    operands = list(dict.fromkeys(atom for atom in eqn.invars if isinstance(atom, core.Var)))
     if eqn.effects or not any(True for _ in inside(eqn)):
-        return [True] * len(eqn.invars)
-    alone = jax.make_jaxpr(lambda *operands: bind(eqn, operands))(*(x.aval for x in eqn.invars))
-    return pe.dce_jaxpr(alone.jaxpr, results)[1]
+        return set(operands)
+    # JAX is asked about a function that is this equation alone: its rules' signatures are private.
+    alone = jaxpr.replace(
+        constvars=[],
+        invars=operands,
+        outvars=eqn.outvars,
+        eqns=[eqn],
+        debug_info=jaxpr.debug_info.with_unknown_names(),
+    )
+    read = pe.dce_jaxpr(alone, results)[1]
+    return {operand for operand, flag in zip(operands, read) if flag}
