@@ -15,12 +15,15 @@ from metagrad.api.signature import Signature
 from metagrad.api.stages import Lowered
 from metagrad.api.user_frame import users_level
 from metagrad.compiler import pipeline
+from metagrad.compiler.dialect import functions, known_zeros
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.compiler.enzyme.worker import EnzymeError
 from metagrad.diagnostics import first_nan, non_finite_warning
 from metagrad.frontend import batch_lists, call_notes, emit_mlir, split_step, trace
 from metagrad.frontend.divide import Division, divide
 from metagrad.frontend.jaxprs import activity
+from metagrad.frontend.jaxprs.counters import Counters, find_counters
+from metagrad.frontend.jaxprs.unchanged_leaves import unchanged_leaves
 from metagrad.frontend.pytrees import shaped, tree_of
 from metagrad.frontend.split_step import Site
 from metagrad.frontend.unread import unread_leaves
@@ -41,6 +44,8 @@ class Traced:
       signature: the trees of arguments and results.
       layout: sizes of the argument groups.
       active: where there are cotangents.
+      unchanged: the leaves of the state that the step returns as they came, by index.
+      counters: those that depend on the step's number alone; None if there are none.
       steps: T.
       names: what the user calls the step and the outer function.
     """
@@ -52,6 +57,8 @@ class Traced:
     signature: Signature
     layout: Layout
     active: activity.Activity
+    unchanged: list[int]
+    counters: Counters | None
     steps: int
     names: tuple[str, str]
 
@@ -114,6 +121,12 @@ def lower(
     host_calls.check(emitted.module, emitted.callbacks, platform)
     inputs = [*signature.inputs, *captured.avals()]
     check_signature(emitted.module, inputs, outputs)
+    first_state = 1 + len(signature.outer_aux.leaves) + len(signature.gradient_leaves())
+    is_zero = known_zeros.zero_results(emitted.module, functions.get(emitted.module, "main"))
+    unchecked = {
+        *(i for i, flag in enumerate(is_zero) if flag and 0 < i < first_state),
+        *(first_state + i for i in traced.unchanged),
+    }
 
     @functools.cache
     def bytecode(of_platform: str) -> bytes:
@@ -150,6 +163,7 @@ def lower(
             plan,
             tuple(decisions),
             snapshots,
+            frozenset(unchecked),
             program,
             captured,
             diagnose,
@@ -244,7 +258,20 @@ def _trace(
         outer=len(signature.outer.leaves),
     )
     active = activity.find_activity(marked, traced_outer.jaxpr, sites, layout, wrt)
-    return Traced(traced, traced_outer, marked, sites, signature, layout, active, steps, names)
+    unchanged = unchanged_leaves(marked, layout.state)
+    return Traced(
+        traced,
+        traced_outer,
+        marked,
+        sites,
+        signature,
+        layout,
+        active,
+        unchanged,
+        find_counters(marked, layout, unchanged),
+        steps,
+        names,
+    )
 
 
 def _emit(
@@ -263,6 +290,8 @@ def _emit(
         traced.layout,
         traced.signature.wrt,
         platform,
+        traced.unchanged,
+        traced.counters,
     )
     pieces = _with_prints(division.pieces, traced, lambda function: function.printing)
     emitted = emitter.pieces(pieces)

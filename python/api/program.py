@@ -23,6 +23,8 @@ class Program:
       plan: the schedule.
       decisions: who differentiates each function, and why.
       snapshots: the module as it was at each stage.
+      unchecked: the results of which it is not looked whether they are finite, by index: gradients
+        that are zero for what the step is, and leaves of the state that are the initial ones.
       fused: the finished module, called with a flat list of arrays: the arguments' and `captured`.
       captured: the arrays that the functions capture.
       diagnose: called with (result, arguments) where the value, a gradient or the final state is
@@ -39,6 +41,7 @@ class Program:
     plan: Plan
     decisions: tuple[Decision, ...]
     snapshots: Snapshots
+    unchecked: frozenset[int]
     fused: FusedProgram
     captured: Captured
     diagnose: Callable[[Any, tuple], str | None] | None

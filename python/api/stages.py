@@ -185,11 +185,16 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         if self._program.diagnose is None:
             return results, True
         signature = self._program.signature
-        value, first = results[:1], 1 + len(signature.outer_aux.leaves)
+        first = 1 + len(signature.outer_aux.leaves)
         last = first + len(signature.gradient_leaves())
-        return results, non_finite_warning.is_finite(
-            [*value, *results[first:last]], results[last : last + len(signature.state.leaves)]
-        )
+        looked_at = [
+            [results[i] for i in places if i not in self._program.unchecked]
+            for places in (
+                [0, *range(first, last)],
+                range(last, last + len(signature.state.leaves)),
+            )
+        ]
+        return results, non_finite_warning.is_finite(*looked_at)
 
 
 class Compiled(Generic[StateT, ValueT, GradT, KindT]):
