@@ -63,7 +63,7 @@ def find_counters(
     counters = {i for i in range(layout.state) if i not in known and _small(step.in_avals[i])}
     while counters:
         operands = [i in known or i in counters for i in range(layout.step)]
-        countable = _countable(step.jaxpr, operands)
+        countable = _countable(step.jaxpr, operands, {})
         kept = {i for i in counters if countable[i]}
         if kept == counters:
             return _advancing(step, layout, sorted(counters), known | counters)
@@ -92,42 +92,50 @@ def _small(aval) -> bool:
     return is_integer and math.prod(aval.shape) <= LARGEST
 
 
-def _countable(jaxpr: core.Jaxpr, operands: Sequence[bool]) -> list[bool]:
-    """For each result, whether it is made of the given operands as a counter may be."""
-    env: dict[core.Var, bool] = dict(zip(jaxpr.invars, operands))
-
-    def read(atom) -> bool:
-        return isinstance(atom, core.Literal) or env.get(atom, False)
-
-    for eqn in jaxpr.eqns:
-        env.update(zip(eqn.outvars, _equation(eqn, [read(atom) for atom in eqn.invars])))
-    return [read(atom) for atom in jaxpr.outvars]
+_Memo = dict[tuple[core.Jaxpr, tuple[bool, ...]], list[bool]]
+"""Answers for functions that were met: a function may be called often."""
 
 
-def _equation(eqn: core.JaxprEqn, operands: list[bool]) -> list[bool]:
-    small = [_small(var.aval) for var in eqn.outvars]
+def _countable(jaxpr: core.Jaxpr, operands: Sequence[bool], memo: _Memo) -> list[bool]:
+    """For each result, whether it is made of the flagged operands alone, as a counter may be."""
+    key = jaxpr, tuple(operands)
+    if key not in memo:
+        env: dict[core.Var, bool] = dict(zip(jaxpr.invars, operands))
+
+        def read(atom) -> bool:
+            return isinstance(atom, core.Literal) or env.get(atom, False)
+
+        for eqn in jaxpr.eqns:
+            flags = [read(atom) for atom in eqn.invars]
+            env.update(zip(eqn.outvars, _equation(eqn, flags, memo)))
+        memo[key] = [read(atom) for atom in jaxpr.outvars]
+    return memo[key]
+
+
+def _equation(eqn: core.JaxprEqn, operands: list[bool], memo: _Memo) -> list[bool]:
+    flags = [_small(var.aval) for var in eqn.outvars]
     called = call(eqn)
     if called is None:
         simple = not eqn.effects and not inside(eqn) and eqn.primitive is not pure_callback_p
-        return [flag and simple and all(operands) for flag in small]
-    if called.has_rule or eqn.primitive is primitives.while_p:
-        return [False] * len(small)
-    if eqn.primitive is primitives.cond_p and not operands[0]:
-        return [False] * len(small)
+        return [flag and simple and all(operands) for flag in flags]
+    chosen = eqn.primitive is not primitives.cond_p or operands[0]
+    if called.has_rule or eqn.primitive is primitives.while_p or not chosen:
+        return [False] * len(flags)
     for body in called.bodies:
-        for i, flag in zip(body.results, _of_body(body, operands)):
-            small[i] = small[i] and flag
-    return small
+        for i, flag in zip(body.results, _of_body(body, operands, memo)):
+            flags[i] = flags[i] and flag
+    return flags
 
 
-def _of_body(body: Body, operands: Sequence[bool]) -> list[bool]:
+def _of_body(body: Body, operands: Sequence[bool], memo: _Memo) -> list[bool]:
     inputs = [operands[i] for i in body.operands]
     while True:
-        outputs = _countable(body.jaxpr.jaxpr, inputs)
+        outputs = list(_countable(body.jaxpr.jaxpr, inputs, memo))
         lost = [i for output, i in body.carry if inputs[i] and not outputs[output]]
         if not lost:
-            for output, i in body.carry:
-                outputs[output] = outputs[output] and inputs[i]
-            return outputs
+            break
         for i in lost:
             inputs[i] = False
+    for output, i in body.carry:
+        outputs[output] = inputs[i]
+    return outputs

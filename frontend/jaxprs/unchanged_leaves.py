@@ -37,7 +37,7 @@ def unchanged_leaves(step: core.ClosedJaxpr, count: int) -> list[int]:
       count: how many leaves the state has.
     """
     operands = [_Input(i, var.aval.dtype) for i, var in enumerate(step.jaxpr.invars)]
-    results = _results(step.jaxpr, operands)
+    results = _results(step.jaxpr, operands, {})
     return [i for i in range(count) if results[i] == operands[i]]
 
 
@@ -63,55 +63,58 @@ _Value = _Input | str | None
 """What is known of a value; None if nothing is."""
 
 
-def _results(jaxpr: core.Jaxpr, operands: Sequence[_Value]) -> list[_Value]:
-    env: dict[core.Var, _Value] = dict(zip(jaxpr.invars, operands))
-
-    def read(atom) -> _Value:
-        if isinstance(atom, core.Literal):
-            return _ZERO if np.all(np.asarray(atom.val) == 0) else None
-        return env.get(atom)
-
-    for eqn in jaxpr.eqns:
-        env.update(zip(eqn.outvars, _equation(eqn, [read(atom) for atom in eqn.invars])))
-    return [read(atom) for atom in jaxpr.outvars]
+_Memo = dict[tuple[core.Jaxpr, tuple[_Value, ...]], list[_Value]]
+"""Results of functions that were met: a function may be called often."""
 
 
-def _equation(eqn: core.JaxprEqn, operands: list[_Value]) -> list[_Value]:
+def _results(jaxpr: core.Jaxpr, operands: Sequence[_Value], memo: _Memo) -> list[_Value]:
+    key = jaxpr, tuple(operands)
+    if key not in memo:
+        env: dict[core.Var, _Value] = dict(zip(jaxpr.invars, operands))
+
+        def read(atom) -> _Value:
+            if isinstance(atom, core.Literal):
+                return _ZERO if np.all(np.asarray(atom.val) == 0) else None
+            return env.get(atom)
+
+        for eqn in jaxpr.eqns:
+            values = [read(atom) for atom in eqn.invars]
+            env.update(zip(eqn.outvars, _equation(eqn, values, memo)))
+        memo[key] = [read(atom) for atom in jaxpr.outvars]
+    return memo[key]
+
+
+def _equation(eqn: core.JaxprEqn, operands: list[_Value], memo: _Memo) -> list[_Value]:
     nothing: list[_Value] = [None] * len(eqn.outvars)
     if eqn.primitive in (site_p, grad_p):
         # Auxiliary results of a loss; gradients follow them.
-        loss = _results(eqn.params["jaxpr"].jaxpr, operands)
+        loss = _results(eqn.params["jaxpr"].jaxpr, operands, memo)
         return [*loss, *nothing[len(loss) :]]
     if (called := call(eqn)) is not None:
-        of_bodies = [
-            dict(zip(body.results, _of_body(body, operands)))
-            for body in called.bodies
-            if body.results
-        ]
+        bodies = [body for body in called.bodies if body.results]
+        of_bodies = [dict(zip(body.results, _of_body(body, operands, memo))) for body in bodies]
         # Branches have to agree.
         return [
-            of_bodies[0][i]
-            if of_bodies and all(b[i] == of_bodies[0][i] for b in of_bodies)
-            else None
+            values.pop() if len(values := {of_body[i] for of_body in of_bodies}) == 1 else None
             for i in range(len(eqn.outvars))
         ]
     if eqn.primitive.name in _HANDED_ON:
         return operands
-    return [_simple(eqn, operands), *nothing[1:]]
+    return [_simple(eqn, operands), *nothing[1:]] if operands else nothing
 
 
-def _of_body(body: Body, operands: Sequence[_Value]) -> list[_Value]:
+def _of_body(body: Body, operands: Sequence[_Value], memo: _Memo) -> list[_Value]:
     """The results of a function; of a loop's body, after all turns."""
     inputs = [operands[i] for i in body.operands]
     for i in body.read_by_row:
         if isinstance(whole := inputs[i], _Input):
             inputs[i] = dataclasses.replace(whole, rows=whole.rows + 1)
     while True:
-        outputs = _results(body.jaxpr.jaxpr, inputs)
-        unstable = [i for output, i in body.carry if outputs[output] != inputs[i]]
-        if not any(inputs[i] is not None for i in unstable):
+        outputs = list(_results(body.jaxpr.jaxpr, inputs, memo))
+        lost = [i for output, i in body.carry if inputs[i] not in (None, outputs[output])]
+        if not lost:
             break
-        for i in unstable:
+        for i in lost:
             inputs[i] = None
     for output, i in body.carry:
         outputs[output] = inputs[i]
@@ -167,13 +170,17 @@ def _scaled(eqn: core.JaxprEqn, operands: list[_Value]) -> _Value:
     """x * 1, x / 1, and zero times or by a finite number that is known."""
     for at in (1, 0) if eqn.primitive.name == "mul" else (1,):
         number, value = eqn.invars[at], operands[1 - at]
-        if isinstance(number, core.Literal) and np.ndim(number.val) == 0:
+        if isinstance(number, core.Literal) and _is_real_scalar(number.val):
             factor = float(number.val)
             if factor == 1:
                 return _broadcast(eqn, 1 - at, value)
             if value == _ZERO and np.isfinite(factor) and (eqn.primitive.name == "mul" or factor):
                 return _ZERO
     return _ZERO if eqn.primitive.name == "mul" and set(operands) == {_ZERO} else None
+
+
+def _is_real_scalar(number: Any) -> bool:
+    return np.ndim(number) == 0 and np.isrealobj(number)
 
 
 def _broadcast(eqn: core.JaxprEqn, operand: int, value: _Value) -> _Value:

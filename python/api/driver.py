@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 import jax
 from jax.extend import core
 
+from metagrad.api.explain_slots import explain_slots
 from metagrad.api.program import Program
 from metagrad.api.signature import Signature
 from metagrad.api.stages import Lowered
@@ -162,6 +163,13 @@ def lower(
             signature,
             plan,
             tuple(decisions),
+            tuple(
+                explain_slots(
+                    signature.state,
+                    traced.unchanged,
+                    traced.counters.leaves if traced.counters is not None else (),
+                )
+            ),
             snapshots,
             frozenset(unchecked),
             program,

@@ -22,6 +22,7 @@ class Program:
       signature: the trees of its arguments and results.
       plan: the schedule.
       decisions: who differentiates each function, and why.
+      slots: what a slot holds of the state, as lines of text.
       snapshots: the module as it was at each stage.
       unchecked: the results of which it is not looked whether they are finite, by index: gradients
         that are zero for what the step is, and leaves of the state that are the initial ones.
@@ -40,6 +41,7 @@ class Program:
     signature: Signature
     plan: Plan
     decisions: tuple[Decision, ...]
+    slots: tuple[str, ...]
     snapshots: Snapshots
     unchecked: frozenset[int]
     fused: FusedProgram

@@ -100,12 +100,13 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         return self._program.unread
 
     def explain(self) -> Text:
-        """Who differentiates each function, and why, as text (a `str`).
+        """Who differentiates what, why, and what a slot holds of the state, as text (a `str`).
 
-        The last line says so if the table of proven operations was not measured with this version
-        of JAX.
+        The latter is there if slots do not hold all leaves of the state: those that the step does
+        not change are not stored, and neither are counters. The last line says so if the table of
+        proven operations was not measured with this version of JAX.
         """
-        lines = [str(decision) for decision in self._program.decisions]
+        lines = [*map(str, self._program.decisions), *self._program.slots]
         if (warning := unmeasured()) is not None:
             lines.append(warning)
         return Text("\n".join(lines))
