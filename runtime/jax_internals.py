@@ -22,7 +22,8 @@ from jax._src import core as _core
 from jax._src import source_info_util as _source_info_util
 from jax._src import tree_util as _tree_util
 from jax._src.api_util import fun_sourceinfo as _fun_sourceinfo
-from jax._src.callback import io_callback_p, pure_callback_p
+from jax._src.callback import io_callback_p
+from jax._src.callback import pure_callback_p as _pure_callback_p
 from jax._src.debugging import debug_callback_p, debug_effect, debug_print_p
 from jax._src.interpreters import mlir as _mlir
 from jax._src.interpreters import partial_eval as _partial_eval
@@ -59,7 +60,6 @@ __all__ = [
     "lower_with_rules",
     "one_minus_square_p",
     "polynomial_p",
-    "pure_callback_p",
     "refuses_reverse",
     "setting",
     "settings",
@@ -275,7 +275,7 @@ def lower_function(ctx: mlir.LoweringRuleContext, name: str, jaxpr: Any) -> str:
 
 # --- What JAX's errors say ------------------------------------------------------------------------
 
-_WITHOUT_REVERSE = {while_p.name: "while_loop", pure_callback_p.name: "callback"}
+_WITHOUT_REVERSE = {while_p.name: "while_loop", _pure_callback_p.name: "callback"}
 
 
 def refuses_reverse(error: Exception, primitive: str) -> bool:

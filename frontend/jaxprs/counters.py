@@ -12,8 +12,8 @@ Not among them, on purpose:
   training run is the user's, bit for bit.
 - keys, which take 8 or 16 bytes of a slot. A table has a row for each step, and each row would
   cost the random number generator one more call.
-- what is made by a `while_loop`, by a call of the host or from an array: a table should cost a few
-  operations on scalars for each step.
+- what is made by anything but arithmetic on few numbers (a `while_loop`, a call of the host, a
+  large array): a row of a table should cost a few scalar operations.
 """
 
 from __future__ import annotations
@@ -29,11 +29,21 @@ from jax.extend.core import jaxpr_as_fun, primitives
 from jax.interpreters import partial_eval as pe
 
 from metagrad.compiler.dialect.metagrad import Layout
-from metagrad.frontend.jaxprs.calls import Body, call, inside
-from metagrad.runtime.jax_internals import pure_callback_p
+from metagrad.frontend.jaxprs.calls import Body, call
 
 LARGEST = 16
 """The most entries that a counter, or a value on the way to it, may have."""
+
+_NAMES = """
+abs add and clamp copy copy_p div eq ge gt integer_pow le lt max min mul ne neg not
+optimization_barrier or population_count pow rem select_n shift_left shift_right_arithmetic
+shift_right_logical sign square stop_gradient sub xor
+argmax argmin cummax cummin cumsum reduce_and reduce_max reduce_min reduce_or reduce_sum
+broadcast_in_dim concatenate convert_element_type dynamic_slice dynamic_update_slice
+expand_dims gather iota pad reshape rev slice split squeeze transpose
+"""
+ARITHMETIC = frozenset(_NAMES.split())
+"""The primitives that a counter may be made by, beside calls, branches and scans."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -116,8 +126,8 @@ def _equation(eqn: core.JaxprEqn, operands: list[bool], memo: _Memo) -> list[boo
     flags = [_small(var.aval) for var in eqn.outvars]
     called = call(eqn)
     if called is None:
-        simple = not eqn.effects and not inside(eqn) and eqn.primitive is not pure_callback_p
-        return [flag and simple and all(operands) for flag in flags]
+        is_arithmetic = eqn.primitive.name in ARITHMETIC
+        return [flag and is_arithmetic and all(operands) for flag in flags]
     chosen = eqn.primitive is not primitives.cond_p or operands[0]
     if called.has_rule or eqn.primitive is primitives.while_p or not chosen:
         return [False] * len(flags)
