@@ -11,12 +11,12 @@ import jax
 from jax.extend import core
 
 from metagrad.api.explain_slots import explain_slots
+from metagrad.api.known_finite import known_finite
 from metagrad.api.program import Program
 from metagrad.api.signature import Signature
 from metagrad.api.stages import Lowered
 from metagrad.api.user_frame import users_level
 from metagrad.compiler import pipeline
-from metagrad.compiler.dialect import functions, known_zeros
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.compiler.enzyme.worker import EnzymeError
 from metagrad.diagnostics import first_nan, non_finite_warning
@@ -122,12 +122,6 @@ def lower(
     host_calls.check(emitted.module, emitted.callbacks, platform)
     inputs = [*signature.inputs, *captured.avals()]
     check_signature(emitted.module, inputs, outputs)
-    first_state = 1 + len(signature.outer_aux.leaves) + len(signature.gradient_leaves())
-    is_zero = known_zeros.zero_results(emitted.module, functions.get(emitted.module, "main"))
-    unchecked = {
-        *(i for i, flag in enumerate(is_zero) if flag and 0 < i < first_state),
-        *(first_state + i for i in traced.unchanged),
-    }
 
     @functools.cache
     def bytecode(of_platform: str) -> bytes:
@@ -163,15 +157,9 @@ def lower(
             signature,
             plan,
             tuple(decisions),
-            tuple(
-                explain_slots(
-                    signature.state,
-                    traced.unchanged,
-                    traced.counters.leaves if traced.counters is not None else (),
-                )
-            ),
+            explain_slots(signature.state, traced.unchanged, traced.counters),
             snapshots,
-            frozenset(unchecked),
+            known_finite(emitted.module, signature, traced.unchanged),
             program,
             captured,
             diagnose,

@@ -24,8 +24,7 @@ class Program:
       decisions: who differentiates each function, and why.
       slots: what a slot holds of the state, as lines of text.
       snapshots: the module as it was at each stage.
-      unchecked: the results of which it is not looked whether they are finite, by index: gradients
-        that are zero for what the step is, and leaves of the state that are the initial ones.
+      known_finite: the results that need no look whether they are finite, by index.
       fused: the finished module, called with a flat list of arrays: the arguments' and `captured`.
       captured: the arrays that the functions capture.
       diagnose: called with (result, arguments) where the value, a gradient or the final state is
@@ -43,7 +42,7 @@ class Program:
     decisions: tuple[Decision, ...]
     slots: tuple[str, ...]
     snapshots: Snapshots
-    unchecked: frozenset[int]
+    known_finite: frozenset[int]
     fused: FusedProgram
     captured: Captured
     diagnose: Callable[[Any, tuple], str | None] | None

@@ -189,7 +189,7 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         first = 1 + len(signature.outer_aux.leaves)
         last = first + len(signature.gradient_leaves())
         looked_at = [
-            [results[i] for i in places if i not in self._program.unchecked]
+            [results[i] for i in places if i not in self._program.known_finite]
             for places in (
                 [0, *range(first, last)],
                 range(last, last + len(signature.state.leaves)),

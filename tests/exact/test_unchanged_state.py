@@ -124,6 +124,7 @@ def test_no_loop_carries_them():
 # --- States of which nothing, or all, is left -----------------------------------------------------
 
 
+@pytest.mark.filterwarnings("ignore:the step .* never reads meta:UserWarning")
 def test_a_state_that_no_step_changes():
     step = metagrad.compile(lambda s, z, batch: s)
     result, lowered = check(

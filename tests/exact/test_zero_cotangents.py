@@ -15,6 +15,8 @@ import metagrad
 from metagrad import LazyKary
 from metagrad.diagnostics import non_finite_warning
 
+pytestmark = pytest.mark.filterwarnings("ignore:the step .* never reads meta:UserWarning")
+
 UNREAD, OF_LOSS, STOPPED, BATCH, STATE = 1009, 1013, 1019, 1021, 1031
 """Sizes that nothing else in a program has."""
 
@@ -87,10 +89,13 @@ def test_they_are_not_looked_at(monkeypatch):
 def warning(w):
     """What a run from `w` warns of."""
     step = metagrad.compile(
-        lambda s, z, b: {"w": s["w"] - z["rate"] * jnp.sqrt(s["w"] * b), "frozen": s["frozen"]}
+        lambda s, z, b: {
+            "w": s["w"] - z["rate"] * jnp.sqrt(s["w"] * jax.lax.stop_gradient(z["scale"]) * b),
+            "frozen": s["frozen"],
+        }
     )
     mg = step.metagradient(lambda s: jnp.sum(s["w"]), ("meta", "state"))
-    meta = {"rate": jnp.asarray(0.1), "unread": jnp.ones(3)}
+    meta = {"rate": jnp.asarray(0.1), "scale": jnp.ones(2)}
     with pytest.warns(RuntimeWarning) as caught:
         mg({"w": jnp.asarray(w), "frozen": jnp.ones(2)}, meta, jnp.ones(2))
     return str(caught[0].message)
