@@ -29,6 +29,7 @@ from metagrad.frontend import capabilities, leaked_values, prints
 from metagrad.frontend.captured import Captured
 from metagrad.frontend.jaxprs import stopped_values
 from metagrad.frontend.jaxprs.activity import Activity
+from metagrad.frontend.jaxprs.counters import Counters
 from metagrad.frontend.split_step import Site, site_p
 from metagrad.runtime import jax_internals
 
@@ -96,6 +97,8 @@ class Emitter:
       layout: sizes of the argument groups.
       wrt: what the metagradient is taken with respect to.
       platform: what the program is for, as JAX calls it: "cpu", "cuda", ...
+      unchanged: the leaves of the state that every step returns as they came, by index.
+      counters: those that depend on the step's number alone; None if there are none.
       captured: the arrays that the functions capture; they are found here.
     """
 
@@ -105,6 +108,8 @@ class Emitter:
     layout: Layout
     wrt: Sequence[str]
     platform: str
+    unchanged: Sequence[int] = ()
+    counters: Counters | None = None
     captured: Captured = dataclasses.field(default_factory=Captured)
 
     def pieces(self, cut: Pieces) -> Traced:
@@ -124,6 +129,8 @@ class Emitter:
                     named[name, attribute] = symbol
         prints = {"prints": cut.prints, "outer_prints": cut.outer_prints}
         jaxprs |= {name: jaxpr for name, jaxpr in prints.items() if jaxpr is not None}
+        if self.counters is not None:
+            jaxprs["counters"] = self.counters.advance
         functions_of = {
             name: (self._jitted(name, jaxpr), jaxpr.in_avals) for name, jaxpr in jaxprs.items()
         }
@@ -223,7 +230,17 @@ class Emitter:
                     for aval in self.captured.avals()
                 ],
             )
-            metagrad.describe(module, self.layout, self.wrt, self.active.between_steps())
+            metagrad.describe(
+                module,
+                self.layout,
+                self.wrt,
+                between_steps=self.active.between_steps(),
+                unchanged=self.unchanged,
+                # The step in one piece has no function of its own for them.
+                counters=self.counters.leaves
+                if self.counters is not None and "counters" in functions_of
+                else (),
+            )
             module.operation.attributes["sym_name"] = ir.StringAttr.get("metagrad")
         return Traced(module, jax_internals.host_callbacks(lowered), muted)
 
@@ -278,7 +295,7 @@ def _drop_placements(module: ir.Module) -> None:
                 )
 
 
-_LIKE_OURS = re.compile(r"(main|step|outer|inner|inputs|loss|update|prints|user)(_.*)?")
+_LIKE_OURS = re.compile(r"(main|step|outer|inner|inputs|loss|update|prints|counters|user)(_.*)?")
 """What our functions are called, what the passes add to that (`loss_0_vjp_0`), and how Enzyme and
 JAX number a name (`inner_1`). User functions with such names get a prefix, and those with the
 prefix too, so that no two names meet."""

@@ -72,7 +72,8 @@ def mark_gradients(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]
         nonlocal count
         if eqn.primitive is grad_p:
             count += 1
-            return site_p.bind(*operands, index=count - 1, **eqn.params)
+            results = site_p.bind(*operands, index=count - 1, **eqn.params)
+            return _handed_through(eqn.params["jaxpr"].jaxpr, operands, results)
         called = plain(eqn)
         if called is not None and _holds_gradient(called.jaxpr):
             return interpret(called, operands, rule)
@@ -95,6 +96,19 @@ def mark_gradients(step: core.ClosedJaxpr) -> tuple[core.ClosedJaxpr, list[Site]
             )
             eqn.params["index"] = len(sites) - 1
     return marked, sites
+
+
+def _handed_through(loss: core.Jaxpr, operands: Sequence, results: Sequence) -> list:
+    """The results of a gradient, with operands in place of auxiliary results that are operands.
+
+    The gradient's results are kept for its VJP; what the step has anyway need not be.
+    """
+    operand_of = dict(zip(loss.invars, operands))
+    aux = [
+        operand_of.get(var, result) if isinstance(var, core.Var) else result
+        for var, result in zip(loss.outvars[1:], results[1:])
+    ]
+    return [results[0], *aux, *results[1 + len(aux) :]]
 
 
 def update_of(step: core.ClosedJaxpr, sites: Sequence[Site]) -> core.ClosedJaxpr:

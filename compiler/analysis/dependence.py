@@ -11,7 +11,8 @@ which leaves of the state need a cotangent from step to step.)
 - Loops and conditionals are taken whole: every result depends on every operand and on every value
   captured from outside. So is a function that JAX differentiates, because a custom rule may send a
   derivative past an integer or a stopped value (a straight-through estimator; the implicit
-  derivative of a linear solve). This can cost a buffer, never a wrong zero.
+  derivative of a linear solve), also if it returns an argument as it came. This can cost a buffer,
+  never a wrong zero.
 """
 
 from __future__ import annotations
@@ -53,7 +54,7 @@ def dependence(
             reach |= {
                 value: everything
                 for value in functions.returned(function)
-                if value not in arguments and carries_derivative(value.type)
+                if carries_derivative(value.type)
             }
         else:
             for op in functions.body(function).operations:

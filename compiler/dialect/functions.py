@@ -8,6 +8,7 @@ A metagrad module holds a small set of functions with fixed names and argument g
     @loss_i   operands                        -> (value, aux)
     @prints   (state, meta, batch)            -> ()             if the step prints
     @outer_prints (state, outer arguments)    -> ()             if the outer function prints
+    @counters (state, meta)                   -> (new values of `metagrad.counters`)  if there are
 
 After `cut`, where "inner" are the results of the inner gradients (in @inputs_i, of those before
 the i-th):
@@ -37,6 +38,9 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 
 CUSTOM_CALL = "stablehlo.custom_call"
+PIECES = ("inner", "update", "step_vjp", "outer_vjp", "prints", "outer_prints", "counters")
+"""The functions that every program is made of; the last three are not in every module."""
+
 BACKEND_CONFIG = "mhlo.backend_config"
 """The attribute of a custom call that says what is meant."""
 

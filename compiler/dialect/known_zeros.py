@@ -1,4 +1,5 @@
-"""Takes known zeros out of a function, also where what they meet is not finite.
+"""Finds the results of a function that are zero, and takes known zeros out of a function, also
+where what they meet is not finite.
 
     x + 0, x - 0  ->  x          0 * x, 0 / x, -0, reshapes of 0  ->  0
 
@@ -32,6 +33,54 @@ _STAYS_ZERO = {
     "stablehlo.real",
 }
 _PRODUCTS = {"stablehlo.multiply", "stablehlo.dot_general", "stablehlo.convolution"}
+
+
+def zero_results(module: ir.Module, function: func.FuncOp) -> list[bool]:
+    """For each result of a function, whether it is known to be zero whatever the arguments are.
+
+    That is a constant of zeros, also one that comes out of a call, is broadcast or is rearranged.
+    """
+    memo: dict[str, list[bool]] = {}
+
+    def of(function: func.FuncOp) -> list[bool]:
+        name = function.name.value
+        if name not in memo:
+            memo[name] = [is_zero(value) for value in functions.returned(function)]
+        return memo[name]
+
+    def is_zero(value: ir.Value) -> bool:
+        """Whether all that the value is made of is zero."""
+        queue, seen = [value], {value}
+        while queue:
+            value = queue.pop()
+            if not isinstance(value, ir.OpResult):
+                return False
+            op = value.owner.opview
+            if isinstance(op, func.CallOp):
+                if not of(functions.get(module, op.callee.value))[value.result_number]:
+                    return False
+            elif isinstance(op, hlo.ConstantOp):
+                if not _is_zero_constant(op):
+                    return False
+            elif op.operation.name in _STAYS_ZERO:
+                more = [operand for operand in op.operands if operand not in seen]
+                queue += more
+                seen.update(more)
+            else:
+                return False
+        return True
+
+    return of(function)
+
+
+def _is_zero_constant(op: hlo.ConstantOp) -> bool:
+    elements = op.value
+    return (
+        functions.is_float(op.result.type)
+        and isinstance(elements, ir.DenseElementsAttr)
+        and elements.is_splat
+        and elements.get_splat_value().value == 0
+    )
 
 
 def remove(function: func.FuncOp, is_zero: Callable[[ir.Operation], bool]) -> None:

@@ -49,6 +49,12 @@ BETWEEN_STEPS = "metagrad.between_steps"
 of the state whose cotangent goes from step to step.
 """
 
+UNCHANGED = "metagrad.unchanged"
+COUNTERS = "metagrad.counters"
+"""Attributes of a module: the leaves of the state that every step returns as they came, and those
+that @counters advances, which depend on the step's number alone. Both may be left out.
+"""
+
 VJP = "metagrad.vjp"
 RUN = "metagrad.run"
 """Attributes of a function that name another: its VJP as JAX made it, and the copy of it that is
@@ -161,8 +167,22 @@ def between_steps_of(module: ir.Module) -> list[int]:
     return read_indices(module.operation.attributes[BETWEEN_STEPS])
 
 
+def leaves_of(module: ir.Module, attribute: str) -> list[int]:
+    """The leaves of the state that `metagrad.unchanged` or `metagrad.counters` lists, by index,
+    ascending; none if the module does not have the attribute.
+    """
+    attributes = module.operation.attributes
+    return read_indices(attributes[attribute]) if attribute in attributes else []
+
+
 def describe(
-    module: ir.Module, layout: Layout, wrt: Sequence[str], between_steps: Iterable[int]
+    module: ir.Module,
+    layout: Layout,
+    wrt: Sequence[str],
+    *,
+    between_steps: Iterable[int],
+    unchanged: Iterable[int] = (),
+    counters: Iterable[int] = (),
 ) -> None:
     """Writes the attributes of a module."""
     layout.attach(module)
@@ -170,6 +190,9 @@ def describe(
         attributes = module.operation.attributes
         attributes[WRT] = ir.ArrayAttr.get([ir.StringAttr.get(name) for name in wrt])
         attributes[BETWEEN_STEPS] = indices(between_steps)
+        for name, leaves in ((UNCHANGED, indices(unchanged)), (COUNTERS, indices(counters))):
+            if len(leaves):
+                attributes[name] = leaves
 
 
 def of_piece(piece: str, attribute: str) -> str:

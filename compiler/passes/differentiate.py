@@ -71,10 +71,7 @@ def run(module: ir.Module) -> None:
     _write_step_vjp(module, layout, active)
     for site in gradients_of(functions.get(module, "inner")):
         expand_gradient(module, site)
-    functions.drop_unreachable(
-        module,
-        ["step", "inner", "update", "outer", "step_vjp", "outer_vjp", "prints", "outer_prints"],
-    )
+    functions.drop_unreachable(module, ["step", "outer", *functions.PIECES])
 
 
 def _write_outer_vjp(module: ir.Module, outer: func.FuncOp, active: list[int]) -> None:

@@ -1,7 +1,7 @@
 """Keeps the functions that every program is made of, now that nothing is left to differentiate.
 
     @inner     @step_vjp     @prints           and what these call
-    @update    @outer_vjp    @outer_prints
+    @update    @outer_vjp    @outer_prints     @counters
 
 Functions that only differentiation needed go, @step and the losses among them. An update
 that was lowered twice leaves the copy that is run: it takes the name @update. Whatever the
@@ -17,15 +17,13 @@ from metagrad.compiler.dialect import functions, metagrad
 
 NAME = "pieces"
 
-PIECES = ("inner", "update", "step_vjp", "outer_vjp", "prints", "outer_prints")
-
 
 def run(module: ir.Module) -> None:
     update = functions.need(module, "update", NAME)
     run_update = None
     if metagrad.RUN in update.attributes:
         run_update = functions.need(module, update.attributes[metagrad.RUN].value, NAME)
-    kept = [name for name in PIECES if name != "update"]
+    kept = [name for name in functions.PIECES if name != "update"]
     functions.drop_unreachable(module, [*kept, (run_update or update).name.value])
     if run_update is None:
         return

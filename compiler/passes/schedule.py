@@ -21,7 +21,8 @@ the step prints.
 Every schedule is this one loop with other tables, so the program holds one copy of @inner, @update
 and @step_vjp whatever T and the schedule are. The gradient that the VJP needs is a last run that
 stops before the update: it is loaded from its slot, or computed by the same copy of @inner. Slots
-are one stacked buffer per leaf and are updated in place.
+are one stacked buffer per leaf and are updated in place. The `state` that is carried and stored has
+the leaves that change; schedule_state.py says where the others come from.
 
 Results of @main: value, outer aux; the gradient (float leaves of what `metagrad.wrt` names: state,
 then meta, then batches); the final state; the step's aux, stacked over steps.
@@ -33,7 +34,6 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.dialect import captured, functions, metagrad
-from metagrad.compiler.dialect.functions import is_float
 from metagrad.compiler.dialect.loops import (
     Carry,
     compare,
@@ -47,7 +47,10 @@ from metagrad.compiler.dialect.loops import (
     table,
     zeros,
 )
-from metagrad.compiler.dialect.metagrad import Layout, between_steps_of, wrt_of
+from metagrad.compiler.dialect.metagrad import Layout
+from metagrad.compiler.passes.schedule_cotangents import NAMES as COTANGENTS
+from metagrad.compiler.passes.schedule_cotangents import Cotangents
+from metagrad.compiler.passes.schedule_state import StateLeaves
 from metagrad.compiler.passes.schedule_tables import loop_tables
 from metagrad.runtime.schedules.plan import Plan
 
@@ -69,7 +72,6 @@ class _Writer:
     def __init__(self, module: ir.Module, plan: Plan):
         self.module, self.plan = module, plan
         self.layout = Layout.of(module)
-        self.wrt = wrt_of(module)
         self.inner, self.update, self.step_vjp, self.outer_vjp = (
             functions.need(module, name, NAME)
             for name in ("inner", "update", "step_vjp", "outer_vjp")
@@ -78,13 +80,8 @@ class _Writer:
             functions.find(module, "prints"),
             functions.find(module, "outer_prints"),
         )
-        self.active = between_steps_of(module)
-        self.active_meta, self.active_batch = (
-            [i for i, ty in enumerate(self.types(group)) if is_float(ty)]
-            if group in self.wrt
-            else []
-            for group in ("meta", "batches")
-        )
+        self.state = StateLeaves(module, NAME)
+        self.cotangents = Cotangents(module, self.step_vjp)
 
     def types(self, group: str) -> list[ir.Type]:
         return [self.update.type.inputs[i] for i in self.layout.arguments(group)]
@@ -106,37 +103,30 @@ class _Writer:
         self.meta = operands[n.state : n.state + n.meta]
         self.batches = operands[n.state + n.meta : n.step]
         self.outer_arguments = operands[n.step :]
-        outer_results = list(self.outer_vjp.type.results)[: -len(self.active) or None]
+        self.state.begin(state0, self.meta, plan.steps)
+        stored0 = self.state.stored_of(state0)
+        outer_results = list(self.outer_vjp.type.results)[: -len(self.cotangents.state) or None]
         aux_types = list(self.update.type.results)[n.state :]
         carry: Carry = {
             "inner": [zeros(ty) for ty in self.inner.type.results],
             "state_slots": [
-                set_row(empty(plan.state_slots, leaf.type), index(0), leaf) for leaf in state0
+                set_row(empty(plan.state_slots, leaf.type), index(0), leaf) for leaf in stored0
             ],
             "gradient_slots": [empty(plan.gradient_slots, ty) for ty in self.inner.type.results]
             if plan.gradient_slots
             else [],
-            "state_bar": [zeros(state0[i].type) for i in self.active],
-            "meta_bar": [zeros(self.meta[i].type) for i in self.active_meta],
-            "batch_bar": [zeros(self.batches[i].type) for i in self.active_batch],
             "outer": [zeros(ty) for ty in outer_results],
-            "final": state0,
+            "final": stored0,
             "aux": [empty(plan.steps, ty) for ty in aux_types],
-        }
+        } | self.cotangents.begin(operands)
         carry = repeat(index(0), index(plan.steps + 1), carry, self.segment)
-        return [*carry["outer"], *self.gradient(state0, carry), *carry["final"], *carry["aux"]]
+        final = self.state.at(index(plan.steps), carry["final"])
+        gradient = self.cotangents.gradient(operands, carry)
+        return [*carry["outer"], *gradient, *final, *carry["aux"]]
 
     @property
     def has_inner(self) -> bool:
         return bool(self.inner.type.results)
-
-    def gradient(self, state0: list[ir.Value], carry: Carry) -> list[ir.Value]:
-        result: list[ir.Value] = []
-        if "state" in self.wrt:
-            of_leaf = dict(zip(self.active, carry["state_bar"]))
-            floats = [i for i, leaf in enumerate(state0) if is_float(leaf.type)]
-            result += [of_leaf[i] if i in of_leaf else zeros(state0[i].type) for i in floats]
-        return result + carry["meta_bar"] + carry["batch_bar"]
 
     def segment(self, r: ir.Value, carry: Carry) -> Carry:
         slot = entry(self.tables["load"], r)
@@ -162,7 +152,7 @@ class _Writer:
             compare(r, "GT", index(0)),
             carry,
             self.reverse,
-            ("state_bar", "meta_bar", "batch_bar"),
+            COTANGENTS,
             {
                 "state": state,
                 "inner": carry["inner"],
@@ -227,8 +217,12 @@ class _Writer:
         )
 
     def compute_gradient(self, _: Carry, operands: Carry) -> Carry:
-        batch = self.batch(operands["t"][0])
-        return {"inner": functions.call(self.inner, [*operands["state"], *self.meta, *batch])}
+        primals = self.primals(operands["t"][0], operands["state"])
+        return {"inner": functions.call(self.inner, primals)}
+
+    def primals(self, t: ir.Value, stored: list[ir.Value]) -> list[ir.Value]:
+        """The operands of the step at t, from the leaves of its state that are stored."""
+        return [*self.state.at(t, stored), *self.meta, *self.batch(t)]
 
     def batch(self, t: ir.Value) -> list[ir.Value]:
         return [row(leaf, t) for leaf in self.batches]
@@ -237,43 +231,35 @@ class _Writer:
         t = carry["t"][0]
         if self.prints is not None:
             # A step that is made again from its kept gradient alone is not run.
-            seen = {"state": carry["state"], "batch": self.batch(t)}
+            seen = {"t": [t], "state": carry["state"]}
             once_if(compare(operands["reuse"][0], "LT", index(0)), {}, seen, self.print)
-        results = functions.call(
-            self.update, [*carry["state"], *self.meta, *self.batch(t), *operands["inner"]]
-        )
+        primals = self.primals(t, carry["state"])
+        results = functions.call(self.update, [*primals, *operands["inner"]])
         state, aux = results[: self.layout.state], results[self.layout.state :]
         return {
-            "state": state,
+            "state": self.state.stored_of(state),
             "aux": [set_row(stack, t, leaf) for stack, leaf in zip(carry["aux"], aux)],
             "t": [hlo.add(t, index(1))],
         }
 
     def print(self, _: Carry, operands: Carry) -> Carry:
         assert self.prints is not None, "called only where the step prints"
-        functions.call(self.prints, [*operands["state"], *self.meta, *operands["batch"]])
+        functions.call(self.prints, self.primals(operands["t"][0], operands["state"]))
         return {}
 
     def reach_the_end(self, _: Carry, operands: Carry) -> Carry:
+        state = self.state.at(index(self.plan.steps), operands["state"])
         if self.outer_prints is not None:
-            functions.call(self.outer_prints, [*operands["state"], *self.outer_arguments])
-        results = functions.call(self.outer_vjp, [*operands["state"], *self.outer_arguments])
-        split = len(results) - len(self.active)
+            functions.call(self.outer_prints, [*state, *self.outer_arguments])
+        results = functions.call(self.outer_vjp, [*state, *self.outer_arguments])
+        split = len(results) - len(self.cotangents.state)
         return {"state_bar": results[split:], "outer": results[:split], "final": operands["state"]}
 
     def reverse(self, carry: Carry, operands: Carry) -> Carry:
         t = operands["t"][0]
-        primals = [*operands["state"], *self.meta, *self.batch(t), *operands["inner"]]
-        results = functions.call(self.step_vjp, [*primals, *carry["state_bar"]])
-        a, m = len(self.active), len(self.active_meta)
-        state_bar, meta_bar, batch_bar = results[:a], results[a : a + m], results[a + m :]
-        return {
-            "state_bar": state_bar,
-            "meta_bar": [hlo.add(total, more) for total, more in zip(carry["meta_bar"], meta_bar)],
-            "batch_bar": [
-                set_row(stack, t, leaf) for stack, leaf in zip(carry["batch_bar"], batch_bar)
-            ],
-        }
+        primals = self.primals(t, operands["state"])
+        results = functions.call(self.step_vjp, [*primals, *operands["inner"], *carry["state_bar"]])
+        return self.cotangents.add(carry, t, results)
 
 
 def _set_rows(name: str):

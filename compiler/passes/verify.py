@@ -221,6 +221,7 @@ def _check_signatures(module: ir.Module) -> None:
         _check_step(step, layout)
         _check_outer(functions.find(module, "outer"), step, layout)
         _check_between_steps(step, layout, metagrad.between_steps_of(module))
+        _check_leaves(module, step, layout)
 
 
 def _check_step(step: func.FuncOp, layout: Layout) -> None:
@@ -237,20 +238,50 @@ def _check_step(step: func.FuncOp, layout: Layout) -> None:
 
 
 def _check_between_steps(step: func.FuncOp, layout: Layout, between_steps: list[int]) -> None:
+    _check_state_leaves(metagrad.BETWEEN_STEPS, layout, between_steps)
     for i in between_steps:
-        if not 0 <= i < layout.state:
-            raise VerificationError(
-                f"{metagrad.BETWEEN_STEPS} lists leaf {i} of the state, and there are "
-                f"{layout.state}"
-            )
         if not is_float(step.type.inputs[i]):
             raise VerificationError(
                 f"{metagrad.BETWEEN_STEPS} lists leaf {i} of the state, of type "
                 f"{step.type.inputs[i]}, which has no derivative"
             )
-    if between_steps != sorted(set(between_steps)):
+
+
+def _check_state_leaves(attribute: str, layout: Layout, leaves: list[int]) -> None:
+    for i in leaves:
+        if not 0 <= i < layout.state:
+            raise VerificationError(
+                f"{attribute} lists leaf {i} of the state, and there are {layout.state}"
+            )
+    if leaves != sorted(set(leaves)):
+        raise VerificationError(f"{attribute} must list leaves once and ascending, not {leaves}")
+
+
+def _check_leaves(module: ir.Module, step: func.FuncOp, layout: Layout) -> None:
+    """The leaves that need no slot, and the function that advances some of them."""
+    unchanged, counters = (
+        metagrad.leaves_of(module, name) for name in (metagrad.UNCHANGED, metagrad.COUNTERS)
+    )
+    _check_state_leaves(metagrad.UNCHANGED, layout, unchanged)
+    _check_state_leaves(metagrad.COUNTERS, layout, counters)
+    if both := sorted(set(unchanged) & set(counters)):
         raise VerificationError(
-            f"{metagrad.BETWEEN_STEPS} must list leaves once and ascending, not {between_steps}"
+            f"{metagrad.UNCHANGED} and {metagrad.COUNTERS} both list leaf {both[0]} of the state"
+        )
+    if not counters:
+        return
+    advance = functions.find(module, "counters")
+    if advance is None:
+        raise VerificationError(
+            f"{metagrad.COUNTERS} lists leaves of the state, and there is no function @counters "
+            "that takes the state and meta and returns their new values"
+        )
+    operands = list(step.type.inputs)[: layout.state + layout.meta]
+    results = [step.type.inputs[i] for i in counters]
+    if list(advance.type.inputs) != operands or list(advance.type.results) != results:
+        raise VerificationError(
+            f"@counters must take the state and meta, ({', '.join(map(str, operands))}), and "
+            f"return the leaves that {metagrad.COUNTERS} lists, ({', '.join(map(str, results))})"
         )
 
 

@@ -36,12 +36,16 @@ class Body:
       results: for each of its outputs, the result of the equation that it is; empty for a loop's
         condition.
       carry: pairs (output, input): what comes out of one turn of a loop and goes into the next.
+      read_by_row, written_by_row: inputs and outputs of a loop's body of which each turn has one
+        row, the same one of all of them.
     """
 
     jaxpr: core.ClosedJaxpr
     operands: Sequence[int]
     results: Sequence[int]
     carry: Sequence[tuple[int, int]] = ()
+    read_by_row: Sequence[int] = ()
+    written_by_row: Sequence[int] = ()
 
 
 @dataclasses.dataclass(frozen=True)
@@ -144,8 +148,9 @@ def _cond(eqn: core.JaxprEqn) -> Call:
 def _scan(eqn: core.JaxprEqn) -> Call:
     consts, carried = _scan_groups(eqn.params)
     carry = [(i, consts + i) for i in range(carried)]
-    body = Body(eqn.params["jaxpr"], range(len(eqn.invars)), range(len(eqn.outvars)), carry)
-    return Call((body,))
+    operands, results = range(len(eqn.invars)), range(len(eqn.outvars))
+    read, written = operands[consts + carried :], results[carried:]
+    return Call((Body(eqn.params["jaxpr"], operands, results, carry, read, written),))
 
 
 def _scan_groups(params: dict) -> tuple[int, int]:

@@ -10,6 +10,8 @@ from collections.abc import Callable, Sequence
 import jax
 from jax.extend import core
 
+from metagrad.api.explain_slots import explain_slots
+from metagrad.api.known_finite import known_finite
 from metagrad.api.program import Program
 from metagrad.api.signature import Signature
 from metagrad.api.stages import Lowered
@@ -21,6 +23,8 @@ from metagrad.diagnostics import first_nan, non_finite_warning
 from metagrad.frontend import batch_lists, call_notes, emit_mlir, split_step, trace
 from metagrad.frontend.divide import Division, divide
 from metagrad.frontend.jaxprs import activity
+from metagrad.frontend.jaxprs.counters import Counters, find_counters
+from metagrad.frontend.jaxprs.unchanged_leaves import unchanged_leaves
 from metagrad.frontend.pytrees import shaped, tree_of
 from metagrad.frontend.split_step import Site
 from metagrad.frontend.unread import unread_leaves
@@ -41,6 +45,8 @@ class Traced:
       signature: the trees of arguments and results.
       layout: sizes of the argument groups.
       active: where there are cotangents.
+      unchanged: the leaves of the state that the step returns as they came, by index.
+      counters: those that depend on the step's number alone; None if there are none.
       steps: T.
       names: what the user calls the step and the outer function.
     """
@@ -52,6 +58,8 @@ class Traced:
     signature: Signature
     layout: Layout
     active: activity.Activity
+    unchanged: list[int]
+    counters: Counters | None
     steps: int
     names: tuple[str, str]
 
@@ -149,7 +157,9 @@ def lower(
             signature,
             plan,
             tuple(decisions),
+            explain_slots(signature.state, traced.unchanged, traced.counters),
             snapshots,
+            known_finite(emitted.module, signature, traced.unchanged),
             program,
             captured,
             diagnose,
@@ -244,7 +254,20 @@ def _trace(
         outer=len(signature.outer.leaves),
     )
     active = activity.find_activity(marked, traced_outer.jaxpr, sites, layout, wrt)
-    return Traced(traced, traced_outer, marked, sites, signature, layout, active, steps, names)
+    unchanged = unchanged_leaves(marked, layout.state)
+    return Traced(
+        traced,
+        traced_outer,
+        marked,
+        sites,
+        signature,
+        layout,
+        active,
+        unchanged,
+        find_counters(marked, layout, unchanged),
+        steps,
+        names,
+    )
 
 
 def _emit(
@@ -263,6 +286,8 @@ def _emit(
         traced.layout,
         traced.signature.wrt,
         platform,
+        traced.unchanged,
+        traced.counters,
     )
     pieces = _with_prints(division.pieces, traced, lambda function: function.printing)
     emitted = emitter.pieces(pieces)

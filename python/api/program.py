@@ -22,7 +22,9 @@ class Program:
       signature: the trees of its arguments and results.
       plan: the schedule.
       decisions: who differentiates each function, and why.
+      slots: what a slot holds of the state, as lines of text.
       snapshots: the module as it was at each stage.
+      known_finite: the results that need no look whether they are finite, by index.
       fused: the finished module, called with a flat list of arrays: the arguments' and `captured`.
       captured: the arrays that the functions capture.
       diagnose: called with (result, arguments) where the value, a gradient or the final state is
@@ -38,7 +40,9 @@ class Program:
     signature: Signature
     plan: Plan
     decisions: tuple[Decision, ...]
+    slots: tuple[str, ...]
     snapshots: Snapshots
+    known_finite: frozenset[int]
     fused: FusedProgram
     captured: Captured
     diagnose: Callable[[Any, tuple], str | None] | None

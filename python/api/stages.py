@@ -101,12 +101,13 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         return self._program.unread
 
     def explain(self) -> Text:
-        """Who differentiates each function, and why, as text (a `str`).
+        """Who differentiates what, why, and what a slot holds of the state, as text (a `str`).
 
-        The last line says so if the table of proven operations was not measured with this version
-        of JAX.
+        The latter is there if slots do not hold all leaves of the state: those that the step does
+        not change are not stored, and neither are counters. The last line says so if the table of
+        proven operations was not measured with this version of JAX.
         """
-        lines = [str(decision) for decision in self._program.decisions]
+        lines = [*map(str, self._program.decisions), *self._program.slots]
         if (warning := unmeasured()) is not None:
             lines.append(warning)
         return Text("\n".join(lines))
@@ -190,11 +191,16 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         if self._program.diagnose is None:
             return results, True
         signature = self._program.signature
-        value, first = results[:1], 1 + len(signature.outer_aux.leaves)
+        first = 1 + len(signature.outer_aux.leaves)
         last = first + len(signature.gradient_leaves())
-        return results, non_finite_warning.is_finite(
-            [*value, *results[first:last]], results[last : last + len(signature.state.leaves)]
-        )
+        looked_at = [
+            [results[i] for i in places if i not in self._program.known_finite]
+            for places in (
+                [0, *range(first, last)],
+                range(last, last + len(signature.state.leaves)),
+            )
+        ]
+        return results, non_finite_warning.is_finite(*looked_at)
 
 
 class Compiled(Generic[StateT, ValueT, GradT, KindT]):

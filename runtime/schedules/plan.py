@@ -139,7 +139,8 @@ class Plan:
         """Memory of all slots.
 
         Args:
-          state_bytes: the size of one state.
+          state_bytes: the size of what a slot holds of one state. The compiled program stores no
+            leaf that the step does not change, and no counter.
           gradient_bytes: the size of the inner gradients of one step.
         """
         return self.state_slots * state_bytes + self.gradient_slots * gradient_bytes

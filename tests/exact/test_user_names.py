@@ -22,6 +22,7 @@ def jitted(name, function):
         ("loss_0_vjp_0", "loss_0"),
         ("inputs_0", "update_run"),
         ("main", "prints"),
+        ("counters", "counters_0"),
     ],
     ids="-".join,
 )

@@ -1,7 +1,9 @@
 """The vector-Jacobian product of a function, as code at the current insertion point.
 
 Enzyme's, as an `enzyme.autodiff` op, or a call of the one that JAX made where the function brings
-one (`metagrad.vjp`). An argument that a function returns untouched needs neither.
+one (`metagrad.vjp`). An argument that a function returns untouched needs neither, if the derivative
+is Enzyme's. Where JAX differentiates, a custom rule may stand between the two (a gradient that is
+reversed, say), which is not seen here.
 """
 
 from __future__ import annotations
@@ -36,7 +38,8 @@ def vjp(
       wanted: operands, by index.
       through: for each result the operands that it depends on (`dependence`).
     """
-    argument_of = _results_that_are_arguments(function)
+    jax_vjp = vjp_by_jax(module, function)
+    argument_of = {} if jax_vjp is not None else _results_that_are_arguments(function)
     total: Cotangents = {}
     for result in [i for i in seeds if i in argument_of]:
         # The result is an argument as it came in: its cotangent needs no differentiation.
@@ -46,7 +49,6 @@ def vjp(
     active = sorted(i for i in wanted if any(i in through[result] for result in seeds))
     if not active:
         return total
-    jax_vjp = vjp_by_jax(module, function)
     if jax_vjp is not None:
         seeded = float_indices(function.type.results)[: len(jax_vjp.type.inputs) - len(primals)]
         dense = [seeds.get(i) or constant(function.type.results[i], 0) for i in seeded]

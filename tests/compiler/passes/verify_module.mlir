@@ -146,3 +146,42 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
     return %w : tensor<f32>
   }
 }
+
+// -----
+
+// CHECK: metagrad-opt: metagrad.unchanged lists leaf 2 of the state, and there are 1
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [], metagrad.unchanged = [2]} {
+  func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
+    return %w : tensor<f32>
+  }
+}
+
+// -----
+
+// CHECK: metagrad-opt: metagrad.unchanged and metagrad.counters both list leaf 0 of the state
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [], metagrad.unchanged = [0], metagrad.counters = [0]} {
+  func.func public @step(%n: tensor<i32>, %z: tensor<f32>) -> tensor<i32> {
+    return %n : tensor<i32>
+  }
+}
+
+// -----
+
+// CHECK: metagrad-opt: metagrad.counters lists leaves of the state, and there is no function @counters that takes the state and meta and returns their new values
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [], metagrad.counters = [0]} {
+  func.func public @step(%n: tensor<i32>, %z: tensor<f32>) -> tensor<i32> {
+    return %n : tensor<i32>
+  }
+}
+
+// -----
+
+// CHECK: metagrad-opt: @counters must take the state and meta, (tensor<i32>, tensor<f32>), and return the leaves that metagrad.counters lists, (tensor<i32>)
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [], metagrad.counters = [0]} {
+  func.func public @step(%n: tensor<i32>, %z: tensor<f32>) -> tensor<i32> {
+    return %n : tensor<i32>
+  }
+  func.func private @counters(%n: tensor<i32>) -> tensor<i32> {
+    return %n : tensor<i32>
+  }
+}
