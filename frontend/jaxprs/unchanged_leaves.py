@@ -214,5 +214,14 @@ def _cast(value: _Value, dtype: Any) -> _Value:
     """A value in another dtype: still known if that dtype holds all values of the first."""
     if not isinstance(value, _Input) or value.dtype == dtype:
         return value
-    are_floats = all(jnp.issubdtype(kind, np.floating) for kind in (value.dtype, dtype))
-    return value if are_floats and jnp.promote_types(value.dtype, dtype) == dtype else None
+    return value if _holds(dtype, value.dtype) else None
+
+
+def _holds(wide: Any, narrow: Any) -> bool:
+    """Whether one floating-point dtype has all values of another."""
+    if not (jnp.issubdtype(wide, np.floating) and jnp.issubdtype(narrow, np.floating)):
+        return False
+    if wide.itemsize < 2:  # Not all of them have an infinity, or a negative zero.
+        return False
+    a, b = jnp.finfo(wide), jnp.finfo(narrow)
+    return a.nmant >= b.nmant and a.maxexp >= b.maxexp and a.minexp <= b.minexp

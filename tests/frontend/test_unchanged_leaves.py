@@ -106,6 +106,9 @@ CHANGED = {
     "zero minus it": lambda x, flag: 0.0 - x,
     "one by it": lambda x, flag: 1.0 / x,
     "a narrower dtype and back": lambda x, flag: x.astype(jnp.bfloat16).astype(x.dtype),
+    "a dtype of eight bits and back": lambda x, flag: (
+        x.astype(jnp.float8_e4m3fn).astype(x.dtype) + 0
+    ),
     "an integer dtype and back": lambda x, flag: x.astype(jnp.int32).astype(x.dtype),
     "a small number": lambda x, flag: x + 1e-30,
     "a number times ones": lambda x, flag: x[0, 0] * jnp.ones_like(x),
