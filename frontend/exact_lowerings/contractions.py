@@ -19,6 +19,7 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.dialect import metagrad
+from metagrad.frontend.dtypes import promoted
 from metagrad.frontend.exact_lowerings.value_and_derivative import plain
 
 widen_p = Primitive("metagrad_widen")
@@ -58,8 +59,8 @@ def of_one_type(primitive):
         dtypes = dtypes_of(params, (x, y))
         if len(dtypes) == 1:
             return plain(primitive, x, y, **params)
-        result = jnp.dtype(params["preferred_element_type"] or jnp.promote_types(x.dtype, y.dtype))
-        widest = jnp.result_type(*dtypes)
+        result = jnp.dtype(params["preferred_element_type"] or promoted(x.dtype, y.dtype))
+        widest = promoted(*dtypes)
         wide = (widen(a, widest) for a in (x, y))
         return lax.convert_element_type(
             plain(primitive, *wide, **params | {"preferred_element_type": widest}), result

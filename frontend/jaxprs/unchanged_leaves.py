@@ -24,6 +24,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 
+from metagrad.frontend import dtypes
 from metagrad.frontend.grad_primitive import grad_p
 from metagrad.frontend.jaxprs.calls import Body, call
 from metagrad.frontend.split_step import site_p
@@ -214,14 +215,4 @@ def _cast(value: _Value, dtype: Any) -> _Value:
     """A value in another dtype: still known if that dtype holds all values of the first."""
     if not isinstance(value, _Input) or value.dtype == dtype:
         return value
-    return value if _holds(dtype, value.dtype) else None
-
-
-def _holds(wide: Any, narrow: Any) -> bool:
-    """Whether one floating-point dtype has all values of another."""
-    if not (jnp.issubdtype(wide, np.floating) and jnp.issubdtype(narrow, np.floating)):
-        return False
-    if wide.itemsize < 2:  # Not all of them have an infinity, or a negative zero.
-        return False
-    a, b = jnp.finfo(wide), jnp.finfo(narrow)
-    return a.nmant >= b.nmant and a.maxexp >= b.maxexp and a.minexp <= b.minexp
+    return value if dtypes.holds_all_of(dtype, value.dtype) else None

@@ -127,6 +127,28 @@ def test_products_have_the_precision_of_the_settings():
     assert len(mg._programs) == 2
 
 
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+def test_products_and_casts_of_narrow_floats_under_strict_promotion(promotion):
+    """What metagrad asks of dtypes itself is not asked by the user's rules."""
+
+    def narrow(s, z, x):
+        q = s["q"].astype(jnp.bfloat16)
+        product = lambda w: jnp.dot(q, w.astype(jnp.bfloat16), preferred_element_type=jnp.float32)
+        gradient = metagrad.grad(lambda w: product(w) ** 2)(s["w"])
+        kept = s["kept"] + jnp.float32(0) * z
+        return {"w": s["w"] - z * gradient + s["q"].astype(jnp.float32), "q": s["q"], "kept": kept}
+
+    total = lambda s: jnp.sum(s["w"] ** 2)
+    state = {
+        "w": jnp.asarray([1.0, 0.5]),
+        "q": jnp.asarray([0.5, 1.0], jnp.float8_e4m3fn),
+        "kept": jnp.ones(2),
+    }
+    mg = metagrad.compile(narrow).metagradient(total)
+    with jax.numpy_dtype_promotion(promotion):
+        assert_as_jax(mg, narrow, total, state, jnp.float32(0.125), jnp.arange(2))
+
+
 # --- jax.disable_jit ------------------------------------------------------------------------------
 
 
