@@ -24,7 +24,7 @@ be a true derivative has no such symmetry; there the gradient is expanded as JAX
 from __future__ import annotations
 
 import functools
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import jax
 import jax.numpy as jnp
@@ -258,3 +258,6 @@ ad.primitive_jvps[product_p] = _product_jvp
 ad.primitive_transposes[product_p] = _transpose
 batching.primitive_batchers[product_p] = _product_batch
 mlir.register_lowering(product_p, mlir.lower_fun(_push, multiple_results=True))
+
+EXPANSIONS: dict[Primitive, Callable[..., Sequence]] = {grad_p: expanded, product_p: _push}
+"""What the two primitives compute, by JAX's own modes."""

@@ -11,12 +11,15 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from metagrad.api.check import check
     from metagrad.api.grad import grad, value_and_grad
     from metagrad.api.metagradient import Metagradient
     from metagrad.api.results import Result, ResultWithAux
     from metagrad.api.stages import Compiled, Lowered
     from metagrad.api.train_step import TrainStep, compile
     from metagrad.compiler.enzyme.worker import EnzymeError
+    from metagrad.diagnostics.check_report import CheckReport
+    from metagrad.diagnostics.finite_differences import DirectionCheck
     from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
     from metagrad.runtime.schedules.plan import Plan
 
@@ -24,7 +27,9 @@ if TYPE_CHECKING:
 
 __all__ = [
     "Binomial",
+    "CheckReport",
     "Compiled",
+    "DirectionCheck",
     "EnzymeError",
     "LazyKary",
     "Lowered",
@@ -35,18 +40,22 @@ __all__ = [
     "ResultWithAux",
     "StoreAll",
     "TrainStep",
+    "check",
     "compile",
     "grad",
     "value_and_grad",
 ]
 
 _HOMES = {
+    "api.check": ("check",),
     "api.grad": ("grad", "value_and_grad"),
     "api.metagradient": ("Metagradient",),
     "api.results": ("Result", "ResultWithAux"),
     "api.stages": ("Compiled", "Lowered"),
     "api.train_step": ("TrainStep", "compile"),
     "compiler.enzyme.worker": ("EnzymeError",),
+    "diagnostics.check_report": ("CheckReport",),
+    "diagnostics.finite_differences": ("DirectionCheck",),
     "runtime.schedules": ("Binomial", "LazyKary", "Periodic", "StoreAll"),
     "runtime.schedules.plan": ("Plan",),
 }

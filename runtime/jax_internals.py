@@ -45,6 +45,7 @@ __all__ = [
     "debug_effect",
     "debug_print_p",
     "equality_errors",
+    "frames",
     "function",
     "has_hi_primitive",
     "host_callbacks",
@@ -207,6 +208,12 @@ def source_of(function: Callable) -> str | None:
 
 is_user_file: Callable[[str], bool] = _source_info_util.is_user_filename
 """Whether a file is the user's: not JAX's, and not ours (`register_exclusion`, which is public)."""
+
+
+def frames(eqn: JaxprEqn) -> list:
+    """All frames in the traceback of an equation, JAX's too, innermost first."""
+    traceback = eqn.source_info.traceback
+    return [] if traceback is None else list(traceback.frames)
 
 
 def user_frames(eqn: JaxprEqn) -> list:

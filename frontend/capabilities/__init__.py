@@ -15,13 +15,20 @@ from metagrad.frontend.capabilities.check import (
     unproven,
 )
 from metagrad.frontend.capabilities.overrides import overrides
-from metagrad.frontend.capabilities.table import BOTH, CAPABILITIES, WITHOUT_DERIVATIVE, Capability
+from metagrad.frontend.capabilities.table import (
+    BOTH,
+    CAPABILITIES,
+    STEPS,
+    WITHOUT_DERIVATIVE,
+    Capability,
+)
 from metagrad.frontend.capabilities.true_rules import TRUE_RULES, has_true_derivative, true_rule
 
 __all__ = [
     "BOTH",
     "CAPABILITIES",
     "CUSTOM_RULE",
+    "STEPS",
     "TRUE_RULES",
     "WITHOUT_DERIVATIVE",
     "Capability",

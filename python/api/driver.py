@@ -22,7 +22,7 @@ from metagrad.compiler.enzyme.worker import EnzymeError
 from metagrad.diagnostics import first_nan, non_finite_warning
 from metagrad.frontend import batch_lists, call_notes, emit_mlir, split_step, trace
 from metagrad.frontend.divide import Division, divide
-from metagrad.frontend.jaxprs import activity
+from metagrad.frontend.jaxprs import activity, cuts
 from metagrad.frontend.jaxprs.counters import Counters, find_counters
 from metagrad.frontend.jaxprs.unchanged_leaves import unchanged_leaves
 from metagrad.frontend.pytrees import shaped, tree_of
@@ -158,6 +158,7 @@ def lower(
             plan,
             tuple(decisions),
             explain_slots(signature.state, traced.unchanged, traced.counters),
+            _cuts(traced),
             snapshots,
             known_finite(emitted.module, signature, traced.unchanged),
             program,
@@ -295,6 +296,25 @@ def _emit(
         # A backward rule prints, which shows only when JAX has made the backward pass.
         emitted = emitter.pieces(_with_prints(division.pieces, traced, lambda function: True))
     return emitter, division, emitted
+
+
+def _cuts(traced: Traced) -> tuple[cuts.Place, ...]:
+    """`cuts.find_cuts`, which is for `explain()` alone.
+
+    It expands gradients that Enzyme may have differentiated. Should JAX not be able to, the program
+    stands all the same.
+    """
+    try:
+        return cuts.find_cuts(
+            traced.step.jaxpr, traced.outer.jaxpr, traced.layout, traced.signature.wrt
+        )
+    except Exception as error:
+        warnings.warn(
+            "lowered.explain() cannot say which stop_gradients are on the way: "
+            f"{type(error).__name__}: {error}",
+            stacklevel=users_level(),
+        )
+        return ()
 
 
 def _with_prints(

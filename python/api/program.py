@@ -9,6 +9,7 @@ from typing import Any
 from metagrad.api.signature import Signature
 from metagrad.compiler.pipeline import Snapshots
 from metagrad.frontend.captured import Captured
+from metagrad.frontend.jaxprs.cuts import Place
 from metagrad.frontend.partition import Decision
 from metagrad.runtime.executors.fused import FusedProgram
 from metagrad.runtime.schedules.plan import Plan
@@ -23,6 +24,7 @@ class Program:
       plan: the schedule.
       decisions: who differentiates each function, and why.
       slots: what a slot holds of the state, as lines of text.
+      cuts: the stop_gradients and custom rules on the way from what `wrt` names to the value.
       snapshots: the module as it was at each stage.
       known_finite: the results that need no look whether they are finite, by index.
       fused: the finished module, called with a flat list of arrays: the arguments' and `captured`.
@@ -41,6 +43,7 @@ class Program:
     plan: Plan
     decisions: tuple[Decision, ...]
     slots: tuple[str, ...]
+    cuts: tuple[Place, ...]
     snapshots: Snapshots
     known_finite: frozenset[int]
     fused: FusedProgram

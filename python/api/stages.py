@@ -104,10 +104,21 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         """Who differentiates what, why, and what a slot holds of the state, as text (a `str`).
 
         The latter is there if slots do not hold all leaves of the state: those that the step does
-        not change are not stored, and neither are counters. The last line says so if the table of
-        proven operations was not measured with this version of JAX.
+        not change are not stored, and neither are counters.
+
+        Then come the stop_gradients on the way from what `wrt` names to the outer value, and the
+        custom rules that are not known to be the derivative of their function. There the
+        metagradient, which is JAX's derivative, may differ from finite differences.
+
+        The last line says so if the table of proven operations was not measured with this version
+        of JAX.
         """
         lines = [*map(str, self._program.decisions), *self._program.slots]
+        if self._program.cuts:
+            wrt = " and ".join(self._program.signature.wrt)
+            lines.append(f"On the way from {wrt} to the outer value, where JAX cuts or replaces")
+            lines.append("the derivative (metagrad.check compares it with finite differences):")
+            lines += [f"    {place}" for place in self._program.cuts]
         if (warning := unmeasured()) is not None:
             lines.append(warning)
         return Text("\n".join(lines))

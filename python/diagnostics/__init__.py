@@ -1,1 +1,1 @@
-"""What runs only after a bad result: where a number that is not finite came from."""
+"""Whether a metagradient is the derivative of its run, and where a bad number came from."""

@@ -1,0 +1,298 @@
+"""`metagrad.check`: a metagradient against finite differences of its run."""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from metagrad.api.metagradient import Metagradient
+from metagrad.diagnostics import finite_differences
+from metagrad.diagnostics.check_report import CheckReport
+from metagrad.diagnostics.directions import Direction, choose_directions, leaves_of_zeros
+from metagrad.diagnostics.finite_differences import DISAGREES, NOT_SMOOTH, DirectionCheck
+from metagrad.diagnostics.plain_run import PlainRun, in_double, plain_run
+from metagrad.frontend.jaxprs import cuts
+
+DOUBLE_SIZES = tuple(float(f"{h:.2g}") for h in np.geomspace(1e-1, 1e-9, 17))
+SINGLE_SIZES = DOUBLE_SIZES[:9]
+
+
+def check(
+    mg: Metagradient,
+    state0: Any,
+    meta: Any,
+    batches: Any,
+    *outer_args: Any,
+    directions: int = 3,
+    seed: int = 0,
+    leaf: str | None = None,
+    index: Any = None,
+    step_sizes: Sequence[float] | None = None,
+    x64: bool | None = None,
+) -> CheckReport:
+    """Compares a metagradient with finite differences of its training run.
+
+    The run is a plain `lax.scan` of the step, and then the outer function. It is made at points
+    along the metagradient and along random directions, at a range of step sizes, and the central
+    differences are compared with the metagradient's product with the direction. A step of size h
+    moves each entry by about h times the root mean square of its leaf (of all that moves, for a
+    leaf of zeros).
+
+    It costs one metagradient, and for each direction two plain runs for each step size and nine
+    more; they are compiled once.
+
+    Args:
+      mg: a metagradient: `train_step.metagradient(outer)`.
+      state0, meta, batches, outer_args: what `mg` is called with.
+      directions: how many random directions over the float leaves that `wrt` names. One more
+        direction is the metagradient's own. Where a single entry moves, there is one direction.
+      seed: of the random directions.
+      leaf: the path of one leaf or part of a tree, as errors print it: "meta['rate']". Nothing else
+        moves.
+      index: an index into that leaf, as NumPy takes it: one example's weight, say.
+      step_sizes: at least four, positive. By default 17 from 1e-1 to 1e-9 in float64, and 9 from
+        1e-1 to 1e-5 in other floats.
+      x64: whether the arguments are cast to float64 and the run and the metagradient made in x64
+        mode, where rounding hides least. None: if all of the run is in float64 then, and as the
+        arguments are otherwise; the report says why. Random draws differ between the two.
+
+    Returns:
+      A `CheckReport`. Its `verdict` is "agrees", "disagrees", "not smooth" or "cannot tell", and
+      printing it shows the numbers and what they mean.
+
+    Raises:
+      TypeError: `mg` is not a metagradient, `leaf` is not a path, or an argument has no value
+        (under `jax.jit`, say).
+      ValueError: an option is not one of the above, `leaf` names nothing that `wrt` names, or
+        `x64=True` and the run cannot be in float64.
+      FloatingPointError: the run's value or the metagradient is not finite.
+
+    >>> import jax.numpy as jnp, metagrad
+    >>> step = metagrad.compile(lambda w, rate, x: w - rate * (w - x))
+    >>> mg = step.metagradient(lambda w: jnp.sum(w**2))
+    >>> metagrad.check(mg, jnp.zeros(2), 0.1, jnp.ones((3, 2))).verdict
+    'agrees'
+    """
+    _check_options(mg, directions, index, leaf, step_sizes, x64)
+    arguments = (state0, meta, batches, outer_args)
+    _check_values(arguments)
+    run, precision = _run_of(mg, arguments, x64)
+    with run.precision():
+        choose = functools.partial(
+            choose_directions, run, mg._wrt, _gradients(mg, run), directions, seed, leaf, index
+        )
+        chosen = choose()
+        fixed: tuple[str, ...] = ()
+        value_at = _value_at(run)
+        sizes = _sizes(run, step_sizes)
+        nearest = [(direction, h) for direction in chosen for h in (-sizes[-1], sizes[-1])]
+        if leaf is None and not all(math.isfinite(value_at(*point)) for point in nearest):
+            # An optimiser's second moments start at zero, and have no square root below.
+            fixed = leaves_of_zeros(run, mg._wrt)
+            chosen = choose(fixed)
+        checks, value = _differences(run, chosen, sizes, value_at)
+        flows = run.step, run.outer, run.layout, mg._wrt
+        places = cuts.find_cuts(*flows)
+        kinks = cuts.find_kinks(*flows)
+        without: tuple[float, ...] = ()
+        if places or any(each.verdict != finite_differences.AGREES for each in checks):
+            without = _derivatives_without_cuts(run, chosen)
+            checks = [_with_evidence(c, w, bool(kinks)) for c, w in zip(checks, without)]
+    return CheckReport(
+        finite_differences.together(checks),
+        tuple(checks),
+        _name(mg._wrt, leaf, index),
+        value,
+        str(run.dtype),
+        precision,
+        fixed,
+        places,
+        kinks,
+        without,
+    )
+
+
+# --- The run and its metagradient -----------------------------------------------------------------
+
+
+def _run_of(mg: Metagradient, arguments: tuple, x64: bool | None) -> tuple[PlainRun, str]:
+    """The run, in float64 if that is possible and wanted; and why not, in words."""
+
+    def trace_run(arguments: tuple) -> PlainRun:
+        return plain_run(mg._step, mg._outer, arguments, mg._step_has_aux, mg._has_aux)
+
+    run = trace_run(arguments)
+    leaves = [leaf for tree in run.trees.values() for leaf in tree.leaves if leaf.is_float]
+    if run.dtype == np.float64 and all(leaf.aval.dtype == np.float64 for leaf in leaves):
+        return run, ""
+    if x64 is False:
+        return run, "x64=False was given"
+    run, reason = in_double(run, trace_run, mg._wrt)
+    if reason and x64:
+        raise ValueError(f"x64=True, but {reason}. x64=None checks it as it is.")
+    return run, reason
+
+
+def _gradients(mg: Metagradient, run: PlainRun) -> dict[str, list[np.ndarray]]:
+    """The metagradient's leaves by the name of what they are of.
+
+    Raises:
+      FloatingPointError: an entry is not finite.
+    """
+    grad = mg(*run.arguments[:3], *run.arguments[3]).grad
+    trees = {mg._wrt[0]: grad} if mg._single else dict(zip(mg._wrt, grad))
+    gradients = {}
+    for name, tree in trees.items():
+        described = run.trees[name]
+        gradients[name] = [
+            np.asarray(array, float) if leaf.is_float else np.zeros(leaf.aval.shape)
+            for leaf, array in zip(described.leaves, described.arrays(tree))
+        ]
+        for leaf, array in zip(described.leaves, gradients[name]):
+            if not np.isfinite(array).all():
+                raise FloatingPointError(
+                    f"the metagradient has a NaN or infinity in the gradient of {leaf.path}, so "
+                    "there is nothing to compare. metagradient(check_nans=True) says where it "
+                    "comes from."
+                )
+    return gradients
+
+
+# --- The differences ------------------------------------------------------------------------------
+
+
+def _sizes(run: PlainRun, step_sizes: Sequence[float] | None) -> tuple[float, ...]:
+    """The step sizes, from large to small."""
+    if step_sizes is not None:
+        return tuple(sorted(map(float, step_sizes), reverse=True))
+    return DOUBLE_SIZES if run.dtype == np.float64 else SINGLE_SIZES
+
+
+def _value_at(run: PlainRun) -> Callable[[Direction, float], float]:
+    """The run's value at a step of some size along a direction."""
+    arrays = run.arrays()
+    moved = jax.jit(lambda h, arrays, entries: run.value(_moved(arrays, entries, h)))
+    return lambda direction, h: float(moved(h, arrays, direction.entries))
+
+
+def _differences(
+    run: PlainRun,
+    chosen: list[Direction],
+    sizes: tuple[float, ...],
+    value_at: Callable[[Direction, float], float],
+) -> tuple[list[DirectionCheck], float]:
+    """The check of each direction, and the value that the run has without a step.
+
+    Raises:
+      FloatingPointError: that value is not finite.
+    """
+    value = value_at(chosen[0], 0.0)
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"the run's value is {value} at these arguments, so there is nothing to compare"
+        )
+    epsilon = float(jax.numpy.finfo(run.dtype).eps)
+    # Along its own direction a gradient is larger than along others by the root of their number.
+    typical = [d.metagradient for d in chosen if d.name != "gradient"] or [0.0]
+    least = 0.1 * float(np.sqrt(np.mean(np.square(typical))))
+
+    def along(direction: Direction) -> DirectionCheck:
+        f = functools.cache(functools.partial(value_at, direction))
+        return finite_differences.judge(
+            direction.name, f, direction.metagradient, sizes, epsilon, least
+        )
+
+    return list(map(along, chosen)), value
+
+
+def _moved(arrays: dict[str, list], entries: dict[str, dict[int, Any]], h: Any) -> dict[str, list]:
+    return arrays | {
+        name: [
+            array + (h * moves[i]).astype(array.dtype) if i in moves else array
+            for i, array in enumerate(arrays[name])
+        ]
+        for name, moves in entries.items()
+    }
+
+
+def _derivatives_without_cuts(run: PlainRun, chosen: list[Direction]) -> tuple[float, ...]:
+    """JAX's derivative along each direction, in forward mode, with all cuts taken out.
+
+    NaN where JAX has none: a rule may stand before something that JAX does not differentiate.
+    """
+    try:
+        uncut = run.without_cuts()
+        arrays = uncut.arrays()
+        slope = jax.jit(
+            lambda entries, arrays: jax.jvp(
+                lambda h: uncut.value(_moved(arrays, entries, h)), (0.0,), (1.0,)
+            )[1]
+        )
+        return tuple(float(slope(direction.entries, arrays)) for direction in chosen)
+    # What a rule stood before may fail in any way: the differences stand all the same.
+    except Exception:
+        return (math.nan,) * len(chosen)
+
+
+def _with_evidence(judged: DirectionCheck, without_cuts: float, kinks: bool) -> DirectionCheck:
+    """The check, where JAX itself can say more than the differences.
+
+    Over many kinks differences may settle on an average slope, which no derivative is. If
+    JAX's derivative in forward mode, with nothing cut, is the metagradient, then that is the
+    derivative where it has one.
+    """
+    near = abs(without_cuts - judged.metagradient) <= 0.01 * abs(judged.metagradient)
+    if judged.verdict == DISAGREES and near and kinks:
+        return dataclasses.replace(judged, verdict=NOT_SMOOTH)
+    return judged
+
+
+# --- Options --------------------------------------------------------------------------------------
+
+
+def _check_options(mg, directions, index, leaf, step_sizes, x64) -> None:
+    if not isinstance(mg, Metagradient):
+        raise TypeError(
+            f"metagrad.check takes a metagradient, train_step.metagradient(outer), not {mg!r}"
+        )
+    if not isinstance(directions, (int, np.integer)) or directions < 1:
+        raise ValueError(f"directions={directions!r} is not a number of directions, 1 or more")
+    if x64 not in (None, True, False):
+        raise ValueError(f"x64={x64!r} is none of None, True and False")
+    if leaf is not None and not isinstance(leaf, str):
+        raise TypeError(f"leaf={leaf!r} is not a path, such as \"meta['rate']\"")
+    if index is not None and leaf is None:
+        raise ValueError(
+            f"index={index!r} is an index into a leaf: name the leaf too, as in "
+            "leaf=\"meta['weight']\""
+        )
+    if step_sizes is not None:
+        sizes = np.asarray(step_sizes, float)
+        if sizes.ndim != 1 or len(set(sizes.tolist())) < 4 or not np.all(sizes > 0):
+            raise ValueError(
+                f"step_sizes={step_sizes!r} must be at least four different positive numbers: one "
+                "difference alone says nothing"
+            )
+
+
+def _check_values(arguments: tuple) -> None:
+    for name, tree in zip(("state", "meta", "batches", "outer_args"), arguments):
+        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
+            if isinstance(leaf, (jax.core.Tracer, jax.ShapeDtypeStruct)):
+                raise TypeError(
+                    f"{name}{jax.tree_util.keystr(path)} has no value (it is a "
+                    f"{type(leaf).__name__}). metagrad.check runs the training many times: call it "
+                    "with arrays, outside of jax.jit."
+                )
+
+
+def _name(wrt: tuple[str, ...], leaf: str | None, index: Any) -> str:
+    if leaf is None:
+        return " and ".join(wrt)
+    return leaf if index is None else f"{leaf}[{index!r}]"
