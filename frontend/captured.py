@@ -20,6 +20,7 @@ from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax.extend import core
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
@@ -28,6 +29,7 @@ from metagrad.compiler.dialect import captured as dialect
 from metagrad.frontend import dtypes, leaked_values
 from metagrad.frontend.jaxprs.calls import map_functions
 from metagrad.frontend.jaxprs.interpret import bind, interpret
+from metagrad.frontend.pytrees import copied
 from metagrad.runtime import jax_internals
 
 SMALL = 1024
@@ -160,4 +162,6 @@ def _default_device() -> jax.sharding.Sharding:
 def _stored(value) -> jax.Array:
     if dtypes.is_key(value):
         return jax.random.key_data(value)
-    return value if isinstance(value, jax.Array) else jnp.array(value, jax.typeof(value).dtype)
+    if isinstance(value, jax.Array):
+        return value
+    return jnp.asarray(copied(np.asarray(value), jax.typeof(value).dtype))

@@ -149,10 +149,23 @@ def to_stored(leaf: Leaf, array: Any) -> jax.Array | np.ndarray:
     if leaf.is_key:
         return jax.random.key_data(array)
     if isinstance(array, np.ndarray):
-        # XLA takes NumPy arrays as they are, which is quick, but may read them when the call has
-        # returned and the user has written to them. So it gets a copy, of a memmap too.
-        return np.array(array, leaf.stored.dtype)
+        return copied(array, leaf.stored.dtype)
     return jnp.asarray(array, leaf.stored.dtype)
+
+
+_LARGE = 2**20
+"""Bytes from which a second copy of an array would matter more than the time of a call of JAX."""
+
+
+def copied(array: np.ndarray, dtype: Any) -> jax.Array | np.ndarray:
+    """One copy of a NumPy array or a memmap, for XLA.
+
+    XLA takes NumPy arrays as they are, and may read them when the call has returned and the user
+    has written to them. A NumPy copy of a large one would be copied again to the device.
+    """
+    if array.nbytes < _LARGE or array.dtype != dtype:
+        return np.array(array, dtype)
+    return jax.device_put(array, may_alias=False)
 
 
 def from_stored(leaf: Leaf, array: jax.Array) -> jax.Array:
