@@ -5,63 +5,27 @@ from __future__ import annotations
 import dataclasses
 import functools
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 
 import jax
-from jax.extend import core
 
 from metagrad.api.explain_slots import explain_slots
 from metagrad.api.known_finite import known_finite
 from metagrad.api.program import Program
-from metagrad.api.signature import Signature
 from metagrad.api.stages import Lowered
+from metagrad.api.traced_run import TracedRun, trace_run
 from metagrad.api.user_frame import users_level
 from metagrad.compiler import pipeline
-from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.compiler.enzyme.worker import EnzymeError
 from metagrad.diagnostics import first_nan, non_finite_warning
-from metagrad.frontend import batch_lists, call_notes, emit_mlir, split_step, trace
+from metagrad.frontend import emit_mlir
 from metagrad.frontend.divide import Division, divide
-from metagrad.frontend.jaxprs import activity, cuts
-from metagrad.frontend.jaxprs.counters import Counters, find_counters
-from metagrad.frontend.jaxprs.unchanged_leaves import unchanged_leaves
-from metagrad.frontend.pytrees import shaped, tree_of
-from metagrad.frontend.split_step import Site
+from metagrad.frontend.jaxprs import cuts
 from metagrad.frontend.unread import unread_leaves
 from metagrad.runtime import jax_internals
 from metagrad.runtime.executors import host_calls
 from metagrad.runtime.executors.fused import FusedProgram, check_signature
 from metagrad.runtime.stage_reports import stage
-
-
-@dataclasses.dataclass(frozen=True)
-class Traced:
-    """A step and an outer function, traced for their arguments.
-
-    Attributes:
-      step, outer: the traced functions.
-      marked: the step's jaxpr, its gradients marked.
-      sites: the gradients.
-      signature: the trees of arguments and results.
-      layout: sizes of the argument groups.
-      active: where there are cotangents.
-      unchanged: the leaves of the state that the step returns as they came, by index.
-      counters: those that depend on the step's number alone; None if there are none.
-      steps: T.
-      names: what the user calls the step and the outer function.
-    """
-
-    step: trace.TracedStep
-    outer: trace.TracedOuter
-    marked: core.ClosedJaxpr
-    sites: Sequence[Site]
-    signature: Signature
-    layout: Layout
-    active: activity.Activity
-    unchanged: list[int]
-    counters: Counters | None
-    steps: int
-    names: tuple[str, str]
 
 
 def lower(
@@ -82,7 +46,7 @@ def lower(
 
     See `Metagradient.lower`.
     """
-    traced = _trace(step, outer, arguments, step_has_aux, has_aux, wrt, single)
+    traced = trace_run(step, outer, arguments, step_has_aux, has_aux, wrt, single)
     signature = traced.signature
     plan = schedule.plan(traced.steps, gradients=bool(traced.sites))
     plan.validate()
@@ -158,7 +122,7 @@ def lower(
             plan,
             tuple(decisions),
             explain_slots(signature.state, traced.unchanged, traced.counters),
-            _cuts(traced),
+            functools.cache(functools.partial(_cuts, traced)),
             snapshots,
             known_finite(emitted.module, signature, traced.unchanged),
             program,
@@ -194,7 +158,7 @@ def is_program_of(
     Args:
       program: made from the same step, outer function and options.
     """
-    traced = _trace(step, outer, arguments, step_has_aux, has_aux, wrt, single)
+    traced = trace_run(step, outer, arguments, step_has_aux, has_aux, wrt, single)
     old, new = program.signature, traced.signature
     if (old.aux.shell, old.outer_aux.shell) != (new.aux.shell, new.outer_aux.shell):
         return False
@@ -204,75 +168,8 @@ def is_program_of(
     )
 
 
-def _trace(
-    step: Callable,
-    outer: Callable,
-    arguments,
-    step_has_aux: bool,
-    has_aux: bool,
-    wrt: tuple[str, ...],
-    single: bool,
-) -> Traced:
-    state0, meta, batches, outer_args = arguments
-    batches_tree, batch_tree, steps = trace.batches_tree(batches)
-    meta_tree, outer_tree = tree_of("meta", meta), tree_of("outer_args", outer_args)
-    stage("tracing the step")
-    state_tree = tree_of("state", state0)
-    traced = trace.trace_step(
-        step,
-        state_tree,
-        meta_tree,
-        batch_tree,
-        step_has_aux,
-        note=lambda: call_notes.of_step(
-            state_tree, meta_tree, batch_tree, steps, batch_lists.hint(batches)
-        ),
-    )
-    stage("tracing the outer function")
-    traced_outer = trace.trace_outer(outer, traced.final, outer_tree, has_aux)
-    signature = Signature(
-        state=traced.state,
-        meta=meta_tree,
-        batches=batches_tree,
-        outer=outer_tree,
-        aux=traced.aux,
-        outer_aux=traced_outer.aux,
-        wrt=wrt,
-        single=single,
-        step_has_aux=step_has_aux,
-        has_aux=has_aux,
-    )
-    _check_float_leaves(signature)
-    marked, sites = split_step.mark_gradients(traced.jaxpr)
-    names = (
-        getattr(step, "__name__", "step"),
-        getattr(outer, "__name__", "outer").replace("<lambda>", "outer (a lambda)"),
-    )
-    layout = Layout(
-        state=len(traced.state.leaves),
-        meta=len(signature.meta.leaves),
-        batch=len(batch_tree.leaves),
-        outer=len(signature.outer.leaves),
-    )
-    active = activity.find_activity(marked, traced_outer.jaxpr, sites, layout, wrt)
-    unchanged = unchanged_leaves(marked, layout.state)
-    return Traced(
-        traced,
-        traced_outer,
-        marked,
-        sites,
-        signature,
-        layout,
-        active,
-        unchanged,
-        find_counters(marked, layout, unchanged),
-        steps,
-        names,
-    )
-
-
 def _emit(
-    traced: Traced, ad: str, platform: str
+    traced: TracedRun, ad: str, platform: str
 ) -> tuple[emit_mlir.Emitter, Division, emit_mlir.Traced]:
     """The module of the pieces, before any pass."""
     stage("tracing derivatives")
@@ -298,7 +195,7 @@ def _emit(
     return emitter, division, emitted
 
 
-def _cuts(traced: Traced) -> tuple[cuts.Place, ...]:
+def _cuts(traced: TracedRun) -> tuple[cuts.Place, ...]:
     """`cuts.find_cuts`, which is for `explain()` alone.
 
     It expands gradients that Enzyme may have differentiated. Should JAX not be able to, the program
@@ -318,7 +215,7 @@ def _cuts(traced: Traced) -> tuple[cuts.Place, ...]:
 
 
 def _with_prints(
-    pieces: emit_mlir.Pieces, traced: Traced, chosen: Callable[..., bool]
+    pieces: emit_mlir.Pieces, traced: TracedRun, chosen: Callable[..., bool]
 ) -> emit_mlir.Pieces:
     """The pieces, with what the step and the outer function print, if they are `chosen`."""
     return dataclasses.replace(
@@ -326,18 +223,3 @@ def _with_prints(
         prints=traced.step.prints() if chosen(traced.step) else None,
         outer_prints=traced.outer.prints() if chosen(traced.outer) else None,
     )
-
-
-def _check_float_leaves(signature: Signature) -> None:
-    trees = {"state": signature.state, "meta": signature.meta, "batches": signature.batches}
-    for name in signature.wrt:
-        if not any(leaf.is_float for leaf in trees[name].leaves):
-            leaves = (
-                ", ".join(f"{leaf.path} {shaped(leaf.aval)}" for leaf in trees[name].leaves)
-                or "no arrays at all"
-            )
-            raise TypeError(
-                f'wrt names "{name}", which has no floating-point leaf to differentiate with '
-                f"respect to: it has {leaves}. "
-                "Hold what you want the gradient of as floating-point arrays."
-            )

@@ -24,7 +24,8 @@ class Program:
       plan: the schedule.
       decisions: who differentiates each function, and why.
       slots: what a slot holds of the state, as lines of text.
-      cuts: the stop_gradients and custom rules on the way from what `wrt` names to the value.
+      cuts: finds the stop_gradients and custom rules on the way from what `wrt` names to the
+        value; once, and not before it is asked.
       snapshots: the module as it was at each stage.
       known_finite: the results that need no look whether they are finite, by index.
       fused: the finished module, called with a flat list of arrays: the arguments' and `captured`.
@@ -43,7 +44,7 @@ class Program:
     plan: Plan
     decisions: tuple[Decision, ...]
     slots: tuple[str, ...]
-    cuts: tuple[Place, ...]
+    cuts: Callable[[], tuple[Place, ...]]
     snapshots: Snapshots
     known_finite: frozenset[int]
     fused: FusedProgram

@@ -114,11 +114,13 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         of JAX.
         """
         lines = [*map(str, self._program.decisions), *self._program.slots]
-        if self._program.cuts:
+        with lowered_with(self._program.x64):
+            places = self._program.cuts()
+        if places:
             wrt = " and ".join(self._program.signature.wrt)
             lines.append(f"On the way from {wrt} to the outer value, where JAX cuts or replaces")
             lines.append("the derivative (metagrad.check compares it with finite differences):")
-            lines += [f"    {place}" for place in self._program.cuts]
+            lines += [f"    {place}" for place in places]
         if (warning := unmeasured()) is not None:
             lines.append(warning)
         return Text("\n".join(lines))

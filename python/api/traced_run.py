@@ -1,0 +1,137 @@
+"""A step and an outer function, traced for the arguments of a metagradient, and what the frontend
+finds out about them.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Callable, Sequence
+
+from jax.extend import core
+
+from metagrad.api.signature import Signature
+from metagrad.compiler.dialect.metagrad import Layout
+from metagrad.frontend import batch_lists, call_notes, split_step, trace
+from metagrad.frontend.jaxprs import activity
+from metagrad.frontend.jaxprs.counters import Counters, find_counters
+from metagrad.frontend.jaxprs.unchanged_leaves import unchanged_leaves
+from metagrad.frontend.pytrees import shaped, tree_of
+from metagrad.frontend.split_step import Site
+from metagrad.runtime.stage_reports import stage
+
+
+@dataclasses.dataclass(frozen=True)
+class TracedRun:
+    """A step and an outer function, traced for their arguments.
+
+    Attributes:
+      step, outer: the traced functions.
+      marked: the step's jaxpr, its gradients marked.
+      sites: the gradients.
+      signature: the trees of arguments and results.
+      layout: sizes of the argument groups.
+      active: where there are cotangents.
+      unchanged: the leaves of the state that the step returns as they came, by index.
+      counters: those that depend on the step's number alone; None if there are none.
+      steps: T.
+      names: what the user calls the step and the outer function.
+    """
+
+    step: trace.TracedStep
+    outer: trace.TracedOuter
+    marked: core.ClosedJaxpr
+    sites: Sequence[Site]
+    signature: Signature
+    layout: Layout
+    active: activity.Activity
+    unchanged: list[int]
+    counters: Counters | None
+    steps: int
+    names: tuple[str, str]
+
+
+def trace_run(
+    step: Callable,
+    outer: Callable,
+    arguments,
+    step_has_aux: bool,
+    has_aux: bool,
+    wrt: tuple[str, ...],
+    single: bool,
+) -> TracedRun:
+    """Traces both functions and looks at what they hold.
+
+    Raises:
+      TypeError, ValueError: an argument or a function is not what it must be; the message names it.
+    """
+    state0, meta, batches, outer_args = arguments
+    batches_tree, batch_tree, steps = trace.batches_tree(batches)
+    meta_tree, outer_tree = tree_of("meta", meta), tree_of("outer_args", outer_args)
+    stage("tracing the step")
+    state_tree = tree_of("state", state0)
+    traced = trace.trace_step(
+        step,
+        state_tree,
+        meta_tree,
+        batch_tree,
+        step_has_aux,
+        note=lambda: call_notes.of_step(
+            state_tree, meta_tree, batch_tree, steps, batch_lists.hint(batches)
+        ),
+    )
+    stage("tracing the outer function")
+    traced_outer = trace.trace_outer(outer, traced.final, outer_tree, has_aux)
+    signature = Signature(
+        state=traced.state,
+        meta=meta_tree,
+        batches=batches_tree,
+        outer=outer_tree,
+        aux=traced.aux,
+        outer_aux=traced_outer.aux,
+        wrt=wrt,
+        single=single,
+        step_has_aux=step_has_aux,
+        has_aux=has_aux,
+    )
+    _check_float_leaves(signature)
+    marked, sites = split_step.mark_gradients(traced.jaxpr)
+    names = (
+        getattr(step, "__name__", "step"),
+        getattr(outer, "__name__", "outer").replace("<lambda>", "outer (a lambda)"),
+    )
+    layout = Layout(
+        state=len(traced.state.leaves),
+        meta=len(signature.meta.leaves),
+        batch=len(batch_tree.leaves),
+        outer=len(signature.outer.leaves),
+    )
+    active = activity.find_activity(marked, traced_outer.jaxpr, sites, layout, wrt)
+    unchanged = unchanged_leaves(marked, layout.state)
+    return TracedRun(
+        traced,
+        traced_outer,
+        marked,
+        sites,
+        signature,
+        layout,
+        active,
+        unchanged,
+        find_counters(marked, layout, unchanged),
+        steps,
+        names,
+    )
+
+
+def _check_float_leaves(signature: Signature) -> None:
+    trees = {"state": signature.state, "meta": signature.meta, "batches": signature.batches}
+    for name in signature.wrt:
+        if not any(leaf.is_float for leaf in trees[name].leaves):
+            leaves = (
+                ", ".join(f"{leaf.path} {shaped(leaf.aval)}" for leaf in trees[name].leaves)
+                or "no arrays at all"
+            )
+            raise TypeError(
+                f'wrt names "{name}", which has no floating-point leaf to differentiate with '
+                f"respect to: it has {leaves}. "
+                "Hold what you want the gradient of as floating-point arrays."
+            )
