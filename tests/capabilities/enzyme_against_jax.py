@@ -138,7 +138,7 @@ class Job:
         """Adds `@name` (the case) and `@name_reverse` (its vjp) to the module."""
         function = jaxpr_as_fun(hi_primitives.low(jax.make_jaxpr(self.outputs)(*self.x)))
         traced = jax.jit(lambda *x: function(*x), keep_unused=True).trace(*self.x)
-        lowered = jax_internals.lower_with_rules(traced, overrides).compiler_ir("stablehlo")
+        lowered = jax_internals.lower_with_rules(traced, overrides, "cpu").compiler_ir("stablehlo")
         with lowered.context, ir.Location.unknown():
             scalar_slices.run(lowered)
         source = ir.Module.parse(lowered.operation.get_asm(enable_debug_info=True))
