@@ -32,7 +32,8 @@ says all that a pass needs.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+import itertools
+from collections.abc import Callable, Collection, Sequence
 
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
@@ -189,32 +190,42 @@ def reachable(module: ir.Module, roots: Sequence[str]) -> set[str]:
 
 def symbols_used(function: func.FuncOp) -> set[str]:
     """Names of the functions that `function` refers to, in its own attributes or in an op's."""
+    return {symbol for op in _with_symbols(function) for symbol in symbols_of(op)}
+
+
+def symbols_of(op: ir.Operation | ir.OpView) -> set[str]:
+    """Names of the functions that an op refers to."""
     used: set[str] = set()
 
     def note(name: str) -> str:
         used.add(name)
         return name
 
-    for op in _with_symbols(function):
-        for name in op.attributes:
-            _map_symbols(op.attributes[name], note)
+    for name in op.attributes:
+        _map_symbols(op.attributes[name], note)
     return used
+
+
+def new_name(name: str, taken: Collection[str]) -> str:
+    """`name`, with a number behind it if it is taken."""
+    numbered = (f"{name}_{number}" for number in itertools.count())
+    return next(n for n in itertools.chain([name], numbered) if n not in taken)
 
 
 def rename(module: ir.Module, names: dict[str, str]) -> None:
     """Renames functions, and every reference to them."""
 
-    def new_name(name: str) -> str:
+    def renamed(name: str) -> str:
         return names.get(name, name)
 
     for function in module.body.operations:
         if function.attributes["sym_name"].value in names:
             function.attributes["sym_name"] = ir.StringAttr.get(
-                new_name(function.attributes["sym_name"].value)
+                renamed(function.attributes["sym_name"].value)
             )
         for op in _with_symbols(function):
             for attribute in list(op.attributes):
-                mapped = _map_symbols(op.attributes[attribute], new_name)
+                mapped = _map_symbols(op.attributes[attribute], renamed)
                 if mapped != op.attributes[attribute]:
                     op.attributes[attribute] = mapped
 

@@ -201,16 +201,7 @@ def _exchange(op: ir.Operation, results) -> None:
 def _replace(module: ir.Module, function: func.FuncOp, expanded: ir.Module) -> None:
     """Puts the expanded function in the place of `function`."""
     name = function.name.value
-    others = [
-        op.attributes["sym_name"].value
-        for op in expanded.body.operations
-        if op.attributes["sym_name"].value != name
-    ]
-    if others:
-        raise EnzymeError(
-            f"Enzyme's pipeline left functions beside @{name} that are not inlined: "
-            f"{', '.join(others)}"
-        )
+    _take_comparators(module, name, expanded)
     new = functions.get(expanded, name)
     left = functions.operations(
         new, lambda op: op.startswith("enzyme") and op != enzyme.IGNORE_DERIVATIVES
@@ -224,3 +215,33 @@ def _replace(module: ir.Module, function: func.FuncOp, expanded: ir.Module) -> N
     copy.attributes["sym_visibility"] = ir.StringAttr.get("private")
     if not by_jax:
         copy.attributes[metagrad.BY_ENZYME] = ir.UnitAttr.get()
+
+
+def _take_comparators(module: ir.Module, name: str, expanded: ir.Module) -> None:
+    """Moves the functions that custom calls in @name refer to into the module, under new names.
+
+    `approx_top_k` has one, which compares two elements. Any other function should have been
+    inlined.
+    """
+    others = {
+        op.name.value: op
+        for op in expanded.body.operations
+        if isinstance(op, func.FuncOp) and op.name.value != name
+    }
+    referring = functions.operations(functions.get(expanded, name), functions.CUSTOM_CALL.__eq__)
+    comparators = {symbol for op in referring for symbol in functions.symbols_of(op)}
+    left = [other for other in others if other not in comparators]
+    if left:
+        raise EnzymeError(
+            f"Enzyme's pipeline left functions beside @{name} that are not inlined: "
+            f"{', '.join(left)}"
+        )
+    taken = {op.attributes["sym_name"].value for op in module.body.operations} | set(others)
+    names = {}
+    for other in others:
+        names[other] = functions.new_name(f"{name}_{other}", taken)
+        taken.add(names[other])
+    functions.rename(expanded, names)
+    with ir.InsertionPoint(module.body):
+        for comparator in others.values():
+            comparator.operation.clone()

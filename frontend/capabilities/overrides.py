@@ -41,14 +41,23 @@ def _lowering(primitive, capability):
     if not capability.by_rule:
         return otherwise
     when = capability.by_rule if callable(capability.by_rule) else None
-    return ByRule(primitive, constant=capability.constant, when=when, otherwise=otherwise)
+    return ByRule(
+        primitive,
+        constant=capability.constant,
+        when=when,
+        otherwise=otherwise,
+        in_rule=capability.in_rule,
+    )
 
 
 def _rule(primitive, capability, ctx, *operands, **params):
-    if not any(map(is_float, ctx.avals_in)) or any(map(is_complex, ctx.avals_in)):
+    lowering = capability.lowering
+    if not any(map(is_float, ctx.avals_in)):
+        lowering = capability.of_integers
+    if lowering is None or any(map(is_complex, ctx.avals_in)):
         return jax_lowering(primitive, ctx, *operands, **params)
     if capability.is_rule:
-        return capability.lowering(ctx, *operands, **params)
-    return mlir.lower_fun(capability.lowering, multiple_results=primitive.multiple_results)(
+        return lowering(ctx, *operands, **params)
+    return mlir.lower_fun(lowering, multiple_results=primitive.multiple_results)(
         ctx, *operands, **params
     )

@@ -50,9 +50,11 @@ class Capability:
             None; `active` says which operands carry a derivative.
         lowering: what replaces JAX's lowering of operands with a float among them; a JAX function
             of the primitive's operands and parameters, or with `is_rule` an MLIR lowering rule.
+        of_integers: what replaces it for operands without a float among them.
         by_rule: JAX's own rule is lowered beside the value (exact_lowerings/jaxs_rules.py), and
             must be proven itself. A function `by_rule(params, in_avals)` says for which equations;
             `lowering` is for the others.
+        in_rule: `in_rule(params)` gives the parameters with which value and rule are lowered then.
         constant: operands in which JAX has no derivative, or `when` admits none.
         note: what to know about it.
     """
@@ -61,7 +63,9 @@ class Capability:
     when: Callable | None = None
     lowering: Callable | None = None
     is_rule: bool = False
+    of_integers: Callable | None = None
     by_rule: bool | Callable = False
+    in_rule: Callable | None = None
     constant: Sequence[int] = ()
     note: str = ""
 
@@ -178,8 +182,6 @@ BY_RULE = [
     P.igammac_p,
     P.bessel_i0e_p,
     P.bessel_i1e_p,
-    P.scatter_min_p,
-    P.scatter_max_p,
     P.eigh_p,
     P.svd_p,
 ]
@@ -220,6 +222,8 @@ CAPABILITIES: dict[core.Primitive, Capability] = (
         P.pad_p: Capability(lowering=prefixes.pad, when=constant_padding),
         P.gather_p: Capability(lowering=indexing.gather),
         P.scatter_add_p: Capability(lowering=indexing.scatter(P.scatter_add_p)),
+        P.scatter_min_p: Capability(by_rule=True, in_rule=indexing.without_promises),
+        P.scatter_max_p: Capability(by_rule=True, in_rule=indexing.without_promises),
         P.scatter_mul_p: Capability(lowering=indexing.scatter_mul, when=distinct_factors),
         lax.scatter_sub_p: Capability(lowering=indexing.scatter_sub),
         P.scatter_p: Capability(
@@ -229,7 +233,7 @@ CAPABILITIES: dict[core.Primitive, Capability] = (
         lax.optimization_barrier_p: Capability(lowering=lambda *xs: xs),
         P.name_p: Capability(lowering=lambda x, name: x),
         P.psum_p: Capability(lowering=prefixes.psum, when=axes_of_the_array),
-        P.select_n_p: Capability(lowering=choices.select_n),
+        P.select_n_p: Capability(lowering=choices.select_n, of_integers=choices.select_integers),
         P.max_p: Capability(lowering=choices.larger_or_smaller(P.max_p)),
         P.min_p: Capability(lowering=choices.larger_or_smaller(P.min_p)),
         P.clamp_p: Capability(lowering=choices.clamp),
@@ -238,6 +242,7 @@ CAPABILITIES: dict[core.Primitive, Capability] = (
         P.logistic_p: Capability(lowering=powers.logistic, is_rule=True),
         P.sort_p: Capability(lowering=orderings.sort),
         P.top_k_p: Capability(lowering=orderings.top_k),
+        P.approx_top_k_p: Capability(lowering=orderings.approx_top_k),
         P.cumsum_p: Capability(lowering=prefixes.prefix(lax.add)),
         P.cumprod_p: Capability(lowering=prefixes.prefix(lax.mul)),
         P.cummax_p: Capability(lowering=prefixes.prefix(lax.max)),

@@ -16,6 +16,11 @@ def select_n(which, *cases):
     return plain(primitives.select_n_p, stopped(which), *cases)
 
 
+def select_integers(which, *cases):
+    """In a loop that carries floats too, Enzyme asks for the derivative of a predicate."""
+    return value(primitives.select_n_p, which, *cases)
+
+
 def larger_or_smaller(primitive):
     """`max` and `min`: at a tie each operand gets half."""
 

@@ -91,6 +91,16 @@ def scatter_mul(
     )
 
 
+def without_promises(params):
+    """Scatter's parameters, promising nothing of the indices.
+
+    In the rules of `scatter_min` and `scatter_max` some scatters pass the promises on and some do
+    not. Enzyme's forward mode fails where the two meet ("Reduction-region must take 2 parameters,
+    but takes 4").
+    """
+    return params | {"indices_are_sorted": False, "unique_indices": False}
+
+
 def targets_may_repeat(params, avals):
     """Whether two updates may have one target.
 

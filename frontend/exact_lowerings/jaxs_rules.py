@@ -51,6 +51,7 @@ class ByRule:
         when: whether an equation with these parameters and operands is lowered so; all are without
             it.
         otherwise: the lowering of the others.
+        in_rule: from an equation's parameters to those that value and rule are lowered with.
     """
 
     primitive: Primitive
@@ -58,6 +59,7 @@ class ByRule:
     constant: Sequence[int] = ()
     when: Callable | None = None
     otherwise: Callable | None = None
+    in_rule: Callable | None = None
 
     def __call__(self, ctx, *operands, **params):
         if self.when and not self.when(params, ctx.avals_in):
@@ -66,6 +68,8 @@ class ByRule:
         moves = movable(ctx.avals_in, self.constant)
         if not any(moves):
             return jax_lowering(self.primitive, ctx, *operands, **params)
+        if self.in_rule:
+            params = self.in_rule(params)
         jaxpr = tangent(self.primitive, params, ctx.avals_in, moves) if self.order else None
 
         def carrying(*xs):

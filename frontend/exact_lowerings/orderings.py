@@ -27,6 +27,12 @@ def top_k(x, *, k, axis, **how):
     return along(x, places, axis), places
 
 
+def approx_top_k(x, *, reduction_dimension, **how):
+    axis = reduction_dimension % x.ndim
+    _, places = value(primitives.approx_top_k_p, x, reduction_dimension=axis, **how)
+    return along(x, places, axis), places
+
+
 def along(x, places, axis):
     """x at `places` along one axis, all other axes in step."""
     others = tuple(i for i in range(x.ndim) if i != axis)

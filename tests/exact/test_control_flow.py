@@ -110,9 +110,39 @@ def mapped_branch(p, z, batch):
     return weighed(z, hidden @ p["w2"], batch)
 
 
+def bounded_while_loop(p, z, batch):
+    """Equinox's: a scan with a choice in it, of the integers in the carry too."""
+    import equinox.internal as eqxi
+
+    _, h = eqxi.while_loop(
+        lambda c: c[0] < 3,
+        lambda c: (c[0] + 1, jnp.tanh(c[1] @ square(p))),
+        (0, hidden(p, batch)),
+        max_steps=4,
+        kind="bounded",
+    )
+    return weighed(z, h @ p["w2"], batch)
+
+
+def integers_in_a_scan(p, z, batch):
+    """What is carried beside the floats is chosen, divided, sorted and counted."""
+
+    def turn(carry, i):
+        h, chosen, going = carry
+        chosen = jnp.where(going, chosen[::-1] + i, lax.rem(chosen * 3, i + 2))
+        h = jnp.where(going, jnp.tanh(h @ square(p)), h)
+        return (h, jnp.sort(chosen), going & (chosen.sum() < 9)), None
+
+    start = hidden(p, batch), jnp.arange(3), batch["x"][0, 0] > -9
+    (h, chosen, _), _ = lax.scan(turn, start, jnp.arange(4))
+    return weighed(z, (h * chosen[0]) @ p["w2"], batch)
+
+
 @pytest.mark.parametrize(
     "loss",
     [
+        bounded_while_loop,
+        integers_in_a_scan,
         layers_in_a_scan,
         time_in_a_scan,
         backwards_in_a_scan,

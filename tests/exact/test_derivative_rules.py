@@ -270,6 +270,27 @@ OPERATIONS = {
     ),
     "associative scan": (lambda h: lax.associative_scan(lambda a, b: a * b + a, h, axis=1), None),
     "top k": (lambda h: h * jnp.sum(lax.top_k(h, 2)[0], -1, keepdims=True), "enzyme"),
+    "approximate top k": (
+        lambda h: (
+            h * jnp.sum(lax.approx_max_k(h, 2)[0], -1, keepdims=True)
+            + lax.approx_min_k(h, 1, reduction_dimension=0)[0]
+        ),
+        "enzyme",
+    ),
+    "minimum and maximum of an entry": (
+        lambda h: (h**2).at[1].min(h[0]).at[:, 2].max(h[:, 0]).at[0, 0].min(h[1, 1]),
+        "enzyme",
+    ),
+    "minimum and maximum at distinct indices": (
+        lambda h: (
+            (h**2)
+            .at[jnp.asarray([0, 2])]
+            .min(h[:2], unique_indices=True)
+            .at[jnp.asarray([1, 3])]
+            .max(h[2:], unique_indices=True, indices_are_sorted=True)
+        ),
+        "enzyme",
+    ),
     "median": (lambda h: h - jnp.median(h, axis=1, keepdims=True), None),
     "gather and scatter": (
         lambda h: h.at[:, jnp.asarray([0, 2, 2])].add(h[:, jnp.asarray([4, 1, 0])] ** 2),
@@ -289,6 +310,10 @@ OPERATIONS = {
     ),
     "convolution": (
         lambda h: lax.conv_general_dilated(h[:, None], h[:1, None, :3], (1,), "SAME")[:, 0],
+        "enzyme",
+    ),
+    "convolution without results": (
+        lambda h: h + lax.conv_general_dilated(h[:, None], h[:1, None, :3], (1,), [(0, -3)]).sum(),
         "enzyme",
     ),
     "attention": (lambda h: jax.nn.softmax(h @ h.T) @ h, "enzyme"),

@@ -67,6 +67,25 @@ case(
     proves="scan",
 )
 case(
+    "scan with a choice of integers",
+    lambda x, xs, i: lax.scan(
+        lambda c, t: (
+            (
+                jnp.where(c[2], jnp.sin(c[0] * t), c[0]),
+                jnp.where(c[2], c[1] + 1, c[1]),
+                c[2] & (c[1] < 3),
+            ),
+            None,
+        ),
+        (x, i, i < 3),
+        xs,
+    )[0][0],
+    normal(3),
+    ROWS,
+    np.int32(2),
+    proves="scan",
+)
+case(
     "scan with integers",
     lambda x, xs, i: lax.scan(
         lambda c, t: ((c[0] * t, c[1] + 1), c[0] * c[1].astype(x.dtype)), (x, i), xs

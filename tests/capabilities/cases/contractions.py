@@ -90,6 +90,13 @@ case(
     loosen=1e9,
 )
 case(
+    "conv without results",
+    lambda x, k: lax.conv_general_dilated(x, k, (1,), [(0, -1)]).sum() + jnp.sum(x * k),
+    normal(1, 1, 3),
+    normal(1, 1, 3),
+    proves="conv_general_dilated",
+)
+case(
     "conv NCHW",
     lambda x, k: lax.conv(x, k, (1, 1), "SAME"),
     normal(2, 3, 5, 5),

@@ -137,6 +137,24 @@ case(
     np.int32([1, 2, 7]),
     proves="scatter-mul",
 )
+for method in ("min", "max"):
+    case(
+        f"at {method} one index",
+        lambda x, u, method=method: getattr((x * x).at[2], method)(u * u) ** 2,
+        TABLE,
+        normal(3),
+        proves=f"scatter-{method}",
+    )
+    case(
+        f"at {method} promised",
+        lambda x, u, i, method=method: (
+            getattr((x * x).at[i], method)(u * u, unique_indices=True, indices_are_sorted=True) ** 2
+        ),
+        TABLE,
+        normal(2, 3),
+        np.int32([1, 4]),
+        proves=f"scatter-{method}",
+    )
 case(
     "at max tie",
     lambda x, u, i: x.at[i].max(u),

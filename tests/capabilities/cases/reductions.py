@@ -129,3 +129,15 @@ case("argsort", lambda x: x[jnp.argsort(x)] * jnp.arange(4.0), normal(4), proves
 case("median", lambda x: jnp.median(x, 1), normal(3, 5), proves="sort")
 case("quantile", lambda x: jnp.quantile(x, 0.3, 1), normal(3, 5), proves="sort", rounded=True)
 case("top_k", lambda x: lax.top_k(x, 2)[0] ** 2, TIES[[0, 1, 5]])
+case(
+    "approx_max_k",
+    lambda x: lax.approx_max_k(x * x, 2)[0] ** 2,
+    TIES[[0, 1, 5]],
+    proves="approx_top_k",
+)
+case(
+    "approx_min_k",
+    lambda x: lax.approx_min_k(x * x, 2, reduction_dimension=0)[0] ** 2,
+    normal(5, 3),
+    proves="approx_top_k",
+)
