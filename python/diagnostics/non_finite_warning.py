@@ -142,30 +142,56 @@ def _origin(
         )
     if not value_is_finite:
         return "Training is finite; the outer function's value is the first."
-    if outer_counts.any():
-        first_root = _describe_first_root(counting_outer.roots, outer_counts)
-        return f"Training is finite. The outer function, in {first_root}"
-    if counts.any():
-        t = int(counts.any(1).argmax())
-        first_root = _describe_first_root(counting_step.roots, counts[t])
-        return f"Training is finite. At step {t} {first_root}"
+    for column, describe in enumerate((_describe_zero, _describe_near_zero)):
+        if outer_counts[:, column].any():
+            first_root = describe(*_first_root(counting_outer.roots, outer_counts[:, column]))
+            return f"Training is finite. The outer function, in {first_root}"
+        of_steps = counts[:, :, column]
+        if of_steps.any():
+            t = int(of_steps.any(1).argmax())
+            first_root = describe(*_first_root(counting_step.roots, of_steps[t]))
+            return f"Training is finite. At step {t} {first_root}"
     return (
         "Training is finite. metagradient(check_nans=True) repeats the run backward "
         "and says at which step a NaN first appears."
     )
 
 
-def _describe_first_root(roots: list[Root], counts) -> str:
-    """The first root with a count, and what to do about it."""
+def _first_root(roots: list[Root], counts) -> tuple[Root, int, str]:
+    """The first root with a count, the count, and what to say of the others."""
     root, count = next((root, count) for root, count in zip(roots, counts) if count)
-    line = f" ({root.line})" if root.line else ""
     more = sum(1 for count in counts if count) - 1
-    others = f" ({more} more roots do too)" if more else ""
+    return root, int(count), f" ({more} more roots do too)" if more else ""
+
+
+def _describe_zero(root: Root, count: int, others: str) -> str:
+    """A root whose derivative is infinite, and what to do about it."""
     return (
-        f"{root.function}{line} takes a root (`{root.primitive}`) of zero or next to it "
+        f"{_takes_a_root(root)} of zero or next to it {_of_entries(root, count)}{others}: its "
+        f"derivative there is infinite, in jax.grad of the run too. {_remedy(root)}"
+    )
+
+
+def _describe_near_zero(root: Root, count: int, others: str) -> str:
+    """A root of what is rounding in the plain run, and may be zero in the compiled one."""
+    return (
+        f"{_takes_a_root(root)} of almost zero {_of_entries(root, count)}{others}. That may be the "
+        "rounding of a number that is zero (the gradient of a bias in front of a normalisation, "
+        "say): in a program that rounds in another order it may be exactly zero, and the "
+        "derivative infinite. The compiled program and jax.grad of the run need not agree on that. "
+        f"{_remedy(root)}"
+    )
+
+
+def _takes_a_root(root: Root) -> str:
+    line = f" ({root.line})" if root.line else ""
+    return f"{root.function}{line} takes a root (`{root.primitive}`)"
+
+
+def _of_entries(root: Root, count: int) -> str:
+    return (
         f"in {count} of {root.size} entries of what it computes from "
-        f"{enumerate_paths(list(root.leaves))}{others}: its derivative there is infinite, "
-        f"in jax.grad of the run too. {_remedy(root)}"
+        f"{enumerate_paths(list(root.leaves))}"
     )
 
 

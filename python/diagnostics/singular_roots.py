@@ -58,7 +58,8 @@ class Root:
 class CountingFunction:
     """A function that also counts, for each root, the entries where its derivative is not finite.
 
-    The entries are those of the root's operand. `roots` is filled when `__call__` is traced.
+    Beside them, it counts those where the operand is of the size of rounding. The entries are those
+    of the root's operand. `roots` is filled when `__call__` is traced.
 
     Args:
       function: a closed jaxpr.
@@ -73,13 +74,16 @@ class CountingFunction:
         self.roots: list[Root] = []
 
     def __call__(self, *operands):
-        """(results, counts)."""
+        """(results, counts of shape (roots, 2), dtype int32).
+
+        The first column is of infinite derivatives, the second of operands near zero.
+        """
         self.roots = []
         counts: list = []
         results, _ = self._evaluate(
             self._function, operands, self._names, self._wanted, counts, self.roots, None
         )
-        return results, jnp.stack(counts) if counts else jnp.zeros(0, jnp.int32)
+        return results, jnp.stack(counts) if counts else jnp.zeros((0, 2), jnp.int32)
 
     def _evaluate(self, closed, operands, names, wanted, counts, roots, caller):
         live = reaching(closed.jaxpr, wanted)
@@ -131,7 +135,7 @@ class CountingFunction:
             results, _ = self._evaluate(
                 branches[taken], xs, origins[1:], wanted, taken_counts, [], place
             )
-            zero = jnp.zeros((), jnp.int32)
+            zero = jnp.zeros(2, jnp.int32)
             return results, [
                 count
                 for i, branch_roots in enumerate(roots_by_branch)
@@ -179,10 +183,17 @@ def _origins(eqn, origins) -> list[frozenset[str]]:
 
 
 def _singular(eqn, values):
-    """The number of entries where operand and result are finite and the derivative is not."""
+    """The entries where operand and result are finite and the derivative is not, and near ones.
+
+    A derivative above 1 / eps is near: the operand is less than the rounding of numbers of size 1.
+    Had it been summed in another order, it might have been zero.
+    """
     x, *others = values
     result, slope = jax.jvp(lambda x: bind(eqn, [x, *others])[0], (x,), (jnp.ones_like(x),))
-    return jnp.sum(jnp.isfinite(result) & jnp.isfinite(x) & ~jnp.isfinite(slope), dtype=jnp.int32)
+    finite = jnp.isfinite(result) & jnp.isfinite(x)
+    infinite = finite & ~jnp.isfinite(slope)
+    near = finite & jnp.isfinite(slope) & (jnp.abs(slope) > 1 / jnp.finfo(slope.dtype).eps)
+    return jnp.stack([jnp.sum(flags, dtype=jnp.int32) for flags in (infinite, near)])
 
 
 def _place(eqn) -> tuple[str, str] | None:

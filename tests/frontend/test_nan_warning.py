@@ -162,3 +162,25 @@ def test_where_no_root_is_to_blame():
     step = lambda w, z, t: jnp.where(w == 0, w * z, 1 / (w * z))
     warning = text(metagradient(step), START, 1.0, STEPS)
     assert "metagradient(check_nans=True) repeats the run backward" in warning
+
+
+def test_a_root_of_what_may_be_rounding():
+    """Its derivative is a number in the plain run, and would be infinite at an exact zero."""
+    step = lambda w, z, t: w + z * 1e30 * jnp.sqrt(w - w + jnp.asarray([1.0, 1e-30], w.dtype))
+    warning = text(metagradient(step), jnp.float32([1.0, 1.0]), jnp.float32(1.0), STEPS[:1])
+    assert "At step 0 a lambda (" in warning and "tests/frontend/test_nan_warning.py:" in warning
+    assert (
+        "takes a root (`sqrt`) of almost zero in 1 of 2 entries of what it computes from state. "
+        "That may be the rounding of a number that is zero" in warning
+    )
+    assert "Keep what is under the root away from zero" in warning
+
+
+def test_a_root_of_zero_is_blamed_before_one_of_almost_zero():
+    def step(w, z, t):
+        almost_zero = jnp.sqrt(w - w + jnp.float32(1e-30))
+        return w + z * almost_zero + jnp.cbrt(w - w) * z
+
+    warning = text(metagradient(step), jnp.float32([1.0, 1.0]), jnp.float32(1.0), STEPS[:1])
+    assert "(`cbrt`) of zero or next to it in 2 of 2 entries" in warning
+    assert "more root" not in warning
