@@ -138,30 +138,28 @@ def _without_gradients(step, sites, count) -> core.ClosedJaxpr:
     """(step's operands, results of the first `count` gradients) -> what comes next.
 
     That is the operands of the next gradient, or the step's results.
+
+    Equations are taken as they are: tracing them again for each gradient would make the time
+    quadratic in the number of gradients.
     """
-    of_sites = [site.results[i] for site in sites[:count] for i in site.kept]
-
-    def run(*args):
-        operands, results = args[: len(step.in_avals)], iter(args[len(step.in_avals) :])
-        reached = None
-
-        def rule(eqn, values):
-            nonlocal reached
-            if eqn.primitive is site_p and eqn.params["index"] == count:
-                reached = values
-            if reached is not None:
-                return [None] * len(eqn.outvars)
-            if eqn.primitive is not site_p:
-                return None
-            kept = sites[eqn.params["index"]].kept
-            return [next(results) if i in kept else None for i in range(len(eqn.outvars))]
-
-        final = interpret(step, operands, rule)
-        return final if reached is None else reached
-
-    closed = jax.make_jaxpr(run)(*step.in_avals, *of_sites)
-    jaxpr, _ = pe.dce_jaxpr(closed.jaxpr, [True] * len(closed.out_avals), instantiate=True)
-    return core.ClosedJaxpr(jaxpr, closed.consts)
+    jaxpr = step.jaxpr
+    eqns, of_sites, outvars = [], [], jaxpr.outvars
+    for eqn in jaxpr.eqns:
+        if eqn.primitive is not site_p:
+            eqns.append(eqn)
+        elif eqn.params["index"] == count:
+            outvars = eqn.invars
+            break
+        else:
+            of_sites += [eqn.outvars[i] for i in sites[eqn.params["index"]].kept]
+    part = jaxpr.replace(
+        invars=[*jaxpr.invars, *of_sites],
+        outvars=list(outvars),
+        eqns=eqns,
+        debug_info=jaxpr.debug_info.with_unknown_names(),
+    )
+    part, _ = pe.dce_jaxpr(part, [True] * len(outvars), instantiate=True)
+    return core.ClosedJaxpr(part, step.consts)
 
 
 def _holds_gradient(jaxpr: core.Jaxpr) -> bool:

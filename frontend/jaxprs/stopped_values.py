@@ -25,10 +25,10 @@ def drop_unread_derivatives(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
 
     Equations whose derivative is not read are replaced by `value_and_derivative.value` of them.
     """
-    rewritten = jax.make_jaxpr(
-        lambda *args: _evaluate(closed, [True] * len(closed.out_avals), args)
-    )(*closed.in_avals)
-    return low(rewritten)
+    wanted = [True] * len(closed.out_avals)
+    if not _stops(closed.jaxpr, wanted):
+        return low(closed)
+    return low(jax.make_jaxpr(lambda *args: _evaluate(closed, wanted, args))(*closed.in_avals))
 
 
 def _evaluate(closed: core.ClosedJaxpr, wanted_results: list[bool], args) -> list:
