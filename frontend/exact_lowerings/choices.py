@@ -8,6 +8,7 @@ from metagrad.frontend.exact_lowerings.value_and_derivative import (
     plain,
     same_shape,
     stopped,
+    stopped_once,
     value,
 )
 
@@ -17,8 +18,11 @@ def select_n(which, *cases):
 
 
 def select_integers(which, *cases):
-    """In a loop that carries floats too, Enzyme asks for the derivative of a predicate."""
-    return value(primitives.select_n_p, which, *cases)
+    """In a loop that carries floats too, Enzyme's reverse mode asks for a predicate's derivative.
+
+    Only there: the mark need not outlive the first order, where it would hide an index.
+    """
+    return plain(primitives.select_n_p, stopped_once(which), *cases)
 
 
 def larger_or_smaller(primitive):
