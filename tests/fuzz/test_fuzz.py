@@ -121,6 +121,12 @@ PROGRAM = {
     "single": False,
     "schedule": "metagrad.LazyKary(2, True)",
     "steps": 3,
+    "update": "added",
+    "closure": False,
+    "reads": [],
+    "called": {},
+    "again": None,
+    "around": False,
 }
 """A program with a tanh in its loss, and much that has nothing to do with it."""
 
