@@ -13,6 +13,7 @@ invalid           JAX itself refuses the program (only shrinking makes such)
 hang, died        worker.py saw no answer
 """
 
+import collections
 import contextlib
 import operator
 import time
@@ -304,13 +305,13 @@ def _verdict(got, scope, program, want, oracle, arguments):
     apart = _apart(got, want, dtype)
     if not apart:
         return {"class": "agree" if _finite(want) else "not finite", "detail": ""}
-    moves = {}
+    moves = collections.defaultdict(float)  # a leaf that does not move is in no distance
     for seed, by in ((1, 1), (5, 1), (9, 3)):
         other = numbers(
             oracle(tuple(moved(tree, seed, by * ROUNDING[dtype]) for tree in arguments))
         )
         for path, (d, _) in distances(other, want).items():
-            moves[path] = max(moves.get(path, 0.0), d)
+            moves[path] = max(moves[path], d)
     largest = max(
         (
             np.abs(w[np.isfinite(w)]).max(initial=0.0)
