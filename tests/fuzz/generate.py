@@ -5,6 +5,7 @@ A program is a dict of dicts, lists, numbers and strings (JSON), see `program` b
 and number give the same program, and no program depends on another.
 """
 
+import functools
 import random
 
 import jax
@@ -71,6 +72,14 @@ def equations(jaxpr):
     )
 
 
+@functools.cache
+def definitions():
+    """All names that a program may have around its functions. To be called in f64."""
+    scope = {}
+    exec("\n".join([source.IMPORTS, source.DATA, *source.SUPPORT.values()]), scope)
+    return scope
+
+
 class Writer:
     """Writes the nodes of functions.
 
@@ -94,8 +103,8 @@ class Writer:
             f"    return {node['name']}",
         ]
         text = "\n".join(lines)
-        scope = {}
-        exec("\n".join([source.IMPORTS, source.DATA, *source.support(text), text]), scope)
+        scope = dict(definitions())
+        exec(text, scope)
         try:
             jaxpr, aval = jax.make_jaxpr(scope["probe"], return_shape=True)(*values.values())
         except Exception:  # an operation that these shapes do not allow: whatever JAX raises
