@@ -174,7 +174,8 @@ def distances(got, want):
 
 def precision(jaxpr):
     """The lowest precision of any value in a jaxpr: an optimiser may keep a rate in f32, JAX's
-    attention takes its softmax in f32.
+    attention takes its softmax in f32. `reduce_precision` rounds tangents and cotangents as well,
+    where they happen to be.
     """
     dtypes, queue = set(), [jaxpr]
     while queue:
@@ -185,6 +186,9 @@ def precision(jaxpr):
                 for var in (*eqn.invars, *eqn.outvars)
                 if hasattr(var.aval, "dtype")
             }
+            if eqn.primitive.name == "reduce_precision":
+                bits = eqn.params["mantissa_bits"]
+                dtypes |= {name for name in TOLERANCE if bits <= jnp.finfo(name).nmant}
             values = jax.tree.leaves(
                 list(eqn.params.values()),
                 is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr"),
