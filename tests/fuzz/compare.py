@@ -297,6 +297,8 @@ def _verdict(got, scope, program, want, oracle, arguments):
     shape = jax.tree.structure(got), jax.tree.structure(want)
     if shape[0] != shape[1]:
         return {"class": "wrong", "detail": f"structure {shape[0]} instead of {shape[1]}"}
+    if other := _other_dtypes(got, want):
+        return {"class": "wrong", "detail": other}
     got, want = numbers(got), numbers(want)
     dtype = "float64"
     if _apart(got, want, dtype):
@@ -343,6 +345,16 @@ def _verdict(got, scope, program, want, oracle, arguments):
         "detail": "\n".join(lines),
         "relative": float(max(d / s if s else np.inf for d, s in apart.values())),
     }
+
+
+def _other_dtypes(got, want):
+    """The leaves, a line each, that have another dtype than JAX's."""
+    leaves = jax.tree_util.tree_flatten_with_path(want)[0]
+    return "\n".join(
+        f"{jax.tree_util.keystr(path)}: {g.dtype} instead of {w.dtype}"
+        for (path, w), g in zip(leaves, jax.tree.leaves(got), strict=True)
+        if hasattr(w, "dtype") and g.dtype != w.dtype
+    )
 
 
 def _apart(got, want, dtype):
