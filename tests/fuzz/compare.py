@@ -13,6 +13,8 @@ invalid           JAX itself refuses the program (only shrinking makes such)
 hang, died        worker.py saw no answer
 """
 
+import collections
+import contextlib
 import operator
 import time
 import traceback
@@ -24,8 +26,8 @@ import numpy as np
 
 from . import source
 
-TOLERANCE = {"float64": 1e-11, "float32": 1e-5, "bfloat16": 3e-2}
-ROUNDING = {"float64": 4e-16, "float32": 2e-7, "bfloat16": 1e-2}
+TOLERANCE = {"float64": 1e-11, "float32": 1e-5, "float16": 4e-3, "bfloat16": 3e-2}
+ROUNDING = {"float64": 4e-16, "float32": 2e-7, "float16": 1e-3, "bfloat16": 1e-2}
 AMPLIFIED = 100.0
 """A difference of up to this many times what JAX's own gradient moves by is rounding: three
 perturbations are a small sample.
@@ -59,6 +61,7 @@ class Reference:
             program["step_aux"],
             program["outer_aux"],
         )
+        self.around = program["around"]
         self.step, self.outer, self.wrt, self.looped = (
             scope["step"],
             scope["outer"],
@@ -100,21 +103,36 @@ class Reference:
             "state": state,
             "outer aux": extra,
             "step aux": aux,
+            "around": _times(jnp.cos(value), grad) if self.around else None,
         }
+
+
+def _times(factor, tree):
+    """The tree, its floats times a factor; floats that are none (float0) stay."""
+    one = lambda leaf: leaf if leaf.dtype == jax.dtypes.float0 else (factor * leaf)
+    return jax.tree.map(one, tree)
 
 
 def ours(scope, program, arguments):
     """The metagradient in the same form, and what its lowering said."""
-    lowered = scope["mg"].lower(*arguments[:3], *arguments[3])
-    result = lowered.compile()(*arguments[:3], *arguments[3])
+    lowered, run = None, scope["mg"]
+    if len(scope["calls"]) == 1 and not (program["closure"] or program["around"]):
+        lowered = run.lower(*arguments[:3], *arguments[3])
+        run = lowered.compile()
+    result = run(*arguments[:3], *arguments[3])
     value, extra = result.value if program["outer_aux"] else (result.value, None)
     grad = (result.grad,) if program["single"] else result.grad
+    named = dict(zip(("state", "meta", "batches"), arguments))
+    wanted = {name: named[name] for name in program["wrt"]}
     return {
         "value": value,
         "gradient": dict(zip(program["wrt"], grad)),
         "state": result.state,
         "outer aux": extra,
         "step aux": result.aux if program["step_aux"] else None,
+        "around": jax.grad(scope["value_of"], allow_int=True)(wanted, *arguments)
+        if program["around"]
+        else None,
     }, lowered
 
 
@@ -156,7 +174,8 @@ def distances(got, want):
 
 def precision(jaxpr):
     """The lowest precision of any value in a jaxpr: an optimiser may keep a rate in f32, JAX's
-    attention takes its softmax in f32.
+    attention takes its softmax in f32. `reduce_precision` rounds tangents and cotangents as well,
+    where they happen to be.
     """
     dtypes, queue = set(), [jaxpr]
     while queue:
@@ -167,6 +186,9 @@ def precision(jaxpr):
                 for var in (*eqn.invars, *eqn.outvars)
                 if hasattr(var.aval, "dtype")
             }
+            if eqn.primitive.name == "reduce_precision":
+                bits = eqn.params["mantissa_bits"]
+                dtypes |= {name for name in TOLERANCE if bits <= jnp.finfo(name).nmant}
             values = jax.tree.leaves(
                 list(eqn.params.values()),
                 is_leaf=lambda v: hasattr(v, "eqns") or hasattr(v, "jaxpr"),
@@ -176,7 +198,7 @@ def precision(jaxpr):
                 for inner in (getattr(value, "jaxpr", value) for value in values)
                 if hasattr(inner, "eqns")
             ]
-    return next((dtype for dtype in ("bfloat16", "float32") if dtype in dtypes), "float64")
+    return next(dtype for dtype in reversed(TOLERANCE) if dtype in dtypes | {"float64"})
 
 
 def moved(tree, seed, by):
@@ -204,12 +226,45 @@ def moved(tree, seed, by):
 def compare(program, reached=lambda: None):
     """The verdict: a dict with "class", "detail", and what the summary counts.
 
-    Calls `reached` when JAX has its gradient.
+    Calls `reached` when JAX has its gradient. The first call that does not agree decides.
     """
-    began, text = time.monotonic(), source.render(program)
     try:
-        scope = run(text)
-        arguments = scope["state"], scope["meta"], scope["batches"], scope["outer_args"]
+        scope = run(source.render(program))
+    except Exception as error:  # what shrinking leaves may be ill-typed
+        return {"class": "invalid", "detail": f"{type(error).__name__}: {error}"[:500]}
+    arguments = scope["state"], scope["meta"], scope["batches"], scope["outer_args"]
+    report = None
+    for number, (settings, other) in enumerate(scope["calls"]):
+        if other:
+            # Outside of the settings, which may refuse what makes the leaves.
+            called = *(jax.tree.map(other, tree) for tree in arguments[:3]), arguments[3]
+        with _settings(settings):
+            new = _compare_call(program, scope, called if other else arguments, reached)
+        if new["class"] == "invalid" and report:
+            return report  # JAX refuses the program under the settings of a later call
+        if number and new["class"] != "agree":
+            new["detail"] = f"call {number}, {settings}: {new['detail']}"
+        if new["class"] not in ("agree", "unstable", "not finite"):
+            return new
+        report = report or new
+    return report
+
+
+@contextlib.contextmanager
+def _settings(settings):
+    before = {name: getattr(jax.config, name) for name in settings}
+    try:
+        for name, value in settings.items():
+            jax.config.update(name, value)
+        yield
+    finally:
+        for name, value in before.items():
+            jax.config.update(name, value)
+
+
+def _compare_call(program, scope, arguments, reached):
+    began = time.monotonic()
+    try:
         oracle = Reference(scope, program, looped=program["steps"] > 2)
         want = oracle(arguments)
     except (
@@ -229,7 +284,7 @@ def compare(program, reached=lambda: None):
             "where": _where(error),
         }
     report = {
-        "rules": [d.rule for d in lowered.decisions],
+        "rules": [d.rule for d in lowered.decisions] if lowered else [],
         "warnings": [
             str(w.message)[:500] for w in caught if "JAX differentiates" in str(w.message)
         ],
@@ -242,6 +297,8 @@ def _verdict(got, scope, program, want, oracle, arguments):
     shape = jax.tree.structure(got), jax.tree.structure(want)
     if shape[0] != shape[1]:
         return {"class": "wrong", "detail": f"structure {shape[0]} instead of {shape[1]}"}
+    if other := _other_dtypes(got, want):
+        return {"class": "wrong", "detail": other}
     got, want = numbers(got), numbers(want)
     dtype = "float64"
     if _apart(got, want, dtype):
@@ -254,13 +311,13 @@ def _verdict(got, scope, program, want, oracle, arguments):
     apart = _apart(got, want, dtype)
     if not apart:
         return {"class": "agree" if _finite(want) else "not finite", "detail": ""}
-    moves = {}
+    moves = collections.defaultdict(float)  # a leaf that does not move is in no distance
     for seed, by in ((1, 1), (5, 1), (9, 3)):
         other = numbers(
             oracle(tuple(moved(tree, seed, by * ROUNDING[dtype]) for tree in arguments))
         )
         for path, (d, _) in distances(other, want).items():
-            moves[path] = max(moves.get(path, 0.0), d)
+            moves[path] = max(moves[path], d)
     largest = max(
         (
             np.abs(w[np.isfinite(w)]).max(initial=0.0)
@@ -288,6 +345,16 @@ def _verdict(got, scope, program, want, oracle, arguments):
         "detail": "\n".join(lines),
         "relative": float(max(d / s if s else np.inf for d, s in apart.values())),
     }
+
+
+def _other_dtypes(got, want):
+    """The leaves, a line each, that have another dtype than JAX's."""
+    leaves = jax.tree_util.tree_flatten_with_path(want)[0]
+    return "\n".join(
+        f"{jax.tree_util.keystr(path)}: {g.dtype} instead of {w.dtype}"
+        for (path, w), g in zip(leaves, jax.tree.leaves(got), strict=True)
+        if hasattr(w, "dtype") and g.dtype != w.dtype
+    )
 
 
 def _apart(got, want, dtype):

@@ -122,6 +122,14 @@ STRUCTURED = {
         ),
         Structured("jit", "jax.jit({f})({0})"),
         Structured("jit, twice", "jax.jit({f})({0}) + jax.jit({f})(0.5 * {0})"),
+        Structured(
+            "jit, two shapes", "jax.jit({f})({0}) * jnp.mean(jax.jit({f})(jnp.stack([{0}, {0}])))"
+        ),
+        Structured(
+            "jits, one in the other",
+            "jax.jit(lambda x: jax.jit({f})(jax.jit({g})(x)))({0})",
+            keeps=True,
+        ),
         Structured("cond", "jax.lax.cond(jnp.sum({0}) > 0, {f}, {g}, {0})", keeps=True),
         Structured(
             "cond on values of two",

@@ -3,7 +3,7 @@
 import collections
 import re
 
-from . import source
+from . import source, surroundings
 
 FAILURES = ("wrong", "NaN for a number", "crash", "hang", "died")
 
@@ -36,6 +36,7 @@ class Findings:
             collections.Counter(),
         )
         self.agreed = collections.Counter()
+        self.features = collections.Counter()
         self.kinds = collections.defaultdict(list)
         self.warned = collections.defaultdict(list)
         self.seconds = [0.0, 0.0]
@@ -51,6 +52,7 @@ class Findings:
             program["form"],
         }
         self.operations.update(used)
+        self.features.update(surroundings.features(program))
         if verdict == "agree":
             self.agreed.update(used)
         for text in report.get("warnings", ()):
@@ -91,6 +93,10 @@ class Findings:
                 f"{text}"
             )
         generated = {*source.OPERATIONS, *source.STRUCTURED, *source.FORMS}
+        lines.append(
+            "around the programs: "
+            + ", ".join(f"{name} {count}" for name, count in self.features.most_common())
+        )
         never = sorted(generated - set(self.operations))
         lines.append(
             f"operations, forms and optimisers used: {len(self.operations)}; in programs that "

@@ -5,18 +5,26 @@ A program is a dict of dicts, lists, numbers and strings (JSON), see `program` b
 and number give the same program, and no program depends on another.
 """
 
+import functools
 import random
 
 import jax
 import jax.numpy as jnp
-import numpy as np
-import optax
 
-import metagrad
-
-from . import arrays, elementwise, source, training
+from . import (
+    arrays,
+    captured,
+    elementwise,
+    libraries,
+    low_precision,
+    source,
+    surroundings,
+    templates,
+    training,
+)
 from .control import STRUCTURED
-from .templates import ATTRIBUTES
+
+ATTRIBUTES = templates.ATTRIBUTES | captured.ATTRIBUTES | low_precision.ATTRIBUTES
 
 LARGEST = 36
 """Elements of a value; XLA's time is in the number of operations, and that of the eye in the
@@ -35,6 +43,9 @@ GROUPS = [
     (0.8, arrays.LOSSES),
     (0.3, arrays.LINEAR_ALGEBRA),
     (0.1, elementwise.CASTS),
+    (2.0, captured.CAPTURED),
+    (2.0, libraries.LAYERS),
+    (0.6, low_precision.PRODUCTS),
     (2.5, list(STRUCTURED.values())),
 ]
 
@@ -61,6 +72,14 @@ def equations(jaxpr):
     )
 
 
+@functools.cache
+def definitions():
+    """All names that a program may have around its functions. To be called in f64."""
+    scope = {}
+    exec("\n".join([source.IMPORTS, source.DATA, *source.SUPPORT.values()]), scope)
+    return scope
+
+
 class Writer:
     """Writes the nodes of functions.
 
@@ -84,8 +103,8 @@ class Writer:
             f"    return {node['name']}",
         ]
         text = "\n".join(lines)
-        scope = {"jax": jax, "jnp": jnp, "np": np, "optax": optax, "metagrad": metagrad}
-        exec("\n".join([*source.support(text), text]), scope)
+        scope = dict(definitions())
+        exec(text, scope)
         try:
             jaxpr, aval = jax.make_jaxpr(scope["probe"], return_shape=True)(*values.values())
         except Exception:  # an operation that these shapes do not allow: whatever JAX raises
@@ -311,7 +330,7 @@ def _program(rng, seed, number):
         batch.append(_leaf(rng, f"b{len(batch)}", (), ["keys"]))
     steps = rng.choice([1, 1, 1, 1, 1, 2, 2, 2, 2, 2, 3, 3, 3, 4, 5, 6, 7, 9, 12])
     form = rng.choice(list(training.FORMS)) if rng.random() < 0.3 else rng.choice(training.USUAL)
-    extras = rng.sample(list(training.EXTRAS), rng.choice([0, 0, 0, 0, 1, 2]))
+    extras = rng.sample(list(training.EXTRAS), rng.choice([0, 0, 0, 1, 2, 3]))
     rate = rng.choice([None] * 4 + ["scalar", "schedule"])
     if rate:
         meta.append(
@@ -326,9 +345,9 @@ def _program(rng, seed, number):
     pick = rng.random()
     optimiser = (
         []
-        if pick < 0.7
+        if pick < 0.6
         else [rng.choice(training.WHOLE)]
-        if pick < 0.8
+        if pick < 0.78
         else [
             *(rng.choice(training.CHAIN) for _ in range(rng.choice([1, 1, 1, 2, 3]))),
             "optax.scale(-0.05)",
@@ -350,6 +369,11 @@ def _program(rng, seed, number):
         {spec["name"]: _aval(spec) for spec in [*outer_args, *params]},
         rng.choice([0, 0, 0, 0, 1, 2]),
     )
+    around = surroundings.choose(rng)
+    if around["called"] and rng.random() < 0.5:
+        form = rng.choice(["jitted", "jitted loss"])
+    for graph in (loss, outer):
+        surroundings.call_functions(rng, graph, 0.7 if around["called"] else 0.02)
     names = (
         ["meta", "state", "batches"]
         if any(spec["kind"] not in source.KINDS for spec in batch)
@@ -379,6 +403,7 @@ def _program(rng, seed, number):
         "grad": rng.choice(["metagrad"] * 6 + ["jax"]),
         "inner_grad": rng.choice(["jax.grad", "metagrad.grad"]),
         "optimiser": optimiser,
+        "update": rng.choice(["added"] * 8 + list(training.UPDATES)),
         "rate": rate,
         "extras": extras,
         "key": key,
@@ -395,4 +420,5 @@ def _program(rng, seed, number):
         "single": len(wrt) == 1 and rng.random() < 0.7,
         "schedule": schedule,
         "steps": steps,
+        **around,
     }

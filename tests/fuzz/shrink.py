@@ -8,7 +8,7 @@ knows nothing of shapes.
 import copy
 import time
 
-from . import source
+from . import source, surroundings
 from .training import FORMS
 
 
@@ -65,9 +65,11 @@ def candidates(program):
         "outer_of": "params",
         "grad": "metagrad",
         "inner_grad": "jax.grad",
+        "update": "added",
     }.items():
         if program[field] != simple:
             yield changed(**{field: simple})
+    yield from (changed(**fields) for fields in surroundings.simpler(program))
     if len(program["wrt"]) > 1:
         yield from (changed(wrt=[name], single=True) for name in program["wrt"])
     for group in ("outer", "loss"):
@@ -142,6 +144,10 @@ def smaller(graph):
             del shorter["nodes"][i]
             yield replaced(shorter, node["name"], argument)
         for j, body in enumerate(node["bodies"]):
+            if body.get("called"):
+                plain = copy.deepcopy(graph)
+                del plain["nodes"][i]["bodies"][j]["called"]
+                yield plain
             for smaller_body in smaller(body):
                 shorter = copy.deepcopy(graph)
                 shorter["nodes"][i]["bodies"][j] = smaller_body

@@ -1,13 +1,27 @@
 """A program as Python source: what runs is what is printed."""
 
-from .arrays import OPERATIONS
-from .control import STRUCTURED, SUPPORT
-from .training import EXTRAS, FORMS, OVER_EXAMPLES, USES
+from . import arrays, captured, control, libraries, low_precision, surroundings
+from .control import STRUCTURED
+from .training import EXTRAS, FORMS, OVER_EXAMPLES, UPDATES, USES
 
-HEADER = """\
+OPERATIONS = arrays.OPERATIONS | {
+    op.name: op for op in [*captured.CAPTURED, *libraries.LAYERS, *low_precision.PRODUCTS]
+}
+
+SUPPORT = {
+    "with_name(": surroundings.WITH_NAME,
+    **captured.TABLES,
+    **libraries.SUPPORT,
+    **surroundings.LEAVES,
+    **control.SUPPORT,
+}
+"""What a program defines if it names it."""
+
+IMPORTS = """\
 import collections
 import jax, jax.numpy as jnp, numpy as np, optax, metagrad
-jax.config.update("jax_enable_x64", True)
+"""
+DATA = """\
 normal = lambda seed, *shape: 0.7 * np.random.default_rng(seed).normal(size=shape)
 positive = lambda seed, *shape: np.random.default_rng(seed).uniform(0.3, 1.3, size=shape)
 kept = lambda seed, *shape: np.random.default_rng(seed).integers(0, 2, size=shape)
@@ -21,6 +35,8 @@ total = lambda v: jnp.mean(v * np.cos(1.0 + np.arange(v.size)).reshape(v.shape).
 key_of = jax.random.key
 keys = lambda seed, *shape: jax.random.split(key_of(seed), shape) if shape else key_of(seed)
 """
+
+HEADER = f'{IMPORTS}jax.config.update("jax_enable_x64", True)\n{DATA}'
 
 KINDS = {"integers": "i", "outside": "i", "booleans": "b", "keys": "k"}
 """Kind of operand, by how a leaf is made; the others are "f"."""
@@ -105,6 +121,7 @@ def statements(nodes):
 
 def function(body):
     return [
+        *([f"@with_name({body['called']!r})"] if body.get("called") else []),
         f"def {body['name']}({', '.join(body['inputs'])}):",
         *indented(statements(body["nodes"])),
         f"    return {body['out'][0]}",
@@ -116,7 +133,13 @@ def indented(lines):
 
 
 def support(text):
-    return [definition.strip("\n") for name, definition in SUPPORT.items() if name in text]
+    """The definitions that a text needs, and those that they need."""
+    wanted, before = {}, -1
+    while len(wanted) > before:
+        before = len(wanted)
+        known = "\n".join([text, *wanted.values()])
+        wanted = {name: body for name, body in SUPPORT.items() if name in known}
+    return [body.strip("\n") for body in wanted.values()]
 
 
 def operations(graph):
@@ -151,18 +174,22 @@ def _loss(program, trees):
     unpacks = [trees[group][1] for group in ("params", "meta", "batch")]
     outs = program["loss"]["out"]
     total = " + ".join(f"total({out})" for out in outs)
+    if factor := surroundings.scaled(program, "loss"):
+        total = f"({total}) * {factor}"
+    name = surroundings.decorated(program, "loss")
     lines = [
         f"def loss({arguments}):",
         *indented(unpacks),
         *indented(statements(program["loss"]["nodes"])),
     ]
     if "loss_and_aux" not in FORMS[program["form"]]:
-        return [*lines, f"    return {total}"]
+        return [*name, *lines, f"    return {total}"]
     lines[0] = f"def loss_and_aux({arguments}):"
     return [
         *lines,
         f"    return {total}, jnp.mean({outs[0]} ** 2)",
         "",
+        *name,
         f"def loss({arguments}):",
         f"    return loss_and_aux({arguments})[0]",
     ]
@@ -184,8 +211,11 @@ def _step(program, trees):
     if program["key"]:
         lines.append("key, key_now = jax.random.split(key)")
     lines += form.split("\n")
-    lines += [USES[name] for name in program["extras"] if name in USES]
-    if any(spec.get("dtype") for spec in program["params"]):
+    for name in program["extras"]:
+        lines += USES[name].split("\n") if name in USES else []
+    if factor := surroundings.scaled(program, "step"):
+        lines.append(f"g = jax.tree.map(lambda g: g * {factor}, g)")
+    if any(spec.get("dtype") for spec in program["params"]) or program["reads"]:
         lines.append("g = jax.tree.map(lambda g, p: g.astype(p.dtype), g, params)")
     if optimiser(program):
         lines.append("updates, opt = optimiser.update(g, opt, params)")
@@ -197,14 +227,19 @@ def _step(program, trees):
             trees["meta"][1],
             f"updates = jax.tree.map(lambda u: u * jnp.exp(0.5 * {rate}), updates)",
         ]
-    lines.append("params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), params, updates)")
+    lines += UPDATES[program["update"]].split("\n")
     lines += [f"{name} = {EXTRAS[name][1]}" for name in program["extras"]]
     state = trees["state"][0]
     lines.append(
         f"return {state}, {program['step_aux']}" if program["step_aux"] else f"return {state}"
     )
     options = "(has_aux=True)" if program["step_aux"] else ""
-    return [f"@metagrad.compile{options}", "def step(state, meta, batch):", *indented(lines)]
+    return [
+        f"@metagrad.compile{options}",
+        *surroundings.decorated(program, "step"),
+        "def step(state, meta, batch):",
+        *indented(lines),
+    ]
 
 
 def _outer(program, trees):
@@ -215,18 +250,23 @@ def _outer(program, trees):
     )
     lines += statements(program["outer"]["nodes"])
     total = " + ".join(f"total({out})" for out in program["outer"]["out"])
+    if factor := surroundings.scaled(program, "outer"):
+        total = f"({total}) * {factor}"
     lines.append(
         f"return {total}, {program['outer']['out'][0]}"
         if program["outer_aux"]
         else f"return {total}"
     )
-    return [f"def outer({', '.join(['state', *names])}):", *indented(lines)]
+    head = f"def outer({', '.join(['state', *names])}):"
+    return [*surroundings.decorated(program, "outer"), head, *indented(lines)]
 
 
 def render(program):
     """The source.
 
-    It defines step, outer, state, meta, batches, outer_args, and the options of `metagradient`.
+    It defines step, outer, mg, state, meta, batches, outer_args, and calls: pairs of JAX's settings
+    and a function of the arguments' leaves, or None. With "closure", step, outer and mg are made
+    for a value that is traced: mg is then under `jax.jit`.
     """
     trees, declared = {}, []
     groups = {group: _names(program, group) for group in ("params", "meta", "batch")} | {
@@ -253,7 +293,21 @@ def render(program):
     data += [f"outer_args = ({''.join(leaf(spec) + ', ' for spec in program['outer_args'])})"]
     wrt = repr(program["wrt"][0]) if program["single"] else repr(tuple(program["wrt"]))
     aux = ", has_aux=True" if program["outer_aux"] else ""
-    data.append(f"mg = step.metagradient(outer, {wrt}, schedule={program['schedule']}{aux})")
-    parts = [declared, _loss(program, trees), _step(program, trees), _outer(program, trees), data]
+    made = f"step.metagradient(outer, {wrt}, schedule={program['schedule']}{aux})"
+    functions = [_loss(program, trees), _step(program, trees), _outer(program, trees)]
+    calls = [surroundings.calls(program)]
+    if program["closure"]:
+        inside = [line for part in functions for line in ["", *part]]
+        around = ["def around(closed):", *indented([*inside, f"return step, outer, {made}"])]
+        use = [
+            "step, outer, _ = around(closed)",
+            "under_jit = jax.jit(lambda closed, arguments: around(closed)[2](*arguments))",
+            "mg = lambda *arguments: under_jit(closed, arguments)",
+        ]
+        parts = [declared, data, around, [*use, *calls]]
+    else:
+        parts = [declared, *functions, data, [f"mg = {made}", *calls]]
     body = "\n\n".join("\n".join(part) for part in parts if part)
+    if program["around"]:
+        body += "\n" + surroundings.around(program)
     return "\n".join([HEADER, *support(body), body, ""])

@@ -6,7 +6,7 @@ import json
 
 import pytest
 
-from . import findings, generate, source, training
+from . import captured, findings, generate, libraries, low_precision, source, surroundings, training
 from .control import STRUCTURED
 from .shrink import shrink
 from .worker import Worker
@@ -17,7 +17,7 @@ SEED = 7
 `python -m tests.fuzz --seed 7 --program K` is program K.
 """
 
-CHUNKS, EACH = 6, 12
+CHUNKS, EACH = 6, 7
 
 
 @pytest.fixture(scope="module")
@@ -121,6 +121,12 @@ PROGRAM = {
     "single": False,
     "schedule": "metagrad.LazyKary(2, True)",
     "steps": 3,
+    "update": "added",
+    "closure": False,
+    "reads": [],
+    "called": {},
+    "again": None,
+    "around": False,
 }
 """A program with a tanh in its loss, and much that has nothing to do with it."""
 
@@ -171,7 +177,121 @@ def test_a_hang_is_a_finding():
         planted.stop()
 
 
+# --- What is around a program
+
+
+SMALL = PROGRAM | {
+    "form": "plain",
+    "steps": 2,
+    "schedule": "None",
+    "optimiser": [],
+    "extras": [],
+    "loss": {
+        "nodes": [node("v1", "{0} * {1}", "p0", "b0"), node("v2", "noise", "v1", "key")],
+        "out": ["v2"],
+    },
+}
+TINY = SMALL | {
+    "params": [leaf("p0", 2)],
+    "outer_args": [],
+    "trees": dict.fromkeys(PROGRAM["trees"], "tuple"),
+    "loss": {"nodes": [node("v1", "{0} * {1}", "p0", "m0")], "out": ["v1"]},
+    "outer": {"nodes": [], "out": ["p0"]},
+    "key": False,
+    "wrt": ["meta"],
+}
+AROUND = {
+    "closure": True,
+    "reads": [["loss", "jnp.mean(closed)"], ["step", "jnp.max(rows_of_jax)"]],
+    "called": {"loss": "step_vjp", "step": "main", "outer": "inner"},
+    "again": {
+        "settings": {"jax_threefry_partitionable": False},
+        "leaves": "as_numpy",
+        "back": True,
+    },
+    "around": True,
+}
+
+
+def settings_are_forgotten():
+    """Plants a key of compiled programs that does not hold JAX's settings."""
+    from metagrad.runtime import jax_internals
+
+    jax_internals.settings = lambda: ()
+
+
+def captured_arrays_are_doubled():
+    """Plants another value for what step, loss and outer function close over."""
+    from metagrad.frontend.captured import Captured
+
+    right = Captured.arrays_beside
+    Captured.arrays_beside = lambda self, arguments: [2 * a for a in right(self, arguments)]
+
+
+def test_all_that_can_be_around_a_program_at_once(worker):
+    assert worker.compare(SMALL | AROUND)["class"] == "agree"
+
+
+def test_a_program_of_other_settings_is_found_out():
+    planted = Worker(setup=".test_fuzz:settings_are_forgotten")
+    try:
+        again = AROUND["again"] | {"leaves": None}
+        report = planted.compare(SMALL | {"again": again})
+        assert report["class"] == "wrong"
+        assert "call 1, {'jax_threefry_partitionable': False}" in report["detail"]
+        assert planted.compare(SMALL | {"again": again | {"settings": {}}})["class"] == "agree"
+    finally:
+        planted.stop()
+
+
+def test_wrong_captured_values_are_found_and_made_small():
+    planted = Worker(setup=".test_fuzz:captured_arrays_are_doubled")
+    wrong = lambda program: planted.compare(program)["class"] == "wrong"
+    try:
+        assert wrong(TINY | {"reads": AROUND["reads"][1:]})
+        assert wrong(TINY | {"closure": True, "reads": AROUND["reads"][:1]})
+        assert not wrong(TINY | {"reads": AROUND["reads"][:1]}), "a constant"
+        small, _ = shrink(TINY | AROUND | {"again": None, "around": False}, wrong, seconds=60)
+        assert len(small["reads"]) == 1
+        assert not small["called"]
+    finally:
+        planted.stop()
+
+
 # --- Without comparing anything
+
+
+@pytest.fixture(scope="module")
+def sample():
+    programs = [generate.program(11, number) for number in range(250)]
+    used = {
+        name
+        for program in programs
+        for name in (*source.operations(program["loss"]), *source.operations(program["outer"]))
+    }
+    return programs, used
+
+
+def test_tables_are_captured_and_not_constants():
+    from metagrad.frontend.captured import SMALL
+
+    scope = {}
+    exec("\n".join([source.HEADER, *captured.TABLES.values()]), scope)
+    sizes = {name: scope[name].nbytes for name in captured.TABLES}
+    assert sizes.pop("closed") <= SMALL < min(sizes.values())
+
+
+def test_what_can_be_around_a_program_comes_up(sample):
+    programs, used = sample
+    features = {feature for program in programs for feature in surroundings.features(program)}
+    assert features >= {"closure", "names", "derivative of the value"}
+    assert features >= {f"read in the {place}" for place in surroundings.PLACES}
+    assert features >= {f"update: {name}" for name in training.UPDATES}
+    assert sum("=" in feature for feature in features) > len(surroundings.SETTINGS) / 2
+    assert sum(name in features for name in surroundings.LEAVES) >= 4
+    assert sum(f"state: {name}" in features for name in training.EXTRAS) > 20
+    for group in (captured.CAPTURED, libraries.LAYERS, low_precision.PRODUCTS):
+        assert len(used & {op.name for op in group}) > len(group) / 3
 
 
 def test_what_jax_refuses_is_invalid(worker):
@@ -188,16 +308,11 @@ def test_shrinking_ends_where_nothing_smaller_fails():
     assert shrink(small, has_tanh)[0] == small
 
 
-def test_every_operation_is_written_by_some_program():
+def test_every_operation_is_written_by_some_program(sample):
     """Of a sample: each group of operations, each kind of pytree and schedule, and most forms come
     up.
     """
-    programs = [generate.program(11, number) for number in range(250)]
-    used = {
-        name
-        for program in programs
-        for name in (*source.operations(program["loss"]), *source.operations(program["outer"]))
-    }
+    programs, used = sample
     assert len(used & set(STRUCTURED)) > len(STRUCTURED) / 3
     assert len(used) > 200
     assert {tree for program in programs for tree in program["trees"].values()} == set(source.TREES)

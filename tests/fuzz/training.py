@@ -161,6 +161,27 @@ CHAIN = [
     "optax.scale_by_adadelta(eps=1e-3)",
     "optax.keep_params_nonnegative()",
     "optax.snapshot('a', lambda u, *_: jax.tree.leaves(u)[0])",
+    "optax.masked(optax.set_to_zero(), lambda tree: jax.tree.map(lambda x: x.ndim > 1, tree))",
+    "optax.masked(optax.scale_by_rms(eps=1e-3), lambda tree: jax.tree.map(lambda x: x.size > 2, "
+    "tree))",
+    "optax.masked(optax.chain(optax.clip(0.2), optax.trace(0.9)), lambda tree: "
+    "jax.tree.map(lambda x: False, tree))",
+    "optax.inject_hyperparams(optax.scale_by_adam)(b1=0.8, b2=optax.linear_schedule(0.9, 0.99, 4), "
+    "eps_root=1e-4)",
+    "optax.inject_hyperparams(optax.trace, static_args='nesterov')(0.7, nesterov=True)",
+    "optax.inject_hyperparams(optax.add_decayed_weights)(optax.cosine_decay_schedule(0.1, 4))",
+    "optax.conditionally_transform(optax.scale(0.5), lambda step: step % 2 == 0)",
+    "optax.conditionally_mask(optax.trace(0.5), lambda step: step > 0)",
+    "optax.named_chain(('clip', optax.clip(0.3)), ('adam', optax.scale_by_adam(eps_root=1e-4)))",
+    "optax.chain(optax.chain(optax.trace(0.5), optax.ema(0.9)), optax.identity())",
+    "optax.partition({True: optax.set_to_zero(), False: optax.trace(0.9)}, lambda tree: "
+    "jax.tree.map(lambda x: x.ndim == 1, tree))",
+    "optax.scale_by_distance_over_gradients()",
+    "optax.contrib.scale_by_ademamix(eps_root=1e-4)",
+    "optax.contrib.scale_by_simplified_ademamix(eps=1e-2)",
+    "optax.contrib.normalize()",
+    "optax.stateless(lambda updates, params: jax.tree.map(lambda u, p: u * jnp.cos(p), updates, "
+    "params))",
 ]
 WHOLE = [
     "optax.sgd(0.1)",
@@ -191,6 +212,47 @@ WHOLE = [
     "optax.flatten(optax.adam(0.05, eps_root=1e-6))",
     "optax.partition({'a': optax.adam(0.05, eps_root=1e-6), 'b': optax.sgd(0.1)}, lambda tree: "
     "jax.tree.map(lambda x: 'a' if x.ndim > 1 else 'b', tree))",
+    "optax.multi_transform({'a': optax.adam(0.05, eps_root=1e-6), 'b': optax.set_to_zero()}, "
+    "lambda tree: jax.tree.map(lambda x: 'a' if x.ndim > 1 else 'b', tree))",
+    "optax.multi_transform({'a': optax.set_to_zero(), 'b': optax.MultiSteps(optax.sgd(0.1, 0.9), "
+    "2)}, lambda tree: jax.tree.map(lambda x: 'a' if x.ndim > 1 else 'b', tree))",
+    "optax.set_to_zero()",
+    "optax.MultiSteps(optax.chain(optax.clip(0.1), optax.adamw(0.05, eps_root=1e-6)), 3)",
+    "optax.MultiSteps(optax.sgd(0.1), every_k_schedule=lambda step: 1 + step % 2)",
+    "optax.MultiSteps(optax.sgd(0.1, momentum=0.9), 2, use_grad_mean=False)",
+    "optax.MultiSteps(optax.inject_hyperparams(optax.adam)(0.05, eps_root=1e-5), 2)",
+    "optax.inject_hyperparams(optax.adam)(optax.cosine_decay_schedule(0.1, 6), b1=0.7, "
+    "eps_root=1e-5)",
+    "optax.inject_hyperparams(optax.adamw)(0.05, weight_decay=optax.linear_schedule(0.1, 0.0, 4), "
+    "eps_root=1e-5)",
+    "optax.masked(optax.inject_hyperparams(optax.sgd)(0.1, momentum=0.5), lambda tree: "
+    "jax.tree.map(lambda x: x.ndim > 0, tree))",
+    "optax.flatten(optax.masked(optax.sgd(0.1, 0.9), True))",
+    "optax.apply_if_finite(optax.MultiSteps(optax.adam(0.05, eps_root=1e-6), 2), 2)",
+    "optax.chain(optax.masked(optax.set_to_zero(), lambda tree: jax.tree.map(lambda x: x.ndim "
+    "== 0, tree)), optax.adam(0.05, eps_root=1e-6))",
+    "optax.with_extra_args_support(optax.sgd(0.1))",
+    "optax.contrib.schedule_free(optax.sgd(0.1), 0.1)",
+    "optax.contrib.schedule_free_adamw(0.05, eps=1e-3)",
+    "optax.contrib.ademamix(0.05, eps_root=1e-4)",
+    "optax.contrib.dadapt_adamw(0.1, eps=1e-2)",
+    "optax.contrib.mechanize(optax.sgd(0.1))",
+    "optax.contrib.dog(0.1)",
+    "optax.contrib.dowg(0.1)",
+    "optax.contrib.adopt(0.05, eps=1e-2)",
+    "optax.contrib.madgrad(0.05, eps=1e-2)",
+    "optax.adabelief(0.05, eps_root=1e-3)",
+    "optax.adamax(0.05, eps=1e-2)",
+    "optax.adamaxw(0.05, eps=1e-2)",
+    "optax.nadamw(0.05, eps_root=1e-5)",
+    "optax.novograd(0.05, eps_root=1e-3)",
+    "optax.radam(0.05, eps_root=1e-4)",
+    "optax.optimistic_adam(0.05, eps_root=1e-4)",
+    "optax.optimistic_gradient_descent(0.1)",
+    "optax.rprop(0.05)",
+    "optax.sm3(0.05)",
+    "optax.adadelta(0.5, eps=1e-3)",
+    "optax.noisy_sgd(optax.cosine_decay_schedule(0.1, 5), key=1)",
 ]
 
 # What else is in the state: its initial value, what it becomes in a step.
@@ -213,6 +275,39 @@ EXTRAS = {
     ),
     "untouched": ("jnp.arange(3.0)", "untouched"),
     "integer": ("3", "integer"),
+    "dataset": ("normal(31, 40, 4)", "dataset"),
+    "frozen_tree": (
+        "{'w': jnp.ones(3), 'n': None, 'm': (np.arange(2), True)}",
+        "jax.tree.map(lambda x: x, frozen_tree)",
+    ),
+    "frozen_key": ("jax.random.key(5)", "frozen_key"),
+    "folded": ("jax.random.key(6)", "jax.random.fold_in(folded, 1)"),
+    "stopped": ("jnp.arange(3.0)", "jax.lax.stop_gradient(stopped)"),
+    "times_one": ("jnp.arange(3.0)", "times_one * 1.0"),
+    "rounded": ("normal(32, 3)", "rounded.astype(jnp.float32).astype(rounded.dtype)"),
+    "reshaped": ("jnp.arange(3.0)", "reshaped.reshape(3, 1).reshape(3)"),
+    "for_a_while": (
+        "jnp.ones(2)",
+        "jnp.where(jnp.sum(jax.tree.leaves(params)[0]) > 0, for_a_while, 0.5 * for_a_while)",
+    ),
+    "either_way": (
+        "jnp.arange(2.0)",
+        "jax.lax.cond(jnp.sum(jax.tree.leaves(params)[0]) > 0, lambda x: x, lambda x: x, "
+        "either_way)",
+    ),
+    "swapped": ("(jnp.ones(2), jnp.arange(2.0))", "swapped[::-1]"),
+    "carried": (
+        "jnp.arange(2.0)",
+        "jax.lax.scan(lambda c, _: (c, None), carried, None, length=2)[0]",
+    ),
+    "time": ("jnp.zeros(())", "time + 0.5"),
+    "countdown": ("jnp.array(20)", "countdown - 1"),
+    "doubling": ("jnp.array(1)", "doubling * 2"),
+    "modular": ("jnp.array(0)", "(modular + 1) % 3"),
+    "two_counters": (
+        "(jnp.array(0), jnp.array(1.0))",
+        "(two_counters[0] + 1, two_counters[1] + two_counters[0])",
+    ),
 }
 
 # What the state's other parts do to the gradient before the optimiser sees it.
@@ -224,6 +319,52 @@ USES = {
     "largest": "g = jax.tree.map(lambda g: g / (1.0 + jnp.square(largest)), g)",
     "untouched": "g = jax.tree.map(lambda g: g * untouched[1], g)",
     "integer": "g = jax.tree.map(lambda g: g * integer / 4, g)",
+    "dataset": (
+        "row = jnp.asarray(dataset)[jnp.argmax(jax.tree.leaves(params)[0])]\n"
+        "g = jax.tree.map(lambda g: g * (1.0 + 0.1 * jnp.mean(row)), g)"
+    ),
+    "frozen_tree": (
+        "g = jax.tree.map(lambda g: g * jnp.mean(frozen_tree['w'] * frozen_tree['m'][1]), g)"
+    ),
+    "frozen_key": (
+        "g = jax.tree.map(lambda g: g + 0.01 * jax.random.normal(frozen_key, g.shape), g)"
+    ),
+    "folded": "g = jax.tree.map(lambda g: g * jax.random.uniform(folded, g.shape), g)",
+    "stopped": "g = jax.tree.map(lambda g: g * stopped[1], g)",
+    "times_one": "g = jax.tree.map(lambda g: g * times_one[1], g)",
+    "rounded": "g = jax.tree.map(lambda g: g * (1.0 + 0.1 * rounded[0]), g)",
+    "reshaped": "g = jax.tree.map(lambda g: g * jnp.mean(reshaped), g)",
+    "for_a_while": "g = jax.tree.map(lambda g: g * for_a_while[0], g)",
+    "either_way": "g = jax.tree.map(lambda g: g * either_way[1], g)",
+    "swapped": "g = jax.tree.map(lambda g: g * swapped[0][1], g)",
+    "carried": "g = jax.tree.map(lambda g: g + 0.1 * carried[1], g)",
+    "time": "g = jax.tree.map(lambda g: g * jnp.exp(-time), g)",
+    "countdown": "g = jax.tree.map(lambda g: g * countdown / 20, g)",
+    "doubling": "g = jax.tree.map(lambda g: g / doubling, g)",
+    "modular": "g = jax.tree.map(lambda g: g * (modular == 1), g)",
+    "two_counters": "g = jax.tree.map(lambda g: g / two_counters[1], g)",
+}
+
+# How the updates reach the parameters.
+UPDATES = {
+    "added": "params = jax.tree.map(lambda p, u: p + u.astype(p.dtype), params, updates)",
+    "apply_updates": "params = optax.apply_updates(params, updates)",
+    "first leaf frozen": (
+        "leaves, tree = jax.tree.flatten(params)\n"
+        "news = jax.tree.leaves(optax.apply_updates(params, updates))\n"
+        "params = jax.tree.unflatten(tree, [*leaves[:-1], news[-1]])"
+    ),
+    "where positive": (
+        "params = jax.tree.map(lambda p, u: jnp.where(p > 0, p + u.astype(p.dtype), p), params, "
+        "updates)"
+    ),
+    "if it helps": (
+        "params = jax.lax.cond(sum(jnp.sum(u) for u in jax.tree.leaves(updates)) > 0, lambda: "
+        "optax.apply_updates(params, updates), lambda: params)"
+    ),
+    "incremental": (
+        "params = optax.incremental_update(optax.apply_updates(params, updates), params, 0.5)"
+    ),
 }
 
 SCHEDULES = (
