@@ -165,7 +165,8 @@ def copied(array: np.ndarray, dtype: Any) -> jax.Array | np.ndarray:
     """
     if array.nbytes < _LARGE or array.dtype != dtype:
         return np.array(array, dtype)
-    return jax.device_put(array, may_alias=False)
+    # JAX would copy while the caller goes on.
+    return jax.block_until_ready(jax.device_put(array, may_alias=False))
 
 
 def from_stored(leaf: Leaf, array: jax.Array) -> jax.Array:
