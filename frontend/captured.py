@@ -19,7 +19,6 @@ import operator
 from collections.abc import Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 from jax.extend import core
 from jax.extend.core import Primitive
@@ -164,4 +163,4 @@ def _stored(value) -> jax.Array:
         return jax.random.key_data(value)
     if isinstance(value, jax.Array):
         return value
-    return jnp.asarray(copied(np.asarray(value), jax.typeof(value).dtype))
+    return jax.device_put(copied(np.asarray(value), jax.typeof(value).dtype))

@@ -153,20 +153,28 @@ def to_stored(leaf: Leaf, array: Any) -> jax.Array | np.ndarray:
     return jnp.asarray(array, leaf.stored.dtype)
 
 
-_LARGE = 2**20
-"""Bytes from which a second copy of an array would matter more than the time of a call of JAX."""
+_LARGE = 2**16
+"""Bytes from which a second copy would take longer than avoiding it."""
+
+_ALIGNMENT = 64
+"""Bytes. XLA takes a host array that starts at a multiple of this as it is, and copies others."""
 
 
-def copied(array: np.ndarray, dtype: Any) -> jax.Array | np.ndarray:
+def copied(array: np.ndarray, dtype: Any) -> np.ndarray:
     """One copy of a NumPy array or a memmap, for XLA.
 
     XLA takes NumPy arrays as they are, and may read them when the call has returned and the user
-    has written to them. A NumPy copy of a large one would be copied again to the device.
+    has written to them. (`jax.device_put(..., may_alias=False)` of a NumPy array does so too.) A
+    copy that NumPy places anywhere would be copied once more.
     """
-    if array.nbytes < _LARGE or array.dtype != dtype:
+    if array.nbytes < _LARGE:
         return np.array(array, dtype)
-    # JAX would copy while the caller goes on.
-    return jax.block_until_ready(jax.device_put(array, may_alias=False))
+    size = array.size * np.dtype(dtype).itemsize
+    memory = np.empty(size + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    aligned = memory[start : start + size].view(dtype).reshape(array.shape)
+    np.copyto(aligned, array, casting="unsafe")
+    return aligned
 
 
 def from_stored(leaf: Leaf, array: jax.Array) -> jax.Array:
