@@ -125,6 +125,9 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
             lines.append(warning)
         return Text("\n".join(lines))
 
+    def __reduce__(self):
+        raise _not_pickled("lowered")
+
     def __repr__(self) -> str:
         compiled = "" if self._compiled is None else ", compiled"
         return f"<Lowered {self._program.summary}{compiled}>"
@@ -228,6 +231,9 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
         self._lowered, self._program, self.xla = lowered, program, xla
         self._inputs = lowered._inputs
 
+    def __reduce__(self):
+        raise _not_pickled("compiled")
+
     def __repr__(self) -> str:
         return f"<Compiled {self._program.summary}>"
 
@@ -302,3 +308,11 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
     def as_text(self) -> str:
         """The optimised HLO."""
         return self.xla.as_text() or ""
+
+
+def _not_pickled(what: str) -> TypeError:
+    return TypeError(
+        f"a {what} metagradient cannot be pickled: it is code for this process. To store the "
+        "program, export it: jax.export.export(jax.jit(mg))(*arguments).serialize() gives bytes "
+        "that jax.export.deserialize reads, also where metagrad has no Enzyme."
+    )

@@ -1,5 +1,7 @@
 """`jax.grad` of a function around a metagradient: its value has a derivative, the rest has none."""
 
+import pickle
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -135,3 +137,10 @@ def test_exported():
     expected = mg(W, META, XS, V)
     assert_equal(result.value, expected.value)
     assert_equal(result.grad[2], expected.grad[2])
+
+
+def test_a_program_is_exported_and_not_pickled():
+    lowered = mg.lower(W, META, XS, V)
+    for program in (lowered, lowered.compile()):
+        with pytest.raises(TypeError, match=r"cannot be pickled.*jax\.export\.export"):
+            pickle.dumps(program)
