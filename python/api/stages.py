@@ -164,7 +164,10 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         except ValueError as error:
             # Arguments on several devices, say. JAX counts the flat inputs.
             names = [f"{name} of the metagradient" for name in self._program.fused.gradients.inputs]
-            raise ValueError(jax_internals.with_names_of_inputs(error, names)) from None
+            message = jax_internals.with_names_of_inputs(error, names)
+            if message == str(error):
+                raise
+            raise ValueError(message) from None
 
     def finish(self, outcome: Outcome, arguments: FlatArguments):
         """The result of a call, looked at as `check_nans` says."""
