@@ -225,6 +225,10 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
                     return lowered
         return None
 
+    def __getstate__(self) -> dict[str, Any]:
+        """Without the programs, which are code for this process."""
+        return self.__dict__ | {"_programs": {}, "_latest": None}
+
     def __repr__(self) -> str:
         step = getattr(self._step, "__name__", "step")
         outer = getattr(self._outer, "__name__", "outer")

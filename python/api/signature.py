@@ -12,6 +12,7 @@ import jax
 
 from metagrad.api.results import Result, ResultWithAux
 from metagrad.frontend.pytrees import Leaf, Tree, float0
+from metagrad.runtime.executors.first_order import CLOSED_OVER
 from metagrad.runtime.executors.fused import Gradients
 
 
@@ -83,7 +84,7 @@ class Signature:
         result_of = {id(leaf): first + i for i, (_, leaf) in enumerate(differentiated)}
         return Gradients(
             {i: result_of[id(leaf)] for i, leaf in enumerate(self.leaves) if id(leaf) in result_of},
-            (*(leaf.path for leaf in self.leaves), *captured * ["a value that is closed over"]),
+            (*(leaf.path for leaf in self.leaves), *captured * [CLOSED_OVER]),
             (
                 "value",
                 *(f"aux ({leaf.path})" for leaf in self.outer_aux.leaves),

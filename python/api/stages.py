@@ -200,8 +200,9 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
             if not jax_internals.speaks_of_no_batching_rule(error):
                 raise
             raise NotImplementedError(
-                "a metagradient cannot be put under jax.vmap. "
-                "jax.lax.map takes one after the other, in one program."
+                "a metagradient cannot be put under jax.vmap. jax.lax.map without batch_size takes "
+                "one after the other, in one program. (jax.hessian, jax.jacfwd and jax.jacrev use "
+                "vmap. A run's second derivatives: docs/patterns.md.)"
             ) from None
 
     def _checked(self, *inputs):

@@ -48,8 +48,18 @@ for _primitive in PRIMITIVES:
     ad.primitive_jvps[_primitive] = _jvp
 
 
+CLOSED_OVER = "a value that is closed over"
+"""What `Gradients.inputs` calls an array that is not an argument."""
+
+
 def _unknown_input(known: Gradients, i: int) -> str:
     named = ", ".join(known.inputs[j] for j in known.of_input) or "nothing"
+    if known.inputs[i] == CLOSED_OVER:
+        return (
+            "the derivative of a metagradient's value in a value that step, loss or outer function "
+            f"close over is asked for, and the program has it in {named} only. Pass that value in "
+            "meta, the state or the batches, and name it in `wrt`."
+        )
     return (
         f"the derivative of a metagradient's value in {known.inputs[i]} is asked for, and the "
         f"program has it in {named} only. Name what is to be differentiated in `wrt`; what the "

@@ -144,3 +144,10 @@ def test_a_program_is_exported_and_not_pickled():
     for program in (lowered, lowered.compile()):
         with pytest.raises(TypeError, match=r"cannot be pickled.*jax\.export\.export"):
             pickle.dumps(program)
+
+
+def test_a_metagradient_that_has_been_called_is_pickled_without_its_programs():
+    expected = mg(W, META, XS, V)
+    again = pickle.loads(pickle.dumps(mg))
+    assert not again._programs
+    np.testing.assert_array_equal(again(W, META, XS, V).grad[2], expected.grad[2])
