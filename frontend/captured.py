@@ -128,7 +128,7 @@ class Captured:
         """
         if not self._values:
             return []
-        if self.are_traced or any(isinstance(x, jax.core.Tracer) for x in arguments):
+        if jax_internals.is_traced_call():
             return self._arrays[None]
         placement = next((x.sharding for x in arguments if _is_committed(x)), _default_device())
         if isinstance(placement, jax.sharding.NamedSharding):
@@ -159,6 +159,14 @@ def _default_device() -> jax.sharding.Sharding:
 
 
 def _stored(value) -> jax.Array:
+    if isinstance(value, jax.core.Tracer):
+        return jax.random.key_data(value) if dtypes.is_key(value) else value
+    # The first call may be traced, and the array outlives that trace.
+    with jax.ensure_compile_time_eval():
+        return _on_device(value)
+
+
+def _on_device(value) -> jax.Array:
     if dtypes.is_key(value):
         return jax.random.key_data(value)
     if isinstance(value, jax.Array):

@@ -207,3 +207,17 @@ def test_no_derivative_in_a_value_that_is_closed_over():
                 .value
             )
         )(2.0)
+
+
+@pytest.mark.parametrize("kind", [np.asarray, jnp.asarray])
+@pytest.mark.parametrize(
+    "first", [jax.jit, lambda f: lambda: lax.map(lambda _: f(), jnp.ones(2))[0]]
+)
+def test_the_first_call_is_traced(kind, first):
+    """What it takes is there for the calls after it, traced or not."""
+    step, outer = functions(kind(ROWS), AROUND["plain"], metagrad.grad)
+    mg = metagrad.compile(step).metagradient(outer)
+    run = lambda: mg(W, RATE, BATCHES).grad
+    gradients = [first(run)(), run(), jax.jit(lambda: run() + run())() / 2, run()]
+    expected = by_jax(ROWS, AROUND["plain"])[1]
+    np.testing.assert_allclose(gradients, [expected] * 4, rtol=1e-10)
