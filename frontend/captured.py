@@ -129,7 +129,8 @@ class Captured:
         if not self._values:
             return []
         if jax_internals.is_traced_call():
-            return self._arrays[None]
+            # There they are constants, and XLA would copy them into loops and fold what reads them.
+            return jax.lax.optimization_barrier(self._arrays[None])
         placement = next((x.sharding for x in arguments if _is_committed(x)), _default_device())
         if isinstance(placement, jax.sharding.NamedSharding):
             placement = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
