@@ -14,7 +14,7 @@ import numpy as np
 from metagrad.api.metagradient import Metagradient
 from metagrad.diagnostics import finite_differences
 from metagrad.diagnostics.check_report import CheckReport
-from metagrad.diagnostics.directions import Direction, choose_directions, leaves_of_zeros
+from metagrad.diagnostics.directions import Direction, choose_directions, leaves_to_fix
 from metagrad.diagnostics.finite_differences import DISAGREES, NOT_SMOOTH, DirectionCheck
 from metagrad.diagnostics.plain_run import PlainRun, in_double, plain_run
 from metagrad.frontend.jaxprs import cuts
@@ -91,12 +91,13 @@ def check(
         fixed: tuple[str, ...] = ()
         value_at = _value_at(run)
         sizes = _sizes(run, step_sizes)
-        nearest = [(direction, h) for direction in chosen for h in (-sizes[-1], sizes[-1])]
-        if leaf is None and not all(math.isfinite(value_at(*point)) for point in nearest):
+        value = _value(value_at(chosen[0], 0.0))
+        is_finite = functools.partial(_is_finite_at, value_at, sizes[-1])
+        if leaf is None and not all(map(is_finite, chosen)):
             # An optimiser's second moments start at zero, and have no square root below.
-            fixed = leaves_of_zeros(run, mg._wrt)
+            fixed = leaves_to_fix(run, mg._wrt, chosen[-1], is_finite)
             chosen = choose(fixed)
-        checks, value = _differences(run, chosen, sizes, value_at)
+        checks = _differences(run, chosen, sizes, value_at)
         flows = run.step, run.outer, run.layout, mg._wrt
         places = cuts.find_cuts(*flows)
         kinks = cuts.find_kinks(*flows)
@@ -107,7 +108,8 @@ def check(
     return CheckReport(
         finite_differences.together(checks),
         tuple(checks),
-        _name(mg._wrt, leaf, index),
+        _name(mg._wrt, leaf, index, chosen[0].paths),
+        chosen[0].paths,
         value,
         str(run.dtype),
         precision,
@@ -181,22 +183,32 @@ def _value_at(run: PlainRun) -> Callable[[Direction, float], float]:
     return lambda direction, h: float(moved(h, arrays, direction.entries))
 
 
+def _value(value: float) -> float:
+    """The value that the run has without a step.
+
+    Raises:
+      FloatingPointError: it is not finite.
+    """
+    if not math.isfinite(value):
+        raise FloatingPointError(
+            f"the run's value is {value} at these arguments, so there is nothing to compare"
+        )
+    return value
+
+
+def _is_finite_at(
+    value_at: Callable[[Direction, float], float], h: float, direction: Direction
+) -> bool:
+    return all(math.isfinite(value_at(direction, step)) for step in (-h, h))
+
+
 def _differences(
     run: PlainRun,
     chosen: list[Direction],
     sizes: tuple[float, ...],
     value_at: Callable[[Direction, float], float],
-) -> tuple[list[DirectionCheck], float]:
-    """The check of each direction, and the value that the run has without a step.
-
-    Raises:
-      FloatingPointError: that value is not finite.
-    """
-    value = value_at(chosen[0], 0.0)
-    if not math.isfinite(value):
-        raise FloatingPointError(
-            f"the run's value is {value} at these arguments, so there is nothing to compare"
-        )
+) -> list[DirectionCheck]:
+    """The check of each direction."""
     epsilon = float(jax.numpy.finfo(run.dtype).eps)
     # Along its own direction a gradient is larger than along others by the root of their number.
     typical = [d.metagradient for d in chosen if d.name != "gradient"] or [0.0]
@@ -204,11 +216,12 @@ def _differences(
 
     def along(direction: Direction) -> DirectionCheck:
         f = functools.cache(functools.partial(value_at, direction))
-        return finite_differences.judge(
+        judged = finite_differences.judge(
             direction.name, f, direction.metagradient, sizes, epsilon, least
         )
+        return judged.divided_by(direction.unit)
 
-    return list(map(along, chosen)), value
+    return list(map(along, chosen))
 
 
 def _moved(arrays: dict[str, list], entries: dict[str, dict[int, Any]], h: Any) -> dict[str, list]:
@@ -234,7 +247,7 @@ def _derivatives_without_cuts(run: PlainRun, chosen: list[Direction]) -> tuple[f
                 lambda h: uncut.value(_moved(arrays, entries, h)), (0.0,), (1.0,)
             )[1]
         )
-        return tuple(float(slope(direction.entries, arrays)) for direction in chosen)
+        return tuple(float(slope(each.entries, arrays)) / each.unit for each in chosen)
     # What a rule stood before may fail in any way: the differences stand all the same.
     except Exception:
         return (math.nan,) * len(chosen)
@@ -292,7 +305,8 @@ def _check_values(arguments: tuple) -> None:
                 )
 
 
-def _name(wrt: tuple[str, ...], leaf: str | None, index: Any) -> str:
+def _name(wrt: tuple[str, ...], leaf: str | None, index: Any, moved: tuple[str, ...]) -> str:
+    """What was moved, in words: of `wrt` only the trees of which a leaf was."""
     if leaf is None:
-        return " and ".join(wrt)
+        return " and ".join(name for name in wrt if any(path.startswith(name) for path in moved))
     return leaf if index is None else f"{leaf}[{index!r}]"

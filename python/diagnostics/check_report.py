@@ -27,12 +27,15 @@ class CheckReport:
       verdict: "agrees"; "disagrees": the differences settle on another number; "not smooth": they
         settle on none, or only for tiny steps, so that they say nothing against the metagradient;
         "cannot tell": rounding covers the derivative.
-      directions: the numbers, one entry for each direction.
-      of: what was moved: the names in `wrt`, or a leaf, or an entry of it.
+      directions: the numbers, one entry for each direction. What they are derivatives along is
+        said at `DirectionCheck.metagradient`.
+      of: what was moved: the names in `wrt` of which a leaf moved, or a leaf, or an entry of it.
+      moved: the paths of the leaves that moved. Nothing is said of another leaf.
       value: the outer value.
       dtype: the floats that the run and the metagradient were computed in.
       precision: why it is not float64, in words; empty if it is.
-      fixed: leaves that did not move: they are zero, and the run is not finite next to them.
+      fixed: the paths of the leaves that `wrt` names and that did not move: they are all zero, and
+        the run is not finite next to them.
       cuts: the stop_gradients and custom rules on the way to the outer value.
       kinks: the operations with a kink or a jump on the way.
       without_cuts: for each direction, JAX's derivative in forward mode with all `cuts` taken out;
@@ -42,6 +45,7 @@ class CheckReport:
     verdict: str
     directions: tuple[DirectionCheck, ...]
     of: str
+    moved: tuple[str, ...]
     value: float
     dtype: str
     precision: str
@@ -75,11 +79,6 @@ class CheckReport:
             NOT_SMOOTH: self._not_smooth,
             CANNOT_TELL: self._cannot_tell,
         }[self.verdict]()
-        if self.fixed:
-            words.append(
-                f"Leaves that are all zero did not move, as the run is not finite next to them: "
-                f"{enumerate_paths(list(self.fixed))}."
-            )
         if any(math.isnan(difference) for d in self.directions for difference in d.differences):
             words.append(
                 "The run is not finite at some of these points (nan in the table): a leaf may have "
@@ -88,11 +87,36 @@ class CheckReport:
             )
         if self.precision:
             words.append(f"All this is in {self.dtype}: {self.precision}.")
-        paragraphs = [_wrapped(f"metagrad.check: {self.verdict}. {words[0]}")]
+        words.append(self._about_the_numbers())
+        paragraphs = [_wrapped(f"metagrad.check: {self._verdict()}. {words[0]}")]
         paragraphs += [text if text.startswith("  ") else _wrapped(text) for text in words[1:]]
         return "\n".join([*paragraphs, "", self._table()])
 
     __repr__ = __str__
+
+    def _verdict(self) -> str:
+        """The verdict, and what it is not about."""
+        if not self.fixed:
+            return self.verdict
+        it = "it is" if len(self.fixed) == 1 else "they are"
+        them = "it" if len(self.fixed) == 1 else "them"
+        return (
+            f"{self.verdict}, for {self.of} without {enumerate_paths(list(self.fixed))} ({it} all "
+            f"zero and did not move: the run is not finite next to {them})"
+        )
+
+    def _about_the_numbers(self) -> str:
+        if self.directions[0].name == "the entry":
+            return f"The numbers are derivatives by {self.of}, as the metagradient's entry is."
+        if len(self.moved) == 1:
+            return (
+                "The numbers are derivatives along directions in the leaf: the sum of the gradient "
+                "times a direction whose entries have the root mean square 1."
+            )
+        return (
+            "The numbers are derivatives along directions: the sum of the gradient times a "
+            "direction whose entries are about 1, scaled by each leaf's root mean square."
+        )
 
     def _agrees(self) -> list[str]:
         settled = [d for d in self.directions if d.settled is not None]
