@@ -11,13 +11,14 @@ from typing import Any
 import jax
 import numpy as np
 
+from metagrad.api.check_options import check_options, check_values
 from metagrad.api.metagradient import Metagradient
 from metagrad.diagnostics import finite_differences
 from metagrad.diagnostics.check_report import CheckReport
 from metagrad.diagnostics.directions import Direction, choose_directions, leaves_to_fix
 from metagrad.diagnostics.finite_differences import DISAGREES, NOT_SMOOTH, DirectionCheck
 from metagrad.diagnostics.plain_run import PlainRun, in_double, plain_run
-from metagrad.frontend.jaxprs import cuts
+from metagrad.frontend.jaxprs import cuts, kinks
 
 DOUBLE_SIZES = tuple(float(f"{h:.2g}") for h in np.geomspace(1e-1, 1e-9, 17))
 SINGLE_SIZES = DOUBLE_SIZES[:9]
@@ -42,7 +43,13 @@ def check(
     along the metagradient and along random directions, at a range of step sizes, and the central
     differences are compared with the metagradient's product with the direction. A step of size h
     moves each entry by about h times the root mean square of its leaf (of all that moves, for a
-    leaf of zeros).
+    leaf of zeros). A leaf of zeros next to which the run is not finite stays, as an optimiser's
+    second moments do; the verdict says which, and is not about them.
+
+    The numbers in the report are derivatives along the direction: where one entry moves, that of
+    the metagradient is its own entry, as `mg(...).grad` has it; where one leaf moves, the sum of
+    the gradient times entries with the root mean square 1; where several do, the entries for each
+    leaf are scaled by its root mean square.
 
     It costs one metagradient, and for each direction two plain runs for each step size and nine
     more; they are compiled once.
@@ -79,9 +86,9 @@ def check(
     >>> metagrad.check(mg, jnp.zeros(2), 0.1, jnp.ones((3, 2))).verdict
     'agrees'
     """
-    _check_options(mg, directions, index, leaf, step_sizes, x64)
+    check_options(mg, directions, index, leaf, step_sizes, x64)
     arguments = (state0, meta, batches, outer_args)
-    _check_values(arguments)
+    check_values(arguments)
     run, precision = _run_of(mg, arguments, x64)
     with run.precision():
         choose = functools.partial(
@@ -100,11 +107,14 @@ def check(
         checks = _differences(run, chosen, sizes, value_at)
         flows = run.step, run.outer, run.layout, mg._wrt
         places = cuts.find_cuts(*flows)
-        kinks = cuts.find_kinks(*flows)
+        kinked, narrow = kinks.find_kinks(*flows), kinks.find_narrow(*flows)
         without: tuple[float, ...] = ()
         if places or any(each.verdict != finite_differences.AGREES for each in checks):
             without = _derivatives_without_cuts(run, chosen)
-            checks = [_with_evidence(c, w, bool(kinks)) for c, w in zip(checks, without)]
+            checks = [
+                _with_evidence(c, w, bool(kinked or narrow), bool(narrow))
+                for c, w in zip(checks, without)
+            ]
     return CheckReport(
         finite_differences.together(checks),
         tuple(checks),
@@ -115,7 +125,8 @@ def check(
         precision,
         fixed,
         places,
-        kinks,
+        kinked,
+        narrow,
         without,
     )
 
@@ -253,56 +264,24 @@ def _derivatives_without_cuts(run: PlainRun, chosen: list[Direction]) -> tuple[f
         return (math.nan,) * len(chosen)
 
 
-def _with_evidence(judged: DirectionCheck, without_cuts: float, kinks: bool) -> DirectionCheck:
+def _with_evidence(
+    judged: DirectionCheck, without_cuts: float, rough: bool, narrow: bool
+) -> DirectionCheck:
     """The check, where JAX itself can say more than the differences.
 
-    Over many kinks differences may settle on an average slope, which no derivative is. If
-    JAX's derivative in forward mode, with nothing cut, is the metagradient, then that is the
-    derivative where it has one.
+    Over many kinks differences may settle on an average slope, which no derivative is, and on a
+    step of a staircase on zero. If JAX's derivative in forward mode, with nothing cut, is the
+    metagradient, then that is the derivative where it has one.
     """
-    near = abs(without_cuts - judged.metagradient) <= 0.01 * abs(judged.metagradient)
-    if judged.verdict == DISAGREES and near and kinks:
+    # Forward and reverse mode round differently. The unit in the last place of bfloat16 is 0.008.
+    slack = 0.03 if narrow else 0.01
+    near = abs(without_cuts - judged.metagradient) <= slack * abs(judged.metagradient)
+    if judged.verdict == DISAGREES and near and rough:
         return dataclasses.replace(judged, verdict=NOT_SMOOTH)
     return judged
 
 
-# --- Options --------------------------------------------------------------------------------------
-
-
-def _check_options(mg, directions, index, leaf, step_sizes, x64) -> None:
-    if not isinstance(mg, Metagradient):
-        raise TypeError(
-            f"metagrad.check takes a metagradient, train_step.metagradient(outer), not {mg!r}"
-        )
-    if not isinstance(directions, (int, np.integer)) or directions < 1:
-        raise ValueError(f"directions={directions!r} is not a number of directions, 1 or more")
-    if x64 not in (None, True, False):
-        raise ValueError(f"x64={x64!r} is none of None, True and False")
-    if leaf is not None and not isinstance(leaf, str):
-        raise TypeError(f"leaf={leaf!r} is not a path, such as \"meta['rate']\"")
-    if index is not None and leaf is None:
-        raise ValueError(
-            f"index={index!r} is an index into a leaf: name the leaf too, as in "
-            "leaf=\"meta['weight']\""
-        )
-    if step_sizes is not None:
-        sizes = np.asarray(step_sizes, float)
-        if sizes.ndim != 1 or len(set(sizes.tolist())) < 4 or not np.all(sizes > 0):
-            raise ValueError(
-                f"step_sizes={step_sizes!r} must be at least four different positive numbers: one "
-                "difference alone says nothing"
-            )
-
-
-def _check_values(arguments: tuple) -> None:
-    for name, tree in zip(("state", "meta", "batches", "outer_args"), arguments):
-        for path, leaf in jax.tree_util.tree_flatten_with_path(tree)[0]:
-            if isinstance(leaf, (jax.core.Tracer, jax.ShapeDtypeStruct)):
-                raise TypeError(
-                    f"{name}{jax.tree_util.keystr(path)} has no value (it is a "
-                    f"{type(leaf).__name__}). metagrad.check runs the training many times: call it "
-                    "with arrays, outside of jax.jit."
-                )
+# --- What was moved ------------------------------------------------------------------------------
 
 
 def _name(wrt: tuple[str, ...], leaf: str | None, index: Any, moved: tuple[str, ...]) -> str:

@@ -340,6 +340,52 @@ def test_a_stop_in_a_relu_network():
     assert "stop_gradient in step (" in text(single)
 
 
+def mixed(stopped=False):
+    """6 steps of a network whose products are in bfloat16: a metagradient and its arguments."""
+    random = np.random.default_rng(0)
+    normal = lambda *shape: jnp.asarray(random.normal(size=shape), jnp.float32)
+    params, x = {"a": normal(4, 8) / 2, "b": normal(8) / 3}, normal(6, 8, 4)
+    product = lambda a, b: (a.astype(jnp.bfloat16) @ b.astype(jnp.bfloat16)).astype(jnp.float32)
+    error = lambda p, x: product(jnp.tanh(product(x, p["a"])), p["b"]) - jnp.sin(x.sum(-1))
+
+    def step(p, z, x):
+        loss = lambda p: jnp.mean(jax.nn.softplus(z["weight"]) * error(p, x) ** 2)
+        rate = jax.lax.stop_gradient(z["rate"]) if stopped else z["rate"]
+        return jax.tree.map(lambda p, g: p - rate * g, p, metagrad.grad(loss)(p))
+
+    mg = metagradient(step, lambda p: jnp.mean(error(p, x[0]) ** 2))
+    return mg, params, {"rate": jnp.float32(0.1), "weight": jnp.zeros(8)}, x
+
+
+def test_products_in_bfloat16():
+    """A staircase: small steps show the stairs, and large ones the slope over many of them."""
+    report = metagrad.check(*mixed(), leaf="meta['rate']")
+    assert report.verdict == "not smooth" and report.kinks == report.cuts == ()
+    assert {place.kind for place in report.narrow} == {"a conversion to bfloat16"}
+    words = text(report)
+    assert "which makes it a staircase" in words
+    assert "a conversion to bfloat16 (tests/frontend/test_check.py:" in words
+    assert "Over large steps the differences show the metagradient: for step sizes from" in words
+    assert "make the products in float32" in words
+    assert "relu" not in words and "diverges" not in words
+    (direction,) = report.directions
+    np.testing.assert_allclose(direction.differences[0], direction.metagradient, rtol=0.05)
+
+
+def test_a_stop_beside_products_in_bfloat16():
+    words = text(metagrad.check(*mixed(stopped=True), leaf="meta['rate']"))
+    assert "do not show the metagradient, but JAX's derivative with the cuts taken out" in words
+    assert "stop_gradient in step (" in words
+
+
+def test_a_stair_that_is_wider_than_the_small_steps():
+    """On it the differences settle on zero, which is no evidence."""
+    step = lambda w, z, x: w - z.astype(jnp.bfloat16).astype(w.dtype) * jnp.sin(w) * x
+    report = metagrad.check(metagradient(step), START, jnp.float32(0.1), DATA)
+    assert report.directions[0].estimate == 0 and report.directions[0].metagradient != 0
+    assert report.verdict == "not smooth" and "staircase" in text(report)
+
+
 def test_a_kink_at_the_very_point():
     step = lambda w, z, x: w - jax.nn.relu(z - 0.125) * x
     report = metagrad.check(metagradient(step), START, jnp.array(0.125), DATA)
