@@ -52,7 +52,8 @@ def check(
     leaf are scaled by its root mean square.
 
     It costs one metagradient, and for each direction two plain runs for each step size and nine
-    more; they are compiled once.
+    more; and, if the run is not finite next to these arguments, two for each leaf of zeros. They
+    are compiled once.
 
     Args:
       mg: a metagradient: `train_step.metagradient(outer)`.
