@@ -1,4 +1,4 @@
-"""Where a run cuts or replaces its derivative, has a kink, or narrows its floats.
+"""Where a run cuts or replaces its derivative.
 
     m' = stop_gradient(0.9 * m + 0.1 * mean(x @ w));  w' = w - z * g(w, m)
 
@@ -11,7 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -20,8 +20,6 @@ from jax.extend.core import primitives as P
 
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend import capabilities
-from metagrad.frontend.capabilities import STEPS
-from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.jaxprs.calls import call, map_functions, plain
 from metagrad.frontend.jaxprs.expand_gradients import expand_gradients
 from metagrad.frontend.jaxprs.interpret import bind, equations, interpret
@@ -45,25 +43,6 @@ STOP = "stop_gradient"
 
 _CUSTOM_RULES = {"custom_derivatives.py", "hijax.py"}
 """Where JAX calls a function with a custom rule."""
-
-_KINKS = {
-    P.abs_p,
-    P.max_p,
-    P.min_p,
-    P.clamp_p,
-    P.reduce_max_p,
-    P.reduce_min_p,
-    P.reduce_window_max_p,
-    P.cummax_p,
-    P.cummin_p,
-    P.sort_p,
-    P.top_k_p,
-    *STEPS,
-}
-
-
-_CHOICES = {P.select_n_p, P.cond_p}
-"""These have one if what they choose by depends on what moves, and is not a mask of the data."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -107,29 +86,26 @@ def find_cuts(
     everything = [*equations(step.jaxpr), *equations(outer.jaxpr)]
     if not any(map(cut_kind, everything)):
         return ()
-    return _places(step, outer, layout, wrt, lambda passed: cut_kind(passed.eqn))
+    return places(step, outer, layout, wrt, lambda passed: cut_kind(passed.eqn))
 
 
-def find_kinks(
-    step: core.ClosedJaxpr, outer: core.ClosedJaxpr, layout: Layout, wrt: Sequence[str]
+def places(
+    step: core.ClosedJaxpr,
+    outer: core.ClosedJaxpr,
+    layout: Layout,
+    wrt: Sequence[str],
+    kind_of: Callable[[Passed], str | None],
 ) -> tuple[Place, ...]:
-    """The operations on the way that have a kink or a jump (`max`, `select_n`, `round`, a relu)."""
-    return _places(step, outer, layout, wrt, _kink_kind)
+    """The equations between what `wrt` names and the outer value that are of some kind, once each.
 
-
-def find_narrow(
-    step: core.ClosedJaxpr, outer: core.ClosedJaxpr, layout: Layout, wrt: Sequence[str]
-) -> tuple[Place, ...]:
-    """The conversions on the way to a float of less precision."""
-    return _places(step, outer, layout, wrt, _narrow_kind)
-
-
-def _places(step, outer, layout, wrt, kind_of) -> tuple[Place, ...]:
-    places: dict[Place, None] = {}
+    Args:
+      kind_of: the kind of place that an equation is, or None.
+    """
+    named: dict[Place, None] = {}
     for passed in on_the_way(step, outer, layout, wrt):
         if kind := kind_of(passed):
-            places[_place(kind, passed.eqn, passed.enclosing)] = None
-    return tuple(places)
+            named[_place(kind, passed.eqn, passed.enclosing)] = None
+    return tuple(named)
 
 
 # --- Which equations are looked for ---------------------------------------------------------------
@@ -143,26 +119,6 @@ def cut_kind(eqn: core.JaxprEqn) -> str | None:
         return None
     names = {P.custom_jvp_call_p: "custom_jvp", P.custom_vjp_call_p: "custom_vjp"}
     return names.get(eqn.primitive, "custom rule")
-
-
-def _kink_kind(passed: Passed) -> str | None:
-    eqn = passed.eqn
-    if eqn.primitive in _KINKS or (eqn.primitive in _CHOICES and passed.is_decided):
-        return eqn.primitive.name
-    if eqn.primitive is P.custom_jvp_call_p and capabilities.true_rule(eqn.params):
-        name = _rule_name(eqn)
-        return name if name in ("relu", "relu6") else None
-    return None
-
-
-def _narrow_kind(passed: Passed) -> str | None:
-    eqn = passed.eqn
-    if eqn.primitive is not P.convert_element_type_p:
-        return None
-    before: Any = eqn.invars[0].aval
-    after: Any = eqn.outvars[0].aval
-    narrow = is_float(before) and is_float(after) and after.dtype.itemsize < before.dtype.itemsize
-    return f"a conversion to {after.dtype}" if narrow else None
 
 
 def _is_harmless(stop: core.JaxprEqn) -> bool:
@@ -181,10 +137,10 @@ def _is_harmless(stop: core.JaxprEqn) -> bool:
         files = {os.path.basename(frame.file_name) for frame in of_jax}
         return bool(frames) and files.isdisjoint(_CUSTOM_RULES)
     caller = of_jax[stops[-1] + 1 : stops[-1] + 2]
-    return any(_file_and_name(frame) in HARMLESS for frame in caller)
+    return any(file_and_name(frame) in HARMLESS for frame in caller)
 
 
-def _file_and_name(frame: Any) -> tuple[str, str]:
+def file_and_name(frame: Any) -> tuple[str, str]:
     return os.path.basename(frame.file_name), frame.function_name.split(".")[-1]
 
 
@@ -196,7 +152,7 @@ def _place(kind: str, eqn: core.JaxprEqn, enclosing: Sequence[core.JaxprEqn]) ->
     nearest = (jax_internals.user_frames(inner) for inner in (eqn, *reversed(enclosing)))
     frames = next(filter(None, nearest), [])
     if kind.startswith("custom"):
-        name = _rule_name(eqn)
+        name = rule_name(eqn)
     else:
         name = _function_name(frames[0]) if frames else "the step"
     if not frames:
@@ -211,7 +167,7 @@ def _place(kind: str, eqn: core.JaxprEqn, enclosing: Sequence[core.JaxprEqn]) ->
     return Place(kind, name, _line(frames[0]), caller)
 
 
-def _rule_name(eqn: core.JaxprEqn) -> str:
+def rule_name(eqn: core.JaxprEqn) -> str:
     function = eqn.params.get("call_jaxpr")
     if function is None:
         return jax_internals.kind_of_hi_primitive(eqn.params).__name__
@@ -235,7 +191,11 @@ def _line(frame: Any) -> str:
 
 
 def _is_library(frame: Any) -> bool:
-    return not {"site-packages", "dist-packages"}.isdisjoint(frame.file_name.split(os.sep))
+    return is_in_packages(frame.file_name)
+
+
+def is_in_packages(file: str) -> bool:
+    return not {"site-packages", "dist-packages"}.isdisjoint(file.split(os.sep))
 
 
 # --- The function without them --------------------------------------------------------------------

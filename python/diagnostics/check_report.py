@@ -14,6 +14,7 @@ from metagrad.diagnostics.finite_differences import (
     DirectionCheck,
 )
 from metagrad.diagnostics.first_nan import enumerate_paths
+from metagrad.diagnostics.large_steps import near_at_large_steps, range_of
 from metagrad.frontend.jaxprs.cuts import Place
 
 _WIDTH = 100
@@ -27,14 +28,18 @@ class CheckReport:
       verdict: "agrees"; "disagrees": the differences settle on another number; "not smooth": they
         settle on none, or only for tiny steps, so that they say nothing against the metagradient;
         "cannot tell": rounding covers the derivative.
-      directions: the numbers, one entry for each direction.
-      of: what was moved: the names in `wrt`, or a leaf, or an entry of it.
+      directions: the numbers, one entry for each direction. What they are derivatives along is
+        said at `DirectionCheck.metagradient`.
+      of: what was moved: the names in `wrt` of which a leaf moved, or a leaf, or an entry of it.
+      moved: the paths of the leaves that moved. Nothing is said of another leaf.
       value: the outer value.
       dtype: the floats that the run and the metagradient were computed in.
       precision: why it is not float64, in words; empty if it is.
-      fixed: leaves that did not move: they are zero, and the run is not finite next to them.
+      fixed: the paths of the leaves that `wrt` names and that did not move: they are all zero, and
+        the run is not finite next to them.
       cuts: the stop_gradients and custom rules on the way to the outer value.
       kinks: the operations with a kink or a jump on the way.
+      narrow: the conversions to a narrower float on the way, and products of operands in one.
       without_cuts: for each direction, JAX's derivative in forward mode with all `cuts` taken out;
         NaN where JAX has none. Empty where the metagradient agrees and nothing is cut.
     """
@@ -42,12 +47,14 @@ class CheckReport:
     verdict: str
     directions: tuple[DirectionCheck, ...]
     of: str
+    moved: tuple[str, ...]
     value: float
     dtype: str
     precision: str
     fixed: tuple[str, ...]
     cuts: tuple[Place, ...]
     kinks: tuple[Place, ...]
+    narrow: tuple[Place, ...]
     without_cuts: tuple[float, ...]
 
     @property
@@ -75,11 +82,6 @@ class CheckReport:
             NOT_SMOOTH: self._not_smooth,
             CANNOT_TELL: self._cannot_tell,
         }[self.verdict]()
-        if self.fixed:
-            words.append(
-                f"Leaves that are all zero did not move, as the run is not finite next to them: "
-                f"{enumerate_paths(list(self.fixed))}."
-            )
         if any(math.isnan(difference) for d in self.directions for difference in d.differences):
             words.append(
                 "The run is not finite at some of these points (nan in the table): a leaf may have "
@@ -88,11 +90,36 @@ class CheckReport:
             )
         if self.precision:
             words.append(f"All this is in {self.dtype}: {self.precision}.")
-        paragraphs = [_wrapped(f"metagrad.check: {self.verdict}. {words[0]}")]
+        words.append(self._about_the_numbers())
+        paragraphs = [_wrapped(f"metagrad.check: {self._verdict()}. {words[0]}")]
         paragraphs += [text if text.startswith("  ") else _wrapped(text) for text in words[1:]]
         return "\n".join([*paragraphs, "", self._table()])
 
     __repr__ = __str__
+
+    def _verdict(self) -> str:
+        """The verdict, and what it is not about."""
+        if not self.fixed:
+            return self.verdict
+        it = "it is" if len(self.fixed) == 1 else "they are"
+        them = "it" if len(self.fixed) == 1 else "them"
+        return (
+            f"{self.verdict}, for {self.of} without {enumerate_paths(list(self.fixed))} ({it} all "
+            f"zero and did not move: the run is not finite next to {them})"
+        )
+
+    def _about_the_numbers(self) -> str:
+        if self.directions[0].name == "the entry":
+            return f"The numbers are derivatives by {self.of}, as the metagradient's entry is."
+        if len(self.moved) == 1:
+            return (
+                "The numbers are derivatives along directions in the leaf: the sum of the gradient "
+                "times a direction whose entries have the root mean square 1."
+            )
+        return (
+            "The numbers are derivatives along directions: the sum of the gradient times a "
+            "direction whose entries are about 1, scaled by each leaf's root mean square."
+        )
 
     def _agrees(self) -> list[str]:
         settled = [d for d in self.directions if d.settled is not None]
@@ -101,7 +128,7 @@ class CheckReport:
                 f"The derivative with respect to {self.of} is zero, and the differences are zero "
                 "to rounding."
             ]
-        where = f" for step sizes from {_range(self.step_sizes)}" if self.step_sizes else ""
+        where = f" for step sizes from {range_of(*self.step_sizes)}" if self.step_sizes else ""
         text = (
             f"The metagradient with respect to {self.of} is within {self.relative_error:.1e} "
             f"(relative) of central differences of the run,{where}. That is in {self.dtype}, and "
@@ -114,7 +141,7 @@ class CheckReport:
                 f"For step sizes above {reach:.0e} the change of the value is more than 10% off "
                 "what the metagradient predicts, in some direction."
             )
-            words += self._about_kinks()
+            words += self._about_kinks() + self._about_narrow()
         if any(d.kink for d in settled):
             words.append(
                 "The run has a kink at this very point: its slopes to the two sides differ. "
@@ -171,6 +198,12 @@ class CheckReport:
                 f"differences settle on, for steps up to {reach:.0e}. For larger steps they "
                 "scatter."
             )
+        elif self.narrow:
+            what = (
+                "The run rounds to narrower floats on the way, which makes it a staircase: small "
+                "steps show the stairs, and not the slope over many of them. So the differences "
+                "cannot show the metagradient to be right, nor to be wrong."
+            )
         else:
             what = (
                 "The central differences of the run settle on no number before rounding takes "
@@ -178,26 +211,51 @@ class CheckReport:
                 "size is the right one."
             )
         words = [what]
-        words += self._about_kinks() or [
+        words += [*self._about_narrow(), *self._about_kinks()] or [
             "No operation with a kink is on the way: the run itself makes much of small changes, "
             "as one that diverges does."
         ]
-        words.append(
-            "For descent: the metagradient is the slope of the smooth piece of the run that this "
-            "point lies on, and a step that leaves the piece may go up. Take small steps and judge "
-            "each by the value that it leads to, average metagradients over batches or nearby "
-            "points, or make the run smoother: softplus or gelu for relu, larger batches, a lower "
-            "or decaying learning rate (Engstrom et al. 2025, arXiv 2503.13751, on metasmoothness)."
-        )
+        if not self.narrow or self.kinks:
+            words.append(self._FOR_DESCENT)
         differ = any(not _is_near(d, w, d.metagradient) for d, w in self._known_without_cuts())
         return words + (self._about_cuts() if self.cuts and differ else [])
+
+    _FOR_DESCENT = (
+        "For descent: the metagradient is the slope of the smooth piece of the run that this "
+        "point lies on, and a step that leaves the piece may go up. Take small steps and judge "
+        "each by the value that it leads to, average metagradients over batches or nearby "
+        "points, or make the run smoother: softplus or gelu for relu, larger batches, a lower "
+        "or decaying learning rate (Engstrom et al. 2025, arXiv 2503.13751, on metasmoothness)."
+    )
+
+    def _about_narrow(self) -> list[str]:
+        if not self.narrow:
+            return []
+        wide = "float64" if self.dtype == "float64" else "float32"
+        return [
+            f"Narrower floats on the way: {_listed(self.narrow, '.narrow')}.",
+            *self._about_large_steps(),
+            "JAX's derivative, and so the metagradient, takes each rounding for the identity. To "
+            f"check it, make the products in {wide} (leave the conversions out, or make them to "
+            f"{wide}), and check that run.",
+        ]
+
+    def _about_large_steps(self) -> list[str]:
+        """Which derivative the differences show over many stairs of a staircase, if any."""
+        if near := near_at_large_steps(self.directions, [d.metagradient for d in self.directions]):
+            return [f"Over large steps the differences show the metagradient: {near}."]
+        if self.cuts and (near := near_at_large_steps(self.directions, self.without_cuts)):
+            return [
+                "Over large steps the differences do not show the metagradient, but JAX's "
+                f"derivative with the cuts taken out: {near}."
+            ]
+        return []
 
     def _about_kinks(self) -> list[str]:
         if not self.kinks:
             return []
-        listed = ", ".join(map(str, self.kinks[:4]))
-        more = f" and {len(self.kinks) - 4} more (.kinks)" if len(self.kinks) > 4 else ""
-        return [f"Operations with a kink or a jump on the way: {listed}{more}."]
+        listed = _listed(self.kinks, ".kinks")
+        return [f"Operations with a kink or a jump on the way: {listed}."]
 
     def _cannot_tell(self) -> list[str]:
         if all(math.isnan(difference) for d in self.directions for difference in d.differences):
@@ -242,6 +300,11 @@ def _star(direction: DirectionCheck, h: float) -> str:
     return "*" if low <= h <= high else " "
 
 
+def _listed(places: tuple[Place, ...], attribute: str) -> str:
+    more = f" and {len(places) - 4} more ({attribute})" if len(places) > 4 else ""
+    return ", ".join(map(str, places[:4])) + more
+
+
 def _is_near(direction: DirectionCheck, number: float, other: float | None = None) -> bool:
     """Whether a number is what the differences settle on, or the `other`."""
     other = direction.estimate if other is None else other
@@ -249,11 +312,6 @@ def _is_near(direction: DirectionCheck, number: float, other: float | None = Non
         0 if math.isnan(direction.error) else direction.error
     )
     return abs(number - other) <= slack
-
-
-def _range(sizes: tuple[float, float] | None) -> str:
-    low, high = sizes or (math.nan, math.nan)
-    return f"{low:.0e} to {high:.0e}"
 
 
 def _wrapped(text: str) -> str:

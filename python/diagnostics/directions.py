@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -21,17 +21,23 @@ class Direction:
       entries: by argument and by position among its array leaves, how far each entry moves in a
         step of size 1.
       metagradient: the product with the metagradient.
+      unit: what derivatives along `entries` are divided by: where one leaf moves, its size, so that
+        they are in the leaf's own units; 1 where several do.
+      paths: of the leaves that move.
     """
 
     name: str
     entries: dict[str, dict[int, np.ndarray]]
     metagradient: float
+    unit: float
+    paths: tuple[str, ...]
 
 
 @dataclasses.dataclass(frozen=True)
 class _Moving:
     """One leaf that moves: where it is, its gradient, its size, and which of its entries move."""
 
+    path: str
     name: str
     position: int
     gradient: np.ndarray
@@ -88,14 +94,43 @@ def _direction(name: str, moving: list[_Moving], parts: list[np.ndarray]) -> Dir
         moves = part / size * each.scale
         entries.setdefault(each.name, {})[each.position] = moves
         product += float(np.vdot(moves, each.gradient))
-    return Direction(name, entries, product)
+    unit = moving[0].scale if len(moving) == 1 else 1.0
+    return Direction(name, entries, product, unit, tuple(each.path for each in moving))
 
 
-def leaves_of_zeros(run: PlainRun, wrt: Sequence[str]) -> tuple[str, ...]:
-    """The paths of the float leaves that are all zero; none if all float leaves are."""
+def leaves_to_fix(
+    run: PlainRun,
+    wrt: Sequence[str],
+    direction: Direction,
+    is_finite: Callable[[Direction], bool],
+) -> tuple[str, ...]:
+    """The paths of the all-zero float leaves next to which the run is not finite.
+
+    Each all-zero leaf is moved in turn, together with those before it that leave the run finite.
+    So no more leaves are named than have to stay for the others to move. None are if they are all
+    the float leaves, since nothing would move then.
+
+    Args:
+      direction: it moves all float leaves.
+      is_finite: whether the run is finite a small step along a direction, to both sides.
+    """
     arrays, floats = run.arrays(), _floats(run, wrt)
-    zeros = [leaf.path for (name, i), leaf in floats.items() if not np.any(arrays[name][i])]
-    return tuple(zeros) if len(zeros) < len(floats) else ()
+    zeros = {key: leaf for key, leaf in floats.items() if not np.any(arrays[key[0]][key[1]])}
+    moving: set[tuple[str, int]] = set()
+    for key in zeros:
+        if is_finite(_only(direction, moving | {key})):
+            moving.add(key)
+    fixed = tuple(leaf.path for key, leaf in zeros.items() if key not in moving)
+    return fixed if len(fixed) < len(floats) else ()
+
+
+def _only(direction: Direction, moving: set[tuple[str, int]]) -> Direction:
+    """The direction in which all other leaves stay. It has the same arrays: nothing recompiles."""
+    entries = {
+        name: {i: move if (name, i) in moving else np.zeros_like(move) for i, move in moves.items()}
+        for name, moves in direction.entries.items()
+    }
+    return dataclasses.replace(direction, entries=entries)
 
 
 def _floats(run: PlainRun, wrt: Sequence[str]) -> dict[tuple[str, int], Leaf]:
@@ -129,7 +164,13 @@ def _moving(run: PlainRun, wrt, gradients, leaf, index, fixed) -> list[_Moving]:
     everything = np.concatenate([value.ravel() for value in values.values()])
     fallback = _size(everything) or 1.0
     return [
-        _Moving(*key, gradients[key[0]][key[1]], _size(values[key]) or fallback, masks[key])
+        _Moving(
+            floats[key].path,
+            *key,
+            gradients[key[0]][key[1]],
+            _size(values[key]) or fallback,
+            masks[key],
+        )
         for key in chosen
     ]
 

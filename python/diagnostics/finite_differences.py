@@ -42,10 +42,13 @@ class DirectionCheck:
     """The metagradient against central differences along one direction.
 
     Attributes:
-      name: "gradient", or "random 1", "random 2", ...
-      metagradient: its product with the direction.
-      step_sizes: from large to small. A step of size h moves each entry by h times the root mean
-        square of its leaf, times the direction's entry, which is about 1.
+      name: "gradient", or "random 1", "random 2", ..., or "the entry" where one entry moves.
+      metagradient: its product with the direction. Where one entry moves this is the gradient's
+        own entry. Where one leaf moves, the direction's entries have the root mean square 1. Where
+        several do, those of each leaf are about the leaf's root mean square. The differences, the
+        estimate, its error and the kink are derivatives along the same direction.
+      step_sizes: from large to small, without a unit. A step of size h moves each entry by about h
+        times the root mean square of its leaf.
       differences: the central difference for each size; NaN where the run is not finite.
       rounding: for each size, the error by rounding that has to be expected at most.
       estimate: the number on which the differences settle; NaN if on none.
@@ -72,6 +75,19 @@ class DirectionCheck:
     predicts_to: float
     kink: float
     verdict: str
+
+    def divided_by(self, unit: float) -> DirectionCheck:
+        """The same check along a direction that is shorter by this factor."""
+        return dataclasses.replace(
+            self,
+            metagradient=self.metagradient / unit,
+            differences=tuple(number / unit for number in self.differences),
+            rounding=tuple(number / unit for number in self.rounding),
+            estimate=self.estimate / unit,
+            error=self.error / unit,
+            least=self.least / unit,
+            kink=self.kink / unit,
+        )
 
     @property
     def scale(self) -> float:

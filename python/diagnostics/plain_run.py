@@ -19,7 +19,7 @@ from jax.extend.core import jaxpr_as_fun
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend import trace
 from metagrad.frontend.dtypes import is_float
-from metagrad.frontend.jaxprs import cuts
+from metagrad.frontend.jaxprs import cuts, kinks
 from metagrad.frontend.pytrees import Tree, is_array_leaf, tree_of
 
 NAMES = ("state", "meta", "batches", "outer_args")
@@ -125,7 +125,7 @@ def in_double(
             )
         if double.dtype != jnp.float64:
             return run, f"the outer value is {double.dtype} for float64 arguments too"
-        narrow = cuts.find_narrow(double.step, double.outer, double.layout, wrt)
+        narrow = kinks.find_narrow(double.step, double.outer, double.layout, wrt)
     if narrow:
         return run, f"for float64 arguments too the run has {narrow[0]}"
     return double, ""

@@ -51,6 +51,8 @@ def test_a_smooth_run(smooth):
     assert report.dtype == "float64" and report.precision == ""
     assert [d.name for d in report.directions] == ["gradient", "random 1", "random 2", "random 3"]
     assert report.cuts == report.without_cuts == ()
+    assert report.moved == ("meta['rate']", "meta['weight']")
+    assert "scaled by each leaf's root mean square" in text(report)
     low, high = report.step_sizes
     assert low < 1e-7 and high > 1e-3
     assert repr(report) == str(report)
@@ -92,11 +94,23 @@ def test_one_leaf_or_one_entry(smooth, leaf, index, of):
         with jax.enable_x64(True):
             double = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), (START, META, DATA))
             grad = jax.tree.map(np.asarray, smooth(*double).grad)
-        # It moves by the root mean square of its leaf.
-        name = "rate" if index is None else "weight"
-        size = np.sqrt(np.mean(np.asarray(double[1][name]) ** 2))
-        entry = grad[name] if index is None else grad[name][index]
-        np.testing.assert_allclose(direction.metagradient, entry * size, rtol=1e-12)
+        entry = grad["rate"] if index is None else grad["weight"][index]
+        np.testing.assert_allclose(direction.metagradient, entry, rtol=1e-12)
+        np.testing.assert_allclose(direction.estimate, entry, rtol=1e-7)
+        assert f"The numbers are derivatives by {of}, as" in text(report)
+        assert f"metagradient {entry:.6g}" in text(report)
+    else:
+        # Along a gradient of the root mean square 1 the derivative is the gradient's norm, times
+        # the root of how many entries it has.
+        with jax.enable_x64(True):
+            double = jax.tree.map(lambda leaf: jnp.asarray(leaf, float), (START, META, DATA))
+            weight = np.asarray(smooth(*double).grad["weight"])
+        along, random = report.directions
+        np.testing.assert_allclose(
+            along.metagradient, np.linalg.norm(weight) * np.sqrt(2), rtol=1e-12
+        )
+        assert abs(random.metagradient) <= along.metagradient * (1 + 1e-12)
+        assert "whose entries have the root mean square 1" in text(report)
 
 
 def test_step_sizes(smooth):
@@ -216,7 +230,7 @@ def test_a_stop_on_the_way():
     assert report.verdict == "disagrees"
     (direction,) = report.directions
     run = lambda z: squares(jax.lax.scan(lambda w, x: (w - z * w * x - z**2, 0), START, DATA)[0])
-    np.testing.assert_allclose(direction.estimate, 0.1 * jax.grad(run)(0.1), rtol=1e-5)
+    np.testing.assert_allclose(direction.estimate, jax.grad(run)(0.1), rtol=1e-5)
     np.testing.assert_allclose(report.without_cuts[0], direction.estimate, rtol=1e-7)
     (place,) = report.cuts
     assert place.kind == "stop_gradient" and place.line.startswith("tests/frontend/test_check.py:")
@@ -326,6 +340,52 @@ def test_a_stop_in_a_relu_network():
     assert "stop_gradient in step (" in text(single)
 
 
+def mixed(stopped=False):
+    """6 steps of a network whose products are in bfloat16: a metagradient and its arguments."""
+    random = np.random.default_rng(0)
+    normal = lambda *shape: jnp.asarray(random.normal(size=shape), jnp.float32)
+    params, x = {"a": normal(4, 8) / 2, "b": normal(8) / 3}, normal(6, 8, 4)
+    product = lambda a, b: (a.astype(jnp.bfloat16) @ b.astype(jnp.bfloat16)).astype(jnp.float32)
+    error = lambda p, x: product(jnp.tanh(product(x, p["a"])), p["b"]) - jnp.sin(x.sum(-1))
+
+    def step(p, z, x):
+        loss = lambda p: jnp.mean(jax.nn.softplus(z["weight"]) * error(p, x) ** 2)
+        rate = jax.lax.stop_gradient(z["rate"]) if stopped else z["rate"]
+        return jax.tree.map(lambda p, g: p - rate * g, p, metagrad.grad(loss)(p))
+
+    mg = metagradient(step, lambda p: jnp.mean(error(p, x[0]) ** 2))
+    return mg, params, {"rate": jnp.float32(0.1), "weight": jnp.zeros(8)}, x
+
+
+def test_products_in_bfloat16():
+    """A staircase: small steps show the stairs, and large ones the slope over many of them."""
+    report = metagrad.check(*mixed(), leaf="meta['rate']")
+    assert report.verdict == "not smooth" and report.kinks == report.cuts == ()
+    assert {place.kind for place in report.narrow} == {"a conversion to bfloat16"}
+    words = text(report)
+    assert "which makes it a staircase" in words
+    assert "a conversion to bfloat16 (tests/frontend/test_check.py:" in words
+    assert "Over large steps the differences show the metagradient: for step sizes from" in words
+    assert "make the products in float32" in words
+    assert "relu" not in words and "diverges" not in words
+    (direction,) = report.directions
+    np.testing.assert_allclose(direction.differences[0], direction.metagradient, rtol=0.05)
+
+
+def test_a_stop_beside_products_in_bfloat16():
+    words = text(metagrad.check(*mixed(stopped=True), leaf="meta['rate']"))
+    assert "do not show the metagradient, but JAX's derivative with the cuts taken out" in words
+    assert "stop_gradient in step (" in words
+
+
+def test_a_stair_that_is_wider_than_the_small_steps():
+    """On it the differences settle on zero, which is no evidence."""
+    step = lambda w, z, x: w - z.astype(jnp.bfloat16).astype(w.dtype) * jnp.sin(w) * x
+    report = metagrad.check(metagradient(step), START, jnp.float32(0.1), DATA)
+    assert report.directions[0].estimate == 0 and report.directions[0].metagradient != 0
+    assert report.verdict == "not smooth" and "staircase" in text(report)
+
+
 def test_a_kink_at_the_very_point():
     step = lambda w, z, x: w - jax.nn.relu(z - 0.125) * x
     report = metagrad.check(metagradient(step), START, jnp.array(0.125), DATA)
@@ -363,10 +423,78 @@ def test_leaves_of_zeros():
     state = weights, optimiser.init(weights)
     report = metagrad.check(mg, state, 1.0, unused, directions=2)
     assert report.verdict == "agrees" and report.relative_error < 1e-6
-    assert report.fixed == ("state[1][0].mu", "state[1][0].nu")
-    assert "the run is not finite next to them: state[1][0].mu, state[1][0].nu." in text(report)
+    assert report.fixed == ("state[1][0].nu",)
+    assert report.moved == ("state[0]", "state[1][0].mu")  # the first moments are zero as well
+    assert text(report).startswith(
+        "metagrad.check: agrees, for state without state[1][0].nu (it is all zero and did not move:"
+    )
     first = metagrad.check(mg, state, 1.0, unused, directions=1, leaf="state[1][0].mu")
     assert first.verdict == "agrees" and first.fixed == ()
+
+
+def dead_feature(wrt):
+    """Adam-like steps with a stop at the weights' logits, in a run whose third feature is dead.
+
+    So the third of the second moments stays at zero, and has no square root below.
+    """
+
+    def step(s, z, x):
+        weight = jax.lax.stop_gradient(jax.nn.softplus(z))
+        g = metagrad.grad(lambda w: jnp.mean(weight * (x @ w - 1) ** 2))(s["w"])
+        nu = 0.9 * s["nu"] + 0.1 * g**2
+        return {"w": s["w"] - 0.01 * g / jnp.sqrt(nu + 1e-14), "nu": nu}
+
+    x = jax.random.normal(jax.random.key(0), (3, 4, 3)) * jnp.array([1.0, 1.0, 0.0])
+    state = {"w": jnp.full(3, 0.3), "nu": jnp.zeros(3)}
+    mg = metagradient(step, lambda s: jnp.sum((s["w"] - 1) ** 2), wrt)
+    return metagrad.check(mg, state, jnp.zeros(4), x, directions=2)
+
+
+@pytest.mark.parametrize("wrt", ["meta", ("meta", "state")])
+def test_a_leaf_of_zeros_that_can_move_does(wrt):
+    """The logits are zero as well, and they are where the derivative is wrong."""
+    report = dead_feature(wrt)
+    assert report.verdict == "disagrees" and "meta" in report.moved
+    assert report.fixed == (() if wrt == "meta" else ("state['nu']",))
+    assert "stop_gradient in step (" in text(report)
+
+
+def test_a_tree_of_which_nothing_moved_is_not_said_to_agree():
+    """A root of the metaparameter, which is zero."""
+    step = lambda s, z, x: s - (0.1 + 0 * jnp.sqrt(z)) * s * x
+    mg = metagradient(step, wrt=("meta", "state"), check_nans=False)
+    root = metagrad.compile(lambda s, z, x: s - 0.1 * s * x + rooted(z)).metagradient(
+        squares, ("meta", "state")
+    )
+    report = metagrad.check(root, START, jnp.zeros(2), DATA, directions=1)
+    assert report.verdict == "agrees" and report.of == "state"
+    assert report.fixed == ("meta",) and report.moved == ("state",)
+    assert text(report).startswith("metagrad.check: agrees, for state without meta (it is all zero")
+    assert "with respect to state is within" in text(report)
+    with pytest.raises(FloatingPointError, match="the gradient of meta"):
+        metagrad.check(mg, START, jnp.zeros(2), DATA)
+
+
+@jax.custom_jvp
+def rooted(z):
+    """The root of z, with a finite derivative at zero."""
+    return jnp.sqrt(z)
+
+
+@rooted.defjvp
+def _(primals, tangents):
+    return rooted(primals[0]), 0 * tangents[0]
+
+
+def test_leaves_of_which_two_together_cannot_move():
+    """Their product has no root. One of them moves, and the other stays."""
+    step = lambda s, z, x: {**s, "w": s["w"] - 0.1 * x + rooted(jnp.sum(s["a"] * s["b"]))}
+    state = {"a": jnp.zeros(1), "b": jnp.zeros(1), "w": START}
+    report = metagrad.check(
+        metagradient(step, lambda s: squares(s["w"]), "state"), state, 0.1, DATA, directions=1
+    )
+    assert report.verdict == "agrees" and report.fixed == ("state['b']",)
+    assert report.moved == ("state['a']", "state['w']")
 
 
 def test_a_run_that_is_finite_here_only():

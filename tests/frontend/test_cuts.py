@@ -14,7 +14,7 @@ import pytest
 
 import metagrad
 from metagrad.diagnostics.plain_run import plain_run
-from metagrad.frontend.jaxprs import cuts
+from metagrad.frontend.jaxprs import kinks
 
 stop = jax.lax.stop_gradient
 START, RATE = jnp.array([1.0, 2.0]), 0.1
@@ -238,6 +238,51 @@ def test_a_run_without_cuts_says_nothing(lowered):
     assert "On the way" not in lowered.explain()
 
 
+SMOOTH = {
+    "logsumexp": jax.nn.logsumexp,
+    "log_softmax": lambda w: jax.nn.log_softmax(w)[0],
+    "softmax": lambda w: jax.nn.softmax(w)[0],
+    "softmax in attention": lambda w: jnp.sum(
+        jax.nn.dot_product_attention(*[w.reshape(1, 2, 1, 1)] * 3, is_causal=True)
+    ),
+    "softmax of rows": lambda w: jax.vmap(jax.jit(jax.nn.softmax))(jnp.outer(w, w))[0, 0],
+    "optax, probabilities": lambda w: optax.softmax_cross_entropy(w, jnp.array([1.0, 0.0])),
+    "optax, labels": lambda w: jnp.sum(
+        optax.softmax_cross_entropy_with_integer_labels(w[None], jnp.array([1]))
+    ),
+    "optax, safe": lambda w: optax.safe_softmax_cross_entropy(w, jnp.array([1.0, 0.0])),
+    "optax, binary": lambda w: jnp.sum(
+        optax.sigmoid_binary_cross_entropy(w, jnp.array([1.0, 0.0]))
+    ),
+    "softplus": lambda w: jnp.sum(jax.nn.softplus(w)),
+    "gelu and silu": lambda w: jnp.sum(jax.nn.gelu(w) * jax.nn.silu(w)),
+}
+
+
+def kinks_of(step):
+    run = plain_run(step, jnp.sum, (START, RATE, DATA, ()), False, False)
+    return [place.kind for place in kinks.find_kinks(run.step, run.outer, run.layout, ("meta",))]
+
+
+@pytest.mark.parametrize("name", SMOOTH)
+def test_smooth_functions_of_jax_and_optax_have_no_kinks(name):
+    loss = SMOOTH[name]
+    assert kinks_of(lambda w, z, x: w - z * loss(w * z)) == []
+    assert kinks_of(descends(lambda w, z, x: loss(w * z))) == []
+
+
+def test_kinks_beside_a_smooth_function_are_named():
+    """JAX keeps what `jnp.max` was traced to inside of `logsumexp`, with the lines of that call."""
+    for _ in range(2):
+        largest = lambda w, z, x: w - jnp.max(w * z) - jnp.linalg.norm(w * z, 1)
+        assert kinks_of(largest) == ["reduce_max", "abs"]
+        assert kinks_of(lambda w, z, x: w - jax.nn.logsumexp(w * z)) == []
+        both = lambda w, z, x: w - jax.nn.softmax(jax.nn.relu(w * z)) - jnp.max(w * z)
+        assert kinks_of(both) == ["relu", "reduce_max"]
+        chosen = lambda w, z, x: w - jax.nn.logsumexp(jnp.where(w * z > 0.15, w * z, 0.0))
+        assert kinks_of(chosen) == ["select_n"]
+
+
 def test_kinks_and_narrow_floats():
     def step(w, z, x):
         masked = jnp.where(x > 1, z * w, w)  # by the data, which does not move
@@ -247,13 +292,42 @@ def test_kinks_and_narrow_floats():
         return w - z * jax.nn.relu(w * x) - jnp.round(z * w) + smooth + chosen + taken
 
     run = plain_run(step, jnp.sum, (START, RATE, DATA, ()), False, False)
-    kinks = cuts.find_kinks(run.step, run.outer, run.layout, ("meta",))
-    assert [place.kind for place in kinks] == ["select_n", "cond", "relu", "round"]
+    named = kinks.find_kinks(run.step, run.outer, run.layout, ("meta",))
+    assert [place.kind for place in named] == ["select_n", "cond", "relu", "round"]
     drop = lambda s, z, x: (jnp.where(jax.random.bernoulli(s[1], 0.5, (2,)), s[0], z), s[1])
     state = START, jax.random.key(0)
     run = plain_run(drop, lambda s: jnp.sum(s[0]), (state, RATE, DATA, ()), False, False)
-    assert cuts.find_kinks(run.step, run.outer, run.layout, ("state",)) == ()  # a key stays
+    assert kinks.find_kinks(run.step, run.outer, run.layout, ("state",)) == ()  # a key stays
     narrow = lambda w, z, x: w - (z * x.astype(jnp.bfloat16)).astype(jnp.bfloat16)
     run = plain_run(narrow, jnp.sum, (START, jnp.asarray(RATE), DATA, ()), False, False)
-    (place,) = cuts.find_narrow(run.step, run.outer, run.layout, ("meta",))
+    (place,) = kinks.find_narrow(run.step, run.outer, run.layout, ("meta",))
     assert str(place).startswith("a conversion to bfloat16 (tests/frontend/test_cuts.py:")
+
+
+@pytest.mark.parametrize(
+    "product, kinds",
+    [
+        (lambda a, b: a.astype(jnp.float16) @ b.astype(jnp.float16), ["a conversion to float16"]),
+        (
+            lambda a, b: jnp.dot(
+                a.astype(jnp.bfloat16),
+                b.astype(jnp.bfloat16),
+                preferred_element_type=jnp.float32,
+            ),
+            ["a conversion to bfloat16", "a product of bfloat16 operands"],
+        ),
+        (
+            lambda a, b: jnp.dot(a, b, preferred_element_type=jnp.bfloat16),
+            ["a product in bfloat16"],
+        ),
+        (lambda a, b: jax.lax.reduce_precision(a, 8, 7) @ b, ["a rounding to 7 bits of mantissa"]),
+        (lambda a, b: jax.lax.reduce_precision(a, 8, 23) @ b, []),
+        (lambda a, b: a @ b, []),
+        (lambda a, b: a @ b.astype(jnp.bfloat16), []),  # the data, which do not move
+    ],
+)
+def test_narrow_products(product, kinds):
+    step = lambda w, z, x: w - (z * product(z * w, x)).astype(w.dtype)
+    run = plain_run(step, jnp.sum, (START, jnp.float32(RATE), DATA, ()), False, False)
+    named = kinks.find_narrow(run.step, run.outer, run.layout, ("meta",))
+    assert [place.kind for place in named] == kinds
