@@ -43,7 +43,7 @@ def check(
     along the metagradient and along random directions, at a range of step sizes, and the central
     differences are compared with the metagradient's product with the direction. A step of size h
     moves each entry by about h times the root mean square of its leaf (of all that moves, for a
-    leaf of zeros). A leaf of zeros next to which the run is not finite stays, as an optimiser's
+    leaf of zeros). A leaf with zeros next to which the run is not finite stays, as an optimiser's
     second moments do; the verdict says which, and is not about them.
 
     The numbers in the report are derivatives along the direction: where one entry moves, that of
@@ -52,7 +52,7 @@ def check(
     leaf are scaled by its root mean square.
 
     It costs one metagradient, and for each direction two plain runs for each step size and nine
-    more; and, if the run is not finite next to these arguments, two for each leaf of zeros. They
+    more; and, if the run is not finite next to these arguments, two for each leaf with zeros. They
     are compiled once.
 
     Args:

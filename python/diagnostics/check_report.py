@@ -35,7 +35,7 @@ class CheckReport:
       value: the outer value.
       dtype: the floats that the run and the metagradient were computed in.
       precision: why it is not float64, in words; empty if it is.
-      fixed: the paths of the leaves that `wrt` names and that did not move: they are all zero, and
+      fixed: the paths of the leaves that `wrt` names and that did not move: they hold zeros, and
         the run is not finite next to them.
       cuts: the stop_gradients and custom rules on the way to the outer value.
       kinks: the operations with a kink or a jump on the way.
@@ -101,11 +101,11 @@ class CheckReport:
         """The verdict, and what it is not about."""
         if not self.fixed:
             return self.verdict
-        it = "it is" if len(self.fixed) == 1 else "they are"
+        it = "it holds" if len(self.fixed) == 1 else "they hold"
         them = "it" if len(self.fixed) == 1 else "them"
         return (
-            f"{self.verdict}, for {self.of} without {enumerate_paths(list(self.fixed))} ({it} all "
-            f"zero and did not move: the run is not finite next to {them})"
+            f"{self.verdict}, for {self.of} without {enumerate_paths(list(self.fixed))} ({it} "
+            f"zeros and did not move: the run is not finite next to {them})"
         )
 
     def _about_the_numbers(self) -> str:
@@ -258,8 +258,11 @@ class CheckReport:
         return [f"Operations with a kink or a jump on the way: {listed}."]
 
     def _cannot_tell(self) -> list[str]:
-        if all(math.isnan(difference) for d in self.directions for difference in d.differences):
+        nowhere = [d.name for d in self.directions if d.is_nowhere_finite]
+        if len(nowhere) == len(self.directions):
             return ["The run is finite at no step away from these arguments."]
+        if nowhere:
+            return [f"The run is finite at no step along {enumerate_paths(nowhere)}."]
         return [
             f"The derivative with respect to {self.of} is too small beside the value "
             f"{self.value:.6g}: in {self.dtype} rounding covers the differences. Give larger "

@@ -104,9 +104,9 @@ def leaves_to_fix(
     direction: Direction,
     is_finite: Callable[[Direction], bool],
 ) -> tuple[str, ...]:
-    """The paths of the all-zero float leaves next to which the run is not finite.
+    """The paths of the float leaves with a zero in them next to which the run is not finite.
 
-    Each all-zero leaf is moved in turn, together with those before it that leave the run finite.
+    Each leaf with a zero is moved in turn, together with those before it that leave the run finite.
     So no more leaves are named than have to stay for the others to move. None are if they are all
     the float leaves, since nothing would move then.
 
@@ -115,7 +115,7 @@ def leaves_to_fix(
       is_finite: whether the run is finite a small step along a direction, to both sides.
     """
     arrays, floats = run.arrays(), _floats(run, wrt)
-    zeros = {key: leaf for key, leaf in floats.items() if not np.any(arrays[key[0]][key[1]])}
+    zeros = {key: leaf for key, leaf in floats.items() if not np.all(arrays[key[0]][key[1]])}
     moving: set[tuple[str, int]] = set()
     for key in zeros:
         if is_finite(_only(direction, moving | {key})):

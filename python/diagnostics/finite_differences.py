@@ -90,6 +90,11 @@ class DirectionCheck:
         )
 
     @property
+    def is_nowhere_finite(self) -> bool:
+        """Whether the run is finite at no step along the direction."""
+        return bool(self.differences) and bool(np.isnan(self.differences).all())
+
+    @property
     def scale(self) -> float:
         """What errors are relative to: the larger of the two, or `least`."""
         return max(abs(self.metagradient), abs(float(np.nan_to_num(self.estimate))), self.least)
@@ -308,4 +313,7 @@ def together(checks: list[DirectionCheck]) -> str:
         return DISAGREES
     if rough and rough >= counts[AGREES]:
         return NOT_SMOOTH
-    return AGREES if counts[AGREES] else CANNOT_TELL
+    # Along a direction with no difference at all nothing was compared.
+    if not counts[AGREES] or any(check.is_nowhere_finite for check in checks):
+        return CANNOT_TELL
+    return AGREES

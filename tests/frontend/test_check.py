@@ -426,13 +426,13 @@ def test_leaves_of_zeros():
     assert report.fixed == ("state[1][0].nu",)
     assert report.moved == ("state[0]", "state[1][0].mu")  # the first moments are zero as well
     assert text(report).startswith(
-        "metagrad.check: agrees, for state without state[1][0].nu (it is all zero and did not move:"
+        "metagrad.check: agrees, for state without state[1][0].nu (it holds zeros and did not move:"
     )
     first = metagrad.check(mg, state, 1.0, unused, directions=1, leaf="state[1][0].mu")
     assert first.verdict == "agrees" and first.fixed == ()
 
 
-def dead_feature(wrt):
+def dead_feature(wrt, moments=(0.0, 0.0, 0.0)):
     """Adam-like steps with a stop at the weights' logits, in a run whose third feature is dead.
 
     So the third of the second moments stays at zero, and has no square root below.
@@ -445,7 +445,7 @@ def dead_feature(wrt):
         return {"w": s["w"] - 0.01 * g / jnp.sqrt(nu + 1e-14), "nu": nu}
 
     x = jax.random.normal(jax.random.key(0), (3, 4, 3)) * jnp.array([1.0, 1.0, 0.0])
-    state = {"w": jnp.full(3, 0.3), "nu": jnp.zeros(3)}
+    state = {"w": jnp.full(3, 0.3), "nu": jnp.array(moments)}
     mg = metagradient(step, lambda s: jnp.sum((s["w"] - 1) ** 2), wrt)
     return metagrad.check(mg, state, jnp.zeros(4), x, directions=2)
 
@@ -459,6 +459,23 @@ def test_a_leaf_of_zeros_that_can_move_does(wrt):
     assert "stop_gradient in step (" in text(report)
 
 
+def test_a_leaf_with_one_zero():
+    """Moments after some steps: the gradient's own direction does not move the dead one."""
+    report = dead_feature(("meta", "state"), (0.1, 0.2, 0.0))
+    assert report.verdict == "disagrees" and report.fixed == ("state['nu']",)
+
+
+def test_directions_along_which_nothing_is_finite():
+    """The gradient's own direction leaves `a` alone, and is not enough to say that all agrees."""
+    step = lambda s, z, x: {**s, "w": s["w"] * (1 - z * x) + rooted(-((s["a"] - 1) ** 2))}
+    state = {"a": jnp.ones(1), "w": START}
+    mg = metagradient(step, lambda s: squares(s["w"]), "state")
+    report = metagrad.check(mg, state, 0.1, DATA, directions=1)
+    assert [d.verdict for d in report.directions] == ["agrees", "cannot tell"]
+    assert report.verdict == "cannot tell" and report.fixed == ()
+    assert "The run is finite at no step along random 1." in text(report)
+
+
 def test_a_tree_of_which_nothing_moved_is_not_said_to_agree():
     """A root of the metaparameter, which is zero."""
     step = lambda s, z, x: s - (0.1 + 0 * jnp.sqrt(z)) * s * x
@@ -469,7 +486,7 @@ def test_a_tree_of_which_nothing_moved_is_not_said_to_agree():
     report = metagrad.check(root, START, jnp.zeros(2), DATA, directions=1)
     assert report.verdict == "agrees" and report.of == "state"
     assert report.fixed == ("meta",) and report.moved == ("state",)
-    assert text(report).startswith("metagrad.check: agrees, for state without meta (it is all zero")
+    assert text(report).startswith("metagrad.check: agrees, for state without meta (it holds zeros")
     assert "with respect to state is within" in text(report)
     with pytest.raises(FloatingPointError, match="the gradient of meta"):
         metagrad.check(mg, START, jnp.zeros(2), DATA)
