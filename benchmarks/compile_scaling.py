@@ -14,17 +14,20 @@ import os
 import shlex
 import statistics
 import sys
-import time
 from pathlib import Path
 
-import jax
 from rich.console import Console
 from rich.progress import track
 from rich.table import Table
 
 from benchmarks import record
 from benchmarks.__main__ import RESULTS, positive, words
-from benchmarks.compile_time import compile_step_vjp, lower_metagradient, seconds
+from benchmarks.compile_time import (
+    compile_step_vjp,
+    lower_metagradient,
+    lowering_and_xla,
+    seconds,
+)
 from benchmarks.models import gpt
 
 
@@ -38,12 +41,7 @@ def case_name(text: str) -> tuple[int, bool]:
 
 def measure(model, steps: int) -> tuple[float, float]:
     """(lowering, XLA) in seconds."""
-    jax.clear_caches()
-    start = time.perf_counter()
-    lowered = lower_metagradient(model, steps, 4)
-    middle = time.perf_counter()
-    lowered.compile()
-    return middle - start, time.perf_counter() - middle
+    return lowering_and_xla(functools.partial(lower_metagradient, model, steps, 4))
 
 
 def main(argv: list[str] | None = None) -> int:

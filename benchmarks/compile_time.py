@@ -19,6 +19,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -106,6 +107,16 @@ def seconds(build: Callable[[], None]) -> float:
     start = time.perf_counter()
     build()
     return time.perf_counter() - start
+
+
+def lowering_and_xla(lower: Callable[[], Any]) -> tuple[float, float]:
+    """Seconds of `lower()`, which gives a `Lowered`, and of compiling that."""
+    jax.clear_caches()
+    start = time.perf_counter()
+    lowered = lower()
+    middle = time.perf_counter()
+    lowered.compile()
+    return middle - start, time.perf_counter() - middle
 
 
 def main(argv: list[str] | None = None) -> int:

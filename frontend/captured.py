@@ -1,7 +1,8 @@
 """Arrays that the step, a loss or the outer function captures: they are arguments of the program.
 
-A constant of a module is printed, hashed, sent to Enzyme and folded by XLA, at about a second for
-each MB. So where a jaxpr is emitted, an array constant becomes an equation without operands,
+A constant of a module is printed, hashed, sent to Enzyme and folded by XLA, which takes time and
+memory with its size. So where a jaxpr is emitted, an array constant becomes an equation without
+operands,
 
     c: f32[1000000] = metagrad_captured[index=0]
 
@@ -28,7 +29,7 @@ from metagrad.compiler.dialect import captured as dialect
 from metagrad.frontend import dtypes, leaked_values
 from metagrad.frontend.jaxprs.calls import map_functions
 from metagrad.frontend.jaxprs.interpret import bind, interpret
-from metagrad.frontend.pytrees import copied
+from metagrad.frontend.pytrees import copy_for_xla
 from metagrad.runtime import jax_internals
 
 SMALL = 1024
@@ -116,8 +117,11 @@ class Captured:
             map(operator.is_, self._values, other._values)
         )
 
-    def take(self) -> None:
-        """Takes the arrays as they are now. A NumPy array is copied: its owner may write to it."""
+    def store_arrays(self) -> None:
+        """Keeps the arrays as they are now, when all functions have been lifted.
+
+        A NumPy array is copied: its owner may write to it.
+        """
         self._arrays = {None: [_stored(value) for value in self._values]}
         self._lifted.clear()
 
@@ -172,4 +176,4 @@ def _on_device(value) -> jax.Array:
         return jax.random.key_data(value)
     if isinstance(value, jax.Array):
         return value
-    return jax.device_put(copied(np.asarray(value), jax.typeof(value).dtype))
+    return jax.device_put(copy_for_xla(np.asarray(value), jax.typeof(value).dtype))

@@ -149,7 +149,7 @@ def to_stored(leaf: Leaf, array: Any) -> jax.Array | np.ndarray:
     if leaf.is_key:
         return jax.random.key_data(array)
     if isinstance(array, np.ndarray):
-        return copied(array, leaf.stored.dtype)
+        return copy_for_xla(array, leaf.stored.dtype)
     return jnp.asarray(array, leaf.stored.dtype)
 
 
@@ -160,7 +160,7 @@ _ALIGNMENT = 64
 """Bytes. XLA takes a host array that starts at a multiple of this as it is, and copies others."""
 
 
-def copied(array: np.ndarray, dtype: Any) -> np.ndarray:
+def copy_for_xla(array: np.ndarray, dtype: Any) -> np.ndarray:
     """One copy of a NumPy array or a memmap, for XLA.
 
     XLA takes NumPy arrays as they are, and may read them when the call has returned and the user

@@ -1,7 +1,7 @@
 """Several functions for Enzyme at once: the longest in one process, the others in a second.
 
-The VJP of a step takes as long as all the rest together, so two processes are what helps. A second
-one is started for long texts only: it costs a third of a second and 130 MiB.
+The VJP of a step takes longest, so more than two would not help. A second process is started for
+long texts only, since it takes time to start, and memory.
 
 All MLIR is built and read in the thread that calls. The threads here wait for a process.
 """

@@ -30,6 +30,7 @@ from jax.interpreters import partial_eval as pe
 
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend.jaxprs.calls import Body, call
+from metagrad.frontend.jaxprs.forward import Memo, forward, through_body
 
 LARGEST = 16
 """The most entries that a counter, or a value on the way to it, may have."""
@@ -102,27 +103,13 @@ def _small(aval) -> bool:
     return is_integer and math.prod(aval.shape) <= LARGEST
 
 
-_Memo = dict[tuple[core.Jaxpr, tuple[bool, ...]], list[bool]]
-"""Answers for functions that were met: a function may be called often."""
-
-
-def _countable(jaxpr: core.Jaxpr, operands: Sequence[bool], memo: _Memo) -> list[bool]:
+def _countable(jaxpr: core.Jaxpr, operands: Sequence[bool], memo: Memo) -> list[bool]:
     """For each result, whether it is made of the flagged operands alone, as a counter may be."""
-    key = jaxpr, tuple(operands)
-    if key not in memo:
-        env: dict[core.Var, bool] = dict(zip(jaxpr.invars, operands))
-
-        def read(atom) -> bool:
-            return isinstance(atom, core.Literal) or env.get(atom, False)
-
-        for eqn in jaxpr.eqns:
-            flags = [read(atom) for atom in eqn.invars]
-            env.update(zip(eqn.outvars, _equation(eqn, flags, memo)))
-        memo[key] = [read(atom) for atom in jaxpr.outvars]
-    return memo[key]
+    equation = lambda eqn, flags: _equation(eqn, flags, memo)
+    return forward(jaxpr, operands, equation, lambda _: True, False, memo)
 
 
-def _equation(eqn: core.JaxprEqn, operands: list[bool], memo: _Memo) -> list[bool]:
+def _equation(eqn: core.JaxprEqn, operands: list[bool], memo: Memo) -> list[bool]:
     flags = [_small(var.aval) for var in eqn.outvars]
     called = call(eqn)
     if called is None:
@@ -137,15 +124,7 @@ def _equation(eqn: core.JaxprEqn, operands: list[bool], memo: _Memo) -> list[boo
     return flags
 
 
-def _of_body(body: Body, operands: Sequence[bool], memo: _Memo) -> list[bool]:
+def _of_body(body: Body, operands: Sequence[bool], memo: Memo) -> list[bool]:
     inputs = [operands[i] for i in body.operands]
-    while True:
-        outputs = list(_countable(body.jaxpr.jaxpr, inputs, memo))
-        lost = [i for output, i in body.carry if inputs[i] and not outputs[output]]
-        if not lost:
-            break
-        for i in lost:
-            inputs[i] = False
-    for output, i in body.carry:
-        outputs[output] = inputs[i]
-    return outputs
+    results = lambda jaxpr, flags: _countable(jaxpr, flags, memo)
+    return through_body(body, inputs, results, False)

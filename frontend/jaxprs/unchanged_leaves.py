@@ -26,6 +26,7 @@ from jax.extend import core
 from metagrad.frontend import dtypes
 from metagrad.frontend.grad_primitive import grad_p
 from metagrad.frontend.jaxprs.calls import Body, call
+from metagrad.frontend.jaxprs.forward import Memo, forward, through_body
 from metagrad.frontend.split_step import site_p
 
 
@@ -63,28 +64,16 @@ _Value = _Input | str | None
 """What is known of a value; None if nothing is."""
 
 
-_Memo = dict[tuple[core.Jaxpr, tuple[_Value, ...]], list[_Value]]
-"""Results of functions that were met: a function may be called often."""
+def _results(jaxpr: core.Jaxpr, operands: Sequence[_Value], memo: Memo) -> list[_Value]:
+    equation = lambda eqn, values: _equation(eqn, values, memo)
+    return forward(jaxpr, operands, equation, _literal, None, memo)
 
 
-def _results(jaxpr: core.Jaxpr, operands: Sequence[_Value], memo: _Memo) -> list[_Value]:
-    key = jaxpr, tuple(operands)
-    if key not in memo:
-        env: dict[core.Var, _Value] = dict(zip(jaxpr.invars, operands))
-
-        def read(atom) -> _Value:
-            if isinstance(atom, core.Literal):
-                return _ZERO if np.all(np.asarray(atom.val) == 0) else None
-            return env.get(atom)
-
-        for eqn in jaxpr.eqns:
-            values = [read(atom) for atom in eqn.invars]
-            env.update(zip(eqn.outvars, _equation(eqn, values, memo)))
-        memo[key] = [read(atom) for atom in jaxpr.outvars]
-    return memo[key]
+def _literal(value: Any) -> _Value:
+    return _ZERO if np.all(np.asarray(value) == 0) else None
 
 
-def _equation(eqn: core.JaxprEqn, operands: list[_Value], memo: _Memo) -> list[_Value]:
+def _equation(eqn: core.JaxprEqn, operands: list[_Value], memo: Memo) -> list[_Value]:
     nothing: list[_Value] = [None] * len(eqn.outvars)
     if eqn.primitive in (site_p, grad_p):
         # Auxiliary results of a loss; gradients follow them.
@@ -103,21 +92,13 @@ def _equation(eqn: core.JaxprEqn, operands: list[_Value], memo: _Memo) -> list[_
     return [_simple(eqn, operands), *nothing[1:]] if operands else nothing
 
 
-def _of_body(body: Body, operands: Sequence[_Value], memo: _Memo) -> list[_Value]:
+def _of_body(body: Body, operands: Sequence[_Value], memo: Memo) -> list[_Value]:
     """The results of a function; of a loop's body, after all turns."""
     inputs = [operands[i] for i in body.operands]
     for i in body.read_by_row:
         if isinstance(whole := inputs[i], _Input):
             inputs[i] = dataclasses.replace(whole, rows=whole.rows + 1)
-    while True:
-        outputs = list(_results(body.jaxpr.jaxpr, inputs, memo))
-        lost = [i for output, i in body.carry if inputs[i] not in (None, outputs[output])]
-        if not lost:
-            break
-        for i in lost:
-            inputs[i] = None
-    for output, i in body.carry:
-        outputs[output] = inputs[i]
+    outputs = through_body(body, inputs, lambda jaxpr, values: _results(jaxpr, values, memo), None)
     for output in body.written_by_row:
         row = outputs[output]
         if isinstance(row, _Input):

@@ -101,7 +101,7 @@ def lower(
         emitted.callbacks,
         signature.gradients(len(captured.avals())),
     )
-    captured.take()
+    captured.store_arrays()
     diagnose = None
     first = first_nan.diagnosis(step, outer, step_has_aux, has_aux, wrt, single)
     if check_nans:

@@ -105,12 +105,10 @@ def test_arrays(name, kind):
     lowered = metagrad.compile(step).metagradient(outer).lower(W, RATE, BATCHES)
     result = lowered.compile()(W, RATE, BATCHES)
     assert_equal((result.value, result.grad), by_jax(ROWS, AROUND[name]))
-    constant = f"dense<{'0x' if np.little_endian else ''}"
     for stage in lowered.stages[:-1]:
-        assert len(lowered.ir(stage)) < 200_000
-        assert f"{constant}[[" not in lowered.ir(stage)
-        for line in lowered.ir(stage).splitlines():
-            assert "stablehlo.constant" not in line or "tensor<20x8xf64>" not in line
+        lines = [line for line in lowered.ir(stage).splitlines() if "tensor<20x8xf64>" in line]
+        assert lines, f"the array is read in {stage}"
+        assert not any("stablehlo.constant" in line for line in lines), stage
 
 
 @pytest.mark.parametrize("kind", ["array", "traced"])
