@@ -331,7 +331,8 @@ def _load_rows(_: Carry, operands: Carry) -> Carry:
 
 def _bytes(types: Sequence[ir.Type]) -> int:
     """What arrays of these types take, a bit as a byte."""
-    return sum(int(math.prod(ty.shape)) * _element_bytes(ty.element_type) for ty in types)
+    sizes: list[int] = [math.prod(ty.shape) * _element_bytes(ty.element_type) for ty in types]
+    return sum(sizes)
 
 
 def _element_bytes(element: ir.Type) -> int:

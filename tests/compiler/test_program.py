@@ -183,7 +183,7 @@ def test_buffers_are_as_large_as_the_plan_says():
 
 
 def test_large_arrays_are_not_written_in_vain():
-    """There every write of a slot is in a loop of zero or one trips, of which small ones need none."""
+    """There each write of a slot is in a loop of zero or one trips; small ones need none."""
     loops = {}
     for size in (3, SMALL // 4 + 1):
         text = WITH_GRADIENT.replace("tensor<3xf32>", f"tensor<{size}xf32>")
