@@ -11,7 +11,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.runtime import jax_internals
-from metagrad.runtime.streams.leaves import as_array, check_range, flatten, flatten_with_path
+from metagrad.runtime.streams.leaves import (
+    as_array,
+    check_range,
+    flatten,
+    flatten_with_path,
+    native,
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -203,7 +209,7 @@ def _leaf(path: str, shape: tuple[int, ...], dtype: Any, x64: bool) -> BatchLeaf
 def program_dtype(dtype: Any, x64: bool) -> np.dtype:
     """What JAX makes of a dtype under an x64 setting: float32 of float64, without it."""
     with jax.enable_x64(x64):
-        return jax.typeof(np.empty(0, dtype)).dtype
+        return jax.typeof(np.empty(0, native(dtype))).dtype
 
 
 def _row(aval: jax.ShapeDtypeStruct, axes: int) -> jax.ShapeDtypeStruct:

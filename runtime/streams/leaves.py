@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import sys
 from typing import Any
 
@@ -37,10 +38,13 @@ def as_array(value: Any) -> np.ndarray:
       TypeError: it holds anything but real numbers and booleans, or is traced.
       ValueError: it is a list whose rows have different lengths.
     """
+    # In the order of how often they come, and of what it costs to ask.
     if isinstance(value, np.ndarray):
         array = value
+    elif isinstance(value, (bool, int, float, list, np.generic)):
+        array = np.asarray(value)
     elif isinstance(value, (str, bytes)):
-        raise TypeError(f"is a {type(value).__name__}: {value!r:.60}")
+        raise TypeError(f"is of type {type(value).__name__}: {value!r:.60}")
     elif is_torch_tensor(value):
         array = _from_torch(value)
     elif isinstance(value, jax.core.Tracer):
@@ -50,15 +54,24 @@ def as_array(value: Any) -> np.ndarray:
     else:
         array = np.asarray(value)
     if not is_real(array.dtype):
-        raise TypeError(f"is a {type(value).__name__} of dtype {array.dtype}")
+        raise TypeError(f"is of type {type(value).__name__}, with dtype {array.dtype}")
     return array
 
 
+@functools.cache
 def is_real(dtype: Any) -> bool:
-    """Whether a dtype is one of real numbers or booleans that JAX has too."""
-    return dtype == np.bool_ or (
-        jnp.issubdtype(dtype, np.number) and not jnp.issubdtype(dtype, np.complexfloating)
-    )
+    """Whether a dtype is one of real numbers or booleans that JAX has too, in any byte order."""
+    try:
+        dtype = jax.typeof(np.empty(0, native(dtype))).dtype
+    except TypeError:
+        return False
+    return not jnp.issubdtype(dtype, np.complexfloating)
+
+
+def native(dtype: Any) -> np.dtype:
+    """The dtype in this machine's byte order."""
+    dtype = np.dtype(dtype)
+    return dtype if dtype.isnative else dtype.newbyteorder("=")
 
 
 def check_range(array: np.ndarray, value: Any, dtype: np.dtype) -> None:
@@ -69,13 +82,20 @@ def check_range(array: np.ndarray, value: Any, dtype: np.dtype) -> None:
     Raises:
       OverflowError: `value`, a Python number or a list of them, does not fit `dtype`.
     """
-    if not isinstance(value, (int, list)) or array.dtype.kind not in "iu" or not array.size:
+    if not isinstance(value, (int, list)) or array.dtype.kind not in "iu":
         return
-    if not jnp.issubdtype(dtype, np.integer) or dtype.itemsize >= array.dtype.itemsize:
+    if array.dtype == dtype or not array.size:
         return
+    low, high = _bounds(dtype)
+    least, most = (value, value) if isinstance(value, int) else (array.min(), array.max())
+    if least < low or most > high:
+        raise OverflowError(f"has integers from {least} to {most}, beyond {dtype}")
+
+
+@functools.cache
+def _bounds(dtype: np.dtype) -> tuple[int, int]:
     info = jnp.iinfo(dtype)
-    if array.min() < info.min or array.max() > info.max:
-        raise OverflowError(f"has integers from {array.min()} to {array.max()}, beyond {dtype}")
+    return int(info.min), int(info.max)
 
 
 def key_data(array: jax.Array) -> jax.Array:

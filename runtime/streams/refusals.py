@@ -9,6 +9,9 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from typing import Any
 
+import jax
+from jax.tree_util import treedef_is_leaf
+
 _AGAIN = "A metagradient runs steps again, so a replay asks for a batch again"
 _INSTEAD = (
     "Give what has len(source) and source[t]: a list of batches, arrays or memmaps, or a "
@@ -30,7 +33,7 @@ def check_source(source: Any) -> None:
 def _reason(source: Any) -> str | None:
     kind = f"{type(source).__module__.split('.')[0]}'s {type(source).__name__}"
     if isinstance(source, (str, bytes)):
-        return f"source is a {type(source).__name__}. {_INSTEAD}."
+        return f"source is of type {type(source).__name__}. {_INSTEAD}."
     if isinstance(source, Iterator):
         return f"source is an iterator ({kind}). {_AGAIN}, and it is used up. {_INSTEAD}."
     if _is_iterable_dataset(source):
@@ -44,8 +47,8 @@ def _reason(source: Any) -> str | None:
             "in a row only. Give its dataset, and which rows are in which batch: "
             "Stream(loader.dataset, order) with order [T, B]."
         )
-    if isinstance(source, Mapping) and not isinstance(source, dict):
-        return f"source is a mapping ({kind}). Give a dict of arrays: dict(source)."
+    if isinstance(source, Mapping) and treedef_is_leaf(jax.tree.structure(source)):
+        return f"source is a mapping ({kind}). Give a dict of arrays, or one of its datasets."
     if hasattr(source, "iloc"):
         return f"source is indexed by labels ({kind}). Give arrays: source.to_numpy()."
     return None
@@ -60,12 +63,12 @@ def check_indexable(source: Any) -> None:
     kind = type(source).__name__
     if not hasattr(source, "__getitem__"):
         raise TypeError(
-            f"Stream(source): source is a {kind} without source[t]. {_AGAIN}. {_INSTEAD}."
+            f"Stream(source): source is of type {kind}, without source[t]. {_AGAIN}. {_INSTEAD}."
         )
     if not hasattr(source, "__len__"):
         raise TypeError(
-            f"Stream(source): source is a {kind} without a length, and a run has a known number "
-            f"of steps. {_INSTEAD}."
+            f"Stream(source): source is of type {kind}, without a length, and a run has a known "
+            f"number of steps. {_INSTEAD}."
         )
 
 

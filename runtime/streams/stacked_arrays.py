@@ -101,9 +101,9 @@ def _copy_one_by_one(rows: Any, index: Any, out: np.ndarray) -> None:
 def _rows_of(path: str, value: Any) -> Any:
     if not is_array_like(value):
         raise TypeError(
-            f"Stream(source): {path} is a {type(value).__name__}, not an array. A tuple or a dict "
-            "is a pytree of arrays whose leading axis counts the rows. For batches or rows one by "
-            "one, give a list; for a dataset, the dataset itself."
+            f"Stream(source): {path} is of type {type(value).__name__}, not an array. A tuple or a "
+            "dict is a pytree of arrays whose leading axis counts the rows. For batches or rows "
+            "one by one, give a list; for a dataset, the dataset itself."
         )
     if hasattr(value, "iloc"):
         raise TypeError(
@@ -163,7 +163,7 @@ def _refuse_batches_one_by_one(source: Any) -> None:
     if len(kinds) == 1:
         raise ValueError(
             f"Stream(source): source is a tuple of {len(source)} entries that are alike, as if "
-            "they were the batches one by one. A tuple is a pytree of arrays whose leading axis counts "
-            "the rows. Give a list of batches: Stream(list(source)). If the entries are the parts "
-            "of a batch, give a dict or a NamedTuple."
+            "they were the batches one by one. A tuple is a pytree of arrays whose leading axis "
+            "counts the rows. Give a list of batches: Stream(list(source)). If the entries are the "
+            "parts of a batch, give a dict or a NamedTuple."
         )
