@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import itertools
 import threading
 from collections.abc import Callable, Iterable
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
@@ -50,13 +51,18 @@ class Prefetcher:
           place: called with each array in the background thread, `jax.device_put` to a device say,
             under this thread's x64 setting. Nobody writes to the array afterwards.
           depth: how many segments to read ahead, at least 1.
+
+        Raises:
+          ValueError: a segment is not one of the stream. (One that is requested later is refused by
+            `take`.)
+          TypeError, ValueError, any other: batch 0 cannot be read.
         """
         self._stream, self._length = stream, length
         # Settings of JAX belong to a thread, so they are looked up in this one.
         self._layout = stream.layout()
         self._x64 = jax_internals.setting("jax_enable_x64")
         self._checksums, self._place = checksums, place
-        self._requests = iter(requests)
+        self._requests = itertools.starmap(self._checked, requests)
         self._stopped = threading.Event()
         self._ready: collections.deque[Future[list]] = collections.deque()
         self._assembler = ThreadPoolExecutor(1, thread_name_prefix="metagrad-stream")
@@ -65,8 +71,12 @@ class Prefetcher:
             if stream.workers > 1
             else None
         )
-        for _ in range(depth):
-            self._submit()
+        try:
+            for _ in range(max(1, depth)):
+                self._submit()
+        except BaseException:
+            self.close()
+            raise
 
     def take(self) -> list:
         """The arrays [L, ...] of the next segment, flat, as `place` returned them.
@@ -107,6 +117,15 @@ class Prefetcher:
         request = next(self._requests, None)
         if request is not None:
             self._ready.append(self._assembler.submit(self._segment, *request))
+
+    def _checked(self, first: int, count: int) -> tuple[int, int]:
+        steps = len(self._stream)
+        if not (first >= 0 and 0 < count <= self._length and first + count <= steps):
+            raise ValueError(
+                f"({first}, {count}) is no segment of at most {self._length} batches in {steps} "
+                "batches"
+            )
+        return first, count
 
     def _segment(self, first: int, count: int) -> list:
         """Reads a segment. Runs in the assembling thread."""

@@ -59,7 +59,11 @@ def wait_until(condition):
 @pytest.mark.parametrize("workers", [1, 3])
 @pytest.mark.parametrize("depth", [1, 2, 9])
 @pytest.mark.parametrize("kind", ["arrays", "batches"])
-def test_segments_come_in_order_and_ragged_ones_end_in_zeros(kind, depth, workers):
+def test_segments_come_in_order_and_ragged_ones_end_in_zeros(kind, depth, workers, monkeypatch):
+    def full_of_sevens(shape, dtype):
+        return np.full(shape, 7, dtype)
+
+    monkeypatch.setattr("metagrad.runtime.streams.prefetcher.empty_for_xla", full_of_sevens)
     source, order = (X, np.arange(20).reshape(10, 2)) if kind == "arrays" else (Batches(), None)
     stream = Stream(source, order, workers=workers)
     with Prefetcher(stream, iter(REQUESTS), 4, depth=depth) as prefetcher:
@@ -142,6 +146,12 @@ def test_an_error_of_the_first_batch_comes_before_there_are_threads():
     with pytest.raises(KeyError, match="no batch 0") as caught:
         Prefetcher(Stream(Batches(0)), [(0, 4)], 4)
     assert caught.value.__notes__ == ["batch 0 of the stream"]
+
+
+@pytest.mark.parametrize("request_", [(0, 0), (0, 5), (9, 2), (-1, 2)])
+def test_a_segment_that_there_is_not(request_):
+    with pytest.raises(ValueError, match=r"no segment of at most 4 batches in 10 batches"):
+        Prefetcher(Stream(Batches()), [request_], 4)
 
 
 def test_an_error_of_place_comes_as_it_is():

@@ -161,6 +161,21 @@ def test_dtypes_follow_the_x64_setting_of_the_thread_that_asks():
             assert np.int64 in dtypes
 
 
+def test_a_thread_without_double_precision_where_all_others_have_it():
+    before = jax.config.jax_enable_x64
+    jax.config.update("jax_enable_x64", True)
+    try:
+        with (
+            jax.enable_x64(False),
+            Prefetcher(
+                Stream([{"x": 0.1, "n": 3}]), [(0, 1)], 1, place=jax.device_put
+            ) as prefetcher,
+        ):
+            assert {leaf.dtype.name for leaf in prefetcher.take()} == {"float32", "int32"}
+    finally:
+        jax.config.update("jax_enable_x64", before)
+
+
 def test_wide_integers_of_numpy_wrap_as_they_do_in_jax():
     assert Stream([np.array([2**32 + 5])])[0].tolist() == [5]
     assert jnp.asarray(np.array([2**32 + 5])).tolist() == [5]

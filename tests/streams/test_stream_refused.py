@@ -1,4 +1,4 @@
-"""What cannot be a stream is refused with the reason, and so is a batch that is unlike the first."""
+"""What cannot be a stream is refused with the reason, and so is a batch unlike the first."""
 
 import re
 import types
