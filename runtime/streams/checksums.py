@@ -63,20 +63,22 @@ class Checksums:
         noted = self._table[first : first + count]
         for position, leaf in enumerate(leaves):
             sums = _row_checksums(leaf[:count])
-            before = noted[:, position]
-            differs = (before != 0) & (before != sums)
-            if differs.any():
-                raise RuntimeError(_message(self._paths[position], first + int(differs.argmax())))
-            noted[:, position] = sums
+            before = noted[:, position].tolist()
+            if sums == before:
+                continue
+            for t, (one, other) in enumerate(zip(before, sums), first):
+                if one not in (0, other):
+                    raise RuntimeError(_message(self._paths[position], t))
+            noted[:, position] = np.array(sums, np.uint64)
 
 
-def _row_checksums(leaf: np.ndarray) -> np.ndarray:
-    """uint64 [rows], none of them 0."""
+def _row_checksums(leaf: np.ndarray) -> list[int]:
+    """One for each row, none of them 0."""
     if leaf.size == 0:
-        return np.ones(len(leaf), np.uint64)
+        return [1] * len(leaf)
     rows = leaf.reshape(len(leaf), -1).view(np.uint8)
     digest = xxhash.xxh3_64_intdigest
-    return np.array([digest(row) or 1 for row in rows], np.uint64)
+    return [digest(row) or 1 for row in rows]
 
 
 def _message(path: str, t: int) -> str:

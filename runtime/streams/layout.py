@@ -116,12 +116,16 @@ class BatchLayout:
                 f"{name} has the structure {structure}, and batch 0 has {self.structure}. "
                 "All batches must have the same structure."
             )
-        arrays = []
-        for leaf, value in zip(self.leaves, values):
-            array = array_of(leaf.path, value, name)
-            self._check(leaf, array, value, name)
-            arrays.append(array)
-        return arrays
+        return [self._array(leaf, value, name) for leaf, value in zip(self.leaves, values)]
+
+    def _array(self, leaf: BatchLeaf, value: Any, name: str) -> np.ndarray:
+        # Most leaves, and rows of a dataset come by the thousand: what needs no further look.
+        is_array = type(value) is np.ndarray
+        if is_array and (value.shape, value.dtype) == (leaf.stored.shape, leaf.stored.dtype):
+            return value
+        array = array_of(leaf.path, value, name)
+        self._check(leaf, array, value, name)
+        return array
 
     def _check(self, leaf: BatchLeaf, array: np.ndarray, value: Any, name: str) -> None:
         if array.shape != leaf.stored.shape:

@@ -53,8 +53,15 @@ class StackedArrays:
     def read(self, first: int, layout: BatchLayout, buffers: list[np.ndarray]) -> None:
         steps = slice(first, first + len(buffers[0]))
         index = steps if self._order is None else self._order[steps]
-        for rows, buffer in zip(self._rows, buffers):
-            copy_rows(rows, index, buffer)
+        try:
+            for rows, buffer in zip(self._rows, buffers):
+                copy_rows(rows, index, buffer)
+        except Exception as error:
+            last = first + len(buffers[0]) - 1
+            error.add_note(
+                f"batch {first} of the stream" + (f", or one up to {last}" if last > first else "")
+            )
+            raise
 
 
 def is_array_like(value: Any) -> bool:
@@ -94,8 +101,8 @@ def _copy_one_by_one(rows: Any, index: Any, out: np.ndarray) -> None:
         np.copyto(out, np.asarray(rows[index]), casting="unsafe")
         return
     places = out.reshape(index.size, *out.shape[index.ndim :])
-    for place, row in zip(places, index.reshape(-1).tolist()):
-        np.copyto(place, np.asarray(rows[row]), casting="unsafe")
+    for position, row in enumerate(index.reshape(-1).tolist()):
+        np.copyto(places[position, ...], np.asarray(rows[row]), casting="unsafe")
 
 
 def _rows_of(path: str, value: Any) -> Any:

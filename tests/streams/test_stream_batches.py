@@ -103,17 +103,40 @@ def test_a_list_is_a_sequence_of_batches_or_rows():
 
 def test_objects_with_shape_dtype_and_index_are_asked_for_rows_and_not_whole():
     class File:
-        shape, dtype = X.shape, X.dtype
+        def __init__(self, rows):
+            self.rows, self.shape, self.dtype = rows, rows.shape, rows.dtype
 
         def __getitem__(self, index):
             asked.append(index)
-            return X[index]
+            return self.rows[index]
 
     asked = []
-    same(Stream({"x": File()}, ORDER)[1], {"x": X[[9, 0]]})
+    numbers = X[:, 1]
+    same(Stream(File(numbers), ORDER)[1], numbers[[9, 0]])
+    same(Stream(File(numbers), ORDER[:, 0])[1], numbers[9])
+    asked.clear()
+    same(Stream({"x": File(X)}, ORDER)[1], {"x": X[[9, 0]]})
     assert asked == [9, 0]
-    same(Stream({"x": File()})[3], {"x": X[3]})
+    same(Stream({"x": File(X)})[3], {"x": X[3]})
     assert asked[2:] == [slice(3, 4)]
+
+
+def test_an_error_of_such_an_object_names_the_batches():
+    class Broken:
+        shape, dtype = X.shape, X.dtype
+
+        def __getitem__(self, index):
+            raise OSError("the file is damaged")
+
+    with pytest.raises(OSError, match="damaged") as caught:
+        Stream(Broken(), ORDER)[2]
+    assert caught.value.__notes__ == ["batch 2 of the stream"]
+    with (
+        pytest.raises(OSError, match="damaged") as caught,
+        Prefetcher(Stream(Broken(), ORDER), [(0, 3)], 3) as prefetcher,
+    ):
+        prefetcher.take()
+    assert caught.value.__notes__ == ["batch 0 of the stream, or one up to 2"]
 
 
 def test_a_pytree_class_of_arrays():
