@@ -22,6 +22,7 @@ if TYPE_CHECKING:
     from metagrad.diagnostics.finite_differences import DirectionCheck
     from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
     from metagrad.runtime.schedules.plan import Plan
+    from metagrad.runtime.streams import Stream
 
     __version__: str
 
@@ -39,6 +40,7 @@ __all__ = [
     "Result",
     "ResultWithAux",
     "StoreAll",
+    "Stream",
     "TrainStep",
     "check",
     "compile",
@@ -58,6 +60,7 @@ _HOMES = {
     "diagnostics.finite_differences": ("DirectionCheck",),
     "runtime.schedules": ("Binomial", "LazyKary", "Periodic", "StoreAll"),
     "runtime.schedules.plan": ("Plan",),
+    "runtime.streams": ("Stream",),
 }
 """The public names, by the module that each is imported from."""
 
