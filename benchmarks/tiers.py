@@ -4,6 +4,7 @@
   compute; "lost" is the compute's time that a move takes.
 - half: a run whose steps take 20 ms and whose state has 10 MB, with half of its slots on disk,
   against the same run with all of them in memory. The two are timed in turn.
+- host: a CPU's host tier that keeps the arrays, and one that copies them into buffers.
 - memory: the peak of a process (VmHWM) whose slots take ten times its memory budget.
 
 It prints tables and writes results/tiers.json.
@@ -39,6 +40,7 @@ from benchmarks.disk_stores import STORES, Store, opened
 from metagrad.runtime.byte_sizes import format_bytes, parse_bytes
 from metagrad.runtime.tiers.device import DeviceTier
 from metagrad.runtime.tiers.disk import DiskTier, default_directory
+from metagrad.runtime.tiers.host import HostBuffers
 from metagrad.runtime.tiers.tier import Tier, nbytes
 
 STATES = {"10 MB in 30 leaves": (10, 30, 12), "200 MB in 60 leaves": (200, 60, 3)}
@@ -64,7 +66,7 @@ def step_of(arrays: Sequence[jax.Array]) -> Callable[[Sequence[jax.Array]], list
         return [leaf * 0.999 + 1e-6 * x[0, 0] for leaf in arrays]
 
     run = lambda products: lambda: step(arrays, products)
-    few, many = (statistics.median(seconds(run(count)) for _ in range(9)) for count in (1, 21))
+    few, many = (min(seconds(run(count)) for _ in range(15)) for count in (1, 21))
     products = max(round(1 + (STEP_SECONDS - few) / (many - few) * 20), 1)
     return lambda arrays: step(arrays, products)
 
@@ -152,9 +154,10 @@ def run(step: Callable, initial: list[jax.Array], tiers: Sequence[Tier]) -> None
 
 
 def measure_half(folder: pathlib.Path, repeat: int, steps: int = 48) -> dict[str, Any]:
-    """Seconds of runs with none, half and all of the slots on disk, in turn."""
+    """Runs with none, half and all of the slots on disk, in turn."""
     initial = state(10, 30)
     step = step_of(initial)
+    rounds: list[dict[str, tuple[float, float]]] = []
     with DeviceTier() as memory, DiskTier(folder) as disk:
         for tier in (memory, disk):
             tier.allocate(steps, initial)
@@ -163,45 +166,56 @@ def measure_half(folder: pathlib.Path, repeat: int, steps: int = 48) -> dict[str
             "half": [memory, disk] * (steps // 2),
             "all": [disk] * steps,
         }
-        for tiers in places.values():
-            run(step, initial, tiers)
-        rounds = [
-            {
-                name: seconds(lambda tiers=tiers: run(step, initial, tiers))
-                for name, tiers in places.items()
-            }
-            for _ in range(repeat)
-        ]
-        waited = disk.traffic.seconds_waited
-    median = lambda values: statistics.median(list(values))
+        for _ in range(repeat + 1):
+            rounds.append({})
+            for name, tiers in places.items():
+                processor = time.process_time()
+                wall = seconds(functools.partial(run, step, initial, tiers))
+                rounds[-1][name] = wall, time.process_time() - processor
+    del rounds[0]  # The first one compiles, and touches memory for the first time.
+    over_none = lambda name, clock: statistics.median(
+        row[name][clock] - row["none"][clock] for row in rounds
+    )
+    none = statistics.median(row["none"][0] for row in rounds)
     return {
         "steps": steps,
-        "step ms": 1e3 * median(row["none"] for row in rounds) / (2 * steps),
-        "lost, half": median(row["half"] / row["none"] - 1 for row in rounds),
-        "lost, all": median(row["all"] / row["none"] - 1 for row in rounds),
-        "seconds waited for the disk": waited,
+        "step ms": 1e3 * none / (2 * steps),
+        "lost, half": over_none("half", 0) / none,
+        "lost, all": over_none("all", 0) / none,
+        "processor ms of a write and a read": 1e3 * over_none("all", 1) / steps,
         "rounds": rounds,
     }
 
 
-def memory_run(folder: pathlib.Path, budget: int, times: int) -> dict[str, Any]:
-    """A run whose slots take `times` the budget; meant for a process of its own."""
+def memory_run(folder: pathlib.Path, budget: int, times: int, kind: str) -> dict[str, Any]:
+    """A run in a process of its own, whose peak says what its slots take.
+
+    Args:
+      budget: bytes of the process.
+      times: how often the slots take the budget.
+      kind: "disk" for slots on disk where the budget does not allow more in memory, else the host
+          tier of a CPU: "kept" or "buffers". All of the slots are there, so `times` is 1.
+    """
     initial = state(10, 30)
     step = step_of(initial)
     state_bytes = sum(map(nbytes, initial))
-    steps = times * budget // state_bytes
-    with DeviceTier() as memory, DiskTier(folder) as disk:
-        disk.allocate(steps, initial)
-        # Two states are the step's own, and two on their way through the run.
-        left = budget - resident("VmRSS") - disk.transit_bytes - 4 * state_bytes
-        kept = max(left // state_bytes, 0)
-        memory.allocate(steps, initial)
+    slots = times * budget // state_bytes
+    makers = {"disk": lambda: DiskTier(folder), "kept": DeviceTier, "buffers": HostBuffers}
+    with DeviceTier() as memory, makers[kind]() as other:
+        other.allocate(slots, initial)
+        memory.allocate(slots, initial)
         before = resident("VmRSS")
-        took = seconds(lambda: run(step, initial, [memory] * kept + [disk] * (steps - kept)))
+        kept = 0
+        if isinstance(other, DiskTier):
+            # Two states are the step's own, and two on their way through the run.
+            left = budget - before - other.transit_bytes - 4 * state_bytes
+            kept = max(left // state_bytes, 0)
+        took = seconds(lambda: run(step, initial, [memory] * kept + [other] * (slots - kept)))
     return {
+        "kind": kind,
         "budget": budget,
-        "slot bytes": steps * state_bytes,
-        "slots": steps,
+        "slot bytes": slots * state_bytes,
+        "slots": slots,
         "slots in memory": kept,
         "resident before": before,
         "peak": resident("VmHWM"),
@@ -215,10 +229,11 @@ def resident(field: str) -> int:
     return int(re.search(rf"{field}:\s*(\d+) kB", status)[1]) << 10
 
 
-def measure_memory(folder: pathlib.Path, budget: int, times: int) -> dict[str, Any]:
+def measure_memory(folder: pathlib.Path, budget: int, times: int, kind: str) -> dict[str, Any]:
     """`memory_run` in a process of its own."""
     words = [sys.executable, "-m", "benchmarks.tiers", "--parts", "memory-run"]
     words += ["--budget", str(budget), "--times", str(times), "--directory", str(folder)]
+    words += ["--kind", kind]
     done = subprocess.run(words, capture_output=True, text=True, check=True)
     return json.loads(done.stdout)
 
@@ -240,16 +255,19 @@ def main() -> None:
         description=__doc__,
         formatter_class=argparse.RawDescriptionHelpFormatter,
     )
-    parser.add_argument("--parts", type=words(), default=("stores", "half", "memory"))
+    parser.add_argument("--parts", type=words(), default=("stores", "half", "host", "memory"))
     parser.add_argument("--stores", type=words(), default=tuple(STORES))
     parser.add_argument("--repeat", type=positive, default=5)
     parser.add_argument("--budget", type=functools.partial(parse_bytes, "--budget"), default="1GiB")
     parser.add_argument("--times", type=positive, default=10)
+    parser.add_argument("--kind", choices=("disk", "kept", "buffers"), default="disk")
     parser.add_argument("--directory", type=pathlib.Path, default=default_directory())
     parser.add_argument("--out", type=pathlib.Path, default=RESULTS)
     options = parser.parse_args()
     if options.parts == ("memory-run",):
-        print(json.dumps(memory_run(options.directory, options.budget, options.times)))
+        print(
+            json.dumps(memory_run(options.directory, options.budget, options.times, options.kind))
+        )
         return
     # Orbax says much of what it does.
     logging.disable(logging.WARNING)
@@ -266,15 +284,25 @@ def main() -> None:
             half = written["half"] = measure_half(folder, options.repeat)
             console.print(
                 f"steps of {half['step ms']:.1f} ms: {half['lost, half']:.1%} lost with half of "
-                f"the slots on disk, {half['lost, all']:.1%} with all of them"
+                f"the slots on disk, {half['lost, all']:.1%} with all of them; a write and a read "
+                f"take {half['processor ms of a write and a read']:.1f} ms of a processor"
             )
+        if "host" in options.parts:
+            written["host"] = [
+                measure_memory(folder, options.budget // 2, 1, kind) for kind in ("kept", "buffers")
+            ]
+            for row in written["host"]:
+                console.print(
+                    f"host, {row['kind']}: {row['slots']} slots take "
+                    f"{format_bytes(row['slot bytes'])}, the process grew by "
+                    f"{format_bytes(row['peak'] - row['resident before'])}; {row['seconds']:.1f} s"
+                )
         if "memory" in options.parts:
-            memory = written["memory"] = measure_memory(folder, options.budget, options.times)
+            row = written["memory"] = measure_memory(folder, options.budget, options.times, "disk")
             console.print(
-                f"{memory['slots']} slots take {format_bytes(memory['slot bytes'])}, the budget "
-                f"is {format_bytes(memory['budget'])}, the process's peak "
-                f"{format_bytes(memory['peak'])} ({memory['peak'] / memory['budget'] - 1:+.1%}); "
-                f"{memory['seconds']:.0f} s"
+                f"{row['slots']} slots take {format_bytes(row['slot bytes'])}, the budget is "
+                f"{format_bytes(row['budget'])}, the process's peak {format_bytes(row['peak'])} "
+                f"({row['peak'] / row['budget'] - 1:+.1%}); {row['seconds']:.0f} s"
             )
     record.write(path, written)
     console.print(f"written: {path}")

@@ -113,7 +113,11 @@ class BackgroundTier(Slots):
         self._drain()
         self.release()
         self._allocate(slots, avals)
-        self.reserve()
+        try:
+            self.reserve()
+        except BaseException:
+            self.slots = 0
+            raise
 
     def write(self, slot: int, arrays: Sequence[Any]) -> None:
         """See `Tier.write`."""
@@ -163,7 +167,7 @@ class BackgroundTier(Slots):
         for thread in (self._writer, self._reader):
             thread.shutdown()
         self.release()
-        self.slots = 0
+        super().close()
 
     @property
     def bytes_in_use(self) -> int:

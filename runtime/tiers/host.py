@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import collections
+import errno
 import itertools
 import time
 from collections.abc import Sequence
@@ -11,7 +12,9 @@ from typing import Any
 import jax
 import numpy as np
 
+from metagrad.runtime.byte_sizes import format_bytes
 from metagrad.runtime.tiers.background import BackgroundTier
+from metagrad.runtime.tiers.errors import SlotError
 from metagrad.runtime.tiers.kept_arrays import KeptArrays
 from metagrad.runtime.tiers.tier import Slots, Tier
 
@@ -104,6 +107,7 @@ class PinnedHostTier(Slots):
         """See `Tier.close`."""
         for kept in (self._contents, self._shardings, self._incoming, self._outgoing):
             kept.clear()
+        super().close()
 
     @property
     def bytes_in_use(self) -> int:
@@ -127,7 +131,15 @@ class HostBuffers(BackgroundTier):
     name = "host"
 
     def reserve(self) -> None:
-        self._buffers = [np.empty(self.slot_bytes, np.uint8) for _ in range(self.slots)]
+        try:
+            self._buffers = [np.empty(self.slot_bytes, np.uint8) for _ in range(self.slots)]
+        except MemoryError:
+            wanted = format_bytes(self.slots * self.slot_bytes)
+            raise SlotError(
+                errno.ENOMEM,
+                f"{self.slots} slots of the host tier take {wanted}, which this process does not "
+                "get. Use a schedule with fewer slots, or give host= less and disk= more.",
+            ) from None
 
     def store(self, slot: int, pieces: list[np.ndarray]) -> None:
         for part, piece in self._parts(slot, pieces):

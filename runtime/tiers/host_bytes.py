@@ -111,9 +111,14 @@ def put_together(
             for host, piece in zip(pieces, placement.pieces()):
                 hosts += [host] * len(piece.places)
                 places += piece.places
-    parts = iter(jax.device_put(hosts, places))
-    free = iter(_uncommitted(placements, memory))
-    return [_array(placement, pieces, parts, free) for placement, pieces in zip(placements, memory)]
+    # Settings of a `with` are those of one thread, which need not be this one. Without double
+    # precision JAX would round what is put on a device.
+    with jax.enable_x64(True):
+        parts = iter(jax.device_put(hosts, places))
+        free = iter(_uncommitted(placements, memory))
+        return [
+            _array(placement, pieces, parts, free) for placement, pieces in zip(placements, memory)
+        ]
 
 
 def _uncommitted(

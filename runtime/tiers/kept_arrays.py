@@ -53,6 +53,7 @@ class KeptArrays(Slots):
     def close(self) -> None:
         """See `Tier.close`."""
         self._contents.clear()
+        super().close()
 
     @property
     def bytes_in_use(self) -> int:

@@ -106,7 +106,10 @@ class Tier(Protocol):
         ...
 
     def close(self) -> None:
-        """Gives everything back: memory, files, threads. It may be called again."""
+        """Gives everything back: memory, files, threads.
+
+        It may be called again; nothing else may.
+        """
         ...
 
     @property
@@ -173,7 +176,8 @@ class Slots:
         self.close()
 
     def close(self) -> None:
-        raise NotImplementedError
+        """See `Tier.close`."""
+        self.slots = 0
 
 
 def nbytes(aval: Any) -> int:

@@ -79,16 +79,18 @@ def test_bytes_of_another_slot_are_damage(tier):
 
 
 def test_a_disk_that_is_too_small(tmp_path):
-    with (
-        DiskTier(tmp_path, free=lambda directory: 30_000) as tier,
-        pytest.raises(
+    with DiskTier(tmp_path, free=lambda directory: 30_000) as tier:
+        with pytest.raises(
             SlotError,
             match=r"3 slots of 12.0 KiB cannot be made in .*: No space left on device. It takes "
             r"36.0 KiB, 29.3 KiB are free. Make room there, name another directory",
-        ) as e,
-    ):
-        tier.allocate(3, avals(ARRAYS))
-    assert e.value.errno == errno.ENOSPC and str(tmp_path) in str(e.value)
+        ) as e:
+            tier.allocate(3, avals(ARRAYS))
+        assert e.value.errno == errno.ENOSPC and str(tmp_path) in str(e.value)
+        with pytest.raises(ValueError, match="has 0 slots"):
+            tier.write(0, ARRAYS)
+        tier.allocate(2, avals(ARRAYS))
+        tier.write(0, ARRAYS)
     assert not list(tmp_path.iterdir())
 
 

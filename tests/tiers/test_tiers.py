@@ -96,6 +96,29 @@ def test_the_budget(make, kind):
 
 
 @each_tier
+def test_double_precision_of_this_thread_alone(make, kind):
+    with jax.enable_x64(True):
+        arrays = [jnp.arange(3.0) / 3, jnp.int64(2**40), jax.device_put(1 / 3, jax.devices()[0])]
+        assert all(array.dtype.itemsize == 8 for array in arrays)
+        tier = make(kind)
+        tier.allocate(1, avals(arrays))
+        tier.write(0, arrays)
+        tier.flush()
+        assert_same(tier.read(0), arrays)
+
+
+@each_tier
+@pytest.mark.parametrize("slots", (0, 2))
+def test_states_without_bytes(make, kind, slots):
+    tier = make(kind, 0)
+    tier.allocate(slots, [])
+    for slot in range(slots):
+        tier.write(slot, [])
+        tier.flush()
+        assert tier.read(slot) == []
+
+
+@each_tier
 def test_misuse(make, kind):
     tier = make(kind)
     tier.allocate(2, avals([jnp.zeros(3), jnp.zeros(2)]))
