@@ -23,14 +23,9 @@ from typing import Any
 import numpy as np
 
 from metagrad.runtime.tiers.errors import SlotError
-from metagrad.runtime.tiers.host_bytes import (
-    Placement,
-    empty_pieces,
-    flat_bytes,
-    put_together,
-    take_apart,
-)
-from metagrad.runtime.tiers.tier import Slots
+from metagrad.runtime.tiers.host_bytes import Placement, cut, offsets, put_together, take_apart
+from metagrad.runtime.tiers.regions import Regions
+from metagrad.runtime.tiers.tier import Slots, nbytes
 
 
 @dataclasses.dataclass(eq=False)
@@ -68,6 +63,8 @@ class BackgroundTier(Slots):
         """
         super().__init__(budget)
         self.pending, self.ahead, self.timeout = pending, ahead, timeout
+        self._starts: list[int] = []
+        self._regions = Regions(0, 0)
         self._contents: dict[int, _Content] = {}
         self._outgoing: collections.deque[tuple[int, Future]] = collections.deque()
         self._incoming: set[int] = set()  # slots whose content has `fetched`
@@ -75,20 +72,28 @@ class BackgroundTier(Slots):
         self._writer = ThreadPoolExecutor(1, f"metagrad-{self.name}-write")
         self._reader = ThreadPoolExecutor(1, f"metagrad-{self.name}-read")
 
+    def stored_bytes(self, sizes: Sequence[int]) -> int:
+        """Bytes of a slot: the arrays lie one behind the other, each aligned for JAX."""
+        return offsets(sizes)[-1]
+
     def reserve(self) -> None:
         """Takes the memory or the file for `self.slots` slots of `self.slot_bytes` bytes."""
         raise NotImplementedError
 
-    def store(self, slot: int, pieces: list[np.ndarray]) -> None:
+    def store(self, slot: int, parts: list[tuple[int, np.ndarray]]) -> None:
         """Copies bytes into a slot. It runs in the thread of the writes.
+
+        Args:
+          slot: the number of the slot.
+          parts: bytes, each with its offset in the slot, in the order of the offsets.
 
         Raises:
           SlotError: that was not possible.
         """
         raise NotImplementedError
 
-    def fetch(self, slot: int, pieces: list[np.ndarray]) -> None:
-        """Copies the bytes of a slot into `pieces`. It runs in the thread of the reads.
+    def fetch(self, slot: int, memory: np.ndarray) -> None:
+        """Copies the bytes of a slot into `memory`. It runs in the thread of the reads.
 
         Raises:
           SlotError: that was not possible.
@@ -105,14 +110,19 @@ class BackgroundTier(Slots):
 
     @property
     def transit_bytes(self) -> int:
-        """The most bytes that states on their way take in memory, beside the slots themselves."""
-        return (self.pending + self.ahead) * self.slot_bytes
+        """The most bytes that states on their way take in memory, beside the slots themselves.
+
+        The state that was read last is one of them.
+        """
+        return (self.pending + self.ahead + 1) * self.slot_bytes
 
     def allocate(self, slots: int, avals: Sequence[Any]) -> None:
         """See `Tier.allocate`."""
         self._drain()
         self.release()
+        self._starts = offsets(map(nbytes, avals))
         self._allocate(slots, avals)
+        self._regions = Regions(self.slot_bytes, self.ahead + 1)
         try:
             self.reserve()
         except BaseException:
@@ -177,12 +187,14 @@ class BackgroundTier(Slots):
     def _store(self, slot: int, content: _Content) -> None:
         """The write of a slot, in its thread."""
         try:
-            placements, pieces = [], []
-            for array in content.arrays or ():
-                placement, own_pieces = take_apart(array)
+            placements, parts = [], []
+            for start, array in zip(self._starts, content.arrays or ()):
+                placement, pieces = take_apart(array)
                 placements.append(placement)
-                pieces += own_pieces
-            self.store(slot, pieces)
+                for piece in pieces:
+                    parts.append((start, piece))
+                    start += len(piece)
+            self.store(slot, parts)
             self.traffic.bytes_written += self.slot_bytes
             content.placements = placements
         except Exception as error:
@@ -201,10 +213,10 @@ class BackgroundTier(Slots):
         assert content.written is not None
         content.written.result()  # It has ended, perhaps with an error.
         assert content.placements is not None
-        pieces = empty_pieces(content.placements)
-        self.fetch(slot, flat_bytes(pieces))
+        memory = self._regions.take()
+        self.fetch(slot, memory)
         self.traffic.bytes_read += self.slot_bytes
-        return put_together(content.placements, pieces)
+        return put_together(content.placements, cut(content.placements, memory, self._starts))
 
     def _content(self, slot: int) -> _Content:
         content = self._contents.get(slot)
@@ -232,6 +244,7 @@ class BackgroundTier(Slots):
         concurrent.futures.wait([future for future in running if not future.cancelled()])
         self._outgoing.clear()
         self._failures.clear()
+        self._regions.close()
 
     def _wait_for_writes(self, most: int) -> None:
         """Waits until at most so many states are on their way out."""

@@ -6,7 +6,7 @@ import errno
 import os
 import pathlib
 import tempfile
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import platformdirs
@@ -55,14 +55,14 @@ class DiskTier(BackgroundTier):
         self._free = free
         self._file: SlotFile | None = None
 
-    def stored_bytes(self, state_bytes: int) -> int:
+    def stored_bytes(self, sizes: Sequence[int]) -> int:
         """Bytes of a slot: whole blocks."""
-        return -(-state_bytes // BLOCK) * BLOCK
+        return -(-super().stored_bytes(sizes) // BLOCK) * BLOCK
 
     @property
     def transit_bytes(self) -> int:
         """See `BackgroundTier.transit_bytes`."""
-        return super().transit_bytes + 2 * min(CHUNK, self.slot_bytes)
+        return super().transit_bytes + min(CHUNK, self.slot_bytes)
 
     def reserve(self) -> None:
         wanted = self.slots * self.slot_bytes
@@ -75,16 +75,16 @@ class DiskTier(BackgroundTier):
             what = f"{self.slots} slots of {format_bytes(self.slot_bytes)} cannot be made"
             raise self._error(what, wanted, error) from error
 
-    def store(self, slot: int, pieces: list[np.ndarray]) -> None:
+    def store(self, slot: int, parts: list[tuple[int, np.ndarray]]) -> None:
         try:
-            self._slot_file().write(slot, pieces)
+            self._slot_file().write(slot, parts)
         except OSError as error:
             what = f"slot {slot} of the disk tier cannot be written"
             raise self._error(what, self.slot_bytes, error, " The other slots are good.") from error
 
-    def fetch(self, slot: int, pieces: list[np.ndarray]) -> None:
+    def fetch(self, slot: int, memory: np.ndarray) -> None:
         try:
-            self._slot_file().read(slot, pieces)
+            self._slot_file().read(slot, memory)
         except Damaged:
             raise DamagedSlotError(
                 errno.EIO,

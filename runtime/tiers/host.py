@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import collections
 import errno
-import itertools
 import time
 from collections.abc import Sequence
 from typing import Any
@@ -141,19 +140,12 @@ class HostBuffers(BackgroundTier):
                 "get. Use a schedule with fewer slots, or give host= less and disk= more.",
             ) from None
 
-    def store(self, slot: int, pieces: list[np.ndarray]) -> None:
-        for part, piece in self._parts(slot, pieces):
-            np.copyto(part, piece)
+    def store(self, slot: int, parts: list[tuple[int, np.ndarray]]) -> None:
+        for offset, part in parts:
+            np.copyto(self._buffers[slot][offset : offset + len(part)], part)
 
-    def fetch(self, slot: int, pieces: list[np.ndarray]) -> None:
-        for part, piece in self._parts(slot, pieces):
-            np.copyto(piece, part)
+    def fetch(self, slot: int, memory: np.ndarray) -> None:
+        np.copyto(memory, self._buffers[slot])
 
     def release(self) -> None:
         self._buffers = []
-
-    def _parts(self, slot: int, pieces: list[np.ndarray]):
-        """The pieces of a state, each with its part of the buffer."""
-        bounds = [0, *itertools.accumulate(map(len, pieces))]
-        parts = itertools.starmap(slice, itertools.pairwise(bounds))
-        return zip([self._buffers[slot][part] for part in parts], pieces)

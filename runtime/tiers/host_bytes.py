@@ -9,7 +9,8 @@ from __future__ import annotations
 import dataclasses
 import functools
 import itertools
-from collections.abc import Iterator, Sequence
+import math
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +18,7 @@ import numpy as np
 from jax.sharding import Sharding, SingleDeviceSharding
 
 # JAX takes an array on the host as it is, without a copy, if it begins at a multiple of this.
-_ALIGNMENT = 64
+ALIGNMENT = 64
 
 
 @dataclasses.dataclass(frozen=True)
@@ -80,26 +81,49 @@ def take_apart(array: Any) -> tuple[Placement, list[np.ndarray]]:
         key = jax.random.key_impl(array)
         array = jax.random.key_data(array)
     array.block_until_ready()
-    placement = Placement(array.shape, array.dtype, array.sharding, array.committed, key)
-    if isinstance(array.sharding, SingleDeviceSharding):
+    single = isinstance(array.sharding, SingleDeviceSharding)
+    committed = array.committed or not single
+    placement = Placement(array.shape, array.dtype, array.sharding, committed, key)
+    if single:
         return placement, [_flat(np.asarray(array))]
     shards = {shard.device: shard.data for shard in array.addressable_shards}
     holders = [next(iter(piece.places[0].device_set)) for piece in placement.pieces()]
     return placement, [_flat(np.asarray(shards[device])) for device in holders]
 
 
-def empty_pieces(placements: Sequence[Placement]) -> list[list[np.ndarray]]:
-    """Memory for the pieces of arrays: for each array, arrays with the shapes of its pieces."""
-    return [
-        [_empty(piece.shape, placement.dtype) for piece in placement.pieces()]
-        for placement in placements
-    ]
+def offsets(sizes: Iterable[int]) -> list[int]:
+    """Where arrays of these sizes begin when they lie one behind the other, and the end of all."""
+    return [0, *itertools.accumulate(-(-size // ALIGNMENT) * ALIGNMENT for size in sizes)]
+
+
+def cut(
+    placements: Sequence[Placement], memory: np.ndarray, starts: Sequence[int]
+) -> list[list[np.ndarray]]:
+    """The pieces of arrays in a state's bytes, without copying them.
+
+    Args:
+      placements: of the arrays.
+      memory: bytes.
+      starts: where each array begins; its pieces lie one behind the other.
+    """
+    arrays = []
+    for placement, start in zip(placements, starts):
+        pieces = []
+        for piece in placement.pieces():
+            end = start + math.prod(piece.shape) * placement.dtype.itemsize
+            if start < end:
+                pieces.append(memory[start:end].view(placement.dtype).reshape(piece.shape))
+            else:
+                pieces.append(np.empty(piece.shape, placement.dtype))
+            start = end
+        arrays.append(pieces)
+    return arrays
 
 
 def put_together(
     placements: Sequence[Placement], memory: Sequence[Sequence[np.ndarray]]
 ) -> list[Any]:
-    """The arrays that the pieces make; `memory` is as `empty_pieces` makes it.
+    """The arrays that the pieces make; `memory` has those of each.
 
     JAX may go on using the memory, so nothing else may write to it.
     """
@@ -159,21 +183,7 @@ def _array(
     return array if placement.key is None else jax.random.wrap_key_data(array, impl=placement.key)
 
 
-def flat_bytes(arrays_pieces: Sequence[Sequence[np.ndarray]]) -> list[np.ndarray]:
-    """The bytes of all pieces, in order, without copying them."""
-    return [_flat(piece) for pieces in arrays_pieces for piece in pieces]
-
-
 def _flat(array: np.ndarray) -> np.ndarray:
     if not array.nbytes:
         return np.empty(0, np.uint8)
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)
-
-
-def _empty(shape: tuple[int, ...], dtype: np.dtype) -> np.ndarray:
-    size = int(np.prod(shape, dtype=np.int64)) * dtype.itemsize
-    if not size:
-        return np.empty(shape, dtype)
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    return memory[start : start + size].view(dtype).reshape(shape)

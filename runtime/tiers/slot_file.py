@@ -14,21 +14,22 @@ import contextlib
 import ctypes
 import errno
 import fcntl
-import mmap
 import os
 import pathlib
 import tempfile
 import weakref
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 
 import numpy as np
 import xxhash
+
+from metagrad.runtime.tiers.regions import pages
 
 BLOCK = 4096
 """Slots begin at multiples of this, and are read and written in multiples of it."""
 
 CHUNK = 2 * 2**20
-"""Bytes that one call of the system moves. One chunk for writes and one for reads is in memory."""
+"""Bytes that one call of the system moves."""
 
 _NOT_SUPPORTED = (errno.EINVAL, errno.EOPNOTSUPP, errno.ENOSYS)
 
@@ -63,86 +64,78 @@ class SlotFile:
             self.close()
             raise
         self._checksums: list[bytes | None] = [None] * slots
-        size = min(CHUNK, slot_bytes)
-        self._outgoing, self._incoming = _chunk(size), _chunk(size)
+        # Writes go through it: the disk reads from whole pages, and arrays begin anywhere.
+        self._chunk = pages(min(CHUNK, slot_bytes))
 
     def close(self) -> None:
         """Gives the blocks back. No read or write is running."""
         self._finalizer()
 
-    def write(self, slot: int, pieces: Iterable[np.ndarray]) -> None:
-        """Writes pieces of bytes one after the other, at most `slot_bytes` of them.
+    def write(self, slot: int, parts: Sequence[tuple[int, np.ndarray]]) -> None:
+        """Writes a slot. What no part covers is undefined.
+
+        Args:
+          slot: the number of the slot.
+          parts: bytes, each with its offset in the slot, in the order of the offsets.
 
         Raises:
           OSError: that was not possible; the slot is then empty.
         """
         self._checksums[slot] = None
         checksum = xxhash.xxh3_128()
-        place, filled = slot * self.slot_bytes, 0
-        chunk = self._outgoing
-        for piece in pieces:
-            start = 0
-            while start < len(piece):
-                size = min(len(piece) - start, len(chunk) - filled)
-                np.copyto(chunk[filled : filled + size], piece[start : start + size])
-                start += size
-                filled += size
-                if filled == len(chunk):
-                    place = self._write_chunk(place, filled, checksum)
-                    filled = 0
-        if filled:
-            padded = -(-filled // BLOCK) * BLOCK
-            chunk[filled:padded] = 0
-            self._write_chunk(place, padded, checksum)
+        number = 0
+        for start in range(0, self.slot_bytes, CHUNK):
+            chunk = self._chunk[: self.slot_bytes - start]
+            end = start + len(chunk)
+            while number < len(parts):
+                offset, part = parts[number]
+                first, last = max(offset, start), min(offset + len(part), end)
+                if first < last:
+                    target = chunk[first - start : last - start]
+                    np.copyto(target, part[first - offset : last - offset])
+                if offset + len(part) > end:
+                    break
+                number += 1
+            checksum.update(chunk)
+            self._write_chunk(slot * self.slot_bytes + start, chunk)
         if not self.direct:
             os.fdatasync(self.descriptor)
             self._drop_from_cache(slot)
         self._checksums[slot] = checksum.digest()
 
-    def read(self, slot: int, pieces: Sequence[np.ndarray]) -> None:
-        """Reads into pieces, with the sizes of those that were written.
+    def read(self, slot: int, memory: np.ndarray) -> None:
+        """Reads a slot.
+
+        Args:
+          slot: the number of the slot.
+          memory: `slot_bytes` bytes, beginning at a page.
 
         Raises:
           OSError: that was not possible.
           Damaged: the bytes are not those that were written.
         """
         checksum = xxhash.xxh3_128()
-        place = slot * self.slot_bytes
-        left = sum(map(len, pieces))
-        chunk, first, end = self._incoming, 0, 0
-        for piece in pieces:
-            start = 0
-            while start < len(piece):
-                if first == end:
-                    end = min(left, len(chunk))
-                    left -= end
-                    place = self._read_chunk(place, -(-end // BLOCK) * BLOCK, checksum)
-                    first = 0
-                size = min(len(piece) - start, end - first)
-                np.copyto(piece[start : start + size], chunk[first : first + size])
-                start += size
-                first += size
+        for start in range(0, self.slot_bytes, CHUNK):
+            chunk = memory[start : start + CHUNK]
+            self._read_chunk(slot * self.slot_bytes + start, chunk)
+            checksum.update(chunk)
         if not self.direct:
             self._drop_from_cache(slot)
         if checksum.digest() != self._checksums[slot]:
             raise Damaged
 
-    def _write_chunk(self, place: int, size: int, checksum: xxhash.xxh3_128) -> int:
-        checksum.update(self._outgoing[:size])
+    def _write_chunk(self, place: int, chunk: np.ndarray) -> None:
         written = 0
-        while written < size:
-            written += os.pwrite(self.descriptor, self._outgoing[written:size], place + written)
-        return place + size
+        while written < len(chunk):
+            written += os.pwrite(self.descriptor, chunk[written:], place + written)
 
-    def _read_chunk(self, place: int, size: int, checksum: xxhash.xxh3_128) -> int:
+    def _read_chunk(self, place: int, chunk: np.ndarray) -> None:
         filled = 0
-        while filled < size:
-            got = os.preadv(self.descriptor, [self._incoming[filled:size]], place + filled)
-            if not got:
+        while filled < len(chunk):
+            count = os.preadv(self.descriptor, [chunk[filled:]], place + filled)
+            if not count:
                 raise Damaged  # Something has cut the file off.
-            filled += got
-        checksum.update(self._incoming[:size])
-        return place + size
+            filled += count
 
     def _drop_from_cache(self, slot: int) -> None:
         os.posix_fadvise(
@@ -183,18 +176,10 @@ def _go_past_the_cache(descriptor: int) -> bool:
     flags = fcntl.fcntl(descriptor, fcntl.F_GETFL)
     try:
         fcntl.fcntl(descriptor, fcntl.F_SETFL, flags | os.O_DIRECT)
-        os.pwrite(descriptor, _chunk(BLOCK), 0)
+        os.pwrite(descriptor, pages(BLOCK), 0)
         return True
     except OSError as error:
         if error.errno not in _NOT_SUPPORTED:
             raise
     fcntl.fcntl(descriptor, fcntl.F_SETFL, flags)
     return False
-
-
-def _chunk(size: int) -> np.ndarray:
-    """Zeros on large pages, if there are, which a disk moves in fewer parts."""
-    memory = mmap.mmap(-1, max(size, BLOCK), flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS)
-    with contextlib.suppress(OSError):
-        memory.madvise(mmap.MADV_HUGEPAGE)
-    return np.frombuffer(memory, np.uint8)

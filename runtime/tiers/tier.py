@@ -136,14 +136,14 @@ class Slots:
         self._like: list[tuple[tuple[int, ...], np.dtype]] = []
 
     def _allocate(self, slots: int, avals: Sequence[Any]) -> None:
-        slot_bytes = self.stored_bytes(sum(map(nbytes, avals)))
+        slot_bytes = self.stored_bytes([nbytes(aval) for aval in avals])
         errors.check_budget(self.name, slots, slot_bytes, self.budget)
         self.slots, self.slot_bytes = slots, slot_bytes
         self._like = [(tuple(aval.shape), aval.dtype) for aval in avals]
 
-    def stored_bytes(self, state_bytes: int) -> int:
-        """Bytes of a slot for a state of so many bytes."""
-        return state_bytes
+    def stored_bytes(self, sizes: Sequence[int]) -> int:
+        """Bytes of a slot for a state whose arrays have these sizes."""
+        return sum(sizes)
 
     def _check_slot(self, slot: int) -> None:
         if not 0 <= slot < self.slots:

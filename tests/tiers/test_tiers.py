@@ -9,6 +9,7 @@ import numpy as np
 import pytest
 
 from metagrad.runtime.tiers.errors import BudgetError
+from metagrad.runtime.tiers.regions import Regions
 from tests.tiers.conftest import TIERS, assert_same, avals, state
 
 each_tier = pytest.mark.parametrize("kind", TIERS)
@@ -194,3 +195,52 @@ def test_donated_after_the_flush(make, kind):
     # What was read may be donated as well, and does not change what the next read gives.
     jax.jit(lambda x: x + 1, donate_argnums=0)(tier.read(0)[0])
     assert_same(tier.read(0), [jnp.arange(1024.0)])
+
+
+@pytest.mark.parametrize("kind", ("disk", "host buffers"))
+def test_memory_of_arrays_is_not_used_again(make, kind):
+    """Reads reuse memory. Arrays that are still there, or went into a donation, keep theirs."""
+    values = lambda number: [jnp.full((64, 64), number), jnp.full(3, -number)]
+    double = jax.jit(lambda arrays: [array * 2 for array in arrays], donate_argnums=0)
+    same = jax.jit(lambda arrays: arrays, donate_argnums=0)
+    tier = make(kind)
+    tier.allocate(8, avals(values(0.0)))
+    for slot in range(8):
+        tier.write(slot, values(float(slot)))
+    tier.flush()
+    results, expected = [], []
+    for turn in range(40):
+        slot, factor = turn % 8, 1
+        arrays = tier.read(slot)
+        if turn % 4 == 1:
+            arrays, factor = double(arrays), 2
+        elif turn % 4 == 2:
+            arrays = same(arrays)
+        elif turn % 4 == 3:
+            arrays[0] = None  # The other one keeps the memory.
+        results.append(arrays)
+        expected.append([factor * slot, -factor * slot])
+        if turn % 3 == 0:
+            results.pop(0)
+            expected.pop(0)
+    for arrays, numbers in zip(results, expected):
+        for array, number in zip(arrays, numbers):
+            assert array is None or bool((array == number).all())
+
+
+def test_regions():
+    regions = Regions(10_000, 1)
+    first, second = regions.take(), regions.take()
+    assert len(first) == 10_000 and not first.ctypes.data % 4096
+    place, view = first.ctypes.data, first[64:128].view(np.float32)
+    del first
+    assert regions.take().ctypes.data != place
+    del view
+    again = [regions.take() for _ in range(3)]
+    assert place in [region.ctypes.data for region in again]
+    assert second.ctypes.data not in [region.ctypes.data for region in again]
+    del again
+    assert len(regions._free) == 1
+    regions.close()
+    del second
+    assert not regions._free
