@@ -124,9 +124,9 @@ class Journal:
         payload_files.check(arrays)
         self._check()
         ref = PayloadRef(self._next)
+        self._next += 1  # whatever interrupts this, the number is not used again
         self._writer.submit(lambda: self._write(ref, arrays), sum(a.nbytes for a in arrays))
         self._check()
-        self._next += 1
         self._live.add(ref)
         self._fresh.add(ref)
         return ref
