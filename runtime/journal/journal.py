@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import json
 import os
 import pathlib
@@ -340,6 +341,8 @@ def _make(path: pathlib.Path) -> None:
       OSError: it cannot be made or read.
     """
     path.mkdir(mode=0o700, parents=True, exist_ok=True)
+    if not os.access(path, os.W_OK | os.X_OK, effective_ids=True):  # SQLite would say less
+        raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     names = set(os.listdir(path))
     if names - _OURS and database.NAME not in names:
         raise JournalError(

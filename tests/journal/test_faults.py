@@ -5,6 +5,7 @@ import os
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 
 import numpy as np
@@ -226,11 +227,10 @@ def test_a_second_journal_of_the_same_process(tmp_path):
 # Disks.
 
 
-def test_a_directory_that_cannot_be_written(saved):
-    program = f"""
+_AS_NOBODY = f"""
 import os, sys
 from metagrad.runtime.journal import Journal, JournalError
-if os.geteuid() == 0:
+if os.geteuid() == 0:  # who may write everywhere
     os.seteuid(65534)
 for directory in sys.argv[1:]:
     try:
@@ -238,17 +238,26 @@ for directory in sys.argv[1:]:
     except JournalError as error:
         print(error)
 """
-    mode = saved.stat().st_mode
-    os.chmod(saved, 0o555)
-    try:
-        arguments = [sys.executable, "-c", program, saved, saved / "below"]
-        done = subprocess.run(arguments, capture_output=True, text=True, check=True, timeout=30)
-    finally:
-        os.chmod(saved, mode)
-    lines = done.stdout.splitlines()
-    assert len(lines) == 2
-    assert all("cannot be used: Permission denied. Name a directory that" in line for line in lines)
-    opened(saved)
+
+
+def test_a_directory_that_cannot_be_written():
+    with tempfile.TemporaryDirectory() as directory:
+        with Journal.open(directory, RUN) as journal:
+            journal.commit(3, {}, {"state": journal.store([np.arange(1000.0)])})
+        os.chmod(directory, 0o555)
+        below = os.path.join(directory, "below")
+        done = subprocess.run(
+            [sys.executable, "-c", _AS_NOBODY, directory, below],
+            capture_output=True,
+            text=True,
+            check=True,
+            timeout=30,
+        )
+        os.chmod(directory, 0o755)
+        lines = done.stdout.splitlines()
+        assert len(lines) == 2 and lines[0].startswith(f"resume_dir={directory!r} cannot be used")
+        assert all("used: Permission denied. Name a directory that" in line for line in lines)
+        opened(directory)
 
 
 def full_disk(call, after):

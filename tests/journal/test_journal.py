@@ -256,3 +256,38 @@ else:
             assert journal.latest().position == 2
     finally:
         process.stdin.close()
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_any_sequence_of_calls(tmp_path, seed):
+    """Stores, commits and reopens at random: what is promised to be kept can be loaded."""
+    chance = np.random.default_rng(seed)
+    contents: dict[PayloadRef, int] = {}  # all that was ever stored
+    points: list[set[PayloadRef]] = []  # what each point refers to
+    fresh: set[PayloadRef] = set()  # stored since the last commit
+    before: set[PayloadRef] = set()  # stored in the interval before that
+    journal = Journal.open(tmp_path, RUN)
+    for count in range(40):
+        kept = set().union(*points[-2:])
+        match chance.choice(["store", "store", "commit", "load", "reopen"]):
+            case "store":
+                ref = journal.store([np.full(3, count)])
+                contents[ref] = count
+                fresh.add(ref)
+            case "commit":
+                usable = sorted(kept | fresh | before, key=lambda ref: ref.number)
+                chosen = [ref for ref in usable if chance.random() < 0.6]
+                journal.commit(count, {}, {str(ref.number): ref for ref in chosen})
+                points.append(set(chosen))
+                fresh, before = set(), fresh
+            case "load":
+                for ref in kept | fresh | before:
+                    assert journal.load(ref)[0].tolist() == [contents[ref]] * 3
+            case "reopen":
+                journal.close()
+                journal = Journal.open(tmp_path, RUN)
+                fresh, before = set(), set()
+                assert files(tmp_path) == sorted(ref.file for ref in kept)
+                if points:
+                    assert set(journal.latest().payloads.values()) == points[-1]
+    journal.finish()
