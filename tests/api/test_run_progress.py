@@ -14,6 +14,8 @@ import metagrad
 from metagrad.api import progress, refreshed, run_progress
 from metagrad.api.progress import check_progress
 from metagrad.runtime import progress_reports
+from metagrad.runtime.executors.walk import Kind, actions
+from metagrad.runtime.executors.walk_progress import counts
 from metagrad.runtime.pace import Pace
 from metagrad.runtime.progress_reports import Progress, Reporter
 
@@ -102,6 +104,20 @@ def test_a_report_costs_microseconds():
         return (time.perf_counter() - began) / 1000
 
     assert min(seconds() for _ in range(20)) < 10e-6
+
+
+def test_the_counts_of_a_streamed_run():
+    plan = metagrad.Binomial(2).plan(4, gradients=False)  # 4 segments of 10 steps, the last of 7
+    walk = actions(plan)
+    listed = counts(walk, 10, 37, replay=lambda n: 2 * n)
+    assert len(listed) == len(walk) + 1
+    phases = [phase for phase, _, _ in listed]
+    assert [*dict.fromkeys(phases)] == ["training", "outer", "reversing"]
+    assert phases.count("outer") == 1 and walk[phases.index("outer")].kind is Kind.OUTER
+    assert listed[0] == ("training", 0, 0)
+    assert listed[phases.index("outer")] == ("outer", 37, 0)
+    replays = sum(10 for action in walk if action.kind is Kind.ADVANCE and action.is_replay)
+    assert listed[-1] == ("reversing", 37 + replays + 2 * 37, 37)  # no replay goes to the end
 
 
 # A function.
