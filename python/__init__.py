@@ -20,10 +20,12 @@ if TYPE_CHECKING:
     from metagrad.compiler.enzyme.worker import EnzymeError
     from metagrad.diagnostics.check_report import CheckReport
     from metagrad.diagnostics.finite_differences import DirectionCheck
+    from metagrad.runtime.executors.replay_check import ReplayError
     from metagrad.runtime.journal import JournalError
     from metagrad.runtime.progress_reports import Progress
     from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
     from metagrad.runtime.schedules.plan import Plan
+    from metagrad.runtime.schedules.two_level import TwoLevelPlan
     from metagrad.runtime.streams import Stream
 
     __version__: str
@@ -41,11 +43,13 @@ __all__ = [
     "Periodic",
     "Plan",
     "Progress",
+    "ReplayError",
     "Result",
     "ResultWithAux",
     "StoreAll",
     "Stream",
     "TrainStep",
+    "TwoLevelPlan",
     "check",
     "compile",
     "grad",
@@ -62,10 +66,12 @@ _HOMES = {
     "compiler.enzyme.worker": ("EnzymeError",),
     "diagnostics.check_report": ("CheckReport",),
     "diagnostics.finite_differences": ("DirectionCheck",),
+    "runtime.executors.replay_check": ("ReplayError",),
     "runtime.journal": ("JournalError",),
     "runtime.progress_reports": ("Progress",),
     "runtime.schedules": ("Binomial", "LazyKary", "Periodic", "StoreAll"),
     "runtime.schedules.plan": ("Plan",),
+    "runtime.schedules.two_level": ("TwoLevelPlan",),
     "runtime.streams": ("Stream",),
 }
 """The public names, by the module that each is imported from."""

@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from metagrad.api.progress import ProgressOption
 from metagrad.api.signature import Signature
 from metagrad.compiler.pipeline import Snapshots
 from metagrad.frontend.captured import Captured
@@ -51,11 +52,16 @@ class Program:
     captured: Captured
     diagnose: Callable[[Any, tuple], str | None] | None
     check_nans: bool | None
-    progress: bool | None
+    progress: ProgressOption
     first_nan: Callable[[Any, tuple], None]
     unread: tuple[str, ...]
     x64: bool
     names: tuple[str, str]
+
+    @property
+    def platform(self) -> str:
+        """What it was lowered for: "cpu", "cuda", ..."""
+        return self.fused.platform
 
     @property
     def summary(self) -> str:

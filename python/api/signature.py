@@ -39,15 +39,25 @@ class Signature:
     step_has_aux: bool
     has_aux: bool
 
+    @property
+    def arguments(self) -> tuple[Tree, Tree, Tree, Tree]:
+        """The trees of all arguments."""
+        return self.state, self.meta, self.batches, self.outer
+
     @functools.cached_property
     def leaves(self) -> tuple[Leaf, ...]:
         """The array leaves of all arguments, in the order of the program's inputs."""
-        trees = (self.state, self.meta, self.batches, self.outer)
-        return tuple(leaf for tree in trees for leaf in tree.leaves)
+        return tuple(leaf for tree in self.arguments for leaf in tree.leaves)
 
     @property
     def inputs(self) -> list[jax.ShapeDtypeStruct]:
         return [leaf.stored for leaf in self.leaves]
+
+    @property
+    def differentiated(self) -> dict[str, Tree]:
+        """The trees that `wrt` names, in the order of the results."""
+        trees = {"state": self.state, "meta": self.meta, "batches": self.batches}
+        return {name: tree for name, tree in trees.items() if name in self.wrt}
 
     def gradient_leaves(self):
         """(tree's name, leaf) for each float leaf of the gradient, in the order of the results."""

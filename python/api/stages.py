@@ -46,7 +46,7 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
     def __init__(self, program: Program):
         self._program = program
         self._compiled: Compiled[StateT, ValueT, GradT, KindT] | None = None
-        self._inputs = Inputs(program.signature)
+        self._inputs = Inputs(program.signature.arguments)
         self._jitted = jax.jit(self._checked)
         self._diagnose = program.diagnose
 

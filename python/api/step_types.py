@@ -15,7 +15,6 @@ if TYPE_CHECKING:
     from metagrad.api.train_step import TrainStep
 
 Mode: TypeAlias = Literal["auto", "enzyme", "jax"]
-Runtime: TypeAlias = Literal["auto", "fused"]
 
 
 class Outer(Protocol[StateT_contra]):

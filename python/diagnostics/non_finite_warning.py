@@ -74,13 +74,7 @@ def warning(
     ]
 
     def text(result: Any, arguments: tuple) -> str:
-        gradients = {wrt[0]: result.grad} if single else dict(zip(wrt, result.grad))
-        paths = _not_finite("value", result.value[0] if has_aux else result.value)
-        paths += [
-            f"the gradient of {path}"
-            for name, tree in gradients.items()
-            for path in _not_finite(name, tree)
-        ]
+        paths = paths_not_finite(result, wrt, single, has_aux)
         where = (
             f"a NaN or infinity in {enumerate_paths(paths)}"
             if paths
@@ -102,6 +96,17 @@ def warning(
         )
 
     return text
+
+
+def paths_not_finite(result: Any, wrt: tuple[str, ...], single: bool, has_aux: bool) -> list[str]:
+    """What users call the parts of value and gradient that are not finite."""
+    gradients = {wrt[0]: result.grad} if single else dict(zip(wrt, result.grad))
+    paths = _not_finite("value", result.value[0] if has_aux else result.value)
+    return paths + [
+        f"the gradient of {path}"
+        for name, tree in gradients.items()
+        for path in _not_finite(name, tree)
+    ]
 
 
 def _origin(

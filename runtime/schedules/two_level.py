@@ -1,0 +1,204 @@
+"""Plans in two levels, for runs that are streamed.
+
+A run of T steps is gone through in segments of L steps. The outer plan is an ordinary plan whose
+steps are segments: it says which states between segments are held, each in a tier, and which
+segments are run again. The inner plan is that of the device within a segment, for the reversal.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+import math
+from collections.abc import Sequence
+
+from metagrad.runtime.byte_sizes import format_bytes
+from metagrad.runtime.displayed import preformatted
+from metagrad.runtime.schedules.accept import Schedule
+from metagrad.runtime.schedules.binomial import Binomial
+from metagrad.runtime.schedules.plan import Plan
+from metagrad.runtime.schedules.store_all import StoreAll
+
+TIERS = ("device", "host", "disk")
+
+
+@dataclasses.dataclass(frozen=True)
+class Sizes:
+    """Bytes of what a run holds.
+
+    Attributes:
+      state: a state, as a slot holds it.
+      gradient: the inner gradients of one step.
+      batch: the batch of one step.
+    """
+
+    state: int
+    gradient: int
+    batch: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SegmentSlots:
+    """The part of a plan on which the compiled programs depend.
+
+    Attributes:
+      steps: L.
+      schedule: makes the plan of a segment.
+      state_slots, gradient_slots: what the plan of L steps has.
+      has_gradients: whether the step has inner gradients.
+    """
+
+    steps: int
+    schedule: Schedule
+    state_slots: int
+    gradient_slots: int
+    has_gradients: bool
+
+    @classmethod
+    def of(cls, steps: int, schedule: Schedule, has_gradients: bool) -> SegmentSlots:
+        plan = schedule.plan(steps, gradients=has_gradients)
+        return cls(steps, schedule, plan.state_slots, plan.gradient_slots, has_gradients)
+
+    def plan(self, count: int) -> Plan:
+        """The plan of a segment of `count` steps, at most L."""
+        return self.schedule.plan(count, gradients=self.has_gradients)
+
+    @property
+    def may_replay(self) -> bool:
+        """Whether a plan may do anything but keep all states and gradients."""
+        return self.schedule != StoreAll()
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
+class TwoLevelPlan:
+    """How a streamed run is reversed.
+
+    Attributes:
+      steps: T, the number of training steps.
+      outer: the plan over ceil(T / L) segments.
+      tier_of_slot: for each slot of `outer`, an index into TIERS.
+      segment_slots: what the device does within a segment.
+      sizes: bytes of a state, of a step's gradients and of a batch.
+    """
+
+    steps: int
+    outer: Plan
+    tier_of_slot: tuple[int, ...]
+    segment_slots: SegmentSlots
+    sizes: Sizes
+
+    @property
+    def segment(self) -> int:
+        """L, the most steps of a segment."""
+        return self.segment_slots.steps
+
+    @functools.cached_property
+    def inner(self) -> Plan:
+        """The plan of the device, for a whole segment."""
+        return self.segment_slots.plan(min(self.segment, self.steps))
+
+    @property
+    def bytes_by_tier(self) -> dict[str, int]:
+        """Bytes that are held in each tier: slots, and on the device also what a segment takes."""
+        counts = [self.tier_of_slot.count(i) for i in range(len(TIERS))]
+        held = {name: count * self.sizes.state for name, count in zip(TIERS, counts)}
+        inner = self.inner.bytes(self.sizes.state, self.sizes.gradient)
+        held["device"] += inner + AHEAD * self.segment * self.sizes.batch
+        return held
+
+    @property
+    def bytes(self) -> int:
+        """Bytes on the device: slots, the slots within a segment, and its batches."""
+        return self.bytes_by_tier["device"]
+
+    @functools.cached_property
+    def advances(self) -> int:
+        """Steps run with a gradient computed for them, both levels together, up to the raggedness
+        of the last segment."""
+        within = self.inner.advances * self.outer.steps
+        return self.outer.advances * self.segment + within
+
+    def replayed(self, count: int) -> int:
+        """Steps that the reversal of a segment of `count` steps runs on the device."""
+        return self.segment_slots.plan(count).advances
+
+    def for_steps(self, steps: int) -> TwoLevelPlan:
+        """The plan of another number of steps with the same segments, so that nothing is compiled.
+
+        It has the slots of this plan where it needs as many.
+        """
+        outer = Binomial(self.outer.state_slots, keep_gradients=False).plan(
+            math.ceil(steps / self.segment), gradients=False
+        )
+        tiers = self.tier_of_slot[: outer.state_slots]
+        return dataclasses.replace(self, steps=steps, outer=outer, tier_of_slot=tiers)
+
+    def __repr__(self) -> str:
+        return (
+            f"<TwoLevelPlan: steps={self.steps}, segment={self.segment}, "
+            f"slots={self.outer.state_slots}>"
+        )
+
+    def __str__(self) -> str:
+        names = [TIERS[i] for i in self.tier_of_slot]
+        where = ", ".join(f"{names.count(tier)} {tier}" for tier in TIERS if tier in names)
+        held = ", ".join(
+            f"{tier} {format_bytes(size)}" for tier, size in self.bytes_by_tier.items() if size
+        )
+        return "\n".join(
+            [
+                f"{self.steps:,} steps, streamed in {self.outer.steps:,} segments of "
+                f"{self.segment:,}",
+                f"  states between segments   {self.outer.state_slots:,} slots ({where})",
+                f"  segments run              {self.outer.advances:,}, and again, one by one, "
+                "for their reversal",
+                f"  within a segment          {self.inner!r}",
+                f"  bytes                     {held}",
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
+
+
+AHEAD = 4
+"""Segments of batches that are in memory at a time: read ahead, under way, in use."""
+
+
+def choose(
+    steps: int,
+    sizes: Sizes,
+    *,
+    has_gradients: bool,
+    memory: int,
+    schedule: Schedule | None,
+    tiers: Sequence[int] = (1,),
+) -> TwoLevelPlan:
+    """A plan without knowing what anything costs.
+
+    Half of the memory is for a segment: it is as long as fits with all its states and gradients,
+    but not longer than balances the states between segments with those within. The other half is
+    for the states between segments.
+
+    Args:
+      steps: T.
+      memory: bytes that may be used.
+      schedule: of the segments; None holds as many states as fit.
+      tiers: the tiers in which these states are.
+    """
+    of_step = sizes.state + sizes.gradient + AHEAD * sizes.batch
+    fits = max(1, memory // 2 // max(1, of_step))
+    balanced = math.ceil(math.sqrt(steps * max(1, sizes.state) / max(1, of_step)))
+    length = max(1, min(steps, fits, max(balanced, 8)))
+    segments = math.ceil(steps / length)
+    if schedule is None:
+        slots = max(1, min(segments, memory // 2 // max(1, sizes.state)))
+        schedule = Binomial(slots, keep_gradients=False)
+    outer = schedule.plan(segments, gradients=False)
+    return TwoLevelPlan(
+        steps,
+        outer,
+        tuple(tiers[i % len(tiers)] for i in range(outer.state_slots)),
+        SegmentSlots.of(length, StoreAll(), has_gradients),
+        sizes,
+    )
