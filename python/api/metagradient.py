@@ -151,7 +151,8 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         if new:
             warnings.warn(
                 f"the step `{self.request.step_name}` never reads {enumerate_paths(new)}: the "
-                "gradient is zero. Is a name misspelt? Take out of meta what the step does not need.",
+                "gradient is zero. Is a name misspelt? Take out of meta what the step does not "
+                "need.",
                 stacklevel=users_level(),
             )
 
