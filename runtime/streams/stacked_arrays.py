@@ -59,7 +59,7 @@ class StackedArrays:
             if self._order is None:
                 self._read(range(first, first + count), buffers)
             else:
-                index = self._order[first : first + count].reshape(-1)
+                index = self._order[first : first + count].reshape(-1).astype(np.intp, copy=False)
                 self._read(index, [_by_rows(buffer, self._order.ndim) for buffer in buffers])
         except Exception as error:
             others = f", or one up to {first + count - 1}" if count > 1 else ""

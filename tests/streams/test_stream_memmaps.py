@@ -107,11 +107,14 @@ def test_memmaps_are_read_in_parts(tmp_path, monkeypatch, picked, most):
             assert (leaves[2] == leaves[0][..., 0]).all()
 
 
-def test_an_order_may_be_a_memmap(tmp_path):
-    np.save(tmp_path / "order.npy", np.array([[3, 1], [0, 2]], np.uint16))
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint64, ">i4"])
+def test_an_order_may_be_a_memmap(tmp_path, dtype):
+    np.save(tmp_path / "order.npy", np.array([[3, 1], [0, 2]], dtype))
     x = np.arange(8.0, dtype=np.float32).reshape(4, 2)
     stream = Stream((x,), np.load(tmp_path / "order.npy", mmap_mode="r"))
     assert pickle.loads(pickle.dumps(stream))[0][0].tolist() == x[[3, 1]].tolist()
+    order = np.load(tmp_path / "order.npy", mmap_mode="r")
+    assert Stream(list(x), order)[1].tolist() == x[[0, 2]].tolist()
 
 
 def views(path):
