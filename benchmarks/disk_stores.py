@@ -18,7 +18,6 @@ import jax
 import numpy as np
 
 from metagrad.runtime.tiers import tier
-from metagrad.runtime.tiers.device import DeviceTier
 from metagrad.runtime.tiers.disk import DiskTier
 from metagrad.runtime.tiers.host import HostBuffers, PinnedHostTier
 
@@ -207,13 +206,6 @@ class PinnedTier(Tier):
         return PinnedHostTier()
 
 
-class KeptTier(Tier):
-    """The arrays themselves."""
-
-    def make(self, folder):
-        return DeviceTier()
-
-
 def drop_from_cache(path: pathlib.Path) -> None:
     """Waits until a file, or all of a folder, is on the disk, and drops it from the page cache."""
     files = [path] if path.is_file() else [file for file in path.rglob("*") if file.is_file()]
@@ -235,7 +227,6 @@ STORES: dict[str, Callable[[pathlib.Path, int, Sequence[jax.Array]], Store]] = {
     "metagrad, disk": Tier,
     "metagrad, host buffers": HostBufferTier,
     "metagrad, pinned host": PinnedTier,
-    "metagrad, kept": KeptTier,
 }
 
 

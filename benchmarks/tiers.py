@@ -238,14 +238,13 @@ def measure_memory(folder: pathlib.Path, budget: int, times: int, kind: str) -> 
     return json.loads(done.stdout)
 
 
-def stores_table(rows: list[dict[str, Any]]) -> Table:
-    heads = ("ms", "MB/s", "MB/s, busy", "lost ms")
-    table = Table(
-        "state", "store", *(f"{verb}: {head}" for verb in ("write", "read") for head in heads)
-    )
+def stores_table(state: str, rows: list[dict[str, Any]]) -> Table:
+    heads = ("ms", "MB/s", "lost ms")
+    table = Table("store", *(f"{verb}, {head}" for verb in ("write", "read") for head in heads))
+    table.title = f"a state of {state}"
     for row in rows:
         cells = [f"{row[verb][head]:.1f}" for verb in ("write", "read") for head in heads]
-        table.add_row(row["state"], row["store"], *cells)
+        table.add_row(row["store"], *cells)
     return table
 
 
@@ -279,7 +278,9 @@ def main() -> None:
         folder = pathlib.Path(name)
         if "stores" in options.parts:
             written["stores"] = measure_stores(folder, options.repeat, options.stores)
-            console.print(stores_table(written["stores"]))
+            for description in STATES:
+                rows = [row for row in written["stores"] if row["state"] == description]
+                console.print(stores_table(description, rows))
         if "half" in options.parts:
             half = written["half"] = measure_half(folder, options.repeat)
             console.print(

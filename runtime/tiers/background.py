@@ -71,6 +71,7 @@ class BackgroundTier(Slots):
         self._failures: collections.deque[Exception] = collections.deque()
         self._writer = ThreadPoolExecutor(1, f"metagrad-{self.name}-write")
         self._reader = ThreadPoolExecutor(1, f"metagrad-{self.name}-read")
+        self._threads = self._writer, self._reader
 
     def stored_bytes(self, sizes: Sequence[int]) -> int:
         """Bytes of a slot: the arrays lie one behind the other, each aligned for JAX."""
@@ -118,7 +119,10 @@ class BackgroundTier(Slots):
 
     def allocate(self, slots: int, avals: Sequence[Any]) -> None:
         """See `Tier.allocate`."""
-        self._drain()
+        self._forget()
+        for thread in self._threads:
+            thread.submit(int).result()  # All that was before it has ended.
+        self._failures.clear()
         self.release()
         self._starts = offsets(map(nbytes, avals))
         self._allocate(slots, avals)
@@ -173,9 +177,10 @@ class BackgroundTier(Slots):
 
     def close(self) -> None:
         """See `Tier.close`. It waits for the move that is running; those after it are left out."""
-        self._drain()
-        for thread in (self._writer, self._reader):
+        self._forget()
+        for thread in self._threads:
             thread.shutdown()
+        self._failures.clear()
         self.release()
         super().close()
 
@@ -235,15 +240,11 @@ class BackgroundTier(Slots):
         if content.written and content.written.cancel():
             content.arrays = None
 
-    def _drain(self) -> None:
-        """Empties all slots, and waits for the moves that are running."""
-        running = [future for _, future in self._outgoing]
-        running += [content.fetched for content in self._contents.values() if content.fetched]
+    def _forget(self) -> None:
+        """Empties all slots. Moves that are running go on."""
         for slot in list(self._contents):
             self._drop(slot)
-        concurrent.futures.wait([future for future in running if not future.cancelled()])
         self._outgoing.clear()
-        self._failures.clear()
         self._regions.close()
 
     def _wait_for_writes(self, most: int) -> None:

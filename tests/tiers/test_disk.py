@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import errno
+import gc
 import mmap
 import os
 import resource
@@ -264,6 +265,46 @@ def test_calls_return_before_the_moves(tmp_path, slow):
         slow.set()
         for slot in (0, 1, 2):
             assert_same(tier.read(slot), arrays(slot))
+
+
+def test_a_tier_that_is_not_closed(tmp_path):
+    """It goes with the last reference to it: its file, and its threads."""
+    tier = DiskTier(tmp_path)
+    tier.allocate(1, avals(ARRAYS))
+    tier.write(0, arrays(0))
+    tier.flush()
+    tier.read(0)
+    descriptor = tier._file.descriptor
+    threads = [thread for thread in threading.enumerate() if "metagrad-" in thread.name]
+    assert len(threads) == 2
+    del tier
+    gc.collect()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_slots_are_made_anew_while_moves_are_running(tmp_path, slow):
+    with DiskTier(tmp_path) as tier:
+        tier.allocate(3, avals(ARRAYS))
+        slow.set()
+        for slot in range(3):
+            tier.write(slot, arrays(slot))
+        tier.flush()
+        slow.clear()
+        tier.prefetch(0)
+        tier.prefetch(1)
+        tier.free(0)
+        tier.write(2, arrays(5))
+        threading.Timer(0.1, slow.set).start()
+        tier.allocate(2, avals(ARRAYS))
+        with pytest.raises(ValueError, match="nothing is in slot 1"):
+            tier.read(1)
+        tier.write(1, arrays(7))
+        tier.flush()
+        assert_same(tier.read(1), arrays(7))
 
 
 def test_what_is_freed_in_time_is_not_written(tmp_path, slow):
