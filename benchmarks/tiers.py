@@ -100,11 +100,13 @@ def beside(work: Callable[[], None], compute: Callable[[], object]) -> tuple[flo
 def write_all(store: Store, slots: int, arrays: Sequence[jax.Array]) -> None:
     for slot in range(slots):
         store.write(slot, arrays)
+        store.drop(slot)
 
 
 def read_all(store: Store, slots: int) -> None:
     for slot in range(slots):
         store.read(slot)
+        store.drop(slot)
 
 
 def measure_stores(folder: pathlib.Path, repeat: int, names: Sequence[str]) -> list[dict[str, Any]]:
