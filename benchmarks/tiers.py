@@ -1,7 +1,7 @@
 """`python -m benchmarks.tiers`: what slots in host memory and on disk cost a streamed run.
 
 - stores: libraries and metagrad's tiers write and read the same states, alone and beside a jitted
-  compute; "lost" is the compute's time that a move takes.
+  compute. "processor" is the time of all threads that a move takes, "lost" that of the compute.
 - half: a run whose steps take 20 ms and whose state has 10 MB, with half of its slots on disk,
   against the same run with all of them in memory. The two are timed in turn.
 - host: a CPU's host tier that keeps the arrays, and one that copies them into buffers.
@@ -78,6 +78,13 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def both_clocks(call: Callable[[], object]) -> tuple[float, float]:
+    """How long a call takes, and for how long it keeps a processor busy, in all threads."""
+    start = time.process_time()
+    took = seconds(call)
+    return took, time.process_time() - start
+
+
 def beside(work: Callable[[], None], compute: Callable[[], object]) -> tuple[float, float]:
     """Runs `work` in a thread while this one computes.
 
@@ -124,13 +131,16 @@ def measure_stores(folder: pathlib.Path, repeat: int, names: Sequence[str]) -> l
                 read()
                 row: dict[str, Any] = {"state": description, "store": name}
                 for verb, work in (("write", write), ("read", read)):
-                    alone = statistics.median(seconds(work) for _ in range(repeat))
+                    alone, processor = map(
+                        statistics.median, zip(*[both_clocks(work) for _ in range(repeat)])
+                    )
                     busy = [beside(work, compute) for _ in range(repeat)]
                     took, lost = (statistics.median(column) for column in zip(*busy))
                     row[verb] = {
                         "ms": 1e3 * alone / slots,
                         "MB/s": size * slots / alone,
                         "MB/s, busy": size * slots / took,
+                        "processor ms": 1e3 * processor / slots,
                         "lost ms": 1e3 * lost / slots,
                     }
                 rows.append(row)
@@ -171,9 +181,7 @@ def measure_half(folder: pathlib.Path, repeat: int, steps: int = 48) -> dict[str
         for _ in range(repeat + 1):
             rounds.append({})
             for name, tiers in places.items():
-                processor = time.process_time()
-                wall = seconds(functools.partial(run, step, initial, tiers))
-                rounds[-1][name] = wall, time.process_time() - processor
+                rounds[-1][name] = both_clocks(functools.partial(run, step, initial, tiers))
     del rounds[0]  # The first one compiles, and touches memory for the first time.
     over_none = lambda name, clock: statistics.median(
         row[name][clock] - row["none"][clock] for row in rounds
@@ -241,7 +249,7 @@ def measure_memory(folder: pathlib.Path, budget: int, times: int, kind: str) -> 
 
 
 def stores_table(state: str, rows: list[dict[str, Any]]) -> Table:
-    heads = ("ms", "MB/s", "lost ms")
+    heads = ("ms", "MB/s", "processor ms", "lost ms")
     table = Table("store", *(f"{verb}, {head}" for verb in ("write", "read") for head in heads))
     table.title = f"a state of {state}"
     for row in rows:

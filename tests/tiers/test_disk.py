@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metagrad.runtime.tiers import disk, slot_file
+from metagrad.runtime.tiers import background, disk, slot_file
 from metagrad.runtime.tiers.disk import DiskTier
 from metagrad.runtime.tiers.errors import DamagedSlotError, SlotError
 from metagrad.runtime.tiers.free_memory import in_memory
@@ -237,13 +237,28 @@ def test_a_slow_disk(tmp_path, slow):
             tier.flush()
         assert e.value.errno == errno.ETIMEDOUT and str(tmp_path) in str(e.value)
         slow.set()
+        tier.timeout = 10
         tier.flush()
         slow.clear()
+        tier.timeout = 0.05
         with pytest.raises(SlotError, match=r"slot 1 of the disk tier was not read within 0.05 s"):
             tier.read(1)
         slow.set()
+        tier.timeout = 10
         assert_same(tier.read(1), arrays(1))
         assert tier.traffic.seconds_waited > 0.09
+
+
+def test_a_slow_computation_is_no_slow_disk(tmp_path, monkeypatch):
+    take_apart = background.take_apart
+    monkeypatch.setattr(
+        background, "take_apart", lambda array: (time.sleep(0.2), take_apart(array))[1]
+    )
+    with DiskTier(tmp_path, timeout=0.1) as tier:
+        tier.allocate(1, avals(ARRAYS))
+        tier.write(0, arrays(0))
+        tier.flush()
+        assert_same(tier.read(0), arrays(0))
 
 
 def test_calls_return_before_the_moves(tmp_path, slow):
@@ -256,6 +271,7 @@ def test_calls_return_before_the_moves(tmp_path, slow):
         with pytest.raises(SlotError, match="not written"):
             tier.write(2, arrays(2))
         slow.set()
+        tier.timeout = 10
         tier.write(2, arrays(2))
         tier.flush()
         slow.clear()
