@@ -252,9 +252,9 @@ def test_a_slow_disk(tmp_path, slow):
 def test_a_slow_computation_is_no_slow_disk(tmp_path, monkeypatch):
     take_apart = background.take_apart
     monkeypatch.setattr(
-        background, "take_apart", lambda array: (time.sleep(0.2), take_apart(array))[1]
+        background, "take_apart", lambda array: (time.sleep(0.4), take_apart(array))[1]
     )
-    with DiskTier(tmp_path, timeout=0.1) as tier:
+    with DiskTier(tmp_path, timeout=0.5) as tier:
         tier.allocate(1, avals(ARRAYS))
         tier.write(0, arrays(0))
         tier.flush()
