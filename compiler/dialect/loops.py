@@ -58,12 +58,13 @@ def row(stacked: ir.Value, at: ir.Value) -> ir.Value:
     return hlo.reshape(ir.RankedTensorType.get(shape[1:], stacked.type.element_type), piece)
 
 
-def set_row(stacked: ir.Value, at: ir.Value, value: ir.Value) -> ir.Value:
-    """stacked with stacked[at] = value."""
+def set_row(stacked: ir.Value, at: ir.Value, value: ir.Value, axis: int = 0) -> ir.Value:
+    """stacked with stacked[at] = value; stacked[:, at] with axis=1, and so on."""
     shape = list(stacked.type.shape)
-    zero = [index(0)] * (len(shape) - 1)
-    piece = hlo.reshape(ir.RankedTensorType.get([1, *shape[1:]], stacked.type.element_type), value)
-    return hlo.dynamic_update_slice(stacked, piece, [at, *zero])
+    start = [index(0) if i != axis else at for i in range(len(shape))]
+    shape[axis] = 1
+    piece = hlo.reshape(ir.RankedTensorType.get(shape, stacked.type.element_type), value)
+    return hlo.dynamic_update_slice(stacked, piece, start)
 
 
 def empty(rows: int, like: ir.Type) -> ir.Value:
