@@ -91,7 +91,7 @@ def _map(
             argument.replace_all_uses_with(loops.row(rows, q))
         for op in dependent:
             q.owner.append(op)
-        _make_again(q.owner)
+        _make_again(block, q.owner)
         # Of an argument that is returned, `end` has the row by now.
         rows = [end.operands[i] for i in looped]
         return {"stacks": [loops.set_row(s, q, row) for s, row in zip(carry["stacks"], rows)]}
@@ -99,12 +99,12 @@ def _map(
     with ir.InsertionPoint(end), end.location:
         if looped:
             stacks = [loops.empty(count, results[i].type) for i in looped]
-            one, bound = loops.index(0), loops.index(count)
-            carry = loops.repeat(one, bound, {"stacks": stacks}, body)
+            carry = loops.repeat(loops.index(0), loops.index(count), {"stacks": stacks}, body)
             for i, stack in zip(looped, carry["stacks"]):
                 results[i] = stack
-        for i in set(mapped) - set(looped):
-            results[i] = _broadcast(results[i], count)
+        for i in mapped:
+            if i not in looped:
+                results[i] = _broadcast(results[i], count)
         func.ReturnOp(results)
     end.operation.erase()
     for argument in reversed(single):
@@ -126,9 +126,7 @@ def _dependent_ops(block: ir.Block, arguments: Sequence[ir.Value]) -> list[ir.Op
 def _inline_calls(module: ir.Module, block: ir.Block, arguments: Sequence[ir.Value]) -> None:
     """Inlines the calls that depend on the arguments: a part of what they compute may not."""
     while calls := [
-        op.opview
-        for op in _dependent_ops(block, arguments)
-        if isinstance(op.opview, func.CallOp)
+        op.opview for op in _dependent_ops(block, arguments) if isinstance(op.opview, func.CallOp)
     ]:
         for call in calls:
             functions.inline(module, call)
@@ -137,23 +135,36 @@ def _inline_calls(module: ir.Module, block: ir.Block, arguments: Sequence[ir.Val
 _LARGER_THAN_OPERANDS = {"stablehlo.constant", "stablehlo.iota", "stablehlo.broadcast_in_dim"}
 
 
-def _make_again(body: ir.Block) -> None:
-    """Makes inside the loop what is larger than its operands and read there."""
-    copies: dict[ir.Value, ir.Value] = {}
-    waiting = [inner for op in body.operations for inner in (op.operation, *_inside(op))]
-    local = {result for op in waiting for result in op.results}
+def _make_again(block: ir.Block, body: ir.Block) -> None:
+    """Makes inside the loop's body what is larger than its operands and read there.
+
+    `block` holds the loop and these ops.
+    """
+    readers = [inner for op in body.operations for inner in (op.operation, *_inside(op))]
+    needed: set[ir.Operation] = set()
+    waiting = list(readers)
     while waiting:
-        reader = waiting.pop()
-        for i, operand in enumerate(reader.operands):
-            if isinstance(operand.owner, ir.Block) or operand in local:
+        for operand in waiting.pop().operands:
+            if isinstance(operand.owner, ir.Block):
                 continue
-            if operand not in copies and operand.owner.name in _LARGER_THAN_OPERANDS:
-                with ir.InsertionPoint.at_block_begin(body):
-                    copy = operand.owner.operation.clone()
-                copies[operand] = copy.results[0]
-                waiting.append(copy)
-            if operand in copies:
-                reader.operands[i] = copies[operand]
+            maker = operand.owner.operation
+            if maker.name in _LARGER_THAN_OPERANDS and maker.block == block and maker not in needed:
+                needed.add(maker)
+                waiting.append(maker)
+    copies: dict[ir.Value, ir.Value] = {}
+    with ir.InsertionPoint(body.operations[0]):
+        for op in [op.operation for op in block.operations if op.operation in needed]:
+            copy = op.clone()
+            _replace_operands(copy, copies)
+            copies[op.results[0]] = copy.results[0]
+    for reader in readers:
+        _replace_operands(reader, copies)
+
+
+def _replace_operands(op: ir.Operation, values: dict[ir.Value, ir.Value]) -> None:
+    for i, operand in enumerate(op.operands):
+        if operand in values:
+            op.operands[i] = values[operand]
 
 
 def _inside(op: ir.OpView) -> list[ir.Operation]:

@@ -19,7 +19,7 @@ Runtime: TypeAlias = Literal["auto", "fused"]
 
 
 class Outer(Protocol[StateT_contra]):
-    """An outer function: a scalar of the final state, and of further arguments."""
+    """An outer function: a scalar of the final state and of further arguments, or a vector."""
 
     def __call__(self, state: StateT_contra, /, *outer_args: Any, **options: Any) -> Any: ...
 

@@ -20,6 +20,7 @@ import numpy as np
 from jax.extend import core
 
 from metagrad.diagnostics.first_nan import enumerate_paths
+from metagrad.diagnostics.of_queries import enumerate_queries, faulty_queries
 from metagrad.diagnostics.singular_roots import CountingFunction, Root
 from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.jaxprs.activity import Activity
@@ -75,14 +76,16 @@ def warning(
 
     def text(result: Any, arguments: tuple) -> str:
         gradients = {wrt[0]: result.grad} if single else dict(zip(wrt, result.grad))
-        paths = _not_finite("value", result.value[0] if has_aux else result.value)
+        value = result.value[0] if has_aux else result.value
+        paths = _not_finite("value", value)
         paths += [
             f"the gradient of {path}"
             for name, tree in gradients.items()
             for path in _not_finite(name, tree)
         ]
+        queries = faulty_queries(value, gradients, lambda leaf: ~jnp.isfinite(leaf))
         where = (
-            f"a NaN or infinity in {enumerate_paths(paths)}"
+            f"a NaN or infinity in {enumerate_paths(paths)}{enumerate_queries(queries)}"
             if paths
             else "a NaN in the final state"
         )

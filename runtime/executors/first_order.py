@@ -28,10 +28,7 @@ def _jvp(primals, tangents, *, program: FusedProgram):
         if i not in known.of_input:
             raise NotImplementedError(_unknown_input(known, i))
     value = results[0]
-    total = sum(
-        _product(results[known.of_input[i]], tangents[i], value)
-        for i in with_tangent
-    )
+    total = sum(_product(results[known.of_input[i]], tangents[i], value) for i in with_tangent)
     others = [
         refused_p.bind(
             *(tangents[i] for i in with_tangent),
