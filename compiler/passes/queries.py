@@ -87,14 +87,16 @@ def _map(
     ]
 
     def body(q: ir.Value, carry: loops.Carry) -> loops.Carry:
+        inside = q.owner
+        assert isinstance(inside, ir.Block), "q is an argument of the loop's body"
         for argument, rows in zip(single, stacked):
             argument.replace_all_uses_with(loops.row(rows, q))
         for op in dependent:
-            q.owner.append(op)
-        _make_again(block, q.owner)
+            inside.append(op)
+        _make_again(block, inside)
         # Of an argument that is returned, `end` has the row by now.
-        rows = [end.operands[i] for i in looped]
-        return {"stacks": [loops.set_row(s, q, row) for s, row in zip(carry["stacks"], rows)]}
+        returned = [end.operands[i] for i in looped]
+        return {"stacks": [loops.set_row(s, q, row) for s, row in zip(carry["stacks"], returned)]}
 
     with ir.InsertionPoint(end), end.location:
         if looped:

@@ -101,7 +101,7 @@ class Cotangents:
           operands: the step's, batches stacked over the segment.
           state_bar, meta_bar: what the segments behind it left.
         """
-        batch_bar = [zeros(operands[i].type) for i in self._batches]
+        batch_bar = [zeros(with_queries(operands[i].type, self._queries)) for i in self._batches]
         return dict(zip(NAMES, (state_bar, meta_bar, batch_bar)))
 
     def add(self, carry: Carry, t: ir.Value, results: Values) -> Carry:

@@ -1,6 +1,6 @@
 """Outer functions that return a vector: the gradient of each entry, from one run."""
 
-import re
+import operator
 
 import jax
 import jax.numpy as jnp
@@ -12,6 +12,7 @@ from jax import lax
 from unrolled import SINGLE, assert_close, assert_exact, unrolled, who
 
 import metagrad
+from metagrad.compiler.dialect import context, functions
 
 EVERYTHING = ("meta", "state", "batches")
 SCHEDULE = metagrad.LazyKary(2)
@@ -39,6 +40,10 @@ def check(step, state=None, *, count=3, wrt=EVERYTHING, outer=None, T=4, **optio
         schedule=SCHEDULE,
         **options,
     )
+
+
+def entry(tree, i):
+    return jax.tree.map(operator.itemgetter(i), tree)
 
 
 # --- Steps ----------------------------------------------------------------------------------------
@@ -255,7 +260,7 @@ def test_gradients_are_those_of_single_queries():
     together = runs.sgd().metagradient(queries(3), EVERYTHING)(*arguments)
     for q in range(3):
         alone = runs.sgd().metagradient(lambda s, q=q: queries(3)(s)[q], EVERYTHING)(*arguments)
-        assert_close(jax.tree.map(lambda leaf: leaf[q], together.grad), alone.grad, 1e-13)
+        assert_close(entry(together.grad, q), alone.grad, 1e-13)
 
 
 @pytest.mark.parametrize("wrap", [lambda f: f, jax.jit])
@@ -269,7 +274,7 @@ def test_derivative_of_the_value(wrap):
 
     def plain(s, z):
         for t in range(3):
-            s = runs.sgd()(s, z, jax.tree.map(lambda leaf: leaf[t], batches))
+            s = runs.sgd()(s, z, entry(batches, t))
         return queries(3)(s)
 
     got = jax.grad(wrap(along(lambda s, z: mg(s, z, batches).value)), (0, 1))(meta, state)
@@ -284,38 +289,41 @@ def test_in_a_loop_of_jax():
     scaled = lambda c: mg(arguments[0], jax.tree.map(lambda z: c * z, arguments[1]), arguments[2])
     got = jax.jit(lambda: lax.map(lambda c: scaled(c).grad, scales))()
     for i, c in enumerate(scales):
-        assert_close(jax.tree.map(lambda leaf: leaf[i], got), scaled(c).grad, 1e-13)
+        assert_close(entry(got, i), scaled(c).grad, 1e-13)
 
 
 # --- What it costs --------------------------------------------------------------------------------
 
 
-def test_products_that_do_not_depend_on_the_query_are_outside_of_the_loop():
-    arguments = {"params": runs.params()}, runs.meta(), runs.data(3)
-    lowered = runs.sgd().metagradient(queries(3)).lower(*arguments)
-    text = lowered.ir("pieces")
-    vjp = text[text.index("@step_vjp") :]
-    before, loop = vjp.split("stablehlo.while", 1)
-    loop = loop[: loop.index("\n    }\n")]
-    alone = runs.sgd().metagradient(lambda s: queries(3)(s)[0]).lower(*arguments).ir("pieces")
-    alone = alone[alone.index("@step_vjp") :]
-    products = re.compile(r"stablehlo\.dot_general|\"stablehlo\.dot_general")
-    count = lambda text: len(products.findall(text[: text.find("\n  }\n")]))
-    assert 0 < count(before + "\n  }\n")
-    assert count(loop + "\n  }\n") < count(alone)
-
-
-def test_no_slot_has_an_axis_of_queries():
+def pieces(outer, **options):
+    """The pieces of a metagradient's program, and the program."""
     arguments = {"params": runs.params()}, runs.meta(), runs.data(16)
-    temporary, slots = {}, {}
-    for count in (1, 33):
-        mg = runs.sgd().metagradient(queries(count), schedule=metagrad.StoreAll())
-        lowered = mg.lower(*arguments)
-        temporary[count] = lowered.compile().memory_analysis().temp_size_in_bytes
-        (slots[count],) = set(
-            re.findall(
-                r"tensor<16x3x5xf64>|tensor<16x33x3x5xf64>|tensor<33x16x3x5xf64>",
-                lowered.ir("scheduled"),
-            )
-        )
-    assert slots[1] == slots[33] == "tensor<16x3x5xf64>"
+    lowered = runs.sgd().metagradient(outer, **options).lower(*arguments)
+    return context.parse(lowered.ir("pieces")), lowered
+
+
+def products(op):
+    return len(functions.operations(op, "stablehlo.dot_general".__eq__))
+
+
+def test_what_does_not_depend_on_the_query_is_computed_once():
+    module, _ = pieces(queries(8))
+    step_vjp = functions.get(module, "step_vjp")
+    (loop,) = functions.operations(step_vjp, "stablehlo.while".__eq__)
+    of_one, _ = pieces(lambda state: queries(8)(state)[0])
+    alone = functions.get(of_one, "step_vjp")
+    assert products(step_vjp) == products(alone)
+    # The products of the loss, and the derivative in what goes into the second of them.
+    assert products(loop) == products(alone) - 3
+
+
+def test_memory_grows_by_cotangents_alone():
+    """Sixteen steps are kept, with one slot for the state of each."""
+    arguments = runs.params(), runs.meta(), runs.data(16)
+    cotangents = sum(leaf.nbytes for leaf in jax.tree.leaves((arguments[:2], arguments[2])))
+    bytes_of = {}
+    for count in (8, 64):
+        _, lowered = pieces(queries(count), schedule=metagrad.StoreAll())
+        bytes_of[count] = lowered.compile().memory_analysis().temp_size_in_bytes
+    slots = 16 * sum(leaf.nbytes for leaf in jax.tree.leaves(arguments[0]))
+    assert bytes_of[64] - bytes_of[8] < 56 * slots / 2, (bytes_of, slots, cotangents)

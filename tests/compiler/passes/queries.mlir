@@ -1,5 +1,5 @@
 // RUN: metagrad-opt %s --pass=queries | filecheck %s
-// RUN: metagrad-opt %s --pass=queries,schedule --steps=4 --schedule='StoreAll()' | filecheck %s --check-prefix=MAIN
+// RUN: metagrad-opt %s --pass=queries,schedule --steps=6 --schedule='StoreAll()' | filecheck %s --check-prefix=MAIN
 
 // The outer value is a vector of five queries. What does not depend on the cotangent stays where it
 // is; the rest goes through a loop, also what a call computes of both. What is broadcast is made in
@@ -66,8 +66,8 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 2 : i64, batch 
 // The gradient has the queries in front: before the steps of the batches' gradient too. The slots
 // have no axis for them, and the zeros that are known to be zeros go through no loop.
 // MAIN-LABEL: func.func public @main(
-// MAIN-SAME:    -> (tensor<5xf32>, tensor<3xf32>, tensor<5xf32>, tensor<5x7xf32>, tensor<5x4x3xf32>, tensor<3xf32>) {
-// MAIN:         stablehlo.while({{.*}}) : tensor<i32>, tensor<3xf32>, tensor<4x3xf32>, tensor<4x3xf32>, tensor<5xf32>, tensor<3xf32>, tensor<3xf32>, tensor<5x3xf32>, tensor<5xf32>, tensor<5x4x3xf32>
+// MAIN-SAME:    -> (tensor<5xf32>, tensor<3xf32>, tensor<5xf32>, tensor<5x7xf32>, tensor<5x6x3xf32>, tensor<3xf32>) {
+// MAIN:         stablehlo.while({{.*}}) : tensor<i32>, tensor<3xf32>, tensor<7x3xf32>, tensor<7x3xf32>, tensor<5xf32>, tensor<3xf32>, tensor<3xf32>, tensor<5x3xf32>, tensor<5xf32>, tensor<5x6x3xf32>
 // MAIN-NOT:     stablehlo.while({{.*}}tensor<5x7xf32>
 // MAIN:         %[[ROW:.+]] = stablehlo.reshape %{{.+}} : (tensor<5x3xf32>) -> tensor<5x1x3xf32>
-// MAIN:         stablehlo.dynamic_update_slice %{{.+}}, %[[ROW]], {{.*}} : (tensor<5x4x3xf32>, tensor<5x1x3xf32>
+// MAIN:         stablehlo.dynamic_update_slice %{{.+}}, %[[ROW]], {{.*}} : (tensor<5x6x3xf32>, tensor<5x1x3xf32>
