@@ -123,12 +123,18 @@ def once_if(
     def guarded(counter: ir.Value, inner: Carry) -> Carry:
         names = list(operands)
         values = [value for name in names for value in operands[name]]
-        barrier: Any = hlo.optimization_barrier([counter, *values])
-        # The bindings return the one result of an op as it is, and several as a list.
-        behind = [barrier] if isinstance(barrier, ir.Value) else list(barrier)
-        return body(inner, _unflatten(names, operands, behind[1:]))
+        return body(inner, _unflatten(names, operands, fenced(counter, values)))
 
     return repeat(index(0), count(condition), carry, guarded)
+
+
+def fenced(counter: ir.Value, values: Sequence[ir.Value]) -> list[ir.Value]:
+    """The values as they are in a loop with this counter: XLA moves nothing that is computed from
+    them in front of the loop.
+    """
+    barrier: Any = hlo.optimization_barrier([counter, *values])
+    # The bindings return the one result of an op as it is, and several as a list.
+    return [] if isinstance(barrier, ir.Value) else list(barrier)[1:]
 
 
 def _unflatten(names: Sequence[str], like: Carry, values: Sequence[ir.Value]) -> Carry:

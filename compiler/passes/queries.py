@@ -19,8 +19,14 @@
 What does not depend on the cotangents is computed once for all queries: the loss, its backward pass
 and what the optimiser's derivative needs of the state. Of a VJP in mixed mode this is about a
 quarter of the products. The rest goes through a loop, so that beside the cotangents themselves no
-array has an axis of Q. What is larger than what it is made of (a broadcast, an iota) is made inside
-the loop again, where it is read and not kept.
+array has an axis of Q.
+
+What is computed before the loop is kept while the loop runs. So what is cheap (elementwise, a
+broadcast) is made again in the loop if that leaves fewer bytes to be kept. A barrier holds it
+there: XLA would move it in front of the loop.
+
+A loop in a VJP that the cotangents go through (`lax.scan` in the loss) is run for each query as a
+whole.
 
 @outer_vjp takes a cotangent of its value when pass `differentiate` has written it. Here that
 becomes a row of the identity for each query, and the argument goes:
@@ -34,6 +40,7 @@ A module whose outer value is a scalar stays as it is.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 
 from jaxlib.mlir import ir
@@ -93,7 +100,7 @@ def _map(
             argument.replace_all_uses_with(loops.row(rows, q))
         for op in dependent:
             inside.append(op)
-        _make_again(block, inside)
+        _bring_in(block, inside, stacked)
         # Of an argument that is returned, `end` has the row by now.
         returned = [end.operands[i] for i in looped]
         return {"stacks": [loops.set_row(s, q, row) for s, row in zip(carry["stacks"], returned)]}
@@ -134,33 +141,54 @@ def _inline_calls(module: ir.Module, block: ir.Block, arguments: Sequence[ir.Val
             functions.inline(module, call)
 
 
-_LARGER_THAN_OPERANDS = {"stablehlo.constant", "stablehlo.iota", "stablehlo.broadcast_in_dim"}
+_CHEAP = {
+    f"stablehlo.{name}"
+    for name in (
+        *("constant", "iota", "broadcast_in_dim", "reshape", "convert"),
+        *("add", "subtract", "multiply", "divide", "negate", "abs", "sign", "maximum", "minimum"),
+        *("compare", "select", "and", "or", "not", "xor"),
+    )
+}
+"""What XLA computes where it is read, without an array for it."""
 
 
-def _make_again(block: ir.Block, body: ir.Block) -> None:
-    """Makes inside the loop's body what is larger than its operands and read there.
+def _bring_in(block: ir.Block, body: ir.Block, rows_of: Sequence[ir.Value]) -> None:
+    """Writes what the body of a loop in `block` reads from outside into the body: it makes again
+    what is cheap, where that leaves less to be kept for it, and takes the rest through a barrier.
 
-    `block` holds the loop and these ops.
+    `rows_of` is what only rows are read of.
     """
     readers = [inner for op in body.operations for inner in (op.operation, *_inside(op))]
-    needed: set[ir.Operation] = set()
-    waiting = list(readers)
-    while waiting:
-        for operand in waiting.pop().operands:
-            if isinstance(operand.owner, ir.Block):
-                continue
-            maker = operand.owner.operation
-            if maker.name in _LARGER_THAN_OPERANDS and maker.block == block and maker not in needed:
-                needed.add(maker)
-                waiting.append(maker)
-    copies: dict[ir.Value, ir.Value] = {}
+    outside = lambda op: [x for x in op.operands if _is_made_in(x, block)]
+    kept = dict.fromkeys(x for op in readers for x in outside(op) if x not in rows_of)
+    again: list[ir.Operation] = []
+    # The last first: what an op is made of may itself be made again.
+    for op in reversed([op.operation for op in block.operations]):
+        if op.name not in _CHEAP or op.results[0] not in kept:
+            continue
+        more = dict.fromkeys(x for x in op.operands if x not in kept)
+        if sum(map(_bytes, more)) < _bytes(op.results[0]):
+            again.insert(0, op)
+            del kept[op.results[0]]
+            kept |= more
     with ir.InsertionPoint(body.operations[0]):
-        for op in [op.operation for op in block.operations if op.operation in needed]:
+        copies = dict(zip(kept, loops.fenced(body.arguments[0], list(kept))))
+        for op in again:
             copy = op.clone()
             _replace_operands(copy, copies)
             copies[op.results[0]] = copy.results[0]
     for reader in readers:
         _replace_operands(reader, copies)
+
+
+def _is_made_in(value: ir.Value, block: ir.Block) -> bool:
+    owner = value.owner
+    return (owner if isinstance(owner, ir.Block) else owner.operation.block) == block
+
+
+def _bytes(value: ir.Value) -> int:
+    element = value.type.element_type
+    return math.prod(value.type.shape) * (getattr(element, "width", 128) + 7 >> 3)
 
 
 def _replace_operands(op: ir.Operation, values: dict[ir.Value, ir.Value]) -> None:

@@ -3,7 +3,8 @@
 
 // The outer value is a vector of five queries. What does not depend on the cotangent stays where it
 // is; the rest goes through a loop, also what a call computes of both. What is broadcast is made in
-// the loop, where it is read. A result that depends on no cotangent is the same for every query.
+// the loop, where it is read, and what is kept for the loop goes through a barrier in it. A result
+// that depends on no cotangent is the same for every query.
 
 module attributes {metagrad.arguments = {state = 1 : i64, meta = 2 : i64, batch = 1 : i64, outer = 1 : i64}, metagrad.wrt = ["meta", "batches"], metagrad.between_steps = [0]} {
   func.func private @inner(%w: tensor<3xf32>, %z: tensor<f32>, %unread: tensor<7xf32>, %b: tensor<3xf32>) -> tensor<3xf32> {
@@ -43,12 +44,13 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 2 : i64, batch 
 // CHECK:         %[[TANH:.+]] = stablehlo.tanh %arg0
 // CHECK:         %[[LOOP:.+]]:3 = stablehlo.while({{.*}}) : tensor<i32>, tensor<5x3xf32>, tensor<5x3xf32>
 // CHECK:         stablehlo.compare LT
-// CHECK:         %[[RATES:.+]] = stablehlo.broadcast_in_dim %[[RATE]]
+// CHECK:         %[[KEPT:.+]]:4 = stablehlo.optimization_barrier %{{[^,]+}}, %[[TANH]], %[[SINE]], %[[RATE]] :
+// CHECK:         %[[RATES:.+]] = stablehlo.broadcast_in_dim %[[KEPT]]#3
 // CHECK:         %[[SLICE:.+]] = stablehlo.dynamic_slice %[[BARS]]
 // CHECK:         %[[BAR:.+]] = stablehlo.reshape %[[SLICE]]
-// CHECK:         %[[PRODUCT:.+]] = stablehlo.multiply %[[TANH]], %[[BAR]]
+// CHECK:         %[[PRODUCT:.+]] = stablehlo.multiply %[[KEPT]]#1, %[[BAR]]
 // CHECK:         %[[SCALED:.+]] = stablehlo.multiply %[[RATES]], %[[PRODUCT]]
-// CHECK:         stablehlo.add %[[SCALED]], %[[SINE]]
+// CHECK:         stablehlo.add %[[SCALED]], %[[KEPT]]#2
 // CHECK:         %[[RATE_BARS:.+]] = stablehlo.broadcast_in_dim %arg1, dims = [] : (tensor<f32>) -> tensor<5xf32>
 // CHECK:         %[[ZEROS:.+]] = stablehlo.broadcast_in_dim %{{.+}}, dims = [1] : (tensor<7xf32>) -> tensor<5x7xf32>
 // CHECK:         return %[[LOOP]]#1, %[[RATE_BARS]], %[[ZEROS]], %[[LOOP]]#2
