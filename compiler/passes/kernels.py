@@ -31,14 +31,15 @@ from metagrad.compiler.dialect.checksums import checksum
 from metagrad.compiler.dialect.loops import Carry, empty, index, repeat
 from metagrad.compiler.passes.schedule import finish
 from metagrad.compiler.passes.schedule_loop import Pieces, PlanLoop, StepCalls
-from metagrad.compiler.passes.schedule_tables import ALL, Features, LoopTables
+from metagrad.compiler.passes.schedule_tables import ALL, Features, loop_tables
+from metagrad.runtime.schedules.plan import Plan
 
 NAME = "kernel"
 KERNELS = ("advance", "outer_vjp", "reverse")
 
 _WALKS = ("walk_load", "walk_start", "walk_run", "walk_segment")
 _RUNS = ("run_steps", "run_save", "run_stride", "run_keep", "run_reuse", "run_update")
-_SEGMENTS = ("load", "gradient")
+_SEGMENTS = ("vjp_state", "vjp_gradient")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,21 +65,38 @@ class Segment:
         and the training run's."""
         return 4 * self.steps + 4
 
-    def pack(self, tables: LoopTables) -> list[np.ndarray]:
-        """The tables of a plan as `reverse` takes them: [4, L + 2], [6, runs] and [2, L + 2].
+    def tables(self, plan: Plan, *, gradients: bool) -> tuple[int, list[np.ndarray]]:
+        """A plan as `reverse` takes it: the number of walks, and the tables, packed as
+        [4, L + 2], [6, runs] and [2, L + 1].
+
+        Args:
+          plan: of at most L steps, with at most this many slots.
+          gradients: whether the step has inner gradients.
 
         Raises:
           ValueError: the plan does what the kernel was not made for, or is too large for it.
         """
+        if plan.state_slots > self.state_slots or plan.gradient_slots > self.gradient_slots:
+            raise ValueError(
+                f"a plan with {plan.state_slots} and {plan.gradient_slots} slots in a kernel with "
+                f"{self.state_slots} and {self.gradient_slots}"
+            )
+        tables = loop_tables(
+            plan,
+            gradients=gradients,
+            state_slots=self.state_slots,
+            gradient_slots=self.gradient_slots,
+        )
         wanted, features = dataclasses.asdict(tables.features), dataclasses.asdict(self.features)
         missing = [name for name, used in wanted.items() if used and not features[name]]
         if missing:
             raise ValueError(f"this kernel was made for plans without {', '.join(missing)}")
-        sizes = (self.steps + 2, self.runs, self.steps + 2)
-        return [
+        sizes = (self.steps + 2, self.runs, self.steps + 1)
+        packed = [
             np.stack([_padded(tables.columns[name], size) for name in names])
             for names, size in zip((_WALKS, _RUNS, _SEGMENTS), sizes)
         ]
+        return len(tables.walks["walk_load"]), packed
 
 
 def _padded(column: np.ndarray, size: int) -> np.ndarray:
@@ -133,7 +151,7 @@ def _reverse(pieces: Pieces, segment: Segment):
     packed = [
         size(len(_WALKS), length + 2),
         size(len(_RUNS), segment.runs),
-        size(len(_SEGMENTS), length + 2),
+        size(len(_SEGMENTS), length + 1),
     ]
     state_bar_types, meta_bar_types = pieces.cotangents.types
 

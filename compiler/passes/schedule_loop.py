@@ -12,16 +12,16 @@ tables (schedule_tables.py), so one text serves every plan.
                 state_slots[run.save] = state
         after the training run:  what `at_the_end` writes, such as  value, s^ = @outer_vjp(state)
         for each VJP of the walk:
+            state, inner = state_slots[..], gradient_slots[..]
             s^, z^, b^ = @step_vjp(state, meta, batch[t], inner, s^)
-            state, inner = those of the VJP that comes next, from their slots
 
 There is one copy of @inner, @update and @step_vjp, whatever the number of steps and the plan are.
 Slots are one stacked buffer for each leaf, updated in place. The `state` that is carried and stored
 has the leaves that change; schedule_state.py says where the others come from.
 
 What a run may do or not (keep a gradient, save a state) is a loop of zero or one trips around the
-write. Where the arrays are small that loop costs more than the write, and they are written to one
-row more behind the slots instead, which nothing reads.
+write. Where the arrays are small that loop costs more than the write, and they are written in any
+case: to the slot behind those of the plan, which then nothing reads.
 """
 
 from __future__ import annotations
@@ -201,17 +201,13 @@ class PlanLoop:
         Returns:
           `cotangents`, `results` and `aux` after the last walk.
         """
-        gradient_types = list(self.pieces.inner.type.results)
         self.at_the_end, self.results = at_the_end, tuple(results)
-        rows = self.state_slots + self.small_state
+        gradient_types = self.pieces.inner.type.results if self.features.keeps else []
         carry: Carry = {
-            "inner": [zeros(ty) for ty in gradient_types],
-            "state_slots": [set_row(empty(rows, leaf.type), index(0), leaf) for leaf in state0],
-            "gradient_slots": [
-                empty(self.gradient_slots + self.small_gradient, ty) for ty in gradient_types
-            ]
-            if self.gradient_slots
-            else [],
+            "state_slots": [
+                set_row(empty(self.state_slots + 1, leaf.type), index(0), leaf) for leaf in state0
+            ],
+            "gradient_slots": [empty(self.gradient_slots + 1, ty) for ty in gradient_types],
             "aux": aux,
         }
         return repeat(index(0), self.walks, carry | results | cotangents, self._walk)
@@ -220,7 +216,7 @@ class PlanLoop:
         column = lambda name: entry(self.tables[f"walk_{name}"], w)
         next_of = lambda name: entry(self.tables[f"walk_{name}"], hlo.add(w, index(1)))
         slot = column("load")
-        running = {name: carry[name] for name in ("inner", "state_slots", "gradient_slots", "aux")}
+        running = {name: carry[name] for name in ("state_slots", "gradient_slots", "aux")}
         running["state"] = [row(slots, slot) for slots in carry["state_slots"]]
         running["t"] = [column("start")]
         running = repeat(column("run"), next_of("run"), running, self._run)
@@ -235,32 +231,18 @@ class PlanLoop:
                 ("state_bar", *self.results),
                 {"state": state},
             )
+
+        def back(r: ir.Value, cotangents: Carry) -> Carry:
+            at = {name: entry(self.tables[f"vjp_{name}"], r) for name in ("state", "gradient")}
+            primals = {
+                "state": [row(slots, at["state"]) for slots in carry["state_slots"]],
+                "inner": [row(slots, at["gradient"]) for slots in carry["gradient_slots"]],
+            }
+            return self.calls.vjp(hlo.subtract(self.steps, r), primals | cotangents)
+
         first = hlo.maximum(column("segment"), index(1))
-        if carry["gradient_slots"]:
-            kept = entry(self.tables["gradient"], first)
-            loaded: Carry = {"at": [kept], "slots": carry["gradient_slots"]}
-            carry = _once_if(
-                compare(kept, "GE", index(0)), carry, _load_rows("inner"), ("inner",), loaded
-            )
-        back = {name: carry[name] for name in ("inner", *COTANGENTS)} | {"state": state}
-
-        def one(r: ir.Value, back: Carry) -> Carry:
-            back = back | self.calls.vjp(hlo.subtract(self.steps, r), back)
-            if not self.features.bursts:
-                return back
-            following = hlo.add(r, index(1))
-            for name, slots, of in (
-                ("state", "state_slots", "load"),
-                ("inner", "gradient_slots", "gradient"),
-            ):
-                at = entry(self.tables[of], following)
-                if carry[slots]:
-                    back[name] = [row(stack, at) for stack in carry[slots]]
-            return back
-
-        back = repeat(first, next_of("segment"), back, one)
-        back.pop("state")
-        return carry | back
+        cotangents = {name: carry[name] for name in COTANGENTS}
+        return carry | repeat(first, next_of("segment"), cotangents, back)
 
     def _run(self, q: ir.Value, carry: Carry) -> Carry:
         steps, save, stride, keep, reuse, update = (
@@ -271,11 +253,13 @@ class PlanLoop:
         none = index(-1)
 
         def one(i: ir.Value, carry: Carry) -> Carry:
-            carry = self._take_gradient(i, keep, reuse, carry)
-            operands = {"inner": carry["inner"], "reuse": [reuse]}
-            carry = self._if_flag(
-                self.features.on_the_spot, compare(update, "EQ", index(1)), carry, operands
-            )
+            inner = self._gradient(i, reuse, carry)
+            if self.features.keeps:
+                at = hlo.select(compare(keep, "GE", index(0)), hlo.add(keep, i), none)
+                carry = self._write("gradient_slots", at, inner, carry, self.small_gradient)
+            operands = {"inner": inner, "reuse": [reuse]}
+            flag = compare(update, "EQ", index(1))
+            carry = self._if_flag(self.features.on_the_spot, flag, carry, operands)
             saves = hlo.or_(compare(stride, "EQ", index(1)), compare(i, "EQ", last))
             at = hlo.add(save, hlo.multiply(stride, i))
             at = hlo.select(hlo.and_(saves, compare(save, "GE", index(0))), at, none)
@@ -283,25 +267,17 @@ class PlanLoop:
 
         return repeat(index(0), steps, carry, one)
 
-    def _take_gradient(self, i: ir.Value, keep: ir.Value, reuse: ir.Value, carry: Carry) -> Carry:
-        """inner := computed here, or loaded from its slot; and stored if the run keeps it."""
+    def _gradient(self, i: ir.Value, reuse: ir.Value, carry: Carry) -> list[ir.Value]:
+        """The inner gradient: computed here, or loaded from its slot."""
         if not self.pieces.has_inner:
-            return carry
+            return []
         computed = {"state": carry["state"], "t": carry["t"]}
         if not self.features.reuses:
-            carry = carry | self.calls.inner({}, computed)
-        else:
-            carry = _once_if(
-                compare(reuse, "LT", index(0)), carry, self.calls.inner, ("inner",), computed
-            )
-            loaded: Carry = {"at": [hlo.add(reuse, i)], "slots": carry["gradient_slots"]}
-            carry = _once_if(
-                compare(reuse, "GE", index(0)), carry, _load_rows("inner"), ("inner",), loaded
-            )
-        if not self.features.keeps:
-            return carry
-        at = hlo.select(compare(keep, "GE", index(0)), hlo.add(keep, i), index(-1))
-        return self._write("gradient_slots", at, carry["inner"], carry, self.small_gradient)
+            return self.calls.inner({}, computed)["inner"]
+        inner: Carry = {"inner": [zeros(ty) for ty in self.pieces.inner.type.results]}
+        inner = once_if(compare(reuse, "LT", index(0)), inner, computed, self.calls.inner)
+        loaded: Carry = {"at": [hlo.add(reuse, i)], "slots": carry["gradient_slots"]}
+        return once_if(compare(reuse, "GE", index(0)), inner, loaded, _load_rows)["inner"]
 
     def _if_flag(self, decides: bool, flag: ir.Value, carry: Carry, operands: Carry) -> Carry:
         """The update, if the flag is set."""
@@ -348,16 +324,15 @@ def _set_rows(name: str) -> Body:
     }
 
 
-def _load_rows(name: str) -> Body:
-    """A body that reads row `at` of the operands' buffers."""
-    return lambda _, operands: {
-        name: [row(stack, operands["at"][0]) for stack in operands["slots"]]
-    }
+def _load_rows(_: Carry, operands: Carry) -> Carry:
+    """A body that reads an inner gradient, row `at` of the operands' buffers."""
+    return {"inner": [row(stack, operands["at"][0]) for stack in operands["slots"]]}
 
 
 def _bytes(types: Sequence[ir.Type]) -> int:
     """What arrays of these types take, a bit as a byte."""
-    return sum(math.prod(ty.shape) * _element_bytes(ty.element_type) for ty in types)
+    sizes: list[int] = [math.prod(ty.shape) * _element_bytes(ty.element_type) for ty in types]
+    return sum(sizes)
 
 
 def _element_bytes(element: ir.Type) -> int:

@@ -14,8 +14,11 @@ each with a state and a gradient from slots, and nothing has to be decided betwe
                 state slot run_save[q] + run_stride[q] * i := state
                                     if run_save[q] >= 0, and run_stride[q] or this step is the last
         for r in max(1, walk_segment[w]) .. walk_segment[w + 1]:
-            VJP at t = T - r
-            state, G := state slot load[r + 1], gradient slot gradient[r + 1]
+            VJP at t = T - r, of state slot vjp_state[r] and gradient slot vjp_gradient[r]
+
+Behind the plan's slots of each kind stands one slot more. A state that is made for the VJP alone
+goes there, and a gradient that is computed on the spot. So a VJP finds both in a slot, and no loop
+around it carries them: what a loop carries and replaces, XLA copies twice.
 """
 
 from __future__ import annotations
@@ -37,16 +40,14 @@ class Features:
       keeps: gradients are kept in slots.
       reuses: steps are made again from kept gradients.
       on_the_spot: a VJP's gradient is computed for it: its last run stops before the update.
-      bursts: VJPs follow one another.
     """
 
     keeps: bool
     reuses: bool
     on_the_spot: bool
-    bursts: bool
 
 
-ALL = Features(keeps=True, reuses=True, on_the_spot=True, bursts=True)
+ALL = Features(keeps=True, reuses=True, on_the_spot=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,7 +57,7 @@ class LoopTables:
     Attributes:
       walks: [W], and one entry more for `walk_run` and `walk_segment`, by name.
       runs: [R], by name.
-      segments: `load` and `gradient`, [T + 2]; the last entry stands for none.
+      segments: `vjp_state` and `vjp_gradient`, [T + 1]; the first entry stands for none.
     """
 
     walks: Columns
@@ -69,7 +70,6 @@ class LoopTables:
             keeps=bool(np.any(self.runs["run_keep"] >= 0)),
             reuses=bool(np.any(self.runs["run_reuse"] >= 0)),
             on_the_spot=not np.all(self.runs["run_update"]),
-            bursts=bool(np.any(np.diff(self.walks["walk_segment"][1:]) > 1)),
         )
 
     @property
@@ -78,22 +78,38 @@ class LoopTables:
         return self.walks | self.runs | self.segments
 
 
-def loop_tables(plan: Plan, *, gradients: bool) -> LoopTables:
+def loop_tables(
+    plan: Plan,
+    *,
+    gradients: bool,
+    state_slots: int | None = None,
+    gradient_slots: int | None = None,
+) -> LoopTables:
     """The tables of a plan.
 
     Args:
       plan: the schedule's plan.
       gradients: whether the step has inner gradients; without them none is taken for a VJP.
+      state_slots, gradient_slots: the slots that there are; as many as the plan has if not given.
     """
+    state_behind = plan.state_slots if state_slots is None else state_slots
+    gradient_behind = plan.gradient_slots if gradient_slots is None else gradient_slots
     segments = plan.steps + 1
     lengths = np.diff(plan.segment)
     owner = np.repeat(np.arange(segments), lengths)
     advanced = np.bincount(owner, weights=plan.run_steps, minlength=segments).astype(np.int64)
     start = plan.steps - np.arange(segments) - advanced
     start[0] = plan.steps - advanced[0]
+    # Segments but the first that run something end in the state of a VJP.
+    ends = plan.segment[2:][lengths[1:] > 0] - 1
+    save = plan.run_save.copy()
+    save[ends] = np.where(save[ends] < 0, state_behind, save[ends])
+    vjp_state = plan.load.copy()
+    vjp_state[1:][lengths[1:] > 0] = save[ends]
+    vjp_gradient = np.where(plan.gradient < 0, gradient_behind, plan.gradient)
     runs = {
         "run_steps": plan.run_steps,
-        "run_save": plan.run_save,
+        "run_save": save,
         "run_stride": np.zeros_like(plan.run_steps),
         "run_keep": plan.run_keep,
         "run_reuse": plan.run_reuse,
@@ -106,7 +122,7 @@ def loop_tables(plan: Plan, *, gradients: bool) -> LoopTables:
             "run_steps": 1,
             "run_save": -1,
             "run_stride": 0,
-            "run_keep": -1,
+            "run_keep": gradient_behind,
             "run_reuse": -1,
             "run_update": 0,
         }
@@ -125,10 +141,7 @@ def loop_tables(plan: Plan, *, gradients: bool) -> LoopTables:
         "walk_run": np.append(bounds[first], bounds[-1]),
         "walk_segment": np.append(first, segments),
     }
-    of_segments = {
-        "load": np.append(plan.load, 0),
-        "gradient": np.append(plan.gradient, -1),
-    }
+    of_segments = {"vjp_state": vjp_state, "vjp_gradient": vjp_gradient}
     return LoopTables(*(_int32(columns) for columns in (walks, runs, of_segments)))
 
 

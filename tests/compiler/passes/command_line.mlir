@@ -5,7 +5,7 @@
 // RUN: metagrad-opt %s --pass='cut,differentiate,schedule{steps=3}' --schedule='StoreAll()' --steps=1000 | filecheck %s --check-prefix=OPTIONS
 // RUN: metagrad-opt %s --pass='cut,differentiate,schedule{schedule=Periodic(2, rebuild=1) steps=3}' 2>&1 | filecheck %s --check-prefix=OPTIONS
 // OPTIONS: func.func public @main(%arg0: tensor<f32>, %arg1: tensor<f32>)
-// OPTIONS: tensor<5xi32>
+// OPTIONS: tensor<4xi32>
 
 // RUN: not metagrad-opt %s --pass='cut{steps=3}' 2>&1 | filecheck %s --check-prefix=NONE
 // NONE: metagrad-opt: pass 'cut' has no option 'steps'; it has none

@@ -46,7 +46,7 @@ module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch 
 // the cotangents of state and meta. The results are those of state, meta and batches.
 // REVERSE-LABEL: func.func public @main(
 // REVERSE-SAME:    %arg0: tensor<3xf32>, %arg1: tensor<3xi32>, %arg2: tensor<3xf32>, %arg3: tensor<4x2xf32>, %arg4: tensor<i32>, %arg5: tensor<i32>,
-// REVERSE-SAME:    %arg6: tensor<4x6xi32>, %arg7: tensor<6x20xi32>, %arg8: tensor<2x6xi32>, %arg9: tensor<3xf32>, %arg10: tensor<3xf32>)
+// REVERSE-SAME:    %arg6: tensor<4x6xi32>, %arg7: tensor<6x20xi32>, %arg8: tensor<2x5xi32>, %arg9: tensor<3xf32>, %arg10: tensor<3xf32>)
 // REVERSE-SAME:    -> (tensor<3xf32>, tensor<3xf32>, tensor<4x2xf32>) {
 // REVERSE:         call @inner(
 // REVERSE:         call @update(
