@@ -77,8 +77,8 @@ def check(
     Raises:
       TypeError: `mg` is not a metagradient, `leaf` is not a path, or an argument has no value
         (under `jax.jit`, say).
-      ValueError: an option is not one of the above, `leaf` names nothing that `wrt` names, or
-        `x64=True` and the run cannot be in float64.
+      ValueError: an option is not one of the above, `leaf` names nothing that `wrt` names,
+        `x64=True` and the run cannot be in float64, or the outer value is a vector.
       FloatingPointError: the run's value or the metagradient is not finite.
 
     >>> import jax.numpy as jnp, metagrad
@@ -153,6 +153,13 @@ def _run_of(mg: Metagradient, arguments: tuple, x64: bool | None) -> tuple[Plain
         )
 
     run = trace_run(arguments)
+    if run.outer.out_avals[0].shape:
+        name = getattr(mg._outer, "__name__", "outer")
+        raise ValueError(
+            f"metagrad.check compares the gradient of one value, and the outer function `{name}` "
+            f"returns a vector of {run.outer.out_avals[0].shape[0]}. Check one query at a time: "
+            "give it the metagradient of an outer function that returns an entry of the vector."
+        )
     leaves = [leaf for tree in run.trees.values() for leaf in tree.leaves if leaf.is_float]
     if run.dtype == np.float64 and all(leaf.aval.dtype == np.float64 for leaf in leaves):
         return run, ""

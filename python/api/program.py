@@ -64,6 +64,12 @@ class Program:
         return self.fused.platform
 
     @property
+    def queries(self) -> int | None:
+        """How many entries the outer value has; None for a scalar."""
+        shape = self.fused.outputs[0].shape
+        return shape[0] if shape else None
+
+    @property
     def summary(self) -> str:
         """Names, sizes and schedule in a line."""
         step, outer = self.names
@@ -75,7 +81,8 @@ class Program:
         )
         wrt = ", ".join(signature.wrt)
         steps = "1 step" if self.plan.steps == 1 else f"{self.plan.steps:,} steps"
+        queries = {None: "", 1: " (1 query)"}.get(self.queries, f" ({self.queries} queries)")
         return (
-            f"metagradient of {outer} through {steps} of {step}, "
+            f"metagradient of {outer}{queries} through {steps} of {step}, "
             f"wrt {wrt}; {arguments}; {self.plan.schedule}"
         )

@@ -71,6 +71,7 @@ class Signature:
         ]
 
     def outputs(self, value: jax.ShapeDtypeStruct, steps: int) -> list[jax.ShapeDtypeStruct]:
+        """The results of the program; gradients have the axis of a vector of queries in front."""
         stacked = [
             jax.ShapeDtypeStruct((steps, *leaf.stored.shape), leaf.stored.dtype)
             for leaf in self.aux.leaves
@@ -78,7 +79,10 @@ class Signature:
         return [
             value,
             *(leaf.stored for leaf in self.outer_aux.leaves),
-            *(leaf.stored for _, leaf in self.gradient_leaves()),
+            *(
+                jax.ShapeDtypeStruct((*value.shape, *leaf.stored.shape), leaf.stored.dtype)
+                for _, leaf in self.gradient_leaves()
+            ),
             *(leaf.stored for leaf in self.state.leaves),
             *stacked,
         ]
@@ -115,7 +119,10 @@ class Signature:
         for name, tree in trees.items():
             if name in self.wrt:
                 gradients[name] = tree.rebuild(
-                    [next(remaining) if leaf.is_float else float0(leaf) for leaf in tree.leaves]
+                    [
+                        next(remaining) if leaf.is_float else float0(leaf, value.shape)
+                        for leaf in tree.leaves
+                    ]
                 )
         state = self.state.unflatten(take(self.state))
         grad = (

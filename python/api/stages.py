@@ -104,7 +104,8 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         """Who differentiates what, why, and what a slot holds of the state, as text (a `str`).
 
         The latter is there if slots do not hold all leaves of the state: those that the step does
-        not change are not stored, and neither are counters.
+        not change are not stored, and neither are counters. A line says how many queries there are,
+        if the outer value is a vector.
 
         Then come the stop_gradients on the way from what `wrt` names to the outer value, and the
         custom rules that are not known to be the derivative of their function. There the
@@ -114,6 +115,11 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         of JAX.
         """
         lines = [*map(str, self._program.decisions), *self._program.slots]
+        if self._program.queries is not None:
+            lines.append(
+                f"queries: {self._program.queries}, in one run. What does not depend on the query "
+                "is computed once in each step's VJP."
+            )
         with lowered_with(self._program.x64):
             places = self._program.cuts()
         if places:

@@ -18,7 +18,7 @@ Mode: TypeAlias = Literal["auto", "enzyme", "jax"]
 
 
 class Outer(Protocol[StateT_contra]):
-    """An outer function: a scalar of the final state, and of further arguments."""
+    """An outer function: a scalar of the final state and of further arguments, or a vector."""
 
     def __call__(self, state: StateT_contra, /, *outer_args: Any, **options: Any) -> Any: ...
 

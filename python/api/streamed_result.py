@@ -12,7 +12,8 @@ import jax.numpy as jnp
 from metagrad.api.streamed_program import StreamedProgram
 from metagrad.api.user_frame import users_level
 from metagrad.diagnostics.first_nan import enumerate_paths
-from metagrad.diagnostics.non_finite_warning import paths_not_finite
+from metagrad.diagnostics.non_finite_warning import faults
+from metagrad.diagnostics.of_queries import enumerate_queries
 from metagrad.frontend.dtypes import is_float
 from metagrad.runtime.executors.collectors import Rows
 from metagrad.runtime.executors.streamed import Arguments, Standing
@@ -76,11 +77,13 @@ def check_finite(program: StreamedProgram, result: Any) -> None:
     if check_nans is False:
         return
     signature = program.signature
-    paths = paths_not_finite(result, signature.wrt, signature.single, signature.has_aux)
+    paths, queries = faults(result, signature.wrt, signature.single, signature.has_aux)
     if not paths and not _has_nan(result.state):
         return
     where = (
-        f"a NaN or infinity in {enumerate_paths(paths)}" if paths else "a NaN in the final state"
+        f"a NaN or infinity in {enumerate_paths(paths)}{enumerate_queries(queries)}"
+        if paths
+        else "a NaN in the final state"
     )
     message = (
         f"the metagradient has {where}. At which step it began is found for stacked batches only: "

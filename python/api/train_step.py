@@ -151,8 +151,10 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         """The gradient of what a training run ends up with.
 
         Args:
-          outer: `outer(state, *outer_args)`, a real scalar of the final state; `(scalar, aux)` with
-              `has_aux`.
+          outer: `outer(state, *outer_args)`, a real scalar of the final state, or a vector of Q of
+              them; `(scalar, aux)` or `(vector, aux)` with `has_aux`. Of a vector, `value` has the
+              shape [Q] and each leaf of `grad` a leading axis of length Q, as with `jax.jacrev`: Q
+              queries of one run, which is made and replayed once for all.
           wrt: what to differentiate with respect to: "meta", "state" (the initial state),
               "batches", or a tuple of them.
           has_aux: whether `outer` returns auxiliary data; the result's `value` is then the pair, as
