@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from metagrad.api.check import check
     from metagrad.api.grad import grad, value_and_grad
+    from metagrad.api.load import Loaded, load
     from metagrad.api.metagradient import Metagradient
     from metagrad.api.results import Result, ResultWithAux
     from metagrad.api.stages import Compiled, Lowered
@@ -32,6 +33,7 @@ __all__ = [
     "DirectionCheck",
     "EnzymeError",
     "LazyKary",
+    "Loaded",
     "Lowered",
     "Metagradient",
     "Periodic",
@@ -43,12 +45,14 @@ __all__ = [
     "check",
     "compile",
     "grad",
+    "load",
     "value_and_grad",
 ]
 
 _HOMES = {
     "api.check": ("check",),
     "api.grad": ("grad", "value_and_grad"),
+    "api.load": ("Loaded", "load"),
     "api.metagradient": ("Metagradient",),
     "api.results": ("Result", "ResultWithAux"),
     "api.stages": ("Compiled", "Lowered"),
