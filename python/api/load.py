@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import operator
 import os
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -18,6 +19,7 @@ from metagrad.api.results import Result, ResultWithAux
 from metagrad.api.run_description import RunDescription
 from metagrad.api.signature import Signature
 from metagrad.runtime import jax_internals
+from metagrad.runtime.displayed import Text
 from metagrad.runtime.executors.fused import FusedProgram
 from metagrad.runtime.exported import avals, container, programs
 from metagrad.runtime.exported.container import Container, InvalidFile
@@ -136,17 +138,44 @@ class Loaded:
             described.gradients(len(captured)),
         )
         self._binding: _Binding | None = None
+        self._sizes = {name: payload.nbytes for name, payload in file.payloads.items()}
+        self._bytes = file.bytes
 
     def __reduce__(self):
         return load, (self.path,)
 
     def __repr__(self) -> str:
+        return f"<Loaded {self._summary}; for {', '.join(self.platforms)}; {self.path}>"
+
+    @property
+    def _summary(self) -> str:
         step, outer = self._described.names
         steps = "1 step" if self.plan.steps == 1 else f"{self.plan.steps:,} steps"
-        return (
-            f"<Loaded metagradient of {outer} through {steps} of {step}, "
-            f"wrt {', '.join(self._described.wrt)}; for {', '.join(self.platforms)}; {self.path}>"
-        )
+        wrt = ", ".join(self._described.wrt)
+        return f"metagradient of {outer} through {steps} of {step}, wrt {wrt}"
+
+    def explain(self) -> Text:
+        """What the file holds, as text: arguments, programs, captured arrays, plan, versions."""
+        captured = [size for name, size in self._sizes.items() if name.startswith("captured/")]
+        versions = (f"{name} {version}" for name, version in self.written_by.items())
+        lines = [
+            f"{self.path}: {self._bytes:,} bytes, format {container.FORMAT}",
+            self._summary,
+            f"written by {', '.join(versions)}",
+            "double precision on" if self._described.x64 else "double precision off",
+            "arguments:",
+            *(f"    {line}" for tree in self._described.arguments for line in tree.describe()),
+            f"captured arrays: {len(captured)}, {sum(captured):,} bytes",
+            "programs:",
+            *(
+                f"    {name.removeprefix('programs/')}: {size:,} bytes"
+                for name, size in self._sizes.items()
+                if name.startswith("programs/")
+            ),
+            "plan:",
+            *(f"    {line}" for line in str(self.plan).splitlines()),
+        ]
+        return Text("\n".join(lines))
 
     def _bytecode(self, platform: str) -> bytes:
         if platform not in self._modules:
@@ -181,8 +210,14 @@ class Loaded:
           ValueError: the file has no program for the platform of the arguments.
         """
         with lowered_with(self._described.x64):
-            arguments = flatten((state0, meta, batches, outer_args))
-            bound = self._bound(arguments.signature, arguments.trees)
+            trees = (state0, meta, batches, outer_args)
+            try:
+                arguments = flatten(trees)
+            except (TypeError, ValueError, OverflowError):
+                # JAX does not take a leaf. The better message says what the program takes.
+                Inputs(self._described.signature(trees)).check(trees)
+                raise
+            bound = self._bound(arguments.signature, trees)
             arrays = bound.inputs.arrays(arguments)
             execute = self._fused.call if jax_internals.is_traced_call() else self._fused.jitted
             results = execute(*arrays, *self._captured.beside(arrays))
@@ -193,7 +228,8 @@ class Loaded:
         if (
             bound is None
             or call.structure != bound.call.structure
-            or any(x is not y for x, y in zip(call.constants, bound.call.constants))
+            or len(call.constants) != len(bound.call.constants)
+            or not all(map(operator.is_, call.constants, bound.call.constants))
         ):
             signature = self._described.signature(trees)
             bound = self._binding = _Binding(call, signature, Inputs(signature))

@@ -16,7 +16,7 @@ from typing import Any
 
 import jax
 
-from metagrad.frontend.pytrees import Leaf, Tree, key_impl, stored_aval
+from metagrad.frontend.pytrees import Leaf, Tree, key_impl, shaped, stored_aval
 from metagrad.runtime.exported import avals
 from metagrad.runtime.exported.fields import Fields
 
@@ -37,6 +37,13 @@ class StoredTree:
     @property
     def leaves(self) -> tuple[Leaf, ...]:
         return tuple(entry for _, entry in self.entries if isinstance(entry, Leaf))
+
+    def describe(self) -> list[str]:
+        """A line for each leaf."""
+        return [
+            f"{self.name}{path}: {shaped(x.aval) if isinstance(x, Leaf) else x}"
+            for path, x in self.entries
+        ]
 
     def tree(self, value: Any) -> Tree:
         """The tree with the structure and the constants of an argument.

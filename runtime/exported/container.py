@@ -21,6 +21,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import errno
 import hashlib
 import io
 import json
@@ -90,6 +91,8 @@ def write(
       OSError: the file cannot be written.
     """
     path = Path(path)
+    if path.is_dir():
+        raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), str(path))
     if path.exists() and not overwrite:
         raise FileExistsError(f"{path} is there already; export(..., overwrite=True) replaces it")
     buffers = {name: memoryview(data).cast("B") for name, data in payloads.items()}
@@ -115,21 +118,23 @@ def write(
 @contextlib.contextmanager
 def _replacing(path: Path) -> Iterator[BinaryIO]:
     """A file to write to, which takes the place of the one at `path` when all is on the disk."""
-    beside = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
+    beside = path.with_name(f".{secrets.token_hex(8)}.export")
     try:
         with open(beside, "xb") as file:
             yield file
             file.flush()
             os.fsync(file.fileno())
         os.replace(beside, path)
-    except BaseException:
-        beside.unlink(missing_ok=True)
-        raise
-    folder = os.open(path.parent, os.O_RDONLY)
-    try:
-        os.fsync(folder)
+        folder = os.open(path.parent, os.O_RDONLY)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+    except OSError as error:
+        # It names the file that the user named.
+        raise OSError(error.errno, error.strerror, str(path)) from None
     finally:
-        os.close(folder)
+        beside.unlink(missing_ok=True)
 
 
 def read(path: os.PathLike | str) -> Container:
@@ -142,10 +147,11 @@ def read(path: os.PathLike | str) -> Container:
     path = Path(path)
     # A pipe would wait for a writer.
     descriptor = os.open(path, os.O_RDONLY | getattr(os, "O_NONBLOCK", 0))
+    status = os.fstat(descriptor)
+    if not stat.S_ISREG(status.st_mode):
+        os.close(descriptor)
+        raise InvalidFile(path, "it is not a regular file")
     with open(descriptor, "rb") as file:
-        status = os.fstat(descriptor)
-        if not stat.S_ISREG(status.st_mode):
-            raise InvalidFile(path, "it is not a regular file")
         size = status.st_size
         manifest = _read_manifest(path, file, size)
         described = _described(path, manifest)
