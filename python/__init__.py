@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from metagrad.compiler.enzyme.worker import EnzymeError
     from metagrad.diagnostics.check_report import CheckReport
     from metagrad.diagnostics.finite_differences import DirectionCheck
+    from metagrad.runtime.exported.container import InvalidFile
     from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
     from metagrad.runtime.schedules.plan import Plan
 
@@ -32,6 +33,7 @@ __all__ = [
     "Compiled",
     "DirectionCheck",
     "EnzymeError",
+    "InvalidFile",
     "LazyKary",
     "Loaded",
     "Lowered",
@@ -60,6 +62,7 @@ _HOMES = {
     "compiler.enzyme.worker": ("EnzymeError",),
     "diagnostics.check_report": ("CheckReport",),
     "diagnostics.finite_differences": ("DirectionCheck",),
+    "runtime.exported.container": ("InvalidFile",),
     "runtime.schedules": ("Binomial", "LazyKary", "Periodic", "StoreAll"),
     "runtime.schedules.plan": ("Plan",),
 }

@@ -57,7 +57,7 @@ def export(
             described["programs"], artifact_payloads = programs.to_payloads({"fused": fused})
         except ValueError as error:
             raise ValueError(f"this metagradient cannot be exported: {error}") from None
-    arrays = {f"captured/{i}": _bytes(array) for i, array in enumerate(captured)}
+    arrays = {f"captured/{i}": array_bytes(array) for i, array in enumerate(captured)}
     stage("writing the file")
     return container.write(
         path, described, {**payloads, **artifact_payloads, **arrays}, overwrite=overwrite
@@ -91,6 +91,6 @@ def _check_exportable(program: Program) -> None:
         )
 
 
-def _bytes(array: np.ndarray) -> np.ndarray:
+def array_bytes(array: np.ndarray) -> np.ndarray:
     """The bytes of an array; not copied if it is contiguous."""
     return np.ascontiguousarray(array).reshape(-1).view(np.uint8)

@@ -40,7 +40,7 @@ _TARGETS = re.compile(
     r"|(cu|hip)solver_(getrf|geqrf|orgqr|potrf|syevd|gesvd|gesvdj|gesdd|sytrd)_ffi"
     r"|(cu|hip)_(lu_pivots_to_permutation|threefry2x32_ffi)"
     r"|cusparse_gtsv2_ffi"
-    r"|Eigh|Qr|ProductOfElementaryHouseholderReflectors|LuDecomposition|ApproxTopK|AllocateBuffer"
+    r"|Eigh|Qr|ProductOfElementaryHouseholderReflectors|LuDecomposition|ApproxTopK"
     r"|Sharding|annotate_device_placement"
 )
 
@@ -85,6 +85,8 @@ def _check(module) -> None:
             raise ValueError(f"its operations are nested more than {_DEEPEST} deep")
         if op.name.split(".")[0] not in _DIALECTS or op.name in _TRANSFERS:
             raise ValueError(f"it has the operation {op.name}, which is not allowed in a file")
+        if "sym_name" in op.attributes:
+            op.attributes["sym_name"].value.encode()  # UTF-8, or the bindings raise an error
         if op.name == "stablehlo.custom_call":
             target = op.attributes["call_target_name"].value
             if not _TARGETS.fullmatch(target):

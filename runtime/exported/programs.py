@@ -103,10 +103,8 @@ def _check_main(name: str, bytecode: bytes, program: StoredProgram) -> None:
         operations = [op.operation for op in module.body.operations]
         if any(op.name not in ("func.func", "sdy.mesh") for op in operations):
             raise ValueError(f"its program {name} has more than functions at its top")
-        mains = [
-            op for op in operations if ir.StringAttr(op.attributes["sym_name"]).value == "main"
-        ]
-        if [op.name for op in mains] != ["func.func"]:
+        names = [ir.StringAttr(op.attributes["sym_name"]).value for op in operations]
+        if [op.name for op, own in zip(operations, names) if own == "main"] != ["func.func"]:
             raise ValueError(f"its program {name} has no function @main")
         try:
             check_signature(module, program.inputs, program.outputs)

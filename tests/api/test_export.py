@@ -5,6 +5,7 @@ import os
 import subprocess
 import sys
 import textwrap
+from concurrent.futures import ThreadPoolExecutor
 
 import equinox as eqx
 import jax
@@ -14,6 +15,7 @@ import optax
 import pytest
 
 import metagrad
+from metagrad.api import export
 from metagrad.runtime.exported import container
 
 ROWS = np.random.default_rng(0).normal(size=(200, 2))
@@ -208,6 +210,41 @@ def test_both_platforms_have_a_module_of_their_own(run, path):
 def test_no_file_names_of_the_author_are_in_the_file(path):
     data = path.read_bytes()
     assert os.path.basename(__file__).encode() not in data and b"jax_internals" not in data
+
+
+@pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16, jnp.float8_e4m3fn, jnp.int8, bool])
+def test_captured_arrays_and_leaves_of_other_dtypes(tmp_path, dtype):
+    table = jnp.arange(4096).reshape(2048, 2).astype(dtype)
+
+    def step(state, rate, x):
+        w, flags = state
+        row = table[x].astype(w.dtype) + flags.astype(w.dtype)
+        return w - rate * metagrad.grad(lambda w: jnp.sum((w - row) ** 2))(w), flags
+
+    mg = metagrad.compile(step, ad="jax").metagradient(lambda state: jnp.sum(state[0]))
+    arguments = (jnp.ones(2), jnp.ones(2, dtype)), 0.1, np.asarray([3, 5])
+    compiled = mg.lower(*arguments).compile()
+    compiled.export(tmp_path / "run", platforms=("cpu",))
+    assert_same(metagrad.load(tmp_path / "run")(*arguments), compiled(*arguments))
+
+
+def test_captured_arrays_are_not_copied(run):
+    """To the file from where they are; from it to where XLA takes them as they are."""
+    array = np.ones((100, 200))
+    assert np.shares_memory(export.array_bytes(array), array)
+    (captured,) = run._captured.beside([])
+    (payload,) = run._captured._arrays[None]
+    assert payload.ctypes.data % 64 == 0 and not payload.flags.writeable
+    assert captured.unsafe_buffer_pointer() == payload.ctypes.data
+
+
+def test_the_results_of_two_threads(run):
+    """Arguments of two structures at once."""
+    more = {"rate": np.float64(0.1)}
+    expected = run(state0(), META, XS, TARGET)
+    with ThreadPoolExecutor(2) as pool:
+        for result in pool.map(lambda i: run(state0(), (META, more)[i % 2], XS, TARGET), range(20)):
+            assert_same(result, expected)
 
 
 def test_equinox_and_optax(tmp_path):

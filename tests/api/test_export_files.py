@@ -299,6 +299,7 @@ TOKEN = "%t = stablehlo.create_token : !stablehlo.token "
             "has the operation stablehlo.outfeed",
         ),
         ("return %r, %w : tensor<f32>, tensor<2xf32>", "is not what it says"),
+        (RETURN + ' } func.func private @"\\FF\\FE"() { return', "a program in it is refused"),
     ],
     ids=lambda value: value[:40],
 )
