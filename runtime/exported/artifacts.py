@@ -62,7 +62,8 @@ def examine(artifacts: Sequence[bytes]) -> list[bytes]:
     frames = b"".join(struct.pack("<Q", len(artifact)) + artifact for artifact in artifacts)
     seconds = _SECONDS + len(frames) // _BYTES_PER_SECOND
     # -I: nothing in the environment or the working folder changes what is imported.
-    command = [sys.executable, "-I", _SCRIPT, json.dumps(sys.path), str(seconds)]
+    path = json.dumps([place for place in sys.path if isinstance(place, str)])
+    command = [sys.executable, "-I", _SCRIPT, path, str(seconds)]
     try:
         done = subprocess.run(command, input=frames, capture_output=True, timeout=2 * seconds)
     except OSError as error:

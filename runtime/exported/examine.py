@@ -48,7 +48,7 @@ _DEEPEST = 200
 """Regions within regions. A step in a loop in a loop has about ten."""
 
 _LIBRARIES, _PER_BYTE = 8 * 2**30, 256
-"""What the process may take of address space: bytes, and bytes for each byte of an artifact."""
+"""Memory that the process may write to: bytes, and bytes for each byte of an artifact."""
 
 
 def _read_frames() -> list[bytes]:
@@ -63,6 +63,7 @@ def _examine(artifact: bytes) -> bytes:
     from jaxlib.mlir.dialects import chlo, sdy, stablehlo
 
     context = ir.Context()
+    context.enable_multithreading(False)
     for dialect in (stablehlo, chlo, sdy):
         dialect.register_dialect(context)
     with context:
@@ -115,7 +116,7 @@ def main() -> None:
     signal.alarm(int(sys.argv[2]))
     artifacts = _read_frames()
     memory = _LIBRARIES + _PER_BYTE * sum(map(len, artifacts))
-    resource.setrlimit(resource.RLIMIT_AS, (memory, memory))
+    resource.setrlimit(resource.RLIMIT_DATA, (memory, memory))
     for artifact in artifacts:
         try:
             answer = _examine(artifact)
