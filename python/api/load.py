@@ -137,6 +137,7 @@ class Loaded:
             (),
             described.gradients(len(captured)),
         )
+        self._jitted = jax.jit(self._run)
         self._binding: _Binding | None = None
         self._sizes = {name: payload.nbytes for name, payload in file.payloads.items()}
         self._bytes = file.bytes
@@ -219,9 +220,20 @@ class Loaded:
                 raise
             bound = self._bound(arguments.signature, trees)
             arrays = bound.inputs.arrays(arguments)
-            execute = self._fused.call if jax_internals.is_traced_call() else self._fused.jitted
-            results = execute(*arrays, *self._captured.beside(arrays))
+            execute = self._fused.call if jax_internals.is_traced_call() else self._jitted
+            try:
+                results = execute(*arrays, *self._captured.beside(arrays))
+            except ValueError as error:
+                # Arguments on several devices, say. JAX counts the flat inputs.
+                names = [f"{name} of the metagradient" for name in self._fused.gradients.inputs]
+                message = jax_internals.with_names_of_inputs(error, names)
+                if message == str(error):
+                    raise
+                raise ValueError(message) from None
             return bound.signature.unflatten(results)
+
+    def _run(self, *inputs: Any) -> Any:
+        return self._fused.call(*inputs)
 
     def _bound(self, call: CallSignature, trees: tuple) -> _Binding:
         bound = self._binding
