@@ -14,6 +14,7 @@ import numpy as np
 from metagrad.api import run_description
 from metagrad.api.check_arguments import Inputs
 from metagrad.api.flat_arguments import CallSignature, flatten
+from metagrad.api.no_vmap import refusing_vmap
 from metagrad.api.own_settings import lowered_with
 from metagrad.api.results import Result, ResultWithAux
 from metagrad.api.run_description import RunDescription
@@ -61,7 +62,7 @@ def load(path: str | os.PathLike) -> Loaded:
         _check(described, captured, stored)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise InvalidFile(path, str(error) or type(error).__name__) from None
-    return Loaded(file, described, captured, stored["fused"])
+    return Loaded(file, described, captured, stored)
 
 
 def _captured(contents: Fields, file: Container) -> list[np.ndarray]:
@@ -121,25 +122,31 @@ class Loaded:
         file: Container,
         described: RunDescription,
         captured: list[np.ndarray],
-        stored: StoredProgram,
+        stored: dict[str, StoredProgram],
     ):
         self.path: Path = file.path
         self.plan: Plan = described.plan
-        self.platforms = tuple(stored.modules)
+        fused = stored["fused"]
+        self.platforms = tuple(fused.modules)
         self.written_by = dict(described.written_by)
-        self._described, self._modules = described, stored.modules
+        self._described, self._modules = described, fused.modules
         self._captured = PlacedArrays(captured)
         self._fused = FusedProgram(
             self._bytecode,
             jax.default_backend(),
-            stored.inputs,
-            stored.outputs,
+            fused.inputs,
+            fused.outputs,
             (),
             described.gradients(len(captured)),
         )
         self._jitted = jax.jit(self._run)
         self._binding: _Binding | None = None
-        self._sizes = {name: payload.nbytes for name, payload in file.payloads.items()}
+        self._captured_bytes = [array.nbytes for array in captured]
+        self._program_bytes = {
+            f"{name}/{platform}": file.payloads[programs.payload_name(name, platform)].nbytes
+            for name, program in stored.items()
+            for platform in program.modules
+        }
         self._bytes = file.bytes
 
     def __reduce__(self):
@@ -157,7 +164,6 @@ class Loaded:
 
     def explain(self) -> Text:
         """What the file holds, as text: arguments, programs, captured arrays, plan, versions."""
-        captured = [size for name, size in self._sizes.items() if name.startswith("captured/")]
         versions = (f"{name} {version}" for name, version in self.written_by.items())
         lines = [
             f"{self.path}: {self._bytes:,} bytes, format {container.FORMAT}",
@@ -166,13 +172,9 @@ class Loaded:
             "double precision on" if self._described.x64 else "double precision off",
             "arguments:",
             *(f"    {line}" for tree in self._described.arguments for line in tree.describe()),
-            f"captured arrays: {len(captured)}, {sum(captured):,} bytes",
+            f"captured arrays: {len(self._captured_bytes)}, {sum(self._captured_bytes):,} bytes",
             "programs:",
-            *(
-                f"    {name.removeprefix('programs/')}: {size:,} bytes"
-                for name, size in self._sizes.items()
-                if name.startswith("programs/")
-            ),
+            *(f"    {name}: {size:,} bytes" for name, size in self._program_bytes.items()),
             "plan:",
             *(f"    {line}" for line in str(self.plan).splitlines()),
         ]
@@ -220,17 +222,22 @@ class Loaded:
                 raise
             bound = self._bound(arguments.signature, trees)
             arrays = bound.inputs.arrays(arguments)
-            execute = self._fused.call if jax_internals.is_traced_call() else self._jitted
-            try:
-                results = execute(*arrays, *self._captured.beside(arrays))
-            except ValueError as error:
-                # Arguments on several devices, say. JAX counts the flat inputs.
-                names = [f"{name} of the metagradient" for name in self._fused.gradients.inputs]
-                message = jax_internals.with_names_of_inputs(error, names)
-                if message == str(error):
-                    raise
-                raise ValueError(message) from None
-            return bound.signature.unflatten(results)
+            inputs = [*arrays, *self._captured.beside(arrays)]
+            return bound.signature.unflatten(self._execute(inputs))
+
+    def _execute(self, inputs: list) -> Any:
+        if jax_internals.is_traced_call():
+            with refusing_vmap():
+                return self._fused.call(*inputs)
+        try:
+            return self._jitted(*inputs)
+        except ValueError as error:
+            # Arguments on several devices, say. JAX counts the flat inputs.
+            names = [f"{name} of the metagradient" for name in self._fused.gradients.inputs]
+            message = jax_internals.with_names_of_inputs(error, names)
+            if message == str(error):
+                raise
+            raise ValueError(message) from None
 
     def _run(self, *inputs: Any) -> Any:
         return self._fused.call(*inputs)

@@ -160,6 +160,8 @@ def from_json(fields: Fields, payloads: Mapping[str, np.ndarray]) -> RunDescript
     if len(names) != 2:
         raise ValueError(f"{fields.place}.names are not two")
     written_by = fields.object("written_by")
+    if not all(map(str.isidentifier, written_by)):
+        raise ValueError(f"{written_by.place} has names that are none")
     arguments = fields.object("arguments")
     state, meta, batches, outer = (
         stored_trees.from_json("outer_args" if name == "outer" else name, arguments.objects(name))

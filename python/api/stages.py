@@ -13,6 +13,7 @@ import jax
 from metagrad.api.check_arguments import Inputs
 from metagrad.api.export import export
 from metagrad.api.flat_arguments import FlatArguments, flatten
+from metagrad.api.no_vmap import refusing_vmap
 from metagrad.api.own_settings import lowered_with
 from metagrad.api.program import Program
 from metagrad.api.progress import shown
@@ -196,16 +197,8 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
                 "Call the metagradient outside of it."
             )
             warnings.warn(message, stacklevel=users_level())
-        try:
+        with refusing_vmap():
             return self._program.fused.call(*arrays, *self._program.captured.arrays_beside(arrays))
-        except NotImplementedError as error:
-            if not jax_internals.speaks_of_no_batching_rule(error):
-                raise
-            raise NotImplementedError(
-                "a metagradient cannot be put under jax.vmap. jax.lax.map without batch_size takes "
-                "one after the other, in one program. (jax.hessian, jax.jacfwd and jax.jacrev use "
-                "vmap. A run's second derivatives: docs/patterns.md.)"
-            ) from None
 
     def _checked(self, *inputs):
         """The program's results, and whether they are finite (`non_finite_warning.is_finite`)."""

@@ -247,7 +247,7 @@ def _from_json(fields: Fields, leaves: list[Leaf], depth: int) -> Any:
     if kind == "none":
         return None
     if kind == "text":
-        return fields.text("text")
+        return fields.any_text("text")
     if kind in ("list", "tuple"):
         items = [_from_json(item, leaves, depth + 1) for item in fields.objects(kind)]
         return items if kind == "list" else tuple(items)

@@ -44,11 +44,18 @@ _HEADER = struct.Struct("<8sIQ32s")
 _ALIGNMENT = 64
 
 
+_LONGEST_REASON = 2000
+
+
 class InvalidFile(ValueError):
     """A file is not an exported run that this version of metagrad can load. Says what is wrong."""
 
     def __init__(self, path: os.PathLike | str, reason: str):
-        super().__init__(f"{os.fspath(path)} cannot be loaded: {reason}")
+        if len(reason) > _LONGEST_REASON:
+            reason = reason[:_LONGEST_REASON] + " ..."
+        # It may quote the file, which must not write escape sequences to a terminal.
+        shown = "".join(c if c.isprintable() or c == "\n" else ascii(c)[1:-1] for c in reason)
+        super().__init__(f"{os.fspath(path)} cannot be loaded: {shown}")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -38,6 +38,13 @@ class Fields:
         return f"{self.place}.{name}"
 
     def text(self, name: str) -> str:
+        """A string that can be shown: it has no escape sequences for a terminal."""
+        value = self.any_text(name)
+        if not value.isprintable():
+            raise ValueError(f"{self._of_field(name)} has characters that cannot be shown")
+        return value
+
+    def any_text(self, name: str) -> str:
         return self._of(name, str, "a string")
 
     def flag(self, name: str) -> bool:
@@ -54,8 +61,8 @@ class Fields:
 
     def texts(self, name: str) -> tuple[str, ...]:
         values = self.sequence(name)
-        if not all(type(value) is str for value in values):
-            raise ValueError(f"{self._of_field(name)} is not a list of strings")
+        if not all(type(value) is str and value.isprintable() for value in values):
+            raise ValueError(f"{self._of_field(name)} is not a list of strings that can be shown")
         return tuple(values)
 
     def object(self, name: str) -> Fields:

@@ -54,7 +54,7 @@ def to_payloads(
             "outputs": [avals.to_json(aval) for aval in program.outputs],
         }
         for platform, bytecode in program.modules.items():
-            payloads[_payload(name, platform)] = artifacts.serialise(bytecode)
+            payloads[payload_name(name, platform)] = artifacts.serialise(bytecode)
     artifacts.examine(list(payloads.values()))
     return entry, payloads
 
@@ -65,12 +65,14 @@ def from_payloads(entry: Fields, payloads: Mapping[str, np.ndarray]) -> dict[str
     Raises:
       ValueError: an entry, a payload or a module is not as it must be.
     """
+    if not all(map(str.isidentifier, entry)):
+        raise ValueError(f"{entry.place} has names that are none: {list(entry)}")
     platforms = {name: _platforms(entry.object(name)) for name in entry}
     names = [(name, platform) for name in platforms for platform in platforms[name]]
     for pair in names:
-        if _payload(*pair) not in payloads:
-            raise ValueError(f"it has no payload {_payload(*pair)!r}")
-    plain = artifacts.examine([bytes(payloads[_payload(*pair)]) for pair in names])
+        if payload_name(*pair) not in payloads:
+            raise ValueError(f"it has no payload {payload_name(*pair)!r}")
+    plain = artifacts.examine([bytes(payloads[payload_name(*pair)]) for pair in names])
     modules = dict(zip(names, plain, strict=True))
     programs = {}
     for name in platforms:
@@ -93,7 +95,8 @@ def _platforms(fields: Fields) -> tuple[str, ...]:
     return platforms
 
 
-def _payload(name: str, platform: str) -> str:
+def payload_name(name: str, platform: str) -> str:
+    """The payload that holds a program for a platform."""
     return f"programs/{name}/{platform}"
 
 

@@ -129,6 +129,8 @@ def test_transformed(run):
     np.testing.assert_allclose(jax.grad(value)(0.1), expected.grad[1]["rate"], rtol=1e-12)
     mapped = jax.lax.map(value, jnp.asarray([0.1, 0.1]))
     np.testing.assert_allclose(mapped, 2 * [expected.value[0]], rtol=1e-12)
+    with pytest.raises(NotImplementedError, match=r"cannot be put under jax\.vmap"):
+        jax.vmap(value)(jnp.asarray([0.1, 0.1]))
 
 
 @pytest.mark.parametrize(

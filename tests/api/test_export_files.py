@@ -237,6 +237,10 @@ for _ in range(150):
         (("captured", 0, "dtype"), "int32", "does not take the arguments"),
         (("captured",), [], "does not take the arguments"),
         (("programs",), {}, "no program 'fused'"),
+        (("programs", "../x"), {}, r"names that are none: .*'\.\./x'"),
+        (("names",), ["step", "\x1b[2J"], "strings that can be shown"),
+        ((*STATE, "path"), "\x1b]0;title\x07", "characters that cannot be shown"),
+        (("aux",), {"\x1b[2J": 1}, r"unknown kind, '\\x1b\[2J'"),
     ],
     ids=lambda value: value if isinstance(value, str) else "",
 )
@@ -328,6 +332,12 @@ def test_artifacts_that_are_none(altered, data, message):
 def test_a_program_that_is_missing(altered):
     with pytest.raises(InvalidFile, match="no payload 'programs/fused/cuda'"):
         metagrad.load(altered(set_at(("programs", "fused", "platforms"), ["cuda"])))
+
+
+def test_escape_sequences_are_not_shown():
+    shown = str(InvalidFile("run", "it holds \x1b[2J and \ud800 and ü" + 10**4 * "x"))
+    assert r"it holds \x1b[2J and \ud800 and ü" in shown and "\x1b" not in shown
+    assert len(shown) < 2100
 
 
 def test_a_reader_that_dies_or_hangs(altered, monkeypatch, tmp_path):
