@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from metagrad.api.check import check
     from metagrad.api.grad import grad, value_and_grad
+    from metagrad.api.load import Loaded, load
     from metagrad.api.metagradient import Metagradient
     from metagrad.api.results import Result, ResultWithAux
     from metagrad.api.stages import Compiled, Lowered
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from metagrad.runtime.executors.replay_check import ReplayError
     from metagrad.runtime.journal import JournalError
     from metagrad.runtime.progress_reports import Progress
+    from metagrad.runtime.exported.container import InvalidFile
     from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
     from metagrad.runtime.schedules.plan import Plan
     from metagrad.runtime.schedules.two_level import TwoLevelPlan
@@ -37,7 +39,9 @@ __all__ = [
     "DirectionCheck",
     "EnzymeError",
     "JournalError",
+    "InvalidFile",
     "LazyKary",
+    "Loaded",
     "Lowered",
     "Metagradient",
     "Periodic",
@@ -53,12 +57,14 @@ __all__ = [
     "check",
     "compile",
     "grad",
+    "load",
     "value_and_grad",
 ]
 
 _HOMES = {
     "api.check": ("check",),
     "api.grad": ("grad", "value_and_grad"),
+    "api.load": ("Loaded", "load"),
     "api.metagradient": ("Metagradient",),
     "api.results": ("Result", "ResultWithAux"),
     "api.stages": ("Compiled", "Lowered"),
@@ -69,6 +75,7 @@ _HOMES = {
     "runtime.executors.replay_check": ("ReplayError",),
     "runtime.journal": ("JournalError",),
     "runtime.progress_reports": ("Progress",),
+    "runtime.exported.container": ("InvalidFile",),
     "runtime.schedules": ("Binomial", "LazyKary", "Periodic", "StoreAll"),
     "runtime.schedules.plan": ("Plan",),
     "runtime.schedules.two_level": ("TwoLevelPlan",),
