@@ -22,9 +22,9 @@ if TYPE_CHECKING:
     from metagrad.diagnostics.check_report import CheckReport
     from metagrad.diagnostics.finite_differences import DirectionCheck
     from metagrad.runtime.executors.replay_check import ReplayError
+    from metagrad.runtime.exported.container import InvalidFile
     from metagrad.runtime.journal import JournalError
     from metagrad.runtime.progress_reports import Progress
-    from metagrad.runtime.exported.container import InvalidFile
     from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
     from metagrad.runtime.schedules.plan import Plan
     from metagrad.runtime.schedules.two_level import TwoLevelPlan
@@ -38,8 +38,8 @@ __all__ = [
     "Compiled",
     "DirectionCheck",
     "EnzymeError",
-    "JournalError",
     "InvalidFile",
+    "JournalError",
     "LazyKary",
     "Loaded",
     "Lowered",

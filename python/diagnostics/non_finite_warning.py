@@ -99,9 +99,7 @@ def warning(
     return text
 
 
-def faults(
-    result: Any, wrt: tuple[str, ...], single: bool, has_aux: bool
-) -> tuple[list[str], Any]:
+def faults(result: Any, wrt: tuple[str, ...], single: bool, has_aux: bool) -> tuple[list[str], Any]:
     """What is not finite of value and gradient: what users call it, and the queries it is in."""
     gradients = {wrt[0]: result.grad} if single else dict(zip(wrt, result.grad))
     value = result.value[0] if has_aux else result.value
