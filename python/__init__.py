@@ -20,12 +20,13 @@ if TYPE_CHECKING:
     from metagrad.compiler.enzyme.worker import EnzymeError
     from metagrad.diagnostics.check_report import CheckReport
     from metagrad.diagnostics.finite_differences import DirectionCheck
-    from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
+    from metagrad.runtime.schedules import Auto, Binomial, LazyKary, Periodic, StoreAll
     from metagrad.runtime.schedules.plan import Plan
 
     __version__: str
 
 __all__ = [
+    "Auto",
     "Binomial",
     "CheckReport",
     "Compiled",
@@ -56,7 +57,7 @@ _HOMES = {
     "compiler.enzyme.worker": ("EnzymeError",),
     "diagnostics.check_report": ("CheckReport",),
     "diagnostics.finite_differences": ("DirectionCheck",),
-    "runtime.schedules": ("Binomial", "LazyKary", "Periodic", "StoreAll"),
+    "runtime.schedules": ("Auto", "Binomial", "LazyKary", "Periodic", "StoreAll"),
     "runtime.schedules.plan": ("Plan",),
 }
 """The public names, by the module that each is imported from."""
