@@ -1,6 +1,7 @@
 """What `metagrad-opt --pass=...` says: passes in order, some with options in braces.
 
 cut,differentiate,schedule{schedule=LazyKary(k=2) steps=8}
+pieces,kernel{kernel=reverse steps=8 state_slots=8 gradient_slots=8}
 """
 
 from __future__ import annotations
@@ -11,12 +12,16 @@ from typing import Any
 
 from jaxlib.mlir import ir
 
+from metagrad.compiler.passes import kernels as kernel_pass
 from metagrad.compiler.passes import schedule as schedule_pass
 from metagrad.compiler.pipeline import PASSES
 from metagrad.runtime import schedules
 from metagrad.runtime.schedules.plan import Plan
 
-OPTIONS = {schedule_pass.NAME: ("schedule", "steps")}
+OPTIONS = {
+    schedule_pass.NAME: ("schedule", "steps"),
+    kernel_pass.NAME: ("kernel", "steps", "state_slots", "gradient_slots", "checksums"),
+}
 """The options of the passes that have any."""
 
 _CLOSING = {"(": ")", "{": "}", "[": "]"}
@@ -37,20 +42,45 @@ class PassCall:
         """
         if self.name == schedule_pass.NAME:
             schedule_pass.run(module, self._plan(module))
+        elif self.name == kernel_pass.NAME:
+            kernel_pass.run(module, self._kernel, self._segment)
         else:
             PASSES[self.name].run(module)
 
     def _plan(self, module: ir.Module) -> Plan:
+        inner = any(op.type.results for op in module.body.operations if op.name.value == "inner")
+        return parse_schedule(self.options["schedule"]).plan(self._steps, gradients=inner)
+
+    @property
+    def _steps(self) -> int:
         steps = self.options.get("steps")
         if steps is None:
             raise ValueError(
-                "pass 'schedule' needs --steps=T, the number of training steps, or "
-                "schedule{steps=T}"
+                f"pass {self.name!r} needs --steps=T, the number of training steps, or "
+                f"{self.name}{{steps=T}}"
             )
         if not steps.lstrip("-").isdigit():
-            raise ValueError(f"pass 'schedule': steps={steps} is not a number of training steps")
-        inner = any(op.type.results for op in module.body.operations if op.name.value == "inner")
-        return parse_schedule(self.options["schedule"]).plan(int(steps), gradients=inner)
+            raise ValueError(f"pass {self.name!r}: steps={steps} is not a number of training steps")
+        return int(steps)
+
+    @property
+    def _kernel(self) -> str:
+        kernel = self.options.get("kernel")
+        if kernel not in kernel_pass.KERNELS:
+            raise ValueError(
+                f"pass 'kernel' writes {', '.join(kernel_pass.KERNELS)}: "
+                f"kernel{{kernel={kernel_pass.KERNELS[0]} steps=L}}"
+            )
+        return kernel
+
+    @property
+    def _segment(self) -> kernel_pass.Segment:
+        return kernel_pass.Segment(
+            self._steps,
+            int(self.options.get("state_slots", "1")),
+            int(self.options.get("gradient_slots", "0")),
+            checksums=self.options.get("checksums") == "True",
+        )
 
 
 def parse_passes(text: str, defaults: dict[str, dict[str, str]]) -> list[PassCall]:

@@ -19,6 +19,7 @@ from metagrad.compiler.passes import (
     cut,
     differentiate,
     expand,
+    kernels,
     pieces,
     raise_gradients,
     schedule,
@@ -93,7 +94,9 @@ PIPELINE = (
 
 STAGES = tuple(stage.name for stage in PIPELINE)
 
-PASSES = {module.NAME: module for stage in PIPELINE for module in stage.passes_for("cpu")}
+PASSES = {module.NAME: module for stage in PIPELINE for module in stage.passes_for("cpu")} | {
+    kernels.NAME: kernels
+}
 """Every pass by its name on the command line."""
 
 
@@ -139,7 +142,7 @@ class Snapshots:
 
 def run(
     module: ir.Module,
-    plan: Plan,
+    plan: Plan | None,
     *,
     platform: str,
     traced: Callable[[], ir.Module] | None = None,
@@ -148,7 +151,8 @@ def run(
 
     Args:
       module: what the frontend lowered: the step, in one piece or cut, @outer and the losses.
-      plan: the schedule.
+      plan: the schedule; None: no program is written around the pieces, `kernel` writes those of
+        the streamed executor.
       platform: what the program is for, as JAX calls it: "cpu", "cuda", ...
       traced: makes the module with the step in one piece, if `module` has it cut. Called when that
         stage is asked for.
@@ -160,6 +164,8 @@ def run(
     snapshots = Snapshots(traced)
     with module.context, ir.Location.unknown():
         for stage in PIPELINE:
+            if plan is None and schedule in stage.passes:
+                continue
             for pass_module in stage.passes_for(platform):
                 stage_reports.stage(f"running the pass {pass_module.NAME}")
                 pass_module.run(module, plan) if pass_module is schedule else pass_module.run(
@@ -167,6 +173,14 @@ def run(
                 )
             snapshots.take(stage.name, module)
     return snapshots
+
+
+def kernel(snapshots: Snapshots, name: str, segment: kernels.Segment) -> ir.Module:
+    """One of the streamed executor's programs (passes/kernels.py), around the finished pieces."""
+    module = snapshots.module("pieces")
+    with module.context, ir.Location.unknown():
+        kernels.run(module, name, segment)
+    return module
 
 
 def makes_same_program(module: ir.Module, snapshots: Snapshots) -> bool:

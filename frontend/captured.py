@@ -29,8 +29,8 @@ from metagrad.compiler.dialect import captured as dialect
 from metagrad.frontend import dtypes, leaked_values
 from metagrad.frontend.jaxprs.calls import map_functions
 from metagrad.frontend.jaxprs.interpret import bind, interpret
-from metagrad.frontend.pytrees import copy_for_xla
 from metagrad.runtime import jax_internals
+from metagrad.runtime.host_arrays import copy_for_xla
 
 SMALL = 1024
 """Bytes of an array that stays a constant."""

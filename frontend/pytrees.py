@@ -17,6 +17,7 @@ import numpy as np
 
 from metagrad.frontend import dtypes
 from metagrad.runtime import jax_internals
+from metagrad.runtime.host_arrays import copy_for_xla
 
 
 @dataclasses.dataclass(frozen=True)
@@ -151,30 +152,6 @@ def to_stored(leaf: Leaf, array: Any) -> jax.Array | np.ndarray:
     if isinstance(array, np.ndarray):
         return copy_for_xla(array, leaf.stored.dtype)
     return jnp.asarray(array, leaf.stored.dtype)
-
-
-_LARGE = 2**16
-"""Bytes from which a second copy would take longer than avoiding it."""
-
-_ALIGNMENT = 64
-"""Bytes. XLA takes a host array that starts at a multiple of this as it is, and copies others."""
-
-
-def copy_for_xla(array: np.ndarray, dtype: Any) -> np.ndarray:
-    """One copy of a NumPy array or a memmap, for XLA.
-
-    XLA takes NumPy arrays as they are, and may read them when the call has returned and the user
-    has written to them. (`jax.device_put(..., may_alias=False)` of a NumPy array does so too.) A
-    copy that NumPy places anywhere would be copied once more.
-    """
-    if array.nbytes < _LARGE:
-        return np.array(array, dtype)
-    size = array.size * np.dtype(dtype).itemsize
-    memory = np.empty(size + _ALIGNMENT, np.uint8)
-    start = -memory.ctypes.data % _ALIGNMENT
-    aligned = memory[start : start + size].view(dtype).reshape(array.shape)
-    np.copyto(aligned, array, casting="unsafe")
-    return aligned
 
 
 def from_stored(leaf: Leaf, array: jax.Array) -> jax.Array:

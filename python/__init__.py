@@ -20,8 +20,11 @@ if TYPE_CHECKING:
     from metagrad.compiler.enzyme.worker import EnzymeError
     from metagrad.diagnostics.check_report import CheckReport
     from metagrad.diagnostics.finite_differences import DirectionCheck
+    from metagrad.runtime.journal import JournalError
+    from metagrad.runtime.progress_reports import Progress
     from metagrad.runtime.schedules import Auto, Binomial, LazyKary, Periodic, StoreAll
     from metagrad.runtime.schedules.plan import Plan
+    from metagrad.runtime.streams import Stream
 
     __version__: str
 
@@ -32,14 +35,17 @@ __all__ = [
     "Compiled",
     "DirectionCheck",
     "EnzymeError",
+    "JournalError",
     "LazyKary",
     "Lowered",
     "Metagradient",
     "Periodic",
     "Plan",
+    "Progress",
     "Result",
     "ResultWithAux",
     "StoreAll",
+    "Stream",
     "TrainStep",
     "check",
     "compile",
@@ -57,8 +63,11 @@ _HOMES = {
     "compiler.enzyme.worker": ("EnzymeError",),
     "diagnostics.check_report": ("CheckReport",),
     "diagnostics.finite_differences": ("DirectionCheck",),
+    "runtime.journal": ("JournalError",),
+    "runtime.progress_reports": ("Progress",),
     "runtime.schedules": ("Auto", "Binomial", "LazyKary", "Periodic", "StoreAll"),
     "runtime.schedules.plan": ("Plan",),
+    "runtime.streams": ("Stream",),
 }
 """The public names, by the module that each is imported from."""
 

@@ -39,6 +39,7 @@ class Cotangents:
 
     def __init__(self, module: ir.Module, step_vjp: func.FuncOp):
         self._layout, self._wrt = Layout.of(module), wrt_of(module)
+        self._step_vjp = step_vjp
         self.state = between_steps_of(module)
         is_zero = known_zeros.zero_results(module, step_vjp)
         result = itertools.count(len(self.state))
@@ -64,6 +65,35 @@ class Cotangents:
         """
         leaves = self.state, self._meta, self._batches
         return {name: [zeros(operands[i].type) for i in of] for name, of in zip(NAMES, leaves)}
+
+    @property
+    def types(self) -> tuple[list[ir.Type], list[ir.Type]]:
+        """Those of the cotangents of the state and of meta that are carried."""
+        results = list(self._step_vjp.type.results)
+        return results[: len(self.state)], [results[k] for k in self._meta.values()]
+
+    @property
+    def leaves(self) -> tuple[list[int], list[int], list[int]]:
+        """The leaves of the state, of meta and of a batch whose cotangents are carried, each by
+        its index in the group.
+        """
+        meta, batches = (
+            [i - self._layout.arguments(group).start for i in leaves]
+            for group, leaves in (("meta", self._meta), ("batches", self._batches))
+        )
+        return self.state, meta, batches
+
+    def begin_segment(
+        self, operands: Sequence[ir.Value], state_bar: Values, meta_bar: Values
+    ) -> Carry:
+        """What is carried, before the last step of a segment is reversed.
+
+        Args:
+          operands: the step's, batches stacked over the segment.
+          state_bar, meta_bar: what the segments behind it left.
+        """
+        batch_bar = [zeros(operands[i].type) for i in self._batches]
+        return dict(zip(NAMES, (state_bar, meta_bar, batch_bar)))
 
     def add(self, carry: Carry, t: ir.Value, results: Values) -> Carry:
         """What is carried when @step_vjp has returned `results` for step t."""

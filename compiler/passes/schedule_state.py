@@ -32,6 +32,7 @@ class StateLeaves:
 
     Attributes:
       stored: the leaves that change and are no counters, by index and ascending.
+      changed: the leaves that change, counters among them.
     """
 
     def __init__(self, module: ir.Module, pass_name: str):
@@ -42,6 +43,7 @@ class StateLeaves:
         self._advance = functions.need(module, "counters", pass_name) if self._counters else None
         elsewhere = {*self._unchanged, *self._counters}
         self.stored = [i for i in range(layout.state) if i not in elsewhere]
+        self.changed = [i for i in range(layout.state) if i not in self._unchanged]
 
     def begin(self, state0: Sequence[ir.Value], meta: Sequence[ir.Value], steps: int) -> None:
         """Writes the loop that fills the counters' tables, at the current insertion point."""

@@ -1,25 +1,35 @@
 """What is shown while a metagradient is compiled: the stage, and for how long.
 
 On a terminal or in a notebook, and only if it takes longer than two seconds, this is a line that is
-refreshed, and disappears when the work is done. A thread draws it, since XLA is busy in C++
-meanwhile (it lets Python's other threads run). Text that is printed in between, such as a warning,
-comes above the line.
+refreshed, and disappears when the work is done. What is shown while it runs: run_progress.py.
 """
 
 from __future__ import annotations
 
 import contextlib
-import os
 import sys
-import threading
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
+from metagrad.api.refreshed import Refreshed, medium
+from metagrad.runtime.progress_reports import Progress
 from metagrad.runtime.stage_reports import LISTENER
 
 WAIT = 2.0
 """Seconds for which nothing is shown."""
+
+ProgressOption = bool | None | Callable[[Progress], object]
+"""The values of the option `progress`."""
+
+
+def check_progress(progress: Any) -> None:
+    """Raises ValueError for what the option `progress` does not take."""
+    if progress not in (None, True, False) and not callable(progress):
+        raise ValueError(
+            f"progress={progress!r} is none of None, True and False, and not a function of a "
+            "metagrad.Progress"
+        )
 
 
 class Display(Protocol):
@@ -31,14 +41,14 @@ class Display(Protocol):
 
 
 @contextlib.contextmanager
-def shown(progress: bool | None) -> Iterator[None]:
+def shown(progress: ProgressOption) -> Iterator[None]:
     """Shows the stages that are reported inside.
 
     Args:
       progress: when they are shown.
         None: on a terminal or in a notebook, after two seconds, unless METAGRAD_PROGRESS=0.
         True: at once, and as plain lines on the standard error where that is not a terminal.
-        False: never.
+        False, or a function (it is told of runs): never.
     """
     display = None if LISTENER.get() is not None else _display(progress)
     if display is None:
@@ -52,31 +62,13 @@ def shown(progress: bool | None) -> Iterator[None]:
         display.close()
 
 
-def _display(progress: bool | None) -> Display | None:
-    if progress is False or (progress is None and os.environ.get("METAGRAD_PROGRESS") == "0"):
-        return None
-    if _is_terminal() or _is_notebook():
-        return Live(0.0 if progress else WAIT)
-    return Lines() if progress else None
-
-
-def _is_terminal() -> bool:
-    try:
-        return sys.stderr.isatty() and os.environ.get("TERM") != "dumb"
-    except (AttributeError, ValueError):  # there is none, or it is closed
-        return False
-
-
-def _is_notebook() -> bool:
-    """Whether this is a Jupyter kernel.
-
-    Rich knows several kinds; it is not asked where there is no IPython.
-    """
-    if "IPython" not in sys.modules:
-        return False
-    from rich.console import Console
-
-    return Console().is_jupyter
+def _display(progress: ProgressOption) -> Display | None:
+    match medium(progress):
+        case "refreshed":
+            return Live(0.0 if progress else WAIT)
+        case "lines":
+            return Lines()
+    return None
 
 
 class Lines:
@@ -100,34 +92,13 @@ class Live:
     def __init__(self, wait: float) -> None:
         self._name = "compiling"
         self._began = self._stage_began = time.monotonic()
-        self._over = threading.Event()
-        self._thread = threading.Thread(
-            target=self._draw, args=(wait,), name="metagrad-progress", daemon=True
-        )
-        self._thread.start()
+        self._refreshed = Refreshed(self._line, wait)
 
     def stage(self, name: str) -> None:
         self._name, self._stage_began = name, time.monotonic()
 
     def close(self) -> None:
-        self._over.set()
-        self._thread.join()
-
-    def _draw(self, wait: float) -> None:
-        if self._over.wait(wait):
-            return
-        from rich.console import Console
-        from rich.live import Live as RichLive
-
-        with RichLive(
-            get_renderable=self._line,
-            console=Console(stderr=True),
-            transient=True,
-            refresh_per_second=8,
-            # What is printed to a file or a pipe stays there.
-            redirect_stdout=sys.stdout is not None and sys.stdout.isatty(),
-        ):
-            self._over.wait()
+        self._refreshed.close()
 
     def _line(self):
         from rich.text import Text

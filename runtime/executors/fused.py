@@ -14,6 +14,8 @@ import functools
 from collections.abc import Callable, Sequence
 
 import jax
+import ml_dtypes
+import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
 from jaxlib.mlir import ir
@@ -93,6 +95,31 @@ def check_signature(
         ]
     if [*main.type.inputs, *main.type.results] != expected:
         raise ValueError(f"@main is {main.type}, and its arguments and results are {expected}")
+
+
+def signature(
+    module: ir.Module,
+) -> tuple[tuple[jax.ShapeDtypeStruct, ...], tuple[jax.ShapeDtypeStruct, ...]]:
+    """Shapes and dtypes of what a module's @main takes and gives."""
+    main = _main(module)
+    with module.context, ir.Location.unknown():
+        dtypes = {str(mlir.dtype_to_ir_type(np.dtype(dtype))): dtype for dtype in _dtypes()}
+    inputs, outputs = (
+        tuple(jax.ShapeDtypeStruct(ty.shape, dtypes[str(ty.element_type)]) for ty in types)
+        for types in (main.type.inputs, main.type.results)
+    )
+    return inputs, outputs
+
+
+def _dtypes() -> list[np.dtype]:
+    """All that JAX has a type of MLIR for."""
+    names = [
+        "bool",
+        *(f"{sign}int{bits}" for sign in ("", "u") for bits in (2, 4, 8, 16, 32, 64)),
+        *("bfloat16", "float16", "float32", "float64", "complex64", "complex128"),
+        *(name for name in vars(ml_dtypes) if name.startswith("float")),
+    ]
+    return [np.dtype(getattr(ml_dtypes, name, name)) for name in names]
 
 
 def _main(module: ir.Module) -> func.FuncOp:

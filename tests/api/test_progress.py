@@ -1,13 +1,10 @@
 """What a user sees while a metagradient is compiled, on a terminal and elsewhere."""
 
-import os
-import pty
 import re
-import subprocess
-import sys
 import textwrap
 
 import pytest
+from terminal import on_a_terminal, run, screen
 
 # A program that takes XLA a while: layers of their own, not a loop.
 PROGRAM = """
@@ -40,57 +37,6 @@ print(float(mg(ws, 0.1, jnp.ones((2, 8, 8))).value))
 
 def program(options="", wait=0.2, layers=12, inside="pass"):
     return textwrap.dedent(PROGRAM.format(options=options, wait=wait, layers=layers, inside=inside))
-
-
-def run(code, **environment):
-    """(standard output, standard error) of a program whose standard error is not a terminal."""
-    done = subprocess.run(
-        [sys.executable, "-c", code],
-        env=os.environ | environment,
-        capture_output=True,
-        text=True,
-        check=True,
-        timeout=300,
-    )
-    return done.stdout, done.stderr
-
-
-def on_a_terminal(code, **environment):
-    """(standard output, what the terminal got) of a program whose standard error is a terminal."""
-    mine, theirs = pty.openpty()
-    environment = os.environ | {"TERM": "xterm", "COLUMNS": "100"} | environment
-    process = subprocess.Popen(
-        [sys.executable, "-c", code], env=environment, stdout=subprocess.PIPE, stderr=theirs
-    )
-    os.close(theirs)
-    seen = b""
-    try:
-        while chunk := os.read(mine, 1 << 16):
-            seen += chunk
-    except OSError:  # how Linux says that the other end is closed
-        pass
-    finally:
-        os.close(mine)
-    output = process.stdout.read().decode()
-    process.stdout.close()
-    assert process.wait(timeout=60) == 0, seen.decode()
-    return output, seen.decode()
-
-
-def screen(written):
-    """The lines left on a terminal by the codes that Rich writes: erase a line, go up, go back."""
-    lines, row = [""], 0
-    for part in re.split(r"(\x1b\[[?\d;]*[A-Za-z]|\r|\n)", written):
-        if part == "\n":
-            row += 1
-            lines += [""] * (row + 1 - len(lines))
-        elif part == "\x1b[2K":
-            lines[row] = ""
-        elif part == "\x1b[1A":
-            row = max(row - 1, 0)
-        elif part and not part.startswith("\x1b") and part != "\r":
-            lines[row] = part
-    return [line for line in lines if line.strip()]
 
 
 def test_the_stages_show_and_disappear():

@@ -63,7 +63,7 @@ def test_every_pass_has_a_file():
     used = {
         name
         for file in FILES
-        for passes in re.findall(r"--pass=(\S+)", file.read_text())
+        for passes in re.findall(r"--pass='?([\w,-]+)", file.read_text())
         for name in passes.split(",")
     }
     assert set(opt.PASSES) <= used

@@ -12,6 +12,7 @@ from jaxlib.mlir import ir
 from metagrad.compiler.dialect import context, functions
 from metagrad.compiler.passes import cut, differentiate, expand, pieces, verify
 from metagrad.compiler.passes import schedule as schedule_pass
+from metagrad.compiler.passes.schedule_loop import SMALL
 from metagrad.compiler.passes.schedule_tables import loop_tables
 from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
 
@@ -133,19 +134,19 @@ def test_a_step_without_gradients_has_none_to_compute():
         assert calls(module) == {"update": 1, "outer_vjp": 1, "step_vjp": 1}
 
 
-@pytest.mark.parametrize("family", [KEEPING, NOT_KEEPING], ids=["gradients kept", "not kept"])
-def test_only_the_numbers_change(family):
-    """All schedules and numbers of steps give the same program but for its tables, the sizes of its
-    buffers and its bounds.
+def test_only_the_numbers_change():
+    """Schedules whose plans do the same things give the same program for any number of steps, but
+    for its tables, the sizes of its buffers and its bounds.
     """
-    first = shape(scheduled(WITH_GRADIENT, family[0], STEPS[0]))
-    assert "stablehlo.while" in first
-    for schedule in family:
+    shapes = {}
+    for schedule in KEEPING + NOT_KEEPING:
         for steps in STEPS:
-            if schedule.plan(steps, gradients=True).gradient_slots or family is NOT_KEEPING:
-                assert shape(scheduled(WITH_GRADIENT, schedule, steps)) == first, (
-                    f"{schedule}, {steps} steps"
-                )
+            plan = schedule.plan(steps, gradients=True)
+            features = loop_tables(plan, gradients=True).features
+            text = shape(scheduled(WITH_GRADIENT, schedule, steps))
+            assert "stablehlo.while" in text
+            assert shapes.setdefault(features, text) == text, f"{schedule}, {steps} steps"
+    assert 1 < len(shapes) <= 5
 
 
 def test_buffers_are_as_large_as_the_plan_says():
@@ -156,14 +157,15 @@ def test_buffers_are_as_large_as_the_plan_says():
         op for op in functions.body(function).operations if op.operation.name == "stablehlo.while"
     ]
     assert len(loops) == 1
-    assert (
-        len({plan.state_slots, plan.gradient_slots, 3, 20}) == 4
-    )  # so that a type says which buffer it is
+    sizes = {plan.state_slots + 1, plan.gradient_slots + 1, 3, 20}
+    assert len(sizes) == 4  # so that a type says which buffer it is
     carried = collections.Counter(map(str, functions.types(loops[0].operands)))
-    assert carried[f"tensor<{plan.state_slots}x3xf32>"] == 1
-    assert carried[f"tensor<{plan.state_slots}xi32>"] == 1
-    assert carried[f"tensor<{plan.gradient_slots}x3xf32>"] == 1
-    assert carried[f"tensor<{plan.gradient_slots}xf32>"] == 1
+    # One slot of each kind stands behind those of the plan.
+    states, gradients = plan.state_slots + 1, plan.gradient_slots + 1
+    assert carried[f"tensor<{states}x3xf32>"] == 1
+    assert carried[f"tensor<{states}xi32>"] == 1
+    assert carried[f"tensor<{gradients}x3xf32>"] == 1
+    assert carried[f"tensor<{gradients}xf32>"] == 1
     # The step's auxiliary result and the cotangents of the batches, one row for each step.
     assert (carried["tensor<20xf32>"], carried["tensor<20x3xf32>"]) == (1, 1)
     # The value and its auxiliary result; cotangents of the first state, of z, of the batches; the
@@ -180,34 +182,52 @@ def test_buffers_are_as_large_as_the_plan_says():
     ]
 
 
+def test_large_arrays_are_not_written_in_vain():
+    """There each write of a slot is in a loop of zero or one trips; small ones need none."""
+    loops = {}
+    for size in (3, SMALL // 4 + 1):
+        text = WITH_GRADIENT.replace("tensor<3xf32>", f"tensor<{size}xf32>")
+        module = scheduled(text, LazyKary(5, keep_gradients=True), 20)
+        loops[size] = str(functions.find(module, "main")).count("stablehlo.while")
+    small, large = loops.values()
+    assert large == small + 2  # one for the states, one for the gradients
+
+
 @pytest.mark.parametrize("schedule", KEEPING + NOT_KEEPING, ids=str)
-@pytest.mark.parametrize("steps", [1, 2, 17])
-def test_tables(schedule, steps):
-    """Each segment ends at the step that its VJP belongs to, and its last run only takes that
-    step's gradient.
+@pytest.mark.parametrize("steps", [1, 2, 17, 100])
+@pytest.mark.parametrize("gradients", [True, False], ids=["gradients", "no gradients"])
+def test_tables(schedule, steps, gradients):
+    """Read as schedule_tables.py says, on step numbers in place of states, the tables take every
+    VJP with its state and its gradient.
     """
-    plan = schedule.plan(steps, gradients=True)
-    tables = loop_tables(plan, gradients=True)
-    assert len(tables["segment"]) == steps + 2 and tables["segment"][-1] == len(tables["run_steps"])
-    for r in range(steps + 1):
-        runs = range(tables["segment"][r], tables["segment"][r + 1])
-        reached = tables["start"][r] + sum(
-            tables["run_steps"][q] * tables["run_update"][q] for q in runs
-        )
-        assert reached == (steps if r == 0 else steps - r)
-        updates = [tables["run_update"][q] for q in runs]
-        if r == 0:
-            assert all(updates)
-        else:
-            assert updates == [1] * (len(runs) - 1) + [0]
-            last = runs[-1]
-            assert tables["run_steps"][last] == 1 and tables["run_reuse"][last] == plan.gradient[r]
-            assert tables["run_save"][last] == tables["run_keep"][last] == -1
-
-
-def test_tables_without_gradients_are_the_plan():
-    plan = LazyKary(2).plan(9, gradients=False)
-    tables = loop_tables(plan, gradients=False)
-    for name in ("load", "segment", "run_steps", "run_save", "run_keep", "run_reuse"):
-        np.testing.assert_array_equal(tables[name], getattr(plan, name))
-    assert np.all(tables["run_update"] == 1)
+    plan = schedule.plan(steps, gradients=gradients)
+    tables = loop_tables(plan, gradients=gradients)
+    walks, runs, segments = tables.walks, tables.runs, tables.segments
+    state_slots = np.full(plan.state_slots + 1, -1)
+    state_slots[0] = 0
+    gradient_slots = np.full(plan.gradient_slots + 1, -1)
+    reversed_steps = []
+    for w in range(len(walks["walk_load"])):
+        state = state_slots[walks["walk_load"][w]]
+        assert state == walks["walk_start"][w]
+        for q in range(walks["walk_run"][w], walks["walk_run"][w + 1]):
+            steps_of, save, stride, keep, reuse, update = (
+                int(runs[f"run_{name}"][q])
+                for name in ("steps", "save", "stride", "keep", "reuse", "update")
+            )
+            for i in range(steps_of):
+                inner = gradient_slots[reuse + i] if reuse >= 0 else state
+                assert inner == state, "a gradient of another step"
+                if keep >= 0:
+                    gradient_slots[keep + i] = inner
+                state += update
+                if save >= 0 and (stride or i == steps_of - 1):
+                    state_slots[save + stride * i] = state
+        if w == 0:
+            assert state == steps
+        for r in range(max(1, walks["walk_segment"][w]), walks["walk_segment"][w + 1]):
+            state = state_slots[segments["vjp_state"][r]]
+            assert state == steps - r
+            assert not gradients or gradient_slots[segments["vjp_gradient"][r]] == state
+            reversed_steps.append(state)
+    assert reversed_steps == list(range(steps))[::-1]

@@ -9,12 +9,13 @@ import pytest
 import metagrad
 import metagrad.api
 import metagrad.frontend
+import metagrad.runtime.streams
 
 MODULES = [
     "metagrad",
     *(
         f"{package.__name__}.{module.name}"
-        for package in (metagrad.api, metagrad.frontend)
+        for package in (metagrad.api, metagrad.frontend, metagrad.runtime.streams)
         for module in pkgutil.iter_modules(package.__path__)
     ),
 ]

@@ -32,30 +32,35 @@ module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch 
 // LAZY-SAME:     %arg0: tensor<3xf32>, %arg1: tensor<i32>, %arg2: tensor<3xf32>, %arg3: tensor<1000x2xf32>, %arg4: tensor<3xf32>)
 // LAZY-SAME:     -> (tensor<f32>, tensor<i32>, tensor<3xf32>, tensor<1000x2xf32>, tensor<3xf32>, tensor<i32>, tensor<1000xf64>) {
 
-// The plan as tables. For each segment of the run: the slot that is loaded, the step whose state
-// that is, where its runs start in the tables of runs ...
+// The plan as tables. For each walk: the slot that is loaded, the step whose state that is, where its
+// runs and its segments start in the tables of runs and of segments ...
+// STORE-NEXT:    stablehlo.constant dense<[0, 2]> : tensor<2xi32>
+// STORE-NEXT:    stablehlo.constant dense<[0, 2]> : tensor<2xi32>
+// STORE-NEXT:    stablehlo.constant dense<[0, 2, 2]> : tensor<3xi32>
+// STORE-NEXT:    stablehlo.constant dense<[0, 1, 4]> : tensor<3xi32>
+// ... for each run: how many steps, the slot that saves the state, and whether the next slots save
+// those that follow; the slots that keep gradients, those that gradients are taken from, and whether
+// the update is applied: a last run may only compute the gradient for the VJP ...
+// STORE-NEXT:    stablehlo.constant dense<[2, 1]> : tensor<2xi32>
+// STORE-NEXT:    stablehlo.constant dense<[1, -1]> : tensor<2xi32>
+// STORE-NEXT:    stablehlo.constant dense<[1, 0]> : tensor<2xi32>
+// STORE-NEXT:    stablehlo.constant dense<[0, 2]> : tensor<2xi32>
+// STORE-NEXT:    stablehlo.constant dense<-1> : tensor<2xi32>
+// STORE-NEXT:    stablehlo.constant dense<1> : tensor<2xi32>
+// ... and for each segment the slots of its VJP's state and gradient.
 // STORE-NEXT:    stablehlo.constant dense<[0, 2, 1, 0]> : tensor<4xi32>
-// STORE-NEXT:    stablehlo.constant dense<[0, 2, 1, 0]> : tensor<4xi32>
-// STORE-NEXT:    stablehlo.constant dense<[0, 3, 4, 5, 6]> : tensor<5xi32>
-// ... and for each run: how many steps, the slot that saves the state, the slots that keep
-// gradients, those that gradients are taken from, and whether the update is applied: the last run
-// of a segment only fetches the gradient for the VJP.
-// STORE-NEXT:    stablehlo.constant dense<1> : tensor<6xi32>
-// STORE-NEXT:    stablehlo.constant dense<[1, 2, -1, -1, -1, -1]> : tensor<6xi32>
-// STORE-NEXT:    stablehlo.constant dense<[0, 1, 2, -1, -1, -1]> : tensor<6xi32>
-// STORE-NEXT:    stablehlo.constant dense<[-1, -1, -1, 2, 1, 0]> : tensor<6xi32>
-// STORE-NEXT:    stablehlo.constant dense<[1, 1, 1, 0, 0, 0]> : tensor<6xi32>
+// STORE-NEXT:    stablehlo.constant dense<[3, 2, 1, 0]> : tensor<4xi32>
 
 // Slots: one stacked buffer for each leaf of the state, and one for the gradient if the plan keeps
-// any.
-// STORE:         : (tensor<i32>) -> tensor<3xi32>
-// STORE:         : (tensor<f32>) -> tensor<3x3xf32>
-// LAZY:          : (tensor<f32>) -> tensor<11x3xf32>
-// LAZY:          : (tensor<i32>) -> tensor<11xi32>
-// LAZY:          : (tensor<f32>) -> tensor<2x3xf32>
-// PLAIN:         : (tensor<f32>) -> tensor<2x3xf32>
-// PLAIN:         : (tensor<i32>) -> tensor<2xi32>
-// PLAIN-NOT:     : (tensor<f32>) -> tensor<{{[0-9]+}}x3xf32>
+// any. Behind the plan's slots stands one more of each, for what the next VJP alone needs.
+// STORE:         : (tensor<f32>) -> tensor<4x3xf32>
+// STORE:         : (tensor<i32>) -> tensor<4xi32>
+// LAZY:          : (tensor<f32>) -> tensor<12x3xf32>
+// LAZY:          : (tensor<i32>) -> tensor<12xi32>
+// LAZY:          : (tensor<f32>) -> tensor<3x3xf32>
+// PLAIN:         : (tensor<f32>) -> tensor<3x3xf32>
+// PLAIN:         : (tensor<i32>) -> tensor<3xi32>
+// PLAIN:         : (tensor<f32>) -> tensor<1x3xf32>
 
 // CHECK:         call @inner(
 // CHECK:         call @update(

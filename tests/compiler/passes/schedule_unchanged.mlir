@@ -45,7 +45,7 @@ module attributes {metagrad.arguments = {state = 3 : i64, meta = 2 : i64, batch 
 // CHECK:         stablehlo.dynamic_update_slice
 
 // Slots for w alone; the loop over the segments carries nothing of the others.
-// CHECK:         stablehlo.while({{.*}}) : tensor<i32>, tensor<3xf32>, tensor<4x3xf32>, tensor<2x3xf32>, tensor<f32>, tensor<3xf32>, tensor<3xf32>, tensor<4xf32>
+// CHECK:         stablehlo.while({{.*}}) : tensor<i32>, tensor<5x3xf32>, tensor<3x3xf32>, tensor<f32>, tensor<3xf32>, tensor<3xf32>, tensor<4xf32>
 // CHECK-NOT:     stablehlo.while({{.*}}tensor<77xf32>
 // CHECK-NOT:     stablehlo.while({{.*}}tensor<99xf32>
 // CHECK:         stablehlo.dynamic_slice %[[TABLE]]#2, {{.*}}, sizes = [1]

@@ -18,9 +18,10 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
 // The gradient in the order state, meta; then the final state.
 // CHECK-LABEL: func.func public @main(
 // CHECK-SAME:    -> (tensor<f32>, tensor<2xf32>, tensor<2xf32>, tensor<2xf32>) {
-// CHECK-NEXT:    stablehlo.constant dense<[0, 2, 1, 0]> : tensor<4xi32>
-// CHECK-NEXT:    stablehlo.constant dense<[0, 2, 1, 0]> : tensor<4xi32>
-// CHECK-NEXT:    stablehlo.constant dense<[0, 3, 3, 3, 3]> : tensor<5xi32>
+// CHECK-NEXT:    stablehlo.constant dense<[0, 2]> : tensor<2xi32>
+// CHECK-NEXT:    stablehlo.constant dense<[0, 2]> : tensor<2xi32>
+// CHECK-NEXT:    stablehlo.constant dense<[0, 2, 2]> : tensor<3xi32>
+// CHECK-NEXT:    stablehlo.constant dense<[0, 1, 4]> : tensor<3xi32>
 // CHECK-NOT:     call @inner(
 // CHECK:         call @update(
 // CHECK:         call @outer_vjp(

@@ -1,0 +1,230 @@
+"""Writes one of the programs that the streamed executor runs, as @main.
+
+The executor walks a run in segments of at most L steps, of which it brings the batches. Three
+programs do all the work; which plan they serve, and of how many steps, is in their arguments:
+
+    advance    (state, meta, batches[L], n) -> (the state n steps later, aux[L], checksums)
+    outer_vjp  (state, outer arguments)     -> (value, outer aux, cotangents of the state)
+    reverse    (state, meta, batches[L], tables, cotangents of the state, of meta)
+                                            -> (cotangents of the state, of meta, of batches[L],
+                                                checksums)
+
+`reverse` is the loop of schedule_loop.py over the segment: it runs the n steps again from the
+state at the segment's start, and takes the cotangents back through them. Its tables are those of
+schedule_tables.py for a plan of n steps, in three arrays (`pack`), of a size for L steps.
+
+The state that is given has all leaves. What comes back has those that steps change, `changed`; the
+others are where the caller has them. Checksums are there if asked for: one for each changed leaf of
+the state at the end of the segment (dialect/checksums.py).
+"""
+
+from __future__ import annotations
+
+import dataclasses
+
+import numpy as np
+from jaxlib.mlir import ir
+from jaxlib.mlir.dialects import stablehlo as hlo
+
+from metagrad.compiler.dialect import functions
+from metagrad.compiler.dialect.checksums import checksum
+from metagrad.compiler.dialect.loops import Carry, empty, index, repeat
+from metagrad.compiler.passes.schedule import finish
+from metagrad.compiler.passes.schedule_loop import Pieces, PlanLoop, StepCalls
+from metagrad.compiler.passes.schedule_tables import ALL, Features, loop_tables
+from metagrad.runtime.schedules.plan import Plan
+
+NAME = "kernel"
+KERNELS = ("advance", "outer_vjp", "reverse")
+
+_WALKS = ("walk_load", "walk_start", "walk_run", "walk_segment")
+_RUNS = ("run_steps", "run_save", "run_stride", "run_keep", "run_reuse", "run_update")
+_SEGMENTS = ("vjp_state", "vjp_gradient")
+
+
+@dataclasses.dataclass(frozen=True)
+class Segment:
+    """What a kernel is for.
+
+    Attributes:
+      steps: L, the most steps of a segment.
+      state_slots, gradient_slots: the slots of its plans.
+      features: what these plans do.
+      checksums: whether checksums of the state are wanted.
+    """
+
+    steps: int
+    state_slots: int = 1
+    gradient_slots: int = 0
+    features: Features = ALL
+    checksums: bool = False
+
+    @property
+    def runs(self) -> int:
+        """The most runs of a plan for a segment: a gradient on the spot and two runs for each VJP,
+        and the training run's."""
+        return 4 * self.steps + 4
+
+    def tables(self, plan: Plan, *, gradients: bool) -> tuple[int, list[np.ndarray]]:
+        """A plan as `reverse` takes it: the number of walks, and the tables, packed as
+        [4, L + 2], [6, runs] and [2, L + 1].
+
+        Args:
+          plan: of at most L steps, with at most this many slots.
+          gradients: whether the step has inner gradients.
+
+        Raises:
+          ValueError: the plan does what the kernel was not made for, or is too large for it.
+        """
+        if plan.state_slots > self.state_slots or plan.gradient_slots > self.gradient_slots:
+            raise ValueError(
+                f"a plan with {plan.state_slots} and {plan.gradient_slots} slots in a kernel with "
+                f"{self.state_slots} and {self.gradient_slots}"
+            )
+        tables = loop_tables(
+            plan,
+            gradients=gradients,
+            state_slots=self.state_slots,
+            gradient_slots=self.gradient_slots,
+        )
+        wanted, features = dataclasses.asdict(tables.features), dataclasses.asdict(self.features)
+        missing = [name for name, used in wanted.items() if used and not features[name]]
+        if missing:
+            raise ValueError(f"this kernel was made for plans without {', '.join(missing)}")
+        sizes = (self.steps + 2, self.runs, self.steps + 1)
+        packed = [
+            np.stack([_padded(tables.columns[name], size) for name in names])
+            for names, size in zip((_WALKS, _RUNS, _SEGMENTS), sizes)
+        ]
+        return len(tables.walks["walk_load"]), packed
+
+
+def _padded(column: np.ndarray, size: int) -> np.ndarray:
+    if len(column) > size:
+        raise ValueError(f"a plan of {len(column)} entries in a kernel for {size}")
+    return np.pad(column, (0, size - len(column)))
+
+
+def run(module: ir.Module, kernel: str, segment: Segment) -> None:
+    pieces = Pieces(module, NAME)
+    inputs, build = _BUILDERS[kernel](pieces, segment)
+    functions.add_function(module, "main", inputs, build, visibility="public")
+    finish(module)
+
+
+def _advance(pieces: Pieces, segment: Segment):
+    n, length = pieces.layout, segment.steps
+
+    def build(operands: list[ir.Value]) -> list[ir.Value]:
+        *operands, steps = operands
+        calls = StepCalls(pieces, operands[n.state : n.state + n.meta], operands[-n.batch :])
+        pieces.state.begin(operands[: n.state], calls.meta, length)
+
+        def one(t: ir.Value, carry: Carry) -> Carry:
+            inner = calls.inner({}, {"t": [t], "state": carry["state"]})
+            return calls.update(carry | {"t": [t]}, inner | {"reuse": [index(-1)]}) | {"t": []}
+
+        carry: Carry = {
+            "state": pieces.state.stored_of(operands[: n.state]),
+            "aux": [empty(length, ty) for ty in pieces.aux_types],
+            "t": [],
+        }
+        carry = repeat(index(0), steps, carry, one)
+        changed = _changed_at(pieces, steps, carry["state"])
+        return [*changed, *carry["aux"], *_checksums(segment, changed)]
+
+    return [*_step_arguments(pieces, length), _index_type()], build
+
+
+def _outer_vjp(pieces: Pieces, segment: Segment):
+    def build(operands: list[ir.Value]) -> list[ir.Value]:
+        if pieces.outer_prints is not None:
+            functions.call(pieces.outer_prints, operands)
+        return functions.call(pieces.outer_vjp, operands)
+
+    return [*pieces.types("state"), *pieces.outer_argument_types], build
+
+
+def _reverse(pieces: Pieces, segment: Segment):
+    n, length = pieces.layout, segment.steps
+    size = lambda rows, columns: ir.RankedTensorType.get([rows, columns], _index_element())
+    packed = [
+        size(len(_WALKS), length + 2),
+        size(len(_RUNS), segment.runs),
+        size(len(_SEGMENTS), length + 1),
+    ]
+    state_bar_types, meta_bar_types = pieces.cotangents.types
+
+    def build(operands: list[ir.Value]) -> list[ir.Value]:
+        step, rest = operands[: n.step], operands[n.step :]
+        (steps, walks), rest = rest[:2], rest[2:]
+        tables, rest = _unpack(rest[: len(packed)]), rest[len(packed) :]
+        state_bar, meta_bar = rest[: len(state_bar_types)], rest[len(state_bar_types) :]
+        calls = StepCalls(pieces, step[n.state : n.state + n.meta], step[n.state + n.meta :])
+        pieces.state.begin(step[: n.state], calls.meta, length)
+        loop = PlanLoop(
+            pieces,
+            calls,
+            tables,
+            walks,
+            steps,
+            segment.features,
+            segment.state_slots,
+            segment.gradient_slots,
+        )
+        stored0 = pieces.state.stored_of(step[: n.state])
+        cotangents = pieces.cotangents.begin_segment(step, state_bar, meta_bar)
+        final: Carry = {"final": stored0} if segment.checksums else {}
+        at_the_end = lambda carry, operands: {
+            "state_bar": carry["state_bar"],
+            "final": operands["state"],
+        }
+        carry = loop.run(stored0, cotangents, [], at_the_end if final else None, final)
+        results = [*carry["state_bar"], *carry["meta_bar"], *carry["batch_bar"]]
+        if segment.checksums:
+            results += _checksums(segment, _changed_at(pieces, steps, carry["final"]))
+        return results
+
+    inputs = [
+        *_step_arguments(pieces, length),
+        _index_type(),
+        _index_type(),
+        *packed,
+        *state_bar_types,
+        *meta_bar_types,
+    ]
+    return inputs, build
+
+
+_BUILDERS = {"advance": _advance, "outer_vjp": _outer_vjp, "reverse": _reverse}
+
+
+def _step_arguments(pieces: Pieces, length: int) -> list[ir.Type]:
+    return [*pieces.types("state"), *pieces.types("meta"), *pieces.stacked(length)]
+
+
+def _unpack(packed: list[ir.Value]) -> dict[str, ir.Value]:
+    tables: dict[str, ir.Value] = {}
+    for names, array in zip((_WALKS, _RUNS, _SEGMENTS), packed):
+        columns = array.type.shape[1]
+        flat = ir.RankedTensorType.get([columns], array.type.element_type)
+        for i, name in enumerate(names):
+            tables[name] = hlo.reshape(flat, hlo.slice(array, [i, 0], [i + 1, columns], [1, 1]))
+    return tables
+
+
+def _changed_at(pieces: Pieces, t: ir.Value, stored: list[ir.Value]) -> list[ir.Value]:
+    state = pieces.state.at(t, stored)
+    return [state[i] for i in pieces.state.changed]
+
+
+def _checksums(segment: Segment, leaves: list[ir.Value]) -> list[ir.Value]:
+    return [checksum(leaf) for leaf in leaves] if segment.checksums else []
+
+
+def _index_element() -> ir.Type:
+    return ir.IntegerType.get_signless(32)
+
+
+def _index_type() -> ir.Type:
+    return ir.RankedTensorType.get([], _index_element())

@@ -1,0 +1,136 @@
+"""The programs of the streamed executor, and what it must know of their arguments.
+
+compiler/passes/kernels.py says what each takes and returns.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import numpy as np
+
+from metagrad.runtime.executors.fused import FusedProgram
+
+Arrays = list[Any]
+"""Arrays of JAX or NumPy, in the order of a program's arguments."""
+
+
+@dataclasses.dataclass(frozen=True)
+class StepLayout:
+    """Where the executor finds what in the flat lists of arrays.
+
+    Attributes:
+      state, meta, batch, outer: the number of leaves of each.
+      changed: the leaves of the state that steps change, by index.
+      state_bar, meta_bar, batch_bar: the leaves whose cotangents are carried, by index in their
+        group.
+      wrt: the groups of which the gradient is wanted: "state", "meta", "batches".
+      float_leaves: for each group in `wrt`, its floating-point leaves by index.
+      outer_aux, aux: the number of auxiliary results of the outer function and of the step.
+    """
+
+    state: int
+    meta: int
+    batch: int
+    outer: int
+    changed: tuple[int, ...]
+    state_bar: tuple[int, ...]
+    meta_bar: tuple[int, ...]
+    batch_bar: tuple[int, ...]
+    wrt: tuple[str, ...]
+    float_leaves: dict[str, tuple[int, ...]]
+    outer_aux: int
+    aux: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Kernels:
+    """The compiled programs for segments of one length.
+
+    Attributes:
+      steps: L, the most steps of a segment.
+      layout: what stands where.
+      advance, outer_vjp, reverse: the programs.
+      tables: from the number of steps of a segment to the tables that `reverse` takes: the number
+        of walks, and the packed arrays.
+      checksums: whether the programs return checksums.
+    """
+
+    steps: int
+    layout: StepLayout
+    advance: FusedProgram
+    outer_vjp: FusedProgram
+    reverse: FusedProgram
+    tables: Callable[[int], tuple[int, Sequence[np.ndarray]]]
+    checksums: bool
+
+    def run_advance(
+        self, state: Arrays, meta: Arrays, batches: Arrays, captured: Arrays, count: int
+    ) -> tuple[Arrays, Arrays, Arrays]:
+        """The changed leaves of the state after `count` steps, the steps' aux, and checksums.
+
+        Args:
+          state: all leaves.
+          batches: stacked over L steps, of which `count` are run.
+        """
+        results = self.advance.jitted(*state, *meta, *batches, np.int32(count), *captured)
+        return _split(results, len(self.layout.changed), self.layout.aux)
+
+    def run_outer_vjp(
+        self, state: Arrays, outer: Arrays, captured: Arrays
+    ) -> tuple[Arrays, Arrays]:
+        """The value with what is auxiliary, and the cotangents of the state."""
+        results = self.outer_vjp.jitted(*state, *outer, *captured)
+        value, state_bar, _ = _split(results, 1 + self.layout.outer_aux, len(self.layout.state_bar))
+        return value, state_bar
+
+    def run_reverse(
+        self,
+        state: Arrays,
+        meta: Arrays,
+        batches: Arrays,
+        captured: Arrays,
+        count: int,
+        state_bar: Arrays,
+        meta_bar: Arrays,
+    ) -> tuple[Arrays, Arrays, Arrays, Arrays]:
+        """The cotangents of the state, of meta and of the batches, and checksums.
+
+        Args:
+          state: all leaves, at the segment's start.
+          state_bar, meta_bar: the cotangents that come from behind the segment.
+        """
+        walks, packed = self.tables(count)
+        results = self.reverse.jitted(
+            *state,
+            *meta,
+            *batches,
+            np.int32(count),
+            np.int32(walks),
+            *packed,
+            *state_bar,
+            *meta_bar,
+            *captured,
+        )
+        state_bar, meta_bar, rest = _split(results, len(state_bar), len(meta_bar))
+        batch_bar, checksums, _ = _split(rest, len(self.layout.batch_bar), len(rest))
+        return state_bar, meta_bar, batch_bar, checksums
+
+    @functools.cached_property
+    def meta_bar_zeros(self) -> list[np.ndarray]:
+        """The cotangents of meta before anything is reversed."""
+        return [np.zeros(aval.shape, aval.dtype) for aval in self.reverse.outputs[self._meta_bar]]
+
+    @property
+    def _meta_bar(self) -> slice:
+        first = len(self.layout.state_bar)
+        return slice(first, first + len(self.layout.meta_bar))
+
+
+def _split(values: Sequence, first: int, second: int) -> tuple[list, list, list]:
+    """The first so many, the so many behind these, and the rest."""
+    values = list(values)
+    return values[:first], values[first : first + second], values[first + second :]

@@ -1,0 +1,176 @@
+"""A source of stacked arrays: a pytree of arrays or memmaps whose leading axis counts the rows."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from metagrad.runtime.schedules.arguments import MOST_STEPS
+from metagrad.runtime.streams.layout import BatchLayout, layout_of
+from metagrad.runtime.streams.leaves import as_array, is_real, is_torch_tensor
+from metagrad.runtime.streams.order import checked_order
+
+_LONGEST_TUPLE = 8
+"""Entries of a tuple that may be the parts of a batch, though they are alike."""
+
+
+class StackedArrays:
+    """Batch t is entry t of each array; with an order, the rows order[t] of each.
+
+    Arrays of NumPy and PyTorch are used where they are; those of JAX are brought to the host, once.
+    Other objects with a shape, a dtype and an index (h5py's datasets, say) are asked row by row.
+    """
+
+    reads_many = True
+
+    def __init__(self, source: Any, order: Any):
+        with_paths, self._structure = jax.tree_util.tree_flatten_with_path(source)
+        if not with_paths:
+            raise ValueError("Stream(source): source has no arrays")
+        _refuse_batches_one_by_one(source)
+        paths = [f"source{jax.tree_util.keystr(path)}" for path, _ in with_paths]
+        self._rows = [_rows_of(path, value) for path, (_, value) in zip(paths, with_paths)]
+        self._dtypes = [_dtype_of(value) for _, value in with_paths]
+        # The axes of key data are not axes of keys.
+        self._shapes = [tuple(value.shape) for _, value in with_paths]
+        length = _common_length(paths, self._shapes)
+        self._order = None if order is None else checked_order(order, length)
+        self.steps = length if self._order is None else len(self._order)
+        if self.steps > MOST_STEPS:
+            raise ValueError(f"Stream: {self.steps:,} steps are more than a run can have")
+
+    def layout(self) -> BatchLayout:
+        leading = () if self._order is None else self._order.shape[1:]
+        avals = [
+            jax.ShapeDtypeStruct(shape[1:], dtype)
+            for shape, dtype in zip(self._shapes, self._dtypes)
+        ]
+        return layout_of(jax.tree.unflatten(self._structure, avals), leading)
+
+    def read(self, first: int, layout: BatchLayout, buffers: list[np.ndarray]) -> None:
+        steps = slice(first, first + len(buffers[0]))
+        index = steps if self._order is None else self._order[steps]
+        try:
+            for rows, buffer in zip(self._rows, buffers):
+                copy_rows(rows, index, buffer)
+        except Exception as error:
+            last = first + len(buffers[0]) - 1
+            error.add_note(
+                f"batch {first} of the stream" + (f", or one up to {last}" if last > first else "")
+            )
+            raise
+
+
+def is_array_like(value: Any) -> bool:
+    """Whether it has a shape, a dtype and an index."""
+    return all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__"))
+
+
+def copy_rows(rows: Any, index: Any, out: np.ndarray) -> None:
+    """out[...] = rows[index], reading no other rows.
+
+    Args:
+      rows: an array, or an object with `rows[i]`.
+      index: a slice, or an array of integers that are known to be in bounds.
+      out: of the shape of rows[index]; the values are cast to its dtype.
+    """
+    if not isinstance(rows, np.ndarray):
+        _copy_one_by_one(rows, index, out)
+    elif isinstance(index, slice) or not _can_be_taken(rows, out):
+        np.copyto(out, rows[index], casting="unsafe")
+    else:
+        # "clip" is the mode that writes to `out` without a buffer; no index is out of bounds.
+        np.take(rows, index, axis=0, out=out, mode="clip")
+
+
+def _can_be_taken(rows: np.ndarray, out: np.ndarray) -> bool:
+    """Whether `np.take` gathers straight from these rows.
+
+    It makes a copy of the whole array first, a memmap too, if its memory is not C-contiguous,
+    aligned and in this machine's byte order, and another of the result for another dtype.
+    """
+    is_plain = rows.flags.c_contiguous and rows.flags.aligned and rows.dtype.isnative
+    return is_plain and rows.dtype == out.dtype
+
+
+def _copy_one_by_one(rows: Any, index: Any, out: np.ndarray) -> None:
+    if isinstance(index, slice):
+        np.copyto(out, np.asarray(rows[index]), casting="unsafe")
+        return
+    places = out.reshape(index.size, *out.shape[index.ndim :])
+    for position, row in enumerate(index.reshape(-1).tolist()):
+        np.copyto(places[position, ...], np.asarray(rows[row]), casting="unsafe")
+
+
+def _rows_of(path: str, value: Any) -> Any:
+    if not is_array_like(value):
+        raise TypeError(
+            f"Stream(source): {path} is of type {type(value).__name__}, not an array. A tuple or a "
+            "dict is a pytree of arrays whose leading axis counts the rows. For batches or rows "
+            "one by one, give a list; for a dataset, the dataset itself."
+        )
+    if hasattr(value, "iloc"):
+        raise TypeError(
+            f"Stream(source): {path} is indexed by labels; give its array: {path}.to_numpy()"
+        )
+    if len(value.shape) == 0:
+        raise ValueError(
+            f"Stream(source): {path} has no leading axis: it is one number, and the leading axis "
+            "of a source counts its rows. A constant belongs in meta, or is captured by the step."
+        )
+    if isinstance(value, (np.ndarray, jax.Array)) or is_torch_tensor(value):
+        return _host_array(path, value)
+    if not is_real(value.dtype):
+        raise TypeError(f"Stream(source): {path} has the dtype {value.dtype}, not real numbers")
+    return value
+
+
+def _host_array(path: str, value: Any) -> np.ndarray:
+    try:
+        # Without the class: a memmap's own `__getitem__` and `__array_wrap__` cost time.
+        return as_array(value).view(np.ndarray)
+    except TypeError as error:
+        raise TypeError(
+            f"Stream(source): {path} {error}. A stream gives arrays of real numbers."
+        ) from error
+
+
+def _dtype_of(value: Any) -> Any:
+    if isinstance(value, jax.Array) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key):
+        return value.dtype
+    return as_array(value).dtype if is_torch_tensor(value) else value.dtype
+
+
+def _common_length(paths: list[str], shapes: list[tuple[int, ...]]) -> int:
+    for path, shape in zip(paths, shapes):
+        if shape[0] != shapes[0][0]:
+            raise ValueError(
+                f"Stream(source): {path} has {shape[0]:,} rows, and {paths[0]} has "
+                f"{shapes[0][0]:,}. The leading axis counts the rows, so it is the same for all."
+            )
+    if shapes[0][0] == 0:
+        raise ValueError(f"Stream(source): {paths[0]} has no rows")
+    return shapes[0][0]
+
+
+def _refuse_batches_one_by_one(source: Any) -> None:
+    """Refuses a long tuple of alike entries, which are batches one by one, most likely."""
+    if type(source) is not tuple or len(source) <= _LONGEST_TUPLE:
+        return
+    kinds = {
+        (
+            jax.tree.structure(entry),
+            *(getattr(leaf, "shape", None) for leaf in jax.tree.leaves(entry)),
+        )
+        for entry in source
+    }
+    if len(kinds) == 1:
+        raise ValueError(
+            f"Stream(source): source is a tuple of {len(source)} entries that are alike, as if "
+            "they were the batches one by one. A tuple is a pytree of arrays whose leading axis "
+            "counts the rows. Give a list of batches: Stream(list(source)). If the entries are the "
+            "parts of a batch, give a dict or a NamedTuple."
+        )

@@ -1,0 +1,164 @@
+"""`metagrad.Stream`: batches that are read from the host while the run goes on."""
+
+from __future__ import annotations
+
+import contextlib
+import operator
+import os
+import threading
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+from metagrad.runtime.host_arrays import empty_for_xla
+from metagrad.runtime.schedules.arguments import integer
+from metagrad.runtime.streams.gradients import GradientSink, gradient_sink
+from metagrad.runtime.streams.layout import BatchLayout
+from metagrad.runtime.streams.memmaps import with_bytes, without_bytes
+from metagrad.runtime.streams.sources import Source, open_source
+
+
+class Stream:
+    """Batches that need not fit the device, nor memory: they are read when the run needs them.
+
+    It stands in the place of stacked batches: `mg(state0, meta, stream)`. Batch t is `source[t]`,
+    or the rows `order[t]` of the source:
+
+    >>> import numpy as np, metagrad
+    >>> x, y = np.arange(12.0).reshape(6, 2), np.arange(6)  # 6 examples; memmaps, say
+    >>> stream = metagrad.Stream((x, y), order=[[0, 1], [2, 5], [4, 4]])
+    >>> len(stream)
+    3
+    >>> stream.aval
+    (ShapeDtypeStruct(shape=(2, 2), dtype=float32), ShapeDtypeStruct(shape=(2,), dtype=int32))
+    >>> stream[1][1]
+    array([2, 5], dtype=int32)
+
+    A replay asks for a batch again, so the same t must give the same bytes each time. A run notes
+    a checksum of each batch and stops with an error if one differs.
+
+    The source is read in background threads: in one at a time, unless `workers` says otherwise.
+    Arrays have JAX's dtypes in the program, as everywhere: float64 becomes float32 unless
+    `jax_enable_x64` is on.
+
+    Args:
+      source: a tuple, a dict or another pytree of arrays (NumPy's, memmaps, PyTorch's, JAX's, or
+        what has `shape`, `dtype` and an index), whose leading axis counts the rows; or a list or
+        any object with `len(source)` and `source[i]`, such as a map-style dataset of PyTorch,
+        grain or Hugging Face. In the batches and rows of the latter a list of numbers is an array.
+      order: integers [T] or [T, B], from 0 to the number of rows - 1. Batch t is then made of the
+        rows order[t]. Without it, batch t is entry t.
+      workers: how many threads read at the same time. More than one only for a source that threads
+        may share.
+      gradients: where the gradients of batches go, with `wrt` of "batches". None: arrays
+        [T, ...] in memory. A folder: one file .npy of [T, ...] for each floating-point leaf, which
+        `Result.grad` maps; the folder must be new, empty, or that of a run which was cut off.
+        A function: called as gradients(t, gradient), gradient a pytree of NumPy arrays like batch
+        t, for t from T - 1 down to 0; `Result.grad` is then None.
+
+    Raises:
+      TypeError: the source cannot be asked for a batch again (an iterator, a loader, an iterable
+        dataset), has no length, or holds what is not a number; an argument has the wrong type.
+      ValueError: the source or the order is empty; an index of the order is negative or too
+        large; arrays have different numbers of rows.
+    """
+
+    def __init__(
+        self,
+        source: Any,
+        order: Any = None,
+        *,
+        workers: int = 1,
+        gradients: str | os.PathLike | Callable[[int, Any], None] | None = None,
+    ):
+        self._given = source, order
+        self.workers = integer("Stream(workers=...)", workers, 1)
+        self._gradients = _check_gradients(gradients)
+        self._source: Source = open_source(source, order)
+        self._lock = threading.Lock()
+
+    def __len__(self) -> int:
+        """T, the number of batches: that of the training steps."""
+        return self._source.steps
+
+    @property
+    def aval(self) -> Any:
+        """Shapes and dtypes of one batch, as a pytree of `jax.ShapeDtypeStruct`s.
+
+        They are those under the present x64 setting. A dataset is asked for batch 0, once.
+        """
+        return self.layout().aval
+
+    def __getitem__(self, t: int) -> Any:
+        """Batch t, as a pytree of NumPy arrays."""
+        t = range(len(self))[operator.index(t)]
+        layout = self.layout()
+        buffers = [
+            empty_for_xla((1, *leaf.stored.shape), leaf.stored.dtype) for leaf in layout.leaves
+        ]
+        self.read(t, layout, buffers)
+        return layout.unflatten([buffer[0, ...] for buffer in buffers])
+
+    def layout(self) -> BatchLayout:
+        """The structure of a batch, with paths, shapes and dtypes under the present x64 setting."""
+        with self._alone():
+            return self._source.layout()
+
+    @property
+    def reads_many(self) -> bool:
+        """Whether many batches are read at once as fast as may be, and not one by one."""
+        return self._source.reads_many
+
+    def read(self, first: int, layout: BatchLayout, buffers: list[np.ndarray]) -> None:
+        """Reads the batches first, first + 1, ... into buffers.
+
+        Args:
+          first: t of the first batch.
+          layout: what `layout()` said, in the thread whose settings the program has.
+          buffers: arrays [n, ...] of the layout's stored shapes and dtypes, one for each leaf.
+        """
+        with self._alone():
+            self._source.read(first, layout, buffers)
+
+    def gradient_sink(self) -> GradientSink:
+        """What takes the gradients of the batches of one run, as `gradients=` says.
+
+        Raises:
+          FileExistsError, OSError: see `gradient_files.GradientFiles`.
+        """
+        return gradient_sink(self._gradients, self.layout(), len(self))
+
+    def _alone(self) -> contextlib.AbstractContextManager:
+        """Keeps other threads away from the source, unless the user allows them."""
+        return self._lock if self.workers == 1 else contextlib.nullcontext()
+
+    def __getstate__(self) -> dict[str, Any]:
+        """Memmaps are pickled as the names of their files, and opened where this is loaded."""
+        return {
+            "given": without_bytes(self._given),
+            "workers": self.workers,
+            "gradients": self._gradients,
+        }
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        source, order = with_bytes(state["given"])
+        self.__init__(  # type: ignore[misc]
+            source, order, workers=state["workers"], gradients=state["gradients"]
+        )
+
+    def __repr__(self) -> str:
+        kind = type(self._given[0]).__name__
+        order = "" if self._given[1] is None else ", order"
+        return f"Stream({kind}{order}): {len(self):,} batches"
+
+
+def _check_gradients(gradients: Any) -> Any:
+    if gradients is None or callable(gradients):
+        return gradients
+    if isinstance(gradients, (str, os.PathLike)):
+        return os.path.abspath(gradients)
+    raise TypeError(
+        "Stream(gradients=...) must be a folder, a function of (t, gradient), or None, got "
+        f"{gradients!r:.60}"
+    )
