@@ -38,6 +38,25 @@ def search(
     keep: bool,
     slack: float,
 ) -> tuple[int, int]: ...
+def two_level_seconds(
+    steps: int,
+    fast_slots: int,
+    slow_slots: int,
+    write: float,
+    read: float,
+    reverse: float,
+    overlap: bool,
+    copies: bool,
+) -> float: ...
+def plan_two_levels(
+    steps: int,
+    fast_slots: int,
+    slow_slots: int,
+    write: float,
+    read: float,
+    reverse: float,
+    overlap: bool,
+) -> tuple[dict[str, Any], int]: ...
 def simulate(
     steps: int,
     state_slots: int,

@@ -103,19 +103,8 @@ class Auto:
                 "Auto.plan needs measure=...: not everything fits, and what to run again depends "
                 "on costs"
             )
-        costs = measure()
-        slots = _native.search(
-            steps,
-            *_weights(costs),
-            _rest(steps, costs),
-            budget - sizes.fixed(steps) - _table_bytes(steps),
-            sizes.state,
-            sizes.gradient,
-            gradients,
-            SLACK,
-        )
-        fields = _native.plan_tree(steps, *slots, *_weights(costs))
-        return estimated(Plan(**fields, schedule=str(self)), sizes, costs)
+        plan = fastest_plan(str(self), steps, gradients, sizes, costs := measure(), budget)
+        return estimated(plan, sizes, costs)
 
     def _too_small(self, budget: int, smallest: int, steps: int, sizes: Sizes) -> str:
         whose = "" if self.memory is not None else ", what the device has free,"
@@ -129,6 +118,32 @@ class Auto:
 
     def __repr__(self) -> str:
         return call(self)
+
+
+def fastest_plan(
+    name: str, steps: int, gradients: bool, sizes: Sizes, costs: Costs, budget: int
+) -> Plan:
+    """The smallest of the plans that take no more than SLACK longer than the fastest.
+
+    Args:
+      name: what the plan calls its schedule.
+      steps: the number of steps.
+      gradients: whether inner gradients can be kept.
+      sizes: bytes; those of `costs` but for the workspace.
+      costs: seconds.
+      budget: bytes; the smallest plan fits.
+    """
+    slots = _native.search(
+        steps,
+        *tree_weights(costs),
+        _rest(steps, costs),
+        budget - sizes.fixed(steps) - _table_bytes(steps),
+        sizes.state,
+        sizes.gradient,
+        gradients,
+        SLACK,
+    )
+    return Plan(**_native.plan_tree(steps, *slots, *tree_weights(costs)), schedule=name)
 
 
 def everything_bytes(steps: int, gradients: bool, sizes: Sizes) -> int:
@@ -147,7 +162,7 @@ def _table_bytes(steps: int) -> int:
     return 4 * (3 * steps + 4 + 4 * 2 * steps)
 
 
-def _weights(costs: Costs) -> tuple[float, float, float, float]:
+def tree_weights(costs: Costs) -> tuple[float, float, float, float]:
     """Seconds of a step, of one in a leaf beside its gradient, of one made again, of a save."""
     kept = costs.update + costs.step + costs.keep
     return costs.advance, kept, costs.rebuild, costs.state_write + costs.run

@@ -8,6 +8,7 @@
 #include "periodic.h"
 #include "search.h"
 #include "simulate.h"
+#include "two_level.h"
 
 namespace py = pybind11;
 using namespace metagrad;
@@ -78,6 +79,28 @@ std::pair<int64_t, int64_t> searched(int64_t steps, double advance, double kept,
   return {slots.states, slots.gradients};
 }
 
+// The advances, writes and reads of a run in two levels, in units of an advance.
+double two_levels(int64_t steps, int64_t fast_slots, int64_t slow_slots, double write, double read,
+                  double reverse, bool overlap, bool copies) {
+  py::gil_scoped_release release;
+  return TwoLevels(steps, {fast_slots, slow_slots, write, read, reverse, overlap, copies})
+      .seconds();
+}
+
+// The plan, and how many of its slots are slow; these come first.
+std::pair<py::dict, int64_t> two_level_plan(int64_t steps, int64_t fast_slots, int64_t slow_slots,
+                                            double write, double read, double reverse,
+                                            bool overlap) {
+  int64_t slow = 0;
+  py::dict fields = without_gil([&] {
+    TwoLevels levels(steps, {fast_slots, slow_slots, write, read, reverse, overlap, false});
+    PlanTables tables = levels.plan();
+    slow = levels.slow_slots();
+    return tables;
+  });
+  return {fields, slow};
+}
+
 std::pair<int64_t, int64_t> simulated(int64_t steps, int64_t state_slots, int64_t gradient_slots,
                                       const Table &load, const Table &segment,
                                       const Table &run_steps, const Table &run_save,
@@ -121,6 +144,12 @@ PYBIND11_MODULE(_native, m) {
   m.def("search", &searched, py::arg("steps"), py::arg("advance"), py::arg("kept"),
         py::arg("update"), py::arg("save"), py::arg("rest"), py::arg("bytes"),
         py::arg("state_bytes"), py::arg("gradient_bytes"), py::arg("keep"), py::arg("slack"));
+  m.def("two_level_seconds", &two_levels, py::arg("steps"), py::arg("fast_slots"),
+        py::arg("slow_slots"), py::arg("write"), py::arg("read"), py::arg("reverse"),
+        py::arg("overlap"), py::arg("copies"));
+  m.def("plan_two_levels", &two_level_plan, py::arg("steps"), py::arg("fast_slots"),
+        py::arg("slow_slots"), py::arg("write"), py::arg("read"), py::arg("reverse"),
+        py::arg("overlap"));
   m.def("simulate", &simulated, py::arg("steps"), py::arg("state_slots"), py::arg("gradient_slots"),
         py::arg("load"), py::arg("segment"), py::arg("run_steps"), py::arg("run_save"),
         py::arg("run_keep"), py::arg("run_reuse"), py::arg("gradient"));
