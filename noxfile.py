@@ -35,3 +35,29 @@ def tests(session: nox.Session, jax: str | None) -> None:
     session.run("metagrad", "doctor", "--fetch")
     arguments = session.posargs or ["-n", "2", "--dist", "loadgroup"]
     session.run("python", "-P", "-m", "pytest", "-q", *arguments)
+
+
+EXCHANGED = str(pathlib.Path("build", "exchange").absolute())
+
+
+def _install(session: nox.Session, jax: str | None) -> None:
+    session.install(".", *([] if jax is None else [f"jax=={jax}", f"jaxlib=={jax}"]))
+
+
+@nox.session
+@nox.parametrize("python,jax", MATRIX)
+def export(session: nox.Session, jax: str | None) -> None:
+    """Writes an exported run, for `load`."""
+    _install(session, jax)
+    session.run("metagrad", "doctor", "--fetch")
+    session.run("python", "-P", ".ci/exchange.py", "write", EXCHANGED)
+
+
+@nox.session
+@nox.parametrize("python,jax", MATRIX)
+def load(session: nox.Session, jax: str | None) -> None:
+    """Loads what the sessions of `export` wrote, where no Enzyme is installed."""
+    _install(session, jax)
+    session.run("pip", "uninstall", "--yes", "enzyme-ad")
+    env = {"METAGRAD_ENZYME": "/nowhere"}
+    session.run("python", "-P", ".ci/exchange.py", "load", EXCHANGED, env=env)

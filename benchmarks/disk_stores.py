@@ -1,8 +1,8 @@
 """Ways to keep a state on disk, for `python -m benchmarks.tiers`: libraries, and our own tier.
 
-Each is measured as a tier has to use it: what is written must not stay in the page cache, or the
-cache grows by all that is on disk. So each write ends when the files are on the disk and dropped
-from the cache, and each read comes from the disk.
+Each is measured as a tier has to use it: what is written or read must not stay in the page cache,
+or the cache grows by all that is on disk. So after each call the files are brought to the disk and
+dropped from the cache, and each read comes from the disk.
 """
 
 from __future__ import annotations
@@ -18,7 +18,6 @@ import jax
 import numpy as np
 
 from metagrad.runtime.tiers import tier
-from metagrad.runtime.tiers.device import DeviceTier
 from metagrad.runtime.tiers.disk import DiskTier
 from metagrad.runtime.tiers.host import HostBuffers, PinnedHostTier
 
@@ -29,6 +28,9 @@ class Store(Protocol):
     def write(self, slot: int, arrays: Sequence[jax.Array]) -> None: ...
 
     def read(self, slot: int) -> list: ...
+
+    def drop(self, slot: int) -> None:
+        """Brings a slot to the disk, and drops it from the page cache."""
 
     def close(self) -> None: ...
 
@@ -41,6 +43,9 @@ class Folder:
 
     def entry(self, slot: int) -> pathlib.Path:
         return self.folder / str(slot)
+
+    def drop(self, slot: int) -> None:
+        drop_from_cache(self.entry(slot))
 
     def close(self) -> None:
         pass
@@ -76,7 +81,6 @@ class Tensorstore(Folder):
         pairs = zip(self._stores[slot], arrays)
         for future in [store.write(np.asarray(array)) for store, array in pairs]:
             future.result()
-        drop_from_cache(self.entry(slot))
 
     def read(self, slot):
         return [future.result() for future in [store.read() for store in self._stores[slot]]]
@@ -93,7 +97,6 @@ class Orbax(Folder):
 
     def write(self, slot, arrays):
         self._checkpointer.save(self.entry(slot), list(arrays), force=True)
-        drop_from_cache(self.entry(slot))
 
     def read(self, slot):
         return self._checkpointer.restore(self.entry(slot))
@@ -110,7 +113,6 @@ class Safetensors(Folder):
 
         leaves = {str(number): np.asarray(array) for number, array in enumerate(arrays)}
         save_file(leaves, self.entry(slot))
-        drop_from_cache(self.entry(slot))
 
     def read(self, slot):
         from safetensors.numpy import load_file
@@ -141,7 +143,6 @@ class Memmap(Folder):
         for leaf, array in zip(leaves, arrays):
             leaf[...] = np.asarray(array)
         mapped.flush()
-        drop_from_cache(self.entry(slot))
 
     def read(self, slot):
         return [leaf.copy() for leaf in self._leaves(slot, "r")[1]]
@@ -159,7 +160,6 @@ class PlainWrites(Folder):
         views = [np.asarray(array).reshape(-1).view(np.uint8) for array in arrays]
         if os.pwritev(self._files[slot], views, 0) != sum(view.nbytes for view in views):
             raise OSError(f"slot {slot} was not written whole")
-        drop_from_cache(self.entry(slot))
 
     def read(self, slot):
         leaves = [np.empty(shape, dtype) for shape, dtype in self._like]
@@ -189,6 +189,9 @@ class Tier(Folder):
     def read(self, slot):
         return jax.block_until_ready(self._tier.read(slot))
 
+    def drop(self, slot):
+        pass  # It is not there.
+
     def close(self):
         self._tier.close()
 
@@ -205,13 +208,6 @@ class PinnedTier(Tier):
 
     def make(self, folder):
         return PinnedHostTier()
-
-
-class KeptTier(Tier):
-    """The arrays themselves."""
-
-    def make(self, folder):
-        return DeviceTier()
 
 
 def drop_from_cache(path: pathlib.Path) -> None:
@@ -235,7 +231,6 @@ STORES: dict[str, Callable[[pathlib.Path, int, Sequence[jax.Array]], Store]] = {
     "metagrad, disk": Tier,
     "metagrad, host buffers": HostBufferTier,
     "metagrad, pinned host": PinnedTier,
-    "metagrad, kept": KeptTier,
 }
 
 

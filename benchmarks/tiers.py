@@ -1,7 +1,7 @@
 """`python -m benchmarks.tiers`: what slots in host memory and on disk cost a streamed run.
 
 - stores: libraries and metagrad's tiers write and read the same states, alone and beside a jitted
-  compute; "lost" is the compute's time that a move takes.
+  compute. "processor" is the time of all threads that a move takes, "lost" that of the compute.
 - half: a run whose steps take 20 ms and whose state has 10 MB, with half of its slots on disk,
   against the same run with all of them in memory. The two are timed in turn.
 - host: a CPU's host tier that keeps the arrays, and one that copies them into buffers.
@@ -78,6 +78,13 @@ def seconds(call: Callable[[], object]) -> float:
     return time.perf_counter() - start
 
 
+def both_clocks(call: Callable[[], object]) -> tuple[float, float]:
+    """How long a call takes, and for how long it keeps a processor busy, in all threads."""
+    start = time.process_time()
+    took = seconds(call)
+    return took, time.process_time() - start
+
+
 def beside(work: Callable[[], None], compute: Callable[[], object]) -> tuple[float, float]:
     """Runs `work` in a thread while this one computes.
 
@@ -100,11 +107,13 @@ def beside(work: Callable[[], None], compute: Callable[[], object]) -> tuple[flo
 def write_all(store: Store, slots: int, arrays: Sequence[jax.Array]) -> None:
     for slot in range(slots):
         store.write(slot, arrays)
+        store.drop(slot)
 
 
 def read_all(store: Store, slots: int) -> None:
     for slot in range(slots):
         store.read(slot)
+        store.drop(slot)
 
 
 def measure_stores(folder: pathlib.Path, repeat: int, names: Sequence[str]) -> list[dict[str, Any]]:
@@ -122,13 +131,16 @@ def measure_stores(folder: pathlib.Path, repeat: int, names: Sequence[str]) -> l
                 read()
                 row: dict[str, Any] = {"state": description, "store": name}
                 for verb, work in (("write", write), ("read", read)):
-                    alone = statistics.median(seconds(work) for _ in range(repeat))
+                    alone, processor = map(
+                        statistics.median, zip(*[both_clocks(work) for _ in range(repeat)])
+                    )
                     busy = [beside(work, compute) for _ in range(repeat)]
                     took, lost = (statistics.median(column) for column in zip(*busy))
                     row[verb] = {
                         "ms": 1e3 * alone / slots,
                         "MB/s": size * slots / alone,
                         "MB/s, busy": size * slots / took,
+                        "processor ms": 1e3 * processor / slots,
                         "lost ms": 1e3 * lost / slots,
                     }
                 rows.append(row)
@@ -169,9 +181,7 @@ def measure_half(folder: pathlib.Path, repeat: int, steps: int = 48) -> dict[str
         for _ in range(repeat + 1):
             rounds.append({})
             for name, tiers in places.items():
-                processor = time.process_time()
-                wall = seconds(functools.partial(run, step, initial, tiers))
-                rounds[-1][name] = wall, time.process_time() - processor
+                rounds[-1][name] = both_clocks(functools.partial(run, step, initial, tiers))
     del rounds[0]  # The first one compiles, and touches memory for the first time.
     over_none = lambda name, clock: statistics.median(
         row[name][clock] - row["none"][clock] for row in rounds
@@ -238,14 +248,13 @@ def measure_memory(folder: pathlib.Path, budget: int, times: int, kind: str) -> 
     return json.loads(done.stdout)
 
 
-def stores_table(rows: list[dict[str, Any]]) -> Table:
-    heads = ("ms", "MB/s", "MB/s, busy", "lost ms")
-    table = Table(
-        "state", "store", *(f"{verb}: {head}" for verb in ("write", "read") for head in heads)
-    )
+def stores_table(state: str, rows: list[dict[str, Any]]) -> Table:
+    heads = ("ms", "MB/s", "processor ms", "lost ms")
+    table = Table("store", *(f"{verb}, {head}" for verb in ("write", "read") for head in heads))
+    table.title = f"a state of {state}"
     for row in rows:
         cells = [f"{row[verb][head]:.1f}" for verb in ("write", "read") for head in heads]
-        table.add_row(row["state"], row["store"], *cells)
+        table.add_row(row["store"], *cells)
     return table
 
 
@@ -279,7 +288,9 @@ def main() -> None:
         folder = pathlib.Path(name)
         if "stores" in options.parts:
             written["stores"] = measure_stores(folder, options.repeat, options.stores)
-            console.print(stores_table(written["stores"]))
+            for description in STATES:
+                rows = [row for row in written["stores"] if row["state"] == description]
+                console.print(stores_table(description, rows))
         if "half" in options.parts:
             half = written["half"] = measure_half(folder, options.repeat)
             console.print(

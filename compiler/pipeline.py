@@ -21,6 +21,7 @@ from metagrad.compiler.passes import (
     expand,
     kernels,
     pieces,
+    queries,
     raise_gradients,
     schedule,
     verify,
@@ -56,15 +57,17 @@ class Stage:
       name: what `Lowered.ir` calls it.
       passes: the passes that lead from the stage before to this one, in order.
       cpu_passes: passes behind these, in a program for a CPU.
+      last: passes behind all of these.
     """
 
     name: str
     passes: tuple[ModuleType, ...]
     cpu_passes: tuple[ModuleType, ...] = ()
+    last: tuple[ModuleType, ...] = ()
 
     def passes_for(self, platform: str) -> tuple[ModuleType, ...]:
         """The passes in a program for a platform, as JAX calls it: "cpu", "cuda", ..."""
-        return (*self.passes, *self.cpu_passes) if platform == "cpu" else self.passes
+        return (*self.passes, *(self.cpu_passes if platform == "cpu" else ()), *self.last)
 
 
 PIPELINE = (
@@ -88,6 +91,7 @@ PIPELINE = (
             join_pads,
         ),
         (flatten_contractions, transpose_products, reverse_kernels, canonicalise_convolutions),
+        (queries,),
     ),
     Stage("scheduled", (schedule,)),
 )

@@ -29,8 +29,8 @@ from metagrad.compiler.dialect import captured as dialect
 from metagrad.frontend import dtypes, leaked_values
 from metagrad.frontend.jaxprs.calls import map_functions
 from metagrad.frontend.jaxprs.interpret import bind, interpret
-from metagrad.runtime import jax_internals
 from metagrad.runtime.host_arrays import copy_for_xla
+from metagrad.runtime.placed_arrays import PlacedArrays
 
 SMALL = 1024
 """Bytes of an array that stays a constant."""
@@ -59,7 +59,7 @@ class Captured:
         self._index_of: dict[int, int] = {}
         # With each function, which must live as long as its place in memory stands for it.
         self._lifted: dict[int, tuple[core.ClosedJaxpr, core.ClosedJaxpr]] = {}
-        self._arrays: dict[jax.sharding.Sharding | None, list[jax.Array]] = {}
+        self._stored = PlacedArrays([])
 
     def lift(self, closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
         """The function without large or traced constants, in it and in the functions that it calls.
@@ -122,7 +122,7 @@ class Captured:
 
         A NumPy array is copied: its owner may write to it.
         """
-        self._arrays = {None: [_stored(value) for value in self._values]}
+        self._stored = PlacedArrays([_stored(value) for value in self._values])
         self._lifted.clear()
 
     def arrays_beside(self, arguments: Sequence[jax.Array]) -> list[jax.Array]:
@@ -130,17 +130,7 @@ class Captured:
 
         As with constants under `jax.jit`, where they were has no say. Typed keys are their data.
         """
-        if not self._values:
-            return []
-        if jax_internals.is_traced_call():
-            # There they are constants, and XLA would copy them into loops and fold what reads them.
-            return jax.lax.optimization_barrier(self._arrays[None])
-        placement = next((x.sharding for x in arguments if _is_committed(x)), _default_device())
-        if isinstance(placement, jax.sharding.NamedSharding):
-            placement = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
-        if placement not in self._arrays:
-            self._arrays[placement] = jax.device_put(self._arrays[None], placement)
-        return self._arrays[placement]
+        return self._stored.beside(arguments)
 
 
 def _is_lifted(value) -> bool:
@@ -150,17 +140,6 @@ def _is_lifted(value) -> bool:
     if not shape or dtypes.is_key(value):
         return False
     return math.prod(shape) * value.dtype.itemsize > SMALL
-
-
-def _is_committed(value) -> bool:
-    return isinstance(value, jax.Array) and value.committed
-
-
-def _default_device() -> jax.sharding.Sharding:
-    device = jax_internals.setting("jax_default_device")
-    if device is None or isinstance(device, str):
-        device = jax.local_devices(backend=device)[0]
-    return jax.sharding.SingleDeviceSharding(device)
 
 
 def _stored(value) -> jax.Array:

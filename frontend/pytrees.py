@@ -163,6 +163,9 @@ def key_impl(dtype) -> str:
     return jax_internals.key_implementation(dtype)
 
 
-def float0(leaf: Leaf) -> np.ndarray:
-    """The zero cotangent of a leaf that is not floating point, as JAX gives it (allow_int=True)."""
-    return np.zeros(leaf.aval.shape, jax.dtypes.float0)
+def float0(leaf: Leaf, leading: tuple[int, ...] = ()) -> np.ndarray:
+    """The zero cotangent of a leaf that is not floating point, as JAX gives it (allow_int=True).
+
+    `leading` are axes before those of the leaf.
+    """
+    return np.zeros((*leading, *leaf.aval.shape), jax.dtypes.float0)

@@ -148,10 +148,11 @@ class TracedOuter:
 
 
 def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) -> TracedOuter:
-    """Traces the outer function and checks that it gives a real scalar.
+    """Traces the outer function and checks that it gives a real scalar, or a vector of queries.
 
     Raises:
-      TypeError: the value is not a real floating-point scalar, or the function has side effects.
+      TypeError: the value is neither, or the function has side effects.
+      ValueError: the vector is empty, or `has_aux` was given and the function returns no pair.
     """
     described = {}
     name = getattr(outer, "__name__", "outer")
@@ -165,15 +166,7 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
                 f"{_kind(result)}"
             )
         value, aux = result if has_aux else (result, ())
-        leaf = describe(f"what the outer function `{name}` returns", value)
-        if leaf is None or leaf.aval.shape or not leaf.is_float:
-            raise TypeError(
-                f"the outer function `{name}` must return one floating-point scalar to be "
-                "differentiated; it returned "
-                f"{_kind(value) if leaf is None else shaped(leaf.aval)}. "
-                "Reduce it (jnp.mean, jnp.sum), and return what you want to look at as aux "
-                "(has_aux=True)."
-            )
+        _check_value(name, value)
         described["aux"] = tree_of("aux", aux)
         return [value] + described["aux"].arrays(aux)
 
@@ -192,6 +185,24 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
         lambda: _prints(trace(False), what),
         described["aux"],
     )
+
+
+def _check_value(name: str, value: Any) -> None:
+    """Raises TypeError or ValueError where the outer value is not what can be differentiated."""
+    leaf = describe(f"what the outer function `{name}` returns", value)
+    if leaf is None or len(leaf.aval.shape) > 1 or not leaf.is_float:
+        raise TypeError(
+            f"the outer function `{name}` must return one floating-point scalar to be "
+            "differentiated, or a vector of them (one for each query); it returned "
+            f"{_kind(value) if leaf is None else shaped(leaf.aval)}. "
+            "Reduce it (jnp.mean, jnp.sum; jnp.ravel makes a vector of it), and return what you "
+            "want to look at as aux (has_aux=True)."
+        )
+    if leaf.aval.shape == (0,):
+        raise ValueError(
+            f"the outer function `{name}` returned a vector of length 0: there is no query to "
+            "differentiate. Return at least one, or a scalar."
+        )
 
 
 def batches_tree(batches: Any) -> tuple[Tree, Tree, int]:

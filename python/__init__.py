@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from metagrad.api.check import check
     from metagrad.api.grad import grad, value_and_grad
+    from metagrad.api.load import Loaded, load
     from metagrad.api.metagradient import Metagradient
     from metagrad.api.results import Result, ResultWithAux
     from metagrad.api.stages import Compiled, Lowered
@@ -20,10 +21,13 @@ if TYPE_CHECKING:
     from metagrad.compiler.enzyme.worker import EnzymeError
     from metagrad.diagnostics.check_report import CheckReport
     from metagrad.diagnostics.finite_differences import DirectionCheck
+    from metagrad.runtime.executors.replay_check import ReplayError
+    from metagrad.runtime.exported.container import InvalidFile
     from metagrad.runtime.journal import JournalError
     from metagrad.runtime.progress_reports import Progress
     from metagrad.runtime.schedules import Auto, Binomial, LazyKary, Periodic, StoreAll
     from metagrad.runtime.schedules.plan import Plan
+    from metagrad.runtime.schedules.two_level import TwoLevelPlan
     from metagrad.runtime.streams import Stream
 
     __version__: str
@@ -35,27 +39,33 @@ __all__ = [
     "Compiled",
     "DirectionCheck",
     "EnzymeError",
+    "InvalidFile",
     "JournalError",
     "LazyKary",
+    "Loaded",
     "Lowered",
     "Metagradient",
     "Periodic",
     "Plan",
     "Progress",
+    "ReplayError",
     "Result",
     "ResultWithAux",
     "StoreAll",
     "Stream",
     "TrainStep",
+    "TwoLevelPlan",
     "check",
     "compile",
     "grad",
+    "load",
     "value_and_grad",
 ]
 
 _HOMES = {
     "api.check": ("check",),
     "api.grad": ("grad", "value_and_grad"),
+    "api.load": ("Loaded", "load"),
     "api.metagradient": ("Metagradient",),
     "api.results": ("Result", "ResultWithAux"),
     "api.stages": ("Compiled", "Lowered"),
@@ -63,10 +73,13 @@ _HOMES = {
     "compiler.enzyme.worker": ("EnzymeError",),
     "diagnostics.check_report": ("CheckReport",),
     "diagnostics.finite_differences": ("DirectionCheck",),
+    "runtime.executors.replay_check": ("ReplayError",),
     "runtime.journal": ("JournalError",),
     "runtime.progress_reports": ("Progress",),
+    "runtime.exported.container": ("InvalidFile",),
     "runtime.schedules": ("Auto", "Binomial", "LazyKary", "Periodic", "StoreAll"),
     "runtime.schedules.plan": ("Plan",),
+    "runtime.schedules.two_level": ("TwoLevelPlan",),
     "runtime.streams": ("Stream",),
 }
 """The public names, by the module that each is imported from."""

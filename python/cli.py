@@ -1,8 +1,8 @@
-"""The command line of metagrad: `metagrad demo`, `metagrad doctor`, or `python -m metagrad ...`.
+"""The command line of metagrad: `metagrad demo`, `doctor`, `show`, or `python -m metagrad ...`.
 
 What a subcommand needs is imported only when it runs, so that `--help` works without the extras.
-The exit status is 2 for a mistake in the arguments, as argparse has it, and 1 for a demo that
-cannot run because an extra is missing.
+The exit status is 2 for a mistake in the arguments, as argparse has it, and 1 for what cannot be
+done: a demo without its extra, a file that is refused.
 """
 
 import argparse
@@ -82,6 +82,15 @@ def parser():
         "--fetch", action="store_true", help="get Enzyme's library if it is not there yet"
     )
     doctor.set_defaults(run=run_doctor)
+    show = commands.add_parser(
+        "show",
+        help="say what an exported run holds",
+        description="Loads a file that compiled.export wrote, as metagrad.load does, and prints "
+        "its arguments, programs, plan and versions. Nothing of it is run. The exit status is 1 "
+        "for a file that metagrad.load refuses.",
+    )
+    show.add_argument("file", metavar="FILE", type=Path, help="the file")
+    show.set_defaults(run=run_show)
     return top
 
 
@@ -124,6 +133,17 @@ def run_doctor(arguments):
     from metagrad.doctor import examine
 
     return examine(arguments.fetch)
+
+
+def run_show(arguments):
+    from metagrad.api.load import load
+
+    try:
+        print(load(arguments.file).explain())
+    except (OSError, ValueError) as error:
+        print(f"metagrad show: {error}", file=sys.stderr)
+        return 1
+    return 0
 
 
 def main(argv=None):

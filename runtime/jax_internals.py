@@ -29,10 +29,12 @@ from jax._src.debugging import debug_callback_p, debug_effect, debug_print_p
 from jax._src.interpreters import mlir as _mlir
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax._src.lax import lax as _lax
+from jax._src.lax import linalg as _linalg
 from jax._src.state.types import RefEffect
 from jax.extend.core import Jaxpr, JaxprEqn, Primitive
 from jax.extend.core.primitives import while_p
 from jax.interpreters import mlir
+from jaxlib import _jax
 from jaxlib.mlir import ir
 
 __all__ = [
@@ -62,6 +64,8 @@ __all__ = [
     "lower_with_rules",
     "one_minus_square_p",
     "polynomial_p",
+    "portable_artifact",
+    "prepare_lapack",
     "refuses_reverse",
     "setting",
     "settings",
@@ -249,6 +253,22 @@ def ir_context() -> ir.Context:
     """
     create = getattr(_mlir, "_create_ir_context", mlir.make_ir_context)
     return create()
+
+
+def portable_artifact(module: ir.Module, version: str) -> bytes:
+    """A module as an artifact that each StableHLO from `version` on reads.
+
+    `jaxlib.mlir.dialects.stablehlo.serialize_portable_artifact` refuses operations of CHLO, which
+    JAX's lowerings are full of. What `jax.export` writes is of a version that depends on the JAX
+    that writes it.
+    """
+    return _jax.mlir.serialize_portable_artifact(module, version, True)
+
+
+prepare_lapack: Callable[[], None] = _linalg.initialize_lapack
+"""Tells jaxlib where LAPACK's functions are. JAX does so where it lowers one of them.
+
+A program from a file calls them in a process that may not have lowered any, and would end it."""
 
 
 def lower_with_rules(

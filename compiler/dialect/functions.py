@@ -22,6 +22,10 @@ After `differentiate`, where the cotangents are those of the active operands:
     @step_vjp (state, meta, batch, inner, cotangents of state') -> cotangents
     @outer_vjp(state, outer arguments)        -> (value, outer aux, cotangents)
 
+Where the outer value is a vector of queries, @outer_vjp also takes a cotangent of it. After
+`queries` it does not any more, and the cotangents of both functions have a leading axis for the
+queries.
+
 After `schedule`:
 
     @main     (state, meta, batches, outer arguments) -> the results
@@ -166,6 +170,21 @@ def call(function: func.FuncOp, operands: Sequence[ir.Value]) -> list[ir.Value]:
     return list(
         func.CallOp(results, ir.FlatSymbolRefAttr.get(function.name.value), list(operands)).results
     )
+
+
+def inline(module: ir.Module, call: func.CallOp) -> None:
+    """Puts the ops of the function that is called in the place of the call."""
+    taken = {op.attributes["sym_name"].value for op in module.body.operations}
+    copy = clone(module, get(module, call.callee.value), new_name("inlined", taken))
+    for argument, operand in zip(body(copy).arguments, call.operands):
+        argument.replace_all_uses_with(operand)
+    results = returned(copy)
+    for old, new in zip(call.results, results):
+        old.replace_all_uses_with(new)
+    for op in list(body(copy).operations)[:-1]:
+        op.operation.move_before(call.operation)
+    call.operation.erase()
+    copy.operation.erase()
 
 
 def drop_unreachable(module: ir.Module, roots: Sequence[str]) -> None:

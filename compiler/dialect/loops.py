@@ -58,12 +58,13 @@ def row(stacked: ir.Value, at: ir.Value) -> ir.Value:
     return hlo.reshape(ir.RankedTensorType.get(shape[1:], stacked.type.element_type), piece)
 
 
-def set_row(stacked: ir.Value, at: ir.Value, value: ir.Value) -> ir.Value:
-    """stacked with stacked[at] = value."""
+def set_row(stacked: ir.Value, at: ir.Value, value: ir.Value, axis: int = 0) -> ir.Value:
+    """stacked with stacked[at] = value; stacked[:, at] with axis=1, and so on."""
     shape = list(stacked.type.shape)
-    zero = [index(0)] * (len(shape) - 1)
-    piece = hlo.reshape(ir.RankedTensorType.get([1, *shape[1:]], stacked.type.element_type), value)
-    return hlo.dynamic_update_slice(stacked, piece, [at, *zero])
+    start = [index(0) if i != axis else at for i in range(len(shape))]
+    shape[axis] = 1
+    piece = hlo.reshape(ir.RankedTensorType.get(shape, stacked.type.element_type), value)
+    return hlo.dynamic_update_slice(stacked, piece, start)
 
 
 def empty(rows: int, like: ir.Type) -> ir.Value:
@@ -122,12 +123,18 @@ def once_if(
     def guarded(counter: ir.Value, inner: Carry) -> Carry:
         names = list(operands)
         values = [value for name in names for value in operands[name]]
-        barrier: Any = hlo.optimization_barrier([counter, *values])
-        # The bindings return the one result of an op as it is, and several as a list.
-        behind = [barrier] if isinstance(barrier, ir.Value) else list(barrier)
-        return body(inner, _unflatten(names, operands, behind[1:]))
+        return body(inner, _unflatten(names, operands, fenced(counter, values)))
 
     return repeat(index(0), count(condition), carry, guarded)
+
+
+def fenced(counter: ir.Value, values: Sequence[ir.Value]) -> list[ir.Value]:
+    """The values as they are in a loop with this counter: XLA moves nothing that is computed from
+    them in front of the loop.
+    """
+    barrier: Any = hlo.optimization_barrier([counter, *values])
+    # The bindings return the one result of an op as it is, and several as a list.
+    return [] if isinstance(barrier, ir.Value) else list(barrier)[1:]
 
 
 def _unflatten(names: Sequence[str], like: Carry, values: Sequence[ir.Value]) -> Carry:

@@ -5,6 +5,9 @@
     @outer                        ->   @outer_vjp(state, outer arguments)
                                                  -> (value, aux, cotangent of state)
 
+If the outer value is a vector, @outer_vjp takes a cotangent of it as its last argument, and pass
+`queries` gives both functions a cotangent for each of the vector's entries.
+
 @step_vjp for one gradient g = grad(loss)(x), x = inputs(s, z, b), s' = update(s, z, b, g):
 
     (s^, z^, b^, g^) = enzyme.autodiff @update   seeded with the cotangent of s'
@@ -77,21 +80,25 @@ def run(module: ir.Module) -> None:
 def _write_outer_vjp(module: ir.Module, outer: func.FuncOp, active: list[int]) -> None:
     jax_vjp = vjp_by_jax(module, outer)
 
-    def build(operands: list[ir.Value]) -> list[ir.Value]:
-        one = constant(outer.type.results[0], 1)
-        if jax_vjp is not None:
-            primals = functions.call(outer, operands)
-            cotangents = functions.call(jax_vjp, [*operands, one])
-            by_operand = dict(zip(float_indices(outer.type.inputs), cotangents))
-            return [*primals, *(by_operand[i] for i in active)]
-        if not active:
-            return functions.call(outer, operands)
-        primals, cotangents = autodiff(
-            outer, operands, active, {0: one}, primals=range(len(outer.type.results))
-        )
-        return [*primals, *cotangents]
+    value = outer.type.results[0]
+    inputs = [*outer.type.inputs, *([value] if value.shape else [])]
 
-    functions.add_function(module, "outer_vjp", list(outer.type.inputs), build)
+    def build(operands: list[ir.Value]) -> list[ir.Value]:
+        primals = operands[: len(outer.type.inputs)]
+        seed = operands[-1] if value.shape else constant(value, 1)
+        if jax_vjp is not None:
+            results = functions.call(outer, primals)
+            cotangents = functions.call(jax_vjp, [*primals, seed])
+            by_operand = dict(zip(float_indices(outer.type.inputs), cotangents))
+            return [*results, *(by_operand[i] for i in active)]
+        if not active:
+            return functions.call(outer, primals)
+        results, cotangents = autodiff(
+            outer, primals, active, {0: seed}, primals=range(len(outer.type.results))
+        )
+        return [*results, *cotangents]
+
+    functions.add_function(module, "outer_vjp", inputs, build)
 
 
 def _write_step_vjp(module: ir.Module, layout: Layout, active: list[int]) -> None:

@@ -21,6 +21,7 @@ the state at the end of the segment (dialect/checksums.py).
 from __future__ import annotations
 
 import dataclasses
+from typing import Any
 
 import numpy as np
 from jaxlib.mlir import ir
@@ -31,8 +32,10 @@ from metagrad.compiler.dialect.checksums import checksum
 from metagrad.compiler.dialect.loops import Carry, empty, index, repeat
 from metagrad.compiler.passes.schedule import finish
 from metagrad.compiler.passes.schedule_loop import Pieces, PlanLoop, StepCalls
-from metagrad.compiler.passes.schedule_tables import ALL, Features, loop_tables
+from metagrad.compiler.passes.schedule_tables import ALL, KEEPS_ALL, Features, loop_tables
 from metagrad.runtime.schedules.plan import Plan
+
+__all__ = ["ALL", "KEEPS_ALL", "KERNELS", "NAME", "Segment", "layout_of", "run"]
 
 NAME = "kernel"
 KERNELS = ("advance", "outer_vjp", "reverse")
@@ -103,6 +106,18 @@ def _padded(column: np.ndarray, size: int) -> np.ndarray:
     if len(column) > size:
         raise ValueError(f"a plan of {len(column)} entries in a kernel for {size}")
     return np.pad(column, (0, size - len(column)))
+
+
+def layout_of(module: ir.Module) -> dict[str, Any]:
+    """The sizes of a module's groups of arguments, and which leaves the kernels carry."""
+    pieces = Pieces(module, NAME)
+    state_bar, meta_bar, batch_bar = map(tuple, pieces.cotangents.leaves)
+    return dataclasses.asdict(pieces.layout) | {
+        "changed": tuple(pieces.state.changed),
+        "state_bar": state_bar,
+        "meta_bar": meta_bar,
+        "batch_bar": batch_bar,
+    }
 
 
 def run(module: ir.Module, kernel: str, segment: Segment) -> None:

@@ -5,6 +5,9 @@ segment, how they are summed up, and the gradient that they are in the end.
     meta_bar     summed up over the steps
     batch_bar    one row for each step
 
+Where the outer value is a vector (pass `queries`), all of them have a leading axis for the queries;
+a row of batch_bar is then one of its second axis.
+
 A cotangent of meta or of the batches that @step_vjp returns as zeros at every step is not carried;
 zeros are its gradient. A large array of zeros that goes through the loops would be a buffer more,
 and XLA would fold what is computed from it when it compiles, for a minute if the array is large.
@@ -23,6 +26,7 @@ from metagrad.compiler.dialect import known_zeros
 from metagrad.compiler.dialect.functions import is_float
 from metagrad.compiler.dialect.loops import Carry, set_row, zeros
 from metagrad.compiler.dialect.metagrad import Layout, between_steps_of, wrt_of
+from metagrad.compiler.passes.queries import queries_of, with_queries
 
 Values = list[ir.Value]
 
@@ -41,6 +45,7 @@ class Cotangents:
         self._layout, self._wrt = Layout.of(module), wrt_of(module)
         self._step_vjp = step_vjp
         self.state = between_steps_of(module)
+        self._queries = queries_of(module)
         is_zero = known_zeros.zero_results(module, step_vjp)
         result = itertools.count(len(self.state))
         # For each group: argument of @step -> the result of @step_vjp that is its cotangent.
@@ -61,10 +66,14 @@ class Cotangents:
         """What is carried, before the first segment.
 
         Args:
-          operands: those of @main. A leaf of meta or of the batches has the type of its gradient.
+          operands: those of @main. A leaf has the type of its gradient, or of its gradient's entry
+            for one query.
         """
         leaves = self.state, self._meta, self._batches
-        return {name: [zeros(operands[i].type) for i in of] for name, of in zip(NAMES, leaves)}
+        return {
+            name: [zeros(with_queries(operands[i].type, self._queries)) for i in of]
+            for name, of in zip(NAMES, leaves)
+        }
 
     @property
     def types(self) -> tuple[list[ir.Type], list[ir.Type]]:
@@ -92,7 +101,7 @@ class Cotangents:
           operands: the step's, batches stacked over the segment.
           state_bar, meta_bar: what the segments behind it left.
         """
-        batch_bar = [zeros(operands[i].type) for i in self._batches]
+        batch_bar = [zeros(with_queries(operands[i].type, self._queries)) for i in self._batches]
         return dict(zip(NAMES, (state_bar, meta_bar, batch_bar)))
 
     def add(self, carry: Carry, t: ir.Value, results: Values) -> Carry:
@@ -104,14 +113,15 @@ class Cotangents:
             "state_bar": results[: len(self.state)],
             "meta_bar": [hlo.add(total, more) for total, more in zip(carry["meta_bar"], meta_bar)],
             "batch_bar": [
-                set_row(stack, t, leaf) for stack, leaf in zip(carry["batch_bar"], batch_bar)
+                set_row(stack, t, leaf, axis=0 if self._queries is None else 1)
+                for stack, leaf in zip(carry["batch_bar"], batch_bar)
             ],
         }
 
     def gradient(self, operands: Sequence[ir.Value], carry: Carry) -> Values:
         """The gradient, one array for each float leaf of the groups that `metagrad.wrt` names."""
         gradient: Values = []
-        types = [operand.type for operand in operands]
+        types = [with_queries(operand.type, self._queries) for operand in operands]
         groups = zip(("state", "meta", "batches"), (self.state, self._meta, self._batches), NAMES)
         for group, leaves, name in groups:
             if group in self._wrt:

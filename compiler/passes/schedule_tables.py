@@ -48,6 +48,7 @@ class Features:
 
 
 ALL = Features(keeps=True, reuses=True, on_the_spot=True)
+KEEPS_ALL = Features(keeps=True, reuses=False, on_the_spot=False)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -290,5 +290,8 @@ def _check_outer(outer: func.FuncOp | None, step: func.FuncOp, layout: Layout) -
         return
     if list(outer.type.inputs)[: layout.state] != list(step.type.inputs)[: layout.state]:
         raise VerificationError("@outer must take the state first")
-    if not outer.type.results or not is_float(outer.type.results[0]) or outer.type.results[0].shape:
-        raise VerificationError("@outer must return a floating-point scalar first")
+    value = outer.type.results[0] if outer.type.results else None
+    if value is None or not is_float(value) or len(value.shape) > 1 or 0 in value.shape:
+        raise VerificationError(
+            "@outer must return a floating-point scalar first, or a vector of queries"
+        )

@@ -77,8 +77,8 @@ def check(
     Raises:
       TypeError: `mg` is not a metagradient, `leaf` is not a path, or an argument has no value
         (under `jax.jit`, say).
-      ValueError: an option is not one of the above, `leaf` names nothing that `wrt` names, or
-        `x64=True` and the run cannot be in float64.
+      ValueError: an option is not one of the above, `leaf` names nothing that `wrt` names,
+        `x64=True` and the run cannot be in float64, or the outer value is a vector.
       FloatingPointError: the run's value or the metagradient is not finite.
 
     >>> import jax.numpy as jnp, metagrad
@@ -93,7 +93,14 @@ def check(
     run, precision = _run_of(mg, arguments, x64)
     with run.precision():
         choose = functools.partial(
-            choose_directions, run, mg._wrt, _gradients(mg, run), directions, seed, leaf, index
+            choose_directions,
+            run,
+            mg.request.wrt,
+            _gradients(mg, run),
+            directions,
+            seed,
+            leaf,
+            index,
         )
         chosen = choose()
         fixed: tuple[str, ...] = ()
@@ -103,10 +110,10 @@ def check(
         is_finite = functools.partial(_is_finite_at, value_at, sizes[-1])
         if leaf is None and not all(map(is_finite, chosen)):
             # An optimiser's second moments start at zero, and have no square root below.
-            fixed = leaves_to_fix(run, mg._wrt, chosen[-1], is_finite)
+            fixed = leaves_to_fix(run, mg.request.wrt, chosen[-1], is_finite)
             chosen = choose(fixed)
         checks = _differences(run, chosen, sizes, value_at)
-        flows = run.step, run.outer, run.layout, mg._wrt
+        flows = run.step, run.outer, run.layout, mg.request.wrt
         places = cuts.find_cuts(*flows)
         kinked, narrow = kinks.find_kinks(*flows), kinks.find_narrow(*flows)
         without: tuple[float, ...] = ()
@@ -119,7 +126,7 @@ def check(
     return CheckReport(
         finite_differences.together(checks),
         tuple(checks),
-        _name(mg._wrt, leaf, index, chosen[0].paths),
+        _name(mg.request.wrt, leaf, index, chosen[0].paths),
         chosen[0].paths,
         value,
         str(run.dtype),
@@ -138,16 +145,27 @@ def check(
 def _run_of(mg: Metagradient, arguments: tuple, x64: bool | None) -> tuple[PlainRun, str]:
     """The run, in float64 if that is possible and wanted; and why not, in words."""
 
+    request = mg.request
+
     def trace_run(arguments: tuple) -> PlainRun:
-        return plain_run(mg._step, mg._outer, arguments, mg._step_has_aux, mg._has_aux)
+        return plain_run(
+            request.step, request.outer, arguments, request.step_has_aux, request.has_aux
+        )
 
     run = trace_run(arguments)
+    if run.outer.out_avals[0].shape:
+        name = getattr(mg._outer, "__name__", "outer")
+        raise ValueError(
+            f"metagrad.check compares the gradient of one value, and the outer function `{name}` "
+            f"returns a vector of {run.outer.out_avals[0].shape[0]}. Check one query at a time: "
+            "give it the metagradient of an outer function that returns an entry of the vector."
+        )
     leaves = [leaf for tree in run.trees.values() for leaf in tree.leaves if leaf.is_float]
     if run.dtype == np.float64 and all(leaf.aval.dtype == np.float64 for leaf in leaves):
         return run, ""
     if x64 is False:
         return run, "x64=False was given"
-    run, reason = in_double(run, trace_run, mg._wrt)
+    run, reason = in_double(run, trace_run, mg.request.wrt)
     if reason and x64:
         raise ValueError(f"x64=True, but {reason}. x64=None checks it as it is.")
     return run, reason
@@ -160,7 +178,7 @@ def _gradients(mg: Metagradient, run: PlainRun) -> dict[str, list[np.ndarray]]:
       FloatingPointError: an entry is not finite.
     """
     grad = mg(*run.arguments[:3], *run.arguments[3]).grad
-    trees = {mg._wrt[0]: grad} if mg._single else dict(zip(mg._wrt, grad))
+    trees = {mg.request.wrt[0]: grad} if mg.request.single else dict(zip(mg.request.wrt, grad))
     gradients = {}
     for name, tree in trees.items():
         described = run.trees[name]

@@ -9,19 +9,20 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.api.flat_arguments import CallSignature, FlatArguments
-from metagrad.api.signature import Signature
 from metagrad.frontend.pytrees import Leaf, Tree, describe, shaped, to_stored
 
 
 class Inputs:
     """From the arguments of a call to the arrays that a program takes."""
 
-    def __init__(self, signature: Signature):
-        self._trees = (signature.state, signature.meta, signature.batches, signature.outer)
+    def __init__(self, trees: tuple[Tree, Tree, Tree, Tree]):
+        """For arguments that look like `trees`: state, meta, batches, outer_args."""
+        self._trees = trees
         is_array = [flag for tree in self._trees for flag in tree.is_array]
         positions = [position for position, flag in enumerate(is_array) if flag]
         # Where each array leaf stands among all leaves of the arguments.
-        self._leaf_at: dict[int, Leaf] = dict(zip(positions, signature.leaves))
+        leaves = [leaf for tree in trees for leaf in tree.leaves]
+        self._leaf_at: dict[int, Leaf] = dict(zip(positions, leaves))
         # The last call that was checked, and which of its leaves need converting.
         self._accepted: tuple[CallSignature | None, list[int]] = None, []
 

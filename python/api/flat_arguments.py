@@ -13,6 +13,7 @@ from typing import Any
 import jax
 
 from metagrad.frontend.pytrees import is_array_leaf
+from metagrad.runtime.streams import Stream
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,17 +68,43 @@ class FlatArguments:
     """The arguments of one call.
 
     Attributes:
-      trees: (state0, meta, batches, outer_args), as the user gave them.
+      trees: (state0, meta, batches, outer_args), as the user gave them. With a stream, batches is
+        an empty tuple.
       leaves: all leaves of the trees, in order.
       not_jax: positions of the leaves that are arrays to JAX but not JAX's own: NumPy arrays,
         Python numbers, objects with `__jax_array__`.
-      signature: what is compared.
+      signature: what is compared. Of a stream it is what a batch looks like.
+      stream: the batches, if they are streamed.
     """
 
     trees: tuple[Any, Any, Any, tuple]
     leaves: list
     not_jax: list[int]
     signature: CallSignature
+    stream: Stream | None = None
+
+    @property
+    def to_trace(self) -> tuple[Any, Any, Any, tuple]:
+        """(state0, meta, batches, outer_args), where those of a stream are stacked shapes."""
+        if self.stream is None:
+            return self.trees
+        steps = len(self.stream)
+        stacked = lambda aval: jax.ShapeDtypeStruct((steps, *aval.shape), aval.dtype)
+        state0, meta, _, outer_args = self.trees
+        return state0, meta, jax.tree.map(stacked, self.stream.aval), outer_args
+
+
+def flatten_streamed(state0: Any, meta: Any, stream: Stream, outer_args: tuple) -> FlatArguments:
+    """Looks at each leaf of (state0, meta, outer_args) once, and at what a batch looks like."""
+    flat = flatten((state0, meta, (), outer_args))
+    shapes = jax.tree.structure(stream.aval), tuple(jax.tree.leaves(stream.aval))
+    # Two calls are alike if this is the very same object (`CallSignature.is_same`).
+    shapes = _BATCHES.setdefault(shapes, shapes)
+    signature = dataclasses.replace(flat.signature, constants=(*flat.signature.constants, shapes))
+    return dataclasses.replace(flat, signature=signature, stream=stream)
+
+
+_BATCHES: dict[tuple, tuple] = {}
 
 
 def flatten(trees: tuple[Any, Any, Any, tuple]) -> FlatArguments:

@@ -5,6 +5,7 @@ It can be called, looked into, or compiled ahead of time.
 
 from __future__ import annotations
 
+import os
 import warnings
 from collections.abc import Callable, Hashable
 from typing import Any, Generic, Literal, TypeAlias, overload
@@ -12,18 +13,27 @@ from typing import Any, Generic, Literal, TypeAlias, overload
 import jax
 
 from metagrad.api import driver, stages
-from metagrad.api.flat_arguments import CallSignature, FlatArguments, flatten
+from metagrad.api.flat_arguments import (
+    CallSignature,
+    FlatArguments,
+    flatten,
+    flatten_streamed,
+)
 from metagrad.api.own_settings import jit_enabled
-from metagrad.api.progress import shown
+from metagrad.api.progress import ProgressOption, shown
+from metagrad.api.request import Request, check_wrt
 from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
+from metagrad.api.streamed_program import StreamOptions
+from metagrad.api.streamed_stages import StreamedLowered
 from metagrad.api.type_variables import AuxT, GradT, KindT, MetaT, StateT, ValueT
 from metagrad.api.user_frame import users_level
 from metagrad.diagnostics.first_nan import enumerate_paths
 from metagrad.frontend.pytrees import is_array_leaf
 from metagrad.runtime import jax_internals, schedules
+from metagrad.runtime.streams import Stream
 
+AnyLowered: TypeAlias = stages.Lowered[Any, Any, Any, Any] | StreamedLowered
 Wrt: TypeAlias = Literal["meta", "state", "batches"]
-WRT = ("meta", "state", "batches")
 
 
 class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
@@ -51,30 +61,47 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         schedule: Any,
         ad: str,
         check_nans: bool | None,
-        progress: bool | None = None,
+        progress: ProgressOption = None,
+        runtime: str = "auto",
+        resume_dir: str | os.PathLike | None = None,
+        save_every: float = 60.0,
+        verify: str | None = None,
     ):
-        self._step, self._outer = step, outer
-        self._step_has_aux, self._has_aux = step_has_aux, has_aux
-        self._wrt, self._single = _check_wrt(wrt)
+        self.request = Request(step, outer, step_has_aux, has_aux, *check_wrt(wrt), ad)
         self._schedule = (
             schedules.as_schedule(schedule) if schedule is not None else schedules.Binomial(24)
         )
-        self._ad = ad
         self._check_nans = check_nans
         self._progress = progress
-        self._programs: dict[tuple, stages.Lowered] = {}
+        self._runtime = runtime
+        self._stream_options = StreamOptions(
+            None if schedule is None else self._schedule,
+            check_nans,
+            progress,
+            resume_dir,
+            save_every,
+            verify,
+        )
+        self._programs: dict[tuple, AnyLowered] = {}
         # Most calls are like the one before: its signature, JAX's settings and its program.
-        self._latest: tuple[CallSignature, Any, stages.Lowered] | None = None
+        self._latest: tuple[CallSignature, Any, AnyLowered] | None = None
         # The paths of unread metaparameters that were warned of.
         self._unread: set[str] = set()
 
+    @overload
+    def lower(
+        self, state0: Any, meta: Any, batches: Stream, *outer_args: Any
+    ) -> StreamedLowered: ...
+    @overload
     def lower(
         self, state0: Any, meta: Any, batches: Any, *outer_args: Any
-    ) -> stages.Lowered[StateT, ValueT, GradT, KindT]:
+    ) -> stages.Lowered[StateT, ValueT, GradT, KindT]: ...
+    def lower(self, state0: Any, meta: Any, batches: Any, *outer_args: Any) -> Any:
         """Traces and lowers for these arguments, without running anything.
 
         Args:
-          state0, meta, batches, outer_args: arrays or `jax.ShapeDtypeStruct`s.
+          state0, meta, batches, outer_args: arrays or `jax.ShapeDtypeStruct`s; batches may be a
+            `Stream`.
 
         Returns:
           The program in all its stages: `.stages`, `.ir(stage)`, `.plan`, `.explain()`,
@@ -85,39 +112,47 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
           message names the leaf and says what to do.
           EnzymeError: with ad="enzyme", Enzyme failed on a function.
         """
+        lowered: AnyLowered
         with jit_enabled(), shown(self._progress):
-            lowered = driver.lower(
-                self._step,
-                self._outer,
-                (state0, meta, batches, outer_args),
-                **self._traced_with,
-                schedule=self._schedule,
-                check_nans=self._check_nans,
-                progress=self._progress,
-            )
-        if "meta" in self._wrt:
+            if self._is_streamed(batches):
+                stream = batches if isinstance(batches, Stream) else Stream(batches)
+                arguments = flatten_streamed(state0, meta, stream, outer_args)
+                lowered = driver.lower_streamed(
+                    self.request, arguments.to_trace, self._stream_options
+                )
+            else:
+                lowered = driver.lower(
+                    self.request,
+                    (state0, meta, batches, outer_args),
+                    schedule=self._schedule,
+                    check_nans=self._check_nans,
+                    progress=self._progress,
+                )
+        if "meta" in self.request.wrt:
             self._warn_of_unread(lowered.unread)
         return lowered
 
-    @property
-    def _traced_with(self) -> dict[str, Any]:
-        """The options on which the traced functions and their derivatives depend."""
-        return {
-            "step_has_aux": self._step_has_aux,
-            "has_aux": self._has_aux,
-            "wrt": self._wrt,
-            "single": self._single,
-            "ad": self._ad,
-        }
+    def _is_streamed(self, batches: Any) -> bool:
+        """Whether the host walks the plan.
+
+        Raises:
+          TypeError: a stream, where the user asks for one program.
+        """
+        if isinstance(batches, Stream) and self._runtime == "fused":
+            raise TypeError(
+                'runtime="fused" is one program, which needs all batches at once, and batches is a '
+                'Stream. Use runtime="auto" or "streamed", or give stacked arrays.'
+            )
+        return isinstance(batches, Stream) or self._runtime == "streamed"
 
     def _warn_of_unread(self, paths: tuple[str, ...]) -> None:
         new = [path for path in paths if path not in self._unread]
         self._unread.update(new)
         if new:
-            name = getattr(self._step, "__name__", "step")
             warnings.warn(
-                f"the step `{name}` never reads {enumerate_paths(new)}: the gradient is zero. "
-                "Is a name misspelt? Take out of meta what the step does not need.",
+                f"the step `{self.request.step_name}` never reads {enumerate_paths(new)}: the "
+                "gradient is zero. Is a name misspelt? Take out of meta what the step does not "
+                "need.",
                 stacklevel=users_level(),
             )
 
@@ -160,17 +195,21 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
           RuntimeWarning: the result is not finite (`check_nans` of `TrainStep.metagradient`).
         """
         with jit_enabled():
-            arguments = flatten((state0, meta, batches, outer_args))
+            if self._is_streamed(batches):
+                batches = batches if isinstance(batches, Stream) else Stream(batches)
+                arguments = flatten_streamed(state0, meta, batches, outer_args)
+            else:
+                arguments = flatten((state0, meta, batches, outer_args))
             lowered = self._known(arguments)
             if lowered is not None:
                 return lowered.finish(lowered.start(arguments), arguments)
             with shown(self._progress):
-                lowered = self.lower(*arguments.trees[:3], *arguments.trees[3])
+                lowered = self.lower(state0, meta, batches, *outer_args)
                 self._remember(arguments, lowered)
                 outcome = lowered.start(arguments)
             return lowered.finish(outcome, arguments)
 
-    def _known(self, arguments: FlatArguments) -> stages.Lowered | None:
+    def _known(self, arguments: FlatArguments) -> AnyLowered | None:
         """The program that an earlier call made and that serves these arguments, if there is one.
 
         Raises:
@@ -191,7 +230,7 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
             self._remember(arguments, known)
         return known
 
-    def _remember(self, arguments: FlatArguments, lowered: stages.Lowered) -> None:
+    def _remember(self, arguments: FlatArguments, lowered: AnyLowered) -> None:
         if lowered.is_of_one_trace:
             return
         settings = jax_internals.settings()
@@ -200,7 +239,7 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
 
     def _of_other_weak_types(
         self, arguments: FlatArguments, settings: Hashable
-    ) -> stages.Lowered | None:
+    ) -> AnyLowered | None:
         """A program for arguments that differ from these in which types are weak, if it serves.
 
         A weak type (that of a Python number) can change what the step computes: `0.05 * x` is
@@ -215,13 +254,7 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         ]
         for lowered in dict.fromkeys(alike):
             with shown(self._progress):
-                if driver.is_program_of(
-                    lowered.program,
-                    self._step,
-                    self._outer,
-                    arguments.trees,
-                    **self._traced_with,
-                ):
+                if driver.is_program_of(lowered.program, self.request, arguments.to_trace):
                     return lowered
         return None
 
@@ -230,30 +263,12 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         return self.__dict__ | {"_programs": {}, "_latest": None}
 
     def __repr__(self) -> str:
-        step = getattr(self._step, "__name__", "step")
-        outer = getattr(self._outer, "__name__", "outer")
-        names = ", ".join(map(repr, self._wrt))
-        return f"Metagradient({step}, {outer}, wrt=({names}), schedule={self._schedule})"
-
-
-def _check_wrt(wrt: Any) -> tuple[tuple[str, ...], bool]:
-    single = isinstance(wrt, str)
-    names = (wrt,) if single else tuple(wrt) if isinstance(wrt, (tuple, list)) else None
-    if not names:
-        raise ValueError(
-            f"wrt={wrt!r} names nothing to differentiate; "
-            'choose from "meta", "state", "batches", or a tuple of them'
+        request = self.request
+        names = ", ".join(map(repr, request.wrt))
+        return (
+            f"Metagradient({request.step_name}, {request.outer_name}, wrt=({names}), "
+            f"schedule={self._schedule})"
         )
-    unknown = [name for name in names if name not in WRT]
-    if unknown:
-        raise ValueError(f'wrt={wrt!r}: {unknown[0]!r} is none of "meta", "state", "batches"')
-    repeated = [name for name in names if names.count(name) > 1]
-    if repeated:
-        raise ValueError(
-            f"wrt={wrt!r} names {repeated[0]!r} twice; "
-            "name each once, the gradient has one entry for each"
-        )
-    return names, single
 
 
 def _unhashable(arguments) -> TypeError:

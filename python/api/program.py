@@ -6,6 +6,7 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from metagrad.api.progress import ProgressOption
 from metagrad.api.signature import Signature
 from metagrad.compiler.pipeline import Snapshots
 from metagrad.frontend.captured import Captured
@@ -51,11 +52,22 @@ class Program:
     captured: Captured
     diagnose: Callable[[Any, tuple], str | None] | None
     check_nans: bool | None
-    progress: bool | None
+    progress: ProgressOption
     first_nan: Callable[[Any, tuple], None]
     unread: tuple[str, ...]
     x64: bool
     names: tuple[str, str]
+
+    @property
+    def platform(self) -> str:
+        """What it was lowered for: "cpu", "cuda", ..."""
+        return self.fused.platform
+
+    @property
+    def queries(self) -> int | None:
+        """How many entries the outer value has; None for a scalar."""
+        shape = self.fused.outputs[0].shape
+        return shape[0] if shape else None
 
     @property
     def summary(self) -> str:
@@ -69,7 +81,8 @@ class Program:
         )
         wrt = ", ".join(signature.wrt)
         steps = "1 step" if self.plan.steps == 1 else f"{self.plan.steps:,} steps"
+        queries = {None: "", 1: " (1 query)"}.get(self.queries, f" ({self.queries} queries)")
         return (
-            f"metagradient of {outer} through {steps} of {step}, "
+            f"metagradient of {outer}{queries} through {steps} of {step}, "
             f"wrt {wrt}; {arguments}; {self.plan.schedule}"
         )

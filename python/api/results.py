@@ -18,7 +18,8 @@ class Result(NamedTuple, Generic[ValueT, GradT, StateT]):
     Attributes:
       value: the outer function's value; `(value, aux)` with `metagradient(has_aux=True)`.
       grad: the gradient, in the structure of what `wrt` names (a tuple for a tuple). Leaves that
-        are not floating point get float0 zeros, as in `jax.grad(..., allow_int=True)`.
+        are not floating point get float0 zeros, as in `jax.grad(..., allow_int=True)`. If the value
+        is a vector of Q entries, every leaf has a leading axis of length Q.
       state: the state after the last step.
     """
 

@@ -39,15 +39,25 @@ class Signature:
     step_has_aux: bool
     has_aux: bool
 
+    @property
+    def arguments(self) -> tuple[Tree, Tree, Tree, Tree]:
+        """The trees of all arguments."""
+        return self.state, self.meta, self.batches, self.outer
+
     @functools.cached_property
     def leaves(self) -> tuple[Leaf, ...]:
         """The array leaves of all arguments, in the order of the program's inputs."""
-        trees = (self.state, self.meta, self.batches, self.outer)
-        return tuple(leaf for tree in trees for leaf in tree.leaves)
+        return tuple(leaf for tree in self.arguments for leaf in tree.leaves)
 
     @property
     def inputs(self) -> list[jax.ShapeDtypeStruct]:
         return [leaf.stored for leaf in self.leaves]
+
+    @property
+    def differentiated(self) -> dict[str, Tree]:
+        """The trees that `wrt` names, in the order of the results."""
+        trees = {"state": self.state, "meta": self.meta, "batches": self.batches}
+        return {name: tree for name, tree in trees.items() if name in self.wrt}
 
     def gradient_leaves(self):
         """(tree's name, leaf) for each float leaf of the gradient, in the order of the results."""
@@ -61,6 +71,7 @@ class Signature:
         ]
 
     def outputs(self, value: jax.ShapeDtypeStruct, steps: int) -> list[jax.ShapeDtypeStruct]:
+        """The results of the program; gradients have the axis of a vector of queries in front."""
         stacked = [
             jax.ShapeDtypeStruct((steps, *leaf.stored.shape), leaf.stored.dtype)
             for leaf in self.aux.leaves
@@ -68,7 +79,10 @@ class Signature:
         return [
             value,
             *(leaf.stored for leaf in self.outer_aux.leaves),
-            *(leaf.stored for _, leaf in self.gradient_leaves()),
+            *(
+                jax.ShapeDtypeStruct((*value.shape, *leaf.stored.shape), leaf.stored.dtype)
+                for _, leaf in self.gradient_leaves()
+            ),
             *(leaf.stored for leaf in self.state.leaves),
             *stacked,
         ]
@@ -105,7 +119,10 @@ class Signature:
         for name, tree in trees.items():
             if name in self.wrt:
                 gradients[name] = tree.rebuild(
-                    [next(remaining) if leaf.is_float else float0(leaf) for leaf in tree.leaves]
+                    [
+                        next(remaining) if leaf.is_float else float0(leaf, value.shape)
+                        for leaf in tree.leaves
+                    ]
                 )
         state = self.state.unflatten(take(self.state))
         grad = (

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import warnings
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, NamedTuple, overload
@@ -10,7 +11,9 @@ from typing import Any, Generic, NamedTuple, overload
 import jax
 
 from metagrad.api.check_arguments import Inputs
+from metagrad.api.export import export
 from metagrad.api.flat_arguments import FlatArguments, flatten
+from metagrad.api.no_vmap import refusing_vmap
 from metagrad.api.own_settings import lowered_with
 from metagrad.api.program import Program
 from metagrad.api.progress import shown
@@ -46,7 +49,7 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
     def __init__(self, program: Program):
         self._program = program
         self._compiled: Compiled[StateT, ValueT, GradT, KindT] | None = None
-        self._inputs = Inputs(program.signature)
+        self._inputs = Inputs(program.signature.arguments)
         self._jitted = jax.jit(self._checked)
         self._diagnose = program.diagnose
 
@@ -104,7 +107,8 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         """Who differentiates what, why, and what a slot holds of the state, as text (a `str`).
 
         The latter is there if slots do not hold all leaves of the state: those that the step does
-        not change are not stored, and neither are counters.
+        not change are not stored, and neither are counters. A line says how many queries there are,
+        if the outer value is a vector.
 
         Then come the stop_gradients on the way from what `wrt` names to the outer value, and the
         custom rules that are not known to be the derivative of their function. There the
@@ -114,6 +118,11 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         of JAX.
         """
         lines = [*map(str, self._program.decisions), *self._program.slots]
+        if self._program.queries is not None:
+            lines.append(
+                f"queries: {self._program.queries}, in one run. What does not depend on the query "
+                "is computed once in each step's VJP."
+            )
         with lowered_with(self._program.x64):
             places = self._program.cuts()
         if places:
@@ -194,16 +203,8 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
                 "Call the metagradient outside of it."
             )
             warnings.warn(message, stacklevel=users_level())
-        try:
+        with refusing_vmap():
             return self._program.fused.call(*arrays, *self._program.captured.arrays_beside(arrays))
-        except NotImplementedError as error:
-            if not jax_internals.speaks_of_no_batching_rule(error):
-                raise
-            raise NotImplementedError(
-                "a metagradient cannot be put under jax.vmap. jax.lax.map without batch_size takes "
-                "one after the other, in one program. (jax.hessian, jax.jacfwd and jax.jacrev use "
-                "vmap. A run's second derivatives: docs/patterns.md.)"
-            ) from None
 
     def _checked(self, *inputs):
         """The program's results, and whether they are finite (`non_finite_warning.is_finite`)."""
@@ -298,6 +299,38 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
                 outcome = self._lowered.start_with(self.xla, self._inputs.arrays(arguments))
             return self._lowered.finish(outcome, arguments)
 
+    def export(
+        self,
+        path: str | os.PathLike,
+        platforms: Sequence[str] = ("cpu", "cuda"),
+        *,
+        overwrite: bool = False,
+    ) -> int:
+        """Writes one file, which `metagrad.load` runs without Enzyme and without these functions.
+
+        It holds the program as a StableHLO artifact for each platform, the plan, the paths, shapes
+        and dtypes of the arguments, and the arrays that the functions capture; no pickle. This
+        process needs no device of a platform to export for it.
+
+        Args:
+          path: of the file.
+          platforms: "cpu", "cuda", "rocm", "tpu".
+          overwrite: whether a file at `path` is replaced. The new one takes its place when all of
+            it is on the disk.
+
+        Returns:
+          The file's size in bytes.
+
+        Raises:
+          FileExistsError: there is a file, and `overwrite` is not set.
+          ValueError: a platform is unknown, the functions call the host or close over a traced
+            value, or an operation has no form that other versions of JAX read.
+          TypeError: an auxiliary output has a node that no file holds; the message names it.
+          OSError: the file cannot be written.
+        """
+        with shown(self._program.progress):
+            return export(self._program, path, platforms, overwrite=overwrite)
+
     def memory_analysis(self):
         """XLA's memory analysis: bytes of arguments, outputs, temporaries and code."""
         return self.xla.memory_analysis()
@@ -317,6 +350,6 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
 def _not_pickled(what: str) -> TypeError:
     return TypeError(
         f"a {what} metagradient cannot be pickled: it is code for this process. To store the "
-        "program, export it: jax.export.export(jax.jit(mg))(*arguments).serialize() gives bytes "
-        "that jax.export.deserialize reads, also where metagrad has no Enzyme."
+        "program, export it: compiled.export(path) writes a file that metagrad.load(path) runs, "
+        "also where there is no Enzyme."
     )

@@ -15,11 +15,10 @@ if TYPE_CHECKING:
     from metagrad.api.train_step import TrainStep
 
 Mode: TypeAlias = Literal["auto", "enzyme", "jax"]
-Runtime: TypeAlias = Literal["auto", "fused"]
 
 
 class Outer(Protocol[StateT_contra]):
-    """An outer function: a scalar of the final state, and of further arguments."""
+    """An outer function: a scalar of the final state and of further arguments, or a vector."""
 
     def __call__(self, state: StateT_contra, /, *outer_args: Any, **options: Any) -> Any: ...
 

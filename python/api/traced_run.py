@@ -5,10 +5,11 @@ finds out about them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
 from jax.extend import core
 
+from metagrad.api.request import Request
 from metagrad.api.signature import Signature
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend import batch_lists, call_notes, split_step, trace
@@ -50,15 +51,7 @@ class TracedRun:
     names: tuple[str, str]
 
 
-def trace_run(
-    step: Callable,
-    outer: Callable,
-    arguments,
-    step_has_aux: bool,
-    has_aux: bool,
-    wrt: tuple[str, ...],
-    single: bool,
-) -> TracedRun:
+def trace_run(request: Request, arguments) -> TracedRun:
     """Traces both functions and looks at what they hold.
 
     Raises:
@@ -70,17 +63,17 @@ def trace_run(
     stage("tracing the step")
     state_tree = tree_of("state", state0)
     traced = trace.trace_step(
-        step,
+        request.step,
         state_tree,
         meta_tree,
         batch_tree,
-        step_has_aux,
+        request.step_has_aux,
         note=lambda: call_notes.of_step(
             state_tree, meta_tree, batch_tree, steps, batch_lists.hint(batches)
         ),
     )
     stage("tracing the outer function")
-    traced_outer = trace.trace_outer(outer, traced.final, outer_tree, has_aux)
+    traced_outer = trace.trace_outer(request.outer, traced.final, outer_tree, request.has_aux)
     signature = Signature(
         state=traced.state,
         meta=meta_tree,
@@ -88,24 +81,21 @@ def trace_run(
         outer=outer_tree,
         aux=traced.aux,
         outer_aux=traced_outer.aux,
-        wrt=wrt,
-        single=single,
-        step_has_aux=step_has_aux,
-        has_aux=has_aux,
+        wrt=request.wrt,
+        single=request.single,
+        step_has_aux=request.step_has_aux,
+        has_aux=request.has_aux,
     )
     _check_float_leaves(signature)
     marked, sites = split_step.mark_gradients(traced.jaxpr)
-    names = (
-        getattr(step, "__name__", "step"),
-        getattr(outer, "__name__", "outer").replace("<lambda>", "outer (a lambda)"),
-    )
+    names = request.step_name, request.outer_name.replace("<lambda>", "outer (a lambda)")
     layout = Layout(
         state=len(traced.state.leaves),
         meta=len(signature.meta.leaves),
         batch=len(batch_tree.leaves),
         outer=len(signature.outer.leaves),
     )
-    active = activity.find_activity(marked, traced_outer.jaxpr, sites, layout, wrt)
+    active = activity.find_activity(marked, traced_outer.jaxpr, sites, layout, request.wrt)
     unchanged = unchanged_leaves(marked, layout.state)
     return TracedRun(
         traced,

@@ -3,14 +3,17 @@
 from __future__ import annotations
 
 import functools
+import os
 from collections.abc import Callable
-from typing import Any, Generic, Literal, overload
+from typing import Any, Generic, Literal, Unpack, overload
 
 import jax
 
 from metagrad.api.metagradient import Metagradient, Wrt
+from metagrad.api.progress import ProgressOption, check_progress
 from metagrad.api.results import Aux, NoAux
-from metagrad.api.step_types import Decorator, DecoratorWithAux, Mode, Outer, Runtime, StepMethod
+from metagrad.api.run_options import RunOptions, check_run_options
+from metagrad.api.step_types import Decorator, DecoratorWithAux, Mode, Outer, StepMethod
 from metagrad.api.type_variables import AuxT, BatchT, KindT, MetaT, OuterAuxT, StateT
 from metagrad.frontend.partition import MODES
 
@@ -66,10 +69,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         wrt: Literal["meta"] = "meta",
         *,
         has_aux: Literal[False] = False,
-        schedule: Any = None,
-        runtime: Runtime = "auto",
-        check_nans: bool | None = None,
-        progress: bool | None = None,
+        **options: Unpack[RunOptions],
     ) -> Metagradient[StateT, MetaT, jax.Array, MetaT, KindT]: ...
     @overload
     def metagradient(
@@ -78,10 +78,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         wrt: Literal["state"],
         *,
         has_aux: Literal[False] = False,
-        schedule: Any = None,
-        runtime: Runtime = "auto",
-        check_nans: bool | None = None,
-        progress: bool | None = None,
+        **options: Unpack[RunOptions],
     ) -> Metagradient[StateT, MetaT, jax.Array, StateT, KindT]: ...
     @overload
     def metagradient(
@@ -90,10 +87,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         wrt: Literal["batches"],
         *,
         has_aux: Literal[False] = False,
-        schedule: Any = None,
-        runtime: Runtime = "auto",
-        check_nans: bool | None = None,
-        progress: bool | None = None,
+        **options: Unpack[RunOptions],
     ) -> Metagradient[StateT, MetaT, jax.Array, BatchT, KindT]: ...
     @overload
     def metagradient(
@@ -102,10 +96,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         wrt: tuple[Wrt, ...] | list[Wrt],
         *,
         has_aux: Literal[False] = False,
-        schedule: Any = None,
-        runtime: Runtime = "auto",
-        check_nans: bool | None = None,
-        progress: bool | None = None,
+        **options: Unpack[RunOptions],
     ) -> Metagradient[StateT, MetaT, jax.Array, tuple[Any, ...], KindT]: ...
     @overload
     def metagradient(
@@ -114,10 +105,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         wrt: Literal["meta"] = "meta",
         *,
         has_aux: Literal[True],
-        schedule: Any = None,
-        runtime: Runtime = "auto",
-        check_nans: bool | None = None,
-        progress: bool | None = None,
+        **options: Unpack[RunOptions],
     ) -> Metagradient[StateT, MetaT, tuple[jax.Array, OuterAuxT], MetaT, KindT]: ...
     @overload
     def metagradient(
@@ -126,10 +114,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         wrt: Literal["state"],
         *,
         has_aux: Literal[True],
-        schedule: Any = None,
-        runtime: Runtime = "auto",
-        check_nans: bool | None = None,
-        progress: bool | None = None,
+        **options: Unpack[RunOptions],
     ) -> Metagradient[StateT, MetaT, tuple[jax.Array, OuterAuxT], StateT, KindT]: ...
     @overload
     def metagradient(
@@ -138,10 +123,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         wrt: Literal["batches"],
         *,
         has_aux: Literal[True],
-        schedule: Any = None,
-        runtime: Runtime = "auto",
-        check_nans: bool | None = None,
-        progress: bool | None = None,
+        **options: Unpack[RunOptions],
     ) -> Metagradient[StateT, MetaT, tuple[jax.Array, OuterAuxT], BatchT, KindT]: ...
     @overload
     def metagradient(
@@ -150,10 +132,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         wrt: tuple[Wrt, ...] | list[Wrt],
         *,
         has_aux: Literal[True],
-        schedule: Any = None,
-        runtime: Runtime = "auto",
-        check_nans: bool | None = None,
-        progress: bool | None = None,
+        **options: Unpack[RunOptions],
     ) -> Metagradient[StateT, MetaT, tuple[jax.Array, OuterAuxT], tuple[Any, ...], KindT]: ...
     def metagradient(
         self,
@@ -164,13 +143,18 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         schedule: Any = None,
         runtime: str = "auto",
         check_nans: bool | None = None,
-        progress: bool | None = None,
+        progress: ProgressOption = None,
+        resume_dir: str | os.PathLike | None = None,
+        save_every: float = 60.0,
+        verify: str | None = None,
     ) -> Metagradient[Any, Any, Any, Any, Any]:
         """The gradient of what a training run ends up with.
 
         Args:
-          outer: `outer(state, *outer_args)`, a real scalar of the final state; `(scalar, aux)` with
-              `has_aux`.
+          outer: `outer(state, *outer_args)`, a real scalar of the final state, or a vector of Q of
+              them; `(scalar, aux)` or `(vector, aux)` with `has_aux`. Of a vector, `value` has the
+              shape [Q] and each leaf of `grad` a leading axis of length Q, as with `jax.jacrev`: Q
+              queries of one run, which is made and replayed once for all.
           wrt: what to differentiate with respect to: "meta", "state" (the initial state),
               "batches", or a tuple of them.
           has_aux: whether `outer` returns auxiliary data; the result's `value` is then the pair, as
@@ -179,7 +163,11 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             `Periodic(every)`, `StoreAll()`, or a schedule of the `checkpoint_schedules` package.
             None is `Binomial(24)`: at most 24 states are held, and up to 324 steps are run no more
             than twice.
-          runtime: "fused" (one XLA program) or "auto".
+          runtime: who walks the plan.
+            "fused": one XLA program, which has all batches as arrays.
+            "streamed": the host. It brings the batches of some steps at a time, and what it holds
+            may be on the device, in host memory or on disk (docs/long_runs.md).
+            "auto": streamed if the batches are a `metagrad.Stream`, else fused.
           check_nans: what a NaN in the result does.
             None (the default): a RuntimeWarning, once for each compiled program. It names the leaf,
             the step and where a root of zero was taken. It costs reading one boolean of the result,
@@ -189,11 +177,18 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             False: nothing, and the call does not wait for the result.
             Under `jax.jit` nothing is checked, and True warns that it is not.
             Whatever is given here, `jax_debug_nans` raises the error of True.
-          progress: what is shown while a program is compiled.
-            None (the default): the stage and for how long, on a terminal or in a notebook, after
-            two seconds. METAGRAD_PROGRESS=0 switches that off.
+          progress: what is shown while a program is compiled, and while a streamed run goes on.
+            None (the default): the stage or a bar, on a terminal or in a notebook, after two
+            seconds. METAGRAD_PROGRESS=0 switches that off.
             True: the same at once, and as plain lines where the standard error is not a terminal.
             False: nothing.
+            A function: it is called with a `metagrad.Progress`, and nothing is shown.
+          resume_dir: a directory for what a streamed run needs to go on after it was killed. The
+            same call with the same arguments goes on from the last point that was saved, and gives
+            the same bits. At the end the directory is emptied.
+          save_every: seconds between two points, at least.
+          verify: "replay" compares the states that a streamed run computes again with those of the
+            training run, bit for bit, and raises `metagrad.ReplayError` if they differ.
 
         Returns:
           A callable `mg(state0, meta, batches, *outer_args) -> Result(value, grad, state)`.
@@ -203,12 +198,8 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         """
         if not callable(outer):
             raise TypeError(f"outer must be a function of the final state, not {outer!r}")
-        if progress not in (None, True, False):
-            raise ValueError(f"progress={progress!r} is none of None, True and False")
-        if runtime not in ("auto", "fused"):
-            raise ValueError(
-                f'runtime={runtime!r}: this version has "fused" (and "auto", which chooses it)'
-            )
+        check_progress(progress)
+        check_run_options(runtime, resume_dir, save_every, verify)
         return Metagradient(
             self._step,
             outer,
@@ -219,6 +210,10 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             ad=self._ad,
             check_nans=check_nans,
             progress=progress,
+            runtime=runtime,
+            resume_dir=resume_dir,
+            save_every=save_every,
+            verify=verify,
         )
 
 

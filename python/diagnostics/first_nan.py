@@ -14,6 +14,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metagrad.diagnostics.of_queries import enumerate_queries, faulty_queries
 from metagrad.frontend import prints
 from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.pytrees import tree_of
@@ -34,7 +35,8 @@ def diagnosis(
 
     def diagnose(result: Any, arguments: tuple) -> None:
         gradients = {wrt[0]: result.grad} if single else dict(zip(wrt, result.grad))
-        nan_paths = _nan_leaves("value", result.value[0] if has_aux else result.value)
+        value = result.value[0] if has_aux else result.value
+        nan_paths = _nan_leaves("value", value)
         nan_paths += [
             f"the gradient of {path}"
             for name, tree in gradients.items()
@@ -42,15 +44,21 @@ def diagnosis(
         ]
         nan_paths += [f"the final {path}" for path in _nan_leaves("state", result.state)]
         if nan_paths:
-            origin = _origin(step, outer, step_has_aux, has_aux, arguments)
+            queries = faulty_queries(value, gradients, jnp.isnan)
+            first = queries[0] if queries else None
+            origin = _origin(step, outer, step_has_aux, has_aux, arguments, first)
             raise FloatingPointError(
-                f"the metagradient has a NaN in {enumerate_paths(nan_paths)}. {origin}"
+                f"the metagradient has a NaN in {enumerate_paths(nan_paths)}"
+                f"{enumerate_queries(queries)}. {origin}"
             )
 
     return diagnose
 
 
-def _origin(step, outer, step_has_aux: bool, has_aux: bool, arguments: tuple) -> str:
+def _origin(
+    step, outer, step_has_aux: bool, has_aux: bool, arguments: tuple, query: int | None
+) -> str:
+    """Where the first NaN is, in words; on the way back of one `query`, if there are several."""
     state, meta, batches, outer_args = arguments
     # Leaves that are not arrays stay outside of JAX, as in the compiled program.
     trees = {
@@ -102,7 +110,8 @@ def _origin(step, outer, step_has_aux: bool, has_aux: bool, arguments: tuple) ->
     value = value_of(states[-1], arrays["outer_args"])
     if _has_nan(value):
         return "Training has no NaN; the outer function's value is the first."
-    bar, _ = _pull(value_of, (states[-1], arrays["outer_args"]), jnp.ones_like(value))
+    seed = jnp.ones_like(value) if query is None else jnp.zeros_like(value).at[query].set(1)
+    bar, _ = _pull(value_of, (states[-1], arrays["outer_args"]), seed)
     if paths := nan_leaves("state", "state", bar):
         return (
             "Training has no NaN; the outer function's gradient has the first, "

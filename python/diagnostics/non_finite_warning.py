@@ -20,6 +20,7 @@ import numpy as np
 from jax.extend import core
 
 from metagrad.diagnostics.first_nan import enumerate_paths
+from metagrad.diagnostics.of_queries import enumerate_queries, faulty_queries
 from metagrad.diagnostics.singular_roots import CountingFunction, Root
 from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.jaxprs.activity import Activity
@@ -74,15 +75,9 @@ def warning(
     ]
 
     def text(result: Any, arguments: tuple) -> str:
-        gradients = {wrt[0]: result.grad} if single else dict(zip(wrt, result.grad))
-        paths = _not_finite("value", result.value[0] if has_aux else result.value)
-        paths += [
-            f"the gradient of {path}"
-            for name, tree in gradients.items()
-            for path in _not_finite(name, tree)
-        ]
+        paths, queries = faults(result, wrt, single, has_aux)
         where = (
-            f"a NaN or infinity in {enumerate_paths(paths)}"
+            f"a NaN or infinity in {enumerate_paths(paths)}{enumerate_queries(queries)}"
             if paths
             else "a NaN in the final state"
         )
@@ -102,6 +97,19 @@ def warning(
         )
 
     return text
+
+
+def faults(result: Any, wrt: tuple[str, ...], single: bool, has_aux: bool) -> tuple[list[str], Any]:
+    """What is not finite of value and gradient: what users call it, and the queries it is in."""
+    gradients = {wrt[0]: result.grad} if single else dict(zip(wrt, result.grad))
+    value = result.value[0] if has_aux else result.value
+    paths = _not_finite("value", value)
+    paths += [
+        f"the gradient of {path}"
+        for name, tree in gradients.items()
+        for path in _not_finite(name, tree)
+    ]
+    return paths, faulty_queries(value, gradients, lambda leaf: ~jnp.isfinite(leaf))
 
 
 def _origin(

@@ -2,6 +2,8 @@
 
     d value  =  sum_i <gradient_i, d input_i>
 
+A value that is a vector has a gradient for each entry, along the leading axis.
+
 A program computes that gradient anyway, so nothing else is run. Of its other results (the gradient
 itself, the final state, what is auxiliary) no derivative is known. Their tangents are stand-ins
 that raise an error where they are used: when they are transposed, lowered or computed. In reverse
@@ -26,10 +28,7 @@ def _jvp(primals, tangents, *, program: FusedProgram):
         if i not in known.of_input:
             raise NotImplementedError(_unknown_input(known, i))
     value = results[0]
-    total = sum(
-        jnp.sum((results[known.of_input[i]] * tangents[i]).astype(value.dtype))
-        for i in with_tangent
-    )
+    total = sum(_product(results[known.of_input[i]], tangents[i], value) for i in with_tangent)
     others = [
         refused_p.bind(
             *(tangents[i] for i in with_tangent),
@@ -42,6 +41,12 @@ def _jvp(primals, tangents, *, program: FusedProgram):
         for name, result in zip(known.results[1:], results[1:], strict=True)
     ]
     return results, [total, *others]
+
+
+def _product(gradient: jax.Array, tangent: jax.Array, value: jax.Array) -> jax.Array:
+    """<gradient, tangent>, for each entry of the value."""
+    axes = range(value.ndim, gradient.ndim)
+    return jnp.sum((gradient * tangent).astype(value.dtype), axis=tuple(axes))
 
 
 for _primitive in PRIMITIVES:

@@ -98,15 +98,15 @@ def check_signature(
 
 
 def signature(
-    module: ir.Module,
+    module: ir.Module, name: str = "main"
 ) -> tuple[tuple[jax.ShapeDtypeStruct, ...], tuple[jax.ShapeDtypeStruct, ...]]:
-    """Shapes and dtypes of what a module's @main takes and gives."""
-    main = _main(module)
+    """Shapes and dtypes of what a function of a module takes and gives."""
+    function = _function(module, name)
     with module.context, ir.Location.unknown():
         dtypes = {str(mlir.dtype_to_ir_type(np.dtype(dtype))): dtype for dtype in _dtypes()}
     inputs, outputs = (
         tuple(jax.ShapeDtypeStruct(ty.shape, dtypes[str(ty.element_type)]) for ty in types)
-        for types in (main.type.inputs, main.type.results)
+        for types in (function.type.inputs, function.type.results)
     )
     return inputs, outputs
 
@@ -123,9 +123,13 @@ def _dtypes() -> list[np.dtype]:
 
 
 def _main(module: ir.Module) -> func.FuncOp:
-    (main,) = (op for op in module.body.operations if op.attributes["sym_name"].value == "main")
-    assert isinstance(main, func.FuncOp)
-    return main
+    return _function(module, "main")
+
+
+def _function(module: ir.Module, name: str) -> func.FuncOp:
+    (function,) = (op for op in module.body.operations if op.attributes["sym_name"].value == name)
+    assert isinstance(function, func.FuncOp)
+    return function
 
 
 def _shapes(*avals, program: FusedProgram):

@@ -32,6 +32,11 @@ def check(module: ir.Module, callbacks: Sequence[Callable], platform: str) -> No
         )
 
 
+def calls_host(module: ir.Module) -> bool:
+    """Whether a module calls host functions."""
+    return bool(_calls(module))
+
+
 def add(module: ir.Module, callbacks: Sequence[Callable], ctx: mlir.LoweringRuleContext) -> None:
     """Adds the host functions to the module that is being lowered, and shifts the indices."""
     first = len(ctx.module_context.host_callbacks)

@@ -45,6 +45,13 @@ class StepLayout:
     outer_aux: int
     aux: int
 
+    def whole_state(self, state0: Arrays, changed: Arrays) -> Arrays:
+        """All leaves of a state of which those that steps change are given."""
+        state = list(state0)
+        for i, leaf in zip(self.changed, changed, strict=True):
+            state[i] = leaf
+        return state
+
 
 @dataclasses.dataclass(frozen=True)
 class Kernels:

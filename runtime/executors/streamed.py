@@ -5,8 +5,8 @@ kernels need. States that are gone back to are in slots, which lie in tiers: on 
 host's memory or on disk.
 
 The host runs ahead of the device by `AHEAD` actions and no further, so that the memory of what is
-under way is bounded. Everything that waits for the device (checksums, what is handed to the user)
-waits for the actions before these.
+under way is bounded. Everything that waits for the device (checksums, what is handed to the user,
+points to resume from) waits for the actions before these.
 """
 
 from __future__ import annotations
@@ -18,16 +18,16 @@ from typing import Protocol
 
 import jax
 
-from metagrad.runtime.executors.checksums import ReplayCheck
 from metagrad.runtime.executors.kernels import Arrays, Kernels
-from metagrad.runtime.executors.walk import Action, Kind
+from metagrad.runtime.executors.replay_check import ReplayCheck
+from metagrad.runtime.executors.walk import Action, Kind, bounds
 
 AHEAD = 2
 """Actions that are under way on the device while the host prepares the next."""
 
 
 class Slots(Protocol):
-    """Where states are kept."""
+    """Where states are kept: `tiers.placed_slots.PlacedSlots`, say."""
 
     def write(self, slot: int, arrays: Arrays) -> None: ...
     def read(self, slot: int) -> Arrays: ...
@@ -36,7 +36,7 @@ class Slots(Protocol):
 
 
 class Feed(Protocol):
-    """Batches of segments, in the order in which the walk needs them."""
+    """The batches of segments, in the order in which the walk needs them."""
 
     def take(self) -> Sequence: ...
 
@@ -47,16 +47,31 @@ class Collector(Protocol):
     def write(self, first: int, count: int, leaves: Sequence) -> None: ...
 
 
-@dataclasses.dataclass
+@dataclasses.dataclass(frozen=True)
+class Arguments:
+    """The arguments of a run, as flat lists.
+
+    Attributes:
+      state0, meta, outer: those of the metagradient.
+      captured: the arrays that its functions capture.
+    """
+
+    state0: Arrays
+    meta: Arrays
+    outer: Arrays
+    captured: Arrays
+
+
+@dataclasses.dataclass(frozen=True)
 class Standing:
     """How far a run has come: all that the actions ahead depend on, beside the slots.
 
     Attributes:
       position: the number of actions that are done.
-      state: the changed leaves of the state where the run stands.
-      value: the outer function's value and what is auxiliary.
-      final: the changed leaves of the last state.
-      state_bar, meta_bar: cotangents.
+      state: the changed leaves of the state where the run stands; none after a VJP.
+      value: the outer function's value and what is auxiliary; none before the end of training.
+      final: the changed leaves of the last state; none before the end of training.
+      state_bar, meta_bar: cotangents; those of the state are none before the end of training.
     """
 
     position: int
@@ -66,6 +81,11 @@ class Standing:
     state_bar: Arrays
     meta_bar: Arrays
 
+    @classmethod
+    def at_the_start(cls, kernels: Kernels, state0: Arrays) -> Standing:
+        changed = [state0[i] for i in kernels.layout.changed]
+        return cls(0, changed, [], [], [], list(kernels.meta_bar_zeros))
+
 
 class StreamedRun:
     """One run of a walk.
@@ -74,13 +94,15 @@ class StreamedRun:
       kernels: the programs.
       steps: T.
       walk: the actions (`walk.actions`).
-      state0, meta, outer, captured: the arguments, flat.
-      feed: the batches of each ADVANCE and REVERSE of the walk, in order.
+      arguments: what the run is of.
+      standing: where it begins: at the start, or at a point that was saved.
+      feed: the batches of each ADVANCE and REVERSE that is ahead, in order.
       slots: where states are kept.
-      aux, batch_bar: where the step's aux and the gradients of batches go.
+      aux, batch_bar: where the step's aux and the gradients of batches go; None if there are none.
       check: compares the checksums of replayed states with those of the first pass; None if the
         kernels make none.
-      done: called with the position when an action is done on the device.
+      on_start: called with the standing when an action has been started; what it returns is called
+        when the action is done on the device, and all before it.
     """
 
     def __init__(
@@ -88,82 +110,82 @@ class StreamedRun:
         kernels: Kernels,
         steps: int,
         walk: Sequence[Action],
+        arguments: Arguments,
+        standing: Standing,
         *,
-        state0: Arrays,
-        meta: Arrays,
-        outer: Arrays,
-        captured: Arrays,
         feed: Feed,
         slots: Slots,
         aux: Collector | None,
         batch_bar: Collector | None,
         check: ReplayCheck | None,
-        done: Callable[[int], None],
+        on_start: Callable[[Standing], Callable[[], None]],
     ):
         self.kernels, self.steps, self.walk = kernels, steps, walk
-        self.state0, self.meta, self.outer, self.captured = state0, meta, outer, captured
+        self.arguments, self.standing = arguments, standing
         self.feed, self.slots, self.aux, self.batch_bar = feed, slots, aux, batch_bar
-        self.check, self.done = check, done
-        changed = [state0[i] for i in kernels.layout.changed]
-        self.standing = Standing(0, changed, [], [], [], list(kernels.meta_bar_zeros))
-        self._under_way: collections.deque[Callable[[], None]] = collections.deque()
+        self.check, self.on_start = check, on_start
 
     def run(self) -> Standing:
-        """Does the actions that are left."""
-        do = {
+        """Does the actions that are left.
+
+        Raises:
+          ReplayError: a replay computed another state.
+          Any other: what the feed, the slots, a collector or `on_start` raise.
+        """
+        start = {
             Kind.LOAD: self._load,
             Kind.ADVANCE: self._advance,
             Kind.SAVE: self._save,
             Kind.OUTER: self._outer,
             Kind.REVERSE: self._reverse,
         }
+        under_way: collections.deque[Callable[[], None]] = collections.deque()
         while self.standing.position < len(self.walk):
             action = self.walk[self.standing.position]
             self._prefetch()
-            finish = do[action.kind](action)
-            self.standing.position += 1
-            self._under_way.append(self._finished(self.standing.position, finish))
-            while len(self._under_way) > AHEAD:
-                self._under_way.popleft()()
-        while self._under_way:
-            self._under_way.popleft()()
+            finish, changes = start[action.kind](action)
+            self.standing = dataclasses.replace(
+                self.standing, position=self.standing.position + 1, **changes
+            )
+            under_way.append(_both(finish, self.on_start(self.standing)))
+            while len(under_way) > AHEAD:
+                under_way.popleft()()
+        while under_way:
+            under_way.popleft()()
         return self.standing
-
-    def _finished(self, position: int, finish: Callable[[], None]) -> Callable[[], None]:
-        def wait() -> None:
-            finish()
-            self.done(position)
-
-        return wait
 
     def _prefetch(self) -> None:
         """Asks for the next slot that is loaded, if nothing is written to it before."""
-        for action in self.walk[self.standing.position : self.standing.position + 1 + AHEAD]:
+        position = self.standing.position
+        for action in self.walk[position : position + 1 + AHEAD]:
             if action.kind is Kind.SAVE:
                 return
             if action.kind is Kind.LOAD:
                 self.slots.prefetch(action.slot)
                 return
 
-    # The actions. Each starts its work on the device and returns what is to be done when that is
-    # over.
+    # The actions. Each starts its work on the device. It returns what is to be done when that is
+    # over, and what changes in the standing.
 
-    def _load(self, action: Action) -> Callable[[], None]:
-        self.standing.state = self.slots.read(action.slot)
+    def _load(self, action: Action):
+        state = self.slots.read(action.slot)
         if action.is_last_read:
             self.slots.free(action.slot)
-        return lambda: None
+        return _nothing, {"state": state}
 
-    def _save(self, action: Action) -> Callable[[], None]:
+    def _save(self, action: Action):
         self.slots.write(action.slot, self.standing.state)
-        return lambda: None
+        return _nothing, {}
 
-    def _advance(self, action: Action) -> Callable[[], None]:
-        first, count = self.bounds(action.segment)
+    def _advance(self, action: Action):
+        first, count = bounds(action.segment, self.kernels.steps, self.steps)
         state, aux, checksums = self.kernels.run_advance(
-            self._whole_state(), self.meta, list(self.feed.take()), self.captured, count
+            self._whole_state(),
+            self.arguments.meta,
+            list(self.feed.take()),
+            self.arguments.captured,
+            count,
         )
-        self.standing.state = state
 
         def finish() -> None:
             jax.block_until_ready(state)
@@ -172,29 +194,26 @@ class StreamedRun:
             if self.aux is not None and not action.is_replay:
                 self.aux.write(first, count, aux)
 
-        return finish
+        return finish, {"state": state}
 
-    def _outer(self, _: Action) -> Callable[[], None]:
-        standing = self.standing
+    def _outer(self, _: Action):
         value, state_bar = self.kernels.run_outer_vjp(
-            self._whole_state(), self.outer, self.captured
+            self._whole_state(), self.arguments.outer, self.arguments.captured
         )
-        standing.value, standing.state_bar, standing.final = value, state_bar, standing.state
-        return lambda: jax.block_until_ready(value)
+        finish = lambda: jax.block_until_ready(value)
+        return finish, {"value": value, "state_bar": state_bar, "final": self.standing.state}
 
-    def _reverse(self, action: Action) -> Callable[[], None]:
-        first, count = self.bounds(action.segment)
-        standing = self.standing
+    def _reverse(self, action: Action):
+        first, count = bounds(action.segment, self.kernels.steps, self.steps)
         state_bar, meta_bar, batch_bar, checksums = self.kernels.run_reverse(
             self._whole_state(),
-            self.meta,
+            self.arguments.meta,
             list(self.feed.take()),
-            self.captured,
+            self.arguments.captured,
             count,
-            standing.state_bar,
-            standing.meta_bar,
+            self.standing.state_bar,
+            self.standing.meta_bar,
         )
-        standing.state_bar, standing.meta_bar, standing.state = state_bar, meta_bar, []
 
         def finish() -> None:
             jax.block_until_ready((state_bar, meta_bar, batch_bar))
@@ -203,26 +222,20 @@ class StreamedRun:
             if self.batch_bar is not None:
                 self.batch_bar.write(first, count, batch_bar)
 
-        return finish
-
-    def bounds(self, segment: int) -> tuple[int, int]:
-        """The first step of a segment, and how many it has."""
-        return bounds(segment, self.kernels.steps, self.steps)
+        return finish, {"state_bar": state_bar, "meta_bar": meta_bar, "state": []}
 
     def _whole_state(self) -> Arrays:
         """All leaves of the state where the run stands."""
-        return whole_state(self.state0, self.kernels.layout.changed, self.standing.state)
+        return self.kernels.layout.whole_state(self.arguments.state0, self.standing.state)
 
 
-def bounds(segment: int, length: int, steps: int) -> tuple[int, int]:
-    """The first step of a segment of a run in segments of `length`, and how many steps it has."""
-    first = segment * length
-    return first, min(length, steps - first)
+def _nothing() -> None:
+    pass
 
 
-def whole_state(state0: Arrays, changed: Sequence[int], leaves: Arrays) -> Arrays:
-    """All leaves of a state of which the changed ones are given."""
-    state = list(state0)
-    for i, leaf in zip(changed, leaves, strict=True):
-        state[i] = leaf
-    return state
+def _both(first: Callable[[], object], second: Callable[[], object]) -> Callable[[], None]:
+    def call() -> None:
+        first()
+        second()
+
+    return call

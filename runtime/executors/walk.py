@@ -66,6 +66,12 @@ def actions(plan: Plan) -> list[Action]:
     return _with_last_reads(walk)
 
 
+def bounds(segment: int, length: int, steps: int) -> tuple[int, int]:
+    """The first step of a segment of a run in segments of `length`, and how many steps it has."""
+    first = segment * length
+    return first, min(length, steps - first)
+
+
 def _with_last_reads(walk: Sequence[Action]) -> list[Action]:
     """Marks the last read of each content of a slot; what is never read is not saved."""
     read_later: set[int] = set()

@@ -103,8 +103,10 @@ class Auto:
                 "Auto.plan needs measure=...: not everything fits, and what to run again depends "
                 "on costs"
             )
-        plan = fastest_plan(str(self), steps, gradients, sizes, costs := measure(), budget)
-        return estimated(plan, sizes, costs)
+        costs = measure()
+        tree = fastest_tree(steps, gradients, sizes, costs, budget)
+        plan = tree.plan(steps, gradients=gradients)
+        return estimated(dataclasses.replace(plan, schedule=str(self)), sizes, costs)
 
     def _too_small(self, budget: int, smallest: int, steps: int, sizes: Sizes) -> str:
         whose = "" if self.memory is not None else ", what the device has free,"
@@ -120,22 +122,44 @@ class Auto:
         return call(self)
 
 
-def fastest_plan(
-    name: str, steps: int, gradients: bool, sizes: Sizes, costs: Costs, budget: int
-) -> Plan:
-    """The smallest of the plans that take no more than SLACK longer than the fastest.
+@dataclasses.dataclass(frozen=True)
+class Tree:
+    """The fastest tree for numbers of slots, whatever the number of steps.
+
+    Attributes:
+      state_slots, gradient_slots: the most that are used.
+      weights: as of `tree_weights`.
+    """
+
+    state_slots: int
+    gradient_slots: int
+    weights: tuple[float, float, float, float]
+
+    def plan(self, steps: int, *, gradients: bool) -> Plan:
+        """The plan for `steps` steps; without `gradients` none are kept."""
+        fields = _native.plan_tree(
+            steps,
+            min(steps, self.state_slots),
+            min(steps, self.gradient_slots) if gradients else 0,
+            *self.weights,
+        )
+        return Plan(**fields, schedule=f"Tree({self.state_slots}, {self.gradient_slots})")
+
+
+def fastest_tree(steps: int, gradients: bool, sizes: Sizes, costs: Costs, budget: int) -> Tree:
+    """The smallest of the trees that take no more than SLACK longer than the fastest.
 
     Args:
-      name: what the plan calls its schedule.
       steps: the number of steps.
       gradients: whether inner gradients can be kept.
       sizes: bytes; those of `costs` but for the workspace.
       costs: seconds.
       budget: bytes; the smallest plan fits.
     """
-    slots = _native.search(
+    weights = tree_weights(costs)
+    state_slots, gradient_slots = _native.search(
         steps,
-        *tree_weights(costs),
+        *weights,
         _rest(steps, costs),
         budget - sizes.fixed(steps) - _table_bytes(steps),
         sizes.state,
@@ -143,7 +167,7 @@ def fastest_plan(
         gradients,
         SLACK,
     )
-    return Plan(**_native.plan_tree(steps, *slots, *tree_weights(costs)), schedule=name)
+    return Tree(state_slots, gradient_slots, weights)
 
 
 def everything_bytes(steps: int, gradients: bool, sizes: Sizes) -> int:

@@ -16,15 +16,20 @@ from collections.abc import Iterator
 
 from metagrad import _native
 from metagrad.runtime.byte_sizes import format_bytes
+from metagrad.runtime.schedules.accept import Schedule
 from metagrad.runtime.schedules.arguments import check_steps
-from metagrad.runtime.schedules.auto import SLACK, Auto, fastest_plan, smallest_bytes, tree_weights
+from metagrad.runtime.schedules.auto import SLACK, Auto, fastest_tree, smallest_bytes
 from metagrad.runtime.schedules.costs import Costs, Sizes, predict
+from metagrad.runtime.schedules.moves import TIERS
 from metagrad.runtime.schedules.plan import Plan
+from metagrad.runtime.schedules.store_all import StoreAll
 from metagrad.runtime.schedules.timeline import ACTIONS_AHEAD, MoveSeconds, timeline
-from metagrad.runtime.schedules.two_level import TwoLevelEstimate, TwoLevelPlan
-
-BATCHES_AHEAD = 2
-"""Segments whose batches are on the device before they are needed."""
+from metagrad.runtime.schedules.two_level import (
+    SegmentSlots,
+    TwoLevelEstimate,
+    TwoLevelPlan,
+    segment_bytes,
+)
 
 MOST_FOR_RECURSION = 512
 _MOST_WORK = 10_000_000  # of the recursion: segments^2 * slots
@@ -59,8 +64,8 @@ def streamed_plan(
         nothing.
       steps: T.
       gradients: whether the step has inner gradients that can be kept.
-      costs: seconds and sizes. `costs.sizes.step` is what a segment holds for each step beside a
-        prefetched batch.
+      costs: seconds and sizes. `costs.sizes.step` is what a segment holds for each step beside its
+        batch.
       device_free, host_free: bytes that are free.
       longest: the most steps of a segment; None: no limit but the memory's.
 
@@ -85,7 +90,7 @@ def streamed_plan(
         raise ValueError(search.nothing_fits(auto))
     seconds = {id(plan): _estimate(plan).seconds for plan in plans}
     limit = (1 + SLACK) * min(seconds.values())
-    return min((p for p in plans if seconds[id(p)] <= limit), key=lambda p: _estimate(p).device)
+    return min((p for p in plans if seconds[id(p)] <= limit), key=lambda p: p.bytes)
 
 
 def _least_seconds(plans: list[TwoLevelPlan]) -> float:
@@ -136,17 +141,18 @@ class _Search:
             sizes = self.segment_sizes(length)
             if smallest_bytes(length, sizes) > left:
                 return
-            inner = self.inner(length, left)
-            last = self.inner(self.steps - (segments - 1) * length, left, inner)
+            slots = self.slots(length, left)
             advance = length * self.costs.advance + self.costs.call
-            reverse = predict(inner, self.costs) + self.costs.call
+            reverse = predict(slots.plan(length), self.costs) + self.costs.call
             if segments * (advance + reverse) > limit:
                 return
             for outer, tiers in self.outers(segments, device, host, disk, advance, reverse):
                 if outer.advances * advance + segments * reverse > limit:
                     continue
-                plan = TwoLevelPlan(self.steps, length, outer, tiers, inner, last)
-                yield dataclasses.replace(plan, estimate=self.estimate(plan, advance, reverse))
+                places = tuple(map(TIERS.index, tiers))
+                plan = TwoLevelPlan(self.steps, outer, places, slots, self.costs.sizes)
+                estimate = self.estimate(outer, tiers, advance, reverse)
+                yield dataclasses.replace(plan, estimate=estimate)
 
     def is_hidden(self, length: int) -> bool:
         """Whether moves take less than a segment's steps: then slots on the device gain nothing."""
@@ -162,22 +168,17 @@ class _Search:
         return host, min(segments - host, self.budgets.disk // self.state)
 
     def segment_sizes(self, length: int) -> Sizes:
-        """What a segment's kernel needs: the batches that wait are a part of the workspace."""
-        sizes = self.costs.sizes
-        waiting = BATCHES_AHEAD * length * sizes.batch
-        return dataclasses.replace(sizes, workspace=sizes.workspace + waiting)
+        """What a segment's kernel needs, with the batches that wait."""
+        workspace = segment_bytes(length, self.costs.sizes)
+        return dataclasses.replace(self.costs.sizes, workspace=workspace, step=0)
 
-    def inner(self, length: int, left: int, like: Plan | None = None) -> Plan:
-        sizes = self.segment_sizes(length)
-        if like is not None:
-            fields = _native.plan_tree(
-                length,
-                min(length, like.state_slots),
-                min(length, like.gradient_slots),
-                *tree_weights(self.costs),
-            )
-            return Plan(**fields, schedule=self.name)
-        return fastest_plan(self.name, length, self.gradients, sizes, self.costs, left)
+    def slots(self, length: int, left: int) -> SegmentSlots:
+        """The slots of the fastest plan of a segment in `left` bytes."""
+        tree = fastest_tree(length, self.gradients, self.segment_sizes(length), self.costs, left)
+        plan = tree.plan(length, gradients=self.gradients)
+        kept = plan.gradient_slots == length or not self.gradients
+        schedule: Schedule = StoreAll() if plan.state_slots == length and kept else tree
+        return SegmentSlots(length, schedule, plan.state_slots, plan.gradient_slots, self.gradients)
 
     def outers(
         self, segments: int, device: int, host: int, disk: int, advance: float, reverse: float
@@ -205,25 +206,15 @@ class _Search:
             fast: tuple[str, ...] = ("device",) * (plan.state_slots - count)
             yield plan, _tiers(count, host, disk) + fast
 
-    def estimate(self, plan: TwoLevelPlan, advance: float, reverse: float) -> TwoLevelEstimate:
+    def estimate(
+        self, outer: Plan, tiers: tuple[str, ...], advance: float, reverse: float
+    ) -> TwoLevelEstimate:
         moves = {
             tier: MoveSeconds(self.costs.write_seconds(tier), self.costs.read_seconds(tier))
-            for tier in set(plan.tiers)
+            for tier in set(tiers)
         }
-        time = timeline(plan.outer, plan.tiers, moves, advance, reverse)
-        sizes = self.segment_sizes(plan.segment)
-        inner = plan.inner.slot_bytes(sizes.state, sizes.gradient)
-        return TwoLevelEstimate(
-            device=plan.slots_in("device") * self.state
-            + inner
-            + sizes.fixed(plan.segment)
-            + plan.inner.table_bytes,
-            host=plan.slots_in("host") * self.state,
-            disk=plan.slots_in("disk") * self.state,
-            seconds=time.seconds,
-            waiting=time.waiting,
-            costs=self.costs,
-        )
+        time = timeline(outer, tiers, moves, advance, reverse)
+        return TwoLevelEstimate(time.seconds, time.waiting, self.costs)
 
     def nothing_fits(self, auto: Auto) -> str:
         least = smallest_bytes(1, self.segment_sizes(1))

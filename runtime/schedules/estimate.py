@@ -42,22 +42,27 @@ class Estimate:
         lines = [f"memory     {format_bytes(self.bytes)}: {', '.join(parts)}"]
         if self.seconds is None or self.costs is None:
             return [*lines, "time       not predicted: nothing has been measured"]
-        source = "measured on this machine" if self.costs.measured else "estimated, not measured"
-        units = ", ".join(
-            f"{name} {format_seconds(seconds)}"
-            for name, seconds in (
-                ("gradient", self.costs.inner),
-                ("update", self.costs.update + self.costs.step),
-                ("VJP", self.costs.vjp),
-                ("state to a slot", self.costs.state_write),
-                ("gradient to a slot", self.costs.gradient_write),
-            )
-        )
         return [
             *lines,
-            f"time       {format_seconds(self.seconds)} predicted, from costs {source}:",
-            f"           {units}",
+            f"time       {format_seconds(self.seconds)} predicted",
+            f"costs      {costs_line(self.costs)}",
         ]
+
+
+def costs_line(costs: Costs) -> str:
+    """Costs in a line of text, and whether they were measured."""
+    units = ", ".join(
+        f"{name} {format_seconds(seconds)}"
+        for name, seconds in (
+            ("gradient", costs.inner),
+            ("update", costs.update + costs.step),
+            ("VJP", costs.vjp),
+            ("state to a slot", costs.state_write),
+            ("gradient to a slot", costs.gradient_write),
+        )
+    )
+    source = "measured on this machine" if costs.measured else "estimated, not measured"
+    return f"{units}; {source}"
 
 
 def estimated(plan: Plan, sizes: Sizes, costs: Costs | None = None) -> Plan:

@@ -1,176 +1,259 @@
-"""Plans for the streamed executor: segments of L steps, and slots in tiers.
+"""Plans in two levels, for runs that are streamed.
 
-The run of T steps is cut into N = ceil(T / L) segments. The *outer* plan reverses N macro-steps;
-its slots lie on the device, in the host's memory or on disk. The *inner* plan reverses the steps of
-one segment on the device, from the state at its start.
+A run of T steps is gone through in segments of L steps. The outer plan is an ordinary plan whose
+steps are segments: it says which states between segments are held, each in a tier, and which
+segments are run again. The inner plan is that of the device within a segment, for the reversal.
 """
 
 from __future__ import annotations
 
 import dataclasses
-from typing import Literal, NamedTuple
+import functools
+import math
+from collections.abc import Sequence
 
 from metagrad.runtime.byte_sizes import format_bytes
-from metagrad.runtime.schedules.costs import Costs
-from metagrad.runtime.schedules.drawing import describe
-from metagrad.runtime.schedules.estimate import format_seconds
+from metagrad.runtime.displayed import preformatted
+from metagrad.runtime.schedules.accept import Schedule
+from metagrad.runtime.schedules.binomial import Binomial
+from metagrad.runtime.schedules.costs import Costs, Sizes
+from metagrad.runtime.schedules.estimate import costs_line, format_seconds
+from metagrad.runtime.schedules.moves import TIERS, Move, moves
 from metagrad.runtime.schedules.plan import Plan
-
-TIERS = ("device", "host", "disk")
-_WHERE = {"device": "on the device", "host": "in the host's memory", "disk": "on disk"}
-
-
-class Move(NamedTuple):
-    """A state that goes into a slot or comes from one.
-
-    Attributes:
-      kind: "write" or "read".
-      slot: the outer plan's slot.
-      tier: where that lies.
-      segment: the state is the one at the start of this segment.
-      is_last: for a read: what the slot holds is not read again.
-    """
-
-    kind: Literal["write", "read"]
-    slot: int
-    tier: str
-    segment: int
-    is_last: bool = False
+from metagrad.runtime.schedules.store_all import StoreAll
 
 
 @dataclasses.dataclass(frozen=True)
 class TwoLevelEstimate:
-    """What a streamed run takes.
+    """What a streamed run is expected to take.
 
     Attributes:
-      device, host, disk: bytes; on the device with workspace, batches and all.
       seconds: the predicted time.
       waiting: s; the part of it in which the device waits for moves.
       costs: what `seconds` rests on.
     """
 
-    device: int
-    host: int
-    disk: int
     seconds: float
     waiting: float
     costs: Costs
 
-    def lines(self) -> list[str]:
-        """The estimate as text."""
-        source = "measured on this machine" if self.costs.measured else "estimated, not measured"
-        return [
-            f"memory     {format_bytes(self.device)} on the device, {format_bytes(self.host)} of "
-            f"the host's, {format_bytes(self.disk)} on disk",
-            f"time       {format_seconds(self.seconds)} predicted, "
-            f"{format_seconds(self.waiting)} of it waiting for moves, from costs {source}",
-        ]
-
 
 @dataclasses.dataclass(frozen=True)
+class SegmentSlots:
+    """The part of a plan on which the compiled programs depend.
+
+    Attributes:
+      steps: L.
+      schedule: makes the plan of a segment.
+      state_slots, gradient_slots: what the plan of L steps has.
+      has_gradients: whether the step has inner gradients.
+    """
+
+    steps: int
+    schedule: Schedule
+    state_slots: int
+    gradient_slots: int
+    has_gradients: bool
+
+    @classmethod
+    def of(cls, steps: int, schedule: Schedule, has_gradients: bool) -> SegmentSlots:
+        plan = schedule.plan(steps, gradients=has_gradients)
+        return cls(steps, schedule, plan.state_slots, plan.gradient_slots, has_gradients)
+
+    def plan(self, count: int) -> Plan:
+        """The plan of a segment of `count` steps, at most L."""
+        return self.schedule.plan(count, gradients=self.has_gradients)
+
+    @property
+    def may_replay(self) -> bool:
+        """Whether a plan may do anything but keep all states and gradients."""
+        return self.schedule != StoreAll()
+
+
+@dataclasses.dataclass(frozen=True, eq=False, repr=False)
 class TwoLevelPlan:
     """How a streamed run is reversed.
 
     Attributes:
-      steps: T.
-      segment: L, the steps of a segment; the last one has those that are left.
-      outer: the plan over the segments, which keeps no gradients.
-      tiers: for each state slot of `outer`, where it lies.
-      inner: the plan of a segment of L steps.
-      last: the plan of the last segment, in no more slots than `inner` has.
-      estimate: what a run is expected to take.
-
-    Raises:
-      ValueError: the parts do not fit together.
+      steps: T, the number of training steps.
+      outer: the plan over ceil(T / L) segments.
+      tier_of_slot: for each slot of `outer`, an index into TIERS.
+      segment_slots: what the device does within a segment.
+      sizes: bytes.
+      estimate: what a run is expected to take; None if nothing has been measured.
     """
 
     steps: int
-    segment: int
     outer: Plan
-    tiers: tuple[str, ...]
-    inner: Plan
-    last: Plan
+    tier_of_slot: tuple[int, ...]
+    segment_slots: SegmentSlots
+    sizes: Sizes
     estimate: TwoLevelEstimate | None = None
 
-    def __post_init__(self):
-        segments = -(-self.steps // self.segment)
-        left = self.steps - (segments - 1) * self.segment
-        wanted = {"outer": segments, "inner": self.segment, "last": left}
-        for name, steps in wanted.items():
-            if getattr(self, name).steps != steps:
-                raise ValueError(
-                    f"TwoLevelPlan.{name} is of {getattr(self, name).steps} steps, not {steps}"
-                )
-        if self.outer.gradient_slots:
-            raise ValueError("TwoLevelPlan.outer keeps gradients, which a segment has none of")
-        if len(self.tiers) != self.outer.state_slots or not set(self.tiers) <= set(TIERS):
-            raise ValueError(
-                f"TwoLevelPlan.tiers must name one of {', '.join(TIERS)} for each of "
-                f"{self.outer.state_slots} slots, got {self.tiers!r}"
-            )
-        for name in ("state_slots", "gradient_slots"):
-            if getattr(self.last, name) > getattr(self.inner, name):
-                raise ValueError(f"TwoLevelPlan.last has more {name} than TwoLevelPlan.inner")
-
     def validate(self) -> None:
-        """Runs all plans on step numbers.
+        """Runs the plans on step numbers, and looks whether the parts fit together.
 
         Raises:
-          ValueError: one of them is wrong.
+          ValueError: a plan is wrong, or the parts do not fit together.
         """
-        for plan in (self.outer, self.inner, self.last):
+        self.outer.validate()
+        if self.outer.steps != math.ceil(self.steps / self.segment) or self.outer.gradient_slots:
+            raise ValueError(
+                f"the outer plan is of {self.outer.steps} segments, with "
+                f"{self.outer.gradient_slots} gradient slots; {self.steps} steps in segments of "
+                f"{self.segment} need {math.ceil(self.steps / self.segment)}, and none"
+            )
+        if len(self.tier_of_slot) != self.outer.state_slots:
+            raise ValueError(
+                f"{self.outer.state_slots} slots, but {len(self.tier_of_slot)} tiers for them"
+            )
+        left = self.steps - (self.outer.steps - 1) * self.segment
+        for count in {left, min(self.segment, self.steps)}:
+            plan = self.segment_slots.plan(count)
             plan.validate()
-
-    def slots_in(self, tier: str) -> int:
-        """How many of the outer plan's slots lie in a tier."""
-        return self.tiers.count(tier)
+            slots = self.segment_slots
+            if plan.state_slots > slots.state_slots or plan.gradient_slots > slots.gradient_slots:
+                raise ValueError(f"the plan of a segment of {count} steps has too many slots")
 
     def moves(self) -> list[Move]:
-        """The states that go into slots and come from them, in order.
+        """The states that go into slots and come from them, in order."""
+        return moves(self.outer, [TIERS[i] for i in self.tier_of_slot])
 
-        A state that is never read is not written. The state before the first step is written to
-        slot 0.
+    @property
+    def predicted_seconds(self) -> float | None:
+        """The time of a run, predicted from measured costs. None if they are not known."""
+        return None if self.estimate is None else self.estimate.seconds
+
+    @property
+    def segment(self) -> int:
+        """L, the most steps of a segment."""
+        return self.segment_slots.steps
+
+    @functools.cached_property
+    def inner(self) -> Plan:
+        """The plan of the device, for a whole segment."""
+        return self.segment_slots.plan(min(self.segment, self.steps))
+
+    @property
+    def bytes_by_tier(self) -> dict[str, int]:
+        """Bytes that are held in each tier: slots, and on the device also what a segment takes."""
+        counts = [self.tier_of_slot.count(i) for i in range(len(TIERS))]
+        held = {name: count * self.sizes.state for name, count in zip(TIERS, counts)}
+        inner = self.inner.slot_bytes(self.sizes.state, self.sizes.gradient)
+        held["device"] += inner + segment_bytes(self.segment, self.sizes)
+        return held
+
+    @property
+    def bytes(self) -> int:
+        """Bytes on the device: slots, the slots within a segment, and its batches."""
+        return self.bytes_by_tier["device"]
+
+    @functools.cached_property
+    def advances(self) -> int:
+        """Steps run with a gradient computed for them, both levels together, up to the raggedness
+        of the last segment."""
+        within = self.inner.advances * self.outer.steps
+        return self.outer.advances * self.segment + within
+
+    def replayed(self, count: int) -> int:
+        """Steps that the reversal of a segment of `count` steps runs on the device."""
+        return self.segment_slots.plan(count).advances
+
+    def for_steps(self, steps: int) -> TwoLevelPlan:
+        """The plan of another number of steps with the same segments, so that nothing is compiled.
+
+        It has the slots of this plan where it needs as many.
         """
-        outer = self.outer
-        moves = [Move("write", 0, self.tiers[0], 0)]
-        holds = {0: 0}
-        for r in range(outer.steps + 1):
-            slot = int(outer.load[r])
-            at = holds[slot]
-            if r > 0:
-                moves.append(Move("read", slot, self.tiers[slot], at))
-            for q in range(int(outer.segment[r]), int(outer.segment[r + 1])):
-                at += int(outer.run_steps[q])
-                if (slot := int(outer.run_save[q])) >= 0:
-                    holds[slot] = at
-                    moves.append(Move("write", slot, self.tiers[slot], at))
-        return _with_last_reads(moves)
+        outer = Binomial(self.outer.state_slots, keep_gradients=False).plan(
+            math.ceil(steps / self.segment), gradients=False
+        )
+        tiers = self.tier_of_slot[: outer.state_slots]
+        return dataclasses.replace(
+            self, steps=steps, outer=outer, tier_of_slot=tiers, estimate=None
+        )
+
+    def __repr__(self) -> str:
+        return (
+            f"<TwoLevelPlan: steps={self.steps}, segment={self.segment}, "
+            f"slots={self.outer.state_slots}>"
+        )
 
     def __str__(self) -> str:
-        segments = self.outer.steps
-        slots = {tier: self.slots_in(tier) for tier in TIERS}
-        tiers = ", ".join(f"{n:,} {_WHERE[tier]}" for tier, n in slots.items() if n)
-        lines = [
-            f"{self.outer.schedule}: {self.steps:,} steps in {segments:,} "
-            f"segment{'s' * (segments != 1)} of {self.segment:,}",
-            f"  slots      {tiers}",
-            f"  advances   {self.outer.advances:,} segments; "
-            f"each is run once more when it is reversed",
-        ]
+        names = [TIERS[i] for i in self.tier_of_slot]
+        where = ", ".join(f"{names.count(tier)} {tier}" for tier in TIERS if tier in names)
+        held = ", ".join(
+            f"{tier} {format_bytes(size)}" for tier, size in self.bytes_by_tier.items() if size
+        )
+        time = []
         if self.estimate is not None:
-            lines += [f"  {line}" for line in self.estimate.lines()]
-        return "\n".join([*lines, "", "A segment:", *describe(self.inner).splitlines()])
+            time = [
+                f"  time                      {format_seconds(self.estimate.seconds)} predicted, "
+                f"{format_seconds(self.estimate.waiting)} of it waiting for moves",
+                f"  costs                     {costs_line(self.estimate.costs)}",
+            ]
+        return "\n".join(
+            [
+                f"{self.steps:,} steps, streamed in {self.outer.steps:,} segments of "
+                f"{self.segment:,}",
+                f"  states between segments   {self.outer.state_slots:,} slots ({where})",
+                f"  segments run              {self.outer.advances:,}, and again, one by one, "
+                "for their reversal",
+                f"  within a segment          {self.inner!r}",
+                f"  bytes                     {held}",
+                *time,
+            ]
+        )
+
+    def _repr_html_(self) -> str:
+        return preformatted(str(self))
 
 
-def _with_last_reads(moves: list[Move]) -> list[Move]:
-    """Marks the last read of each content, and leaves out writes that nobody reads."""
-    read_later: set[int] = set()
-    kept = []
-    for move in reversed(moves):
-        if move.kind == "read":
-            kept.append(move._replace(is_last=move.slot not in read_later))
-            read_later.add(move.slot)
-        elif move.slot in read_later:
-            kept.append(move)
-            read_later.discard(move.slot)
-    return kept[::-1]
+AHEAD = 4
+"""Segments of batches that are in memory at a time: read ahead, under way, in use."""
+
+
+def segment_bytes(length: int, sizes: Sizes) -> int:
+    """Bytes on the device beside all slots, with segments of `length` steps.
+
+    `sizes.step` is what a step takes beside its batch: rows of aux, gradients of batches.
+    """
+    return sizes.workspace + length * (sizes.step + AHEAD * sizes.batch)
+
+
+def choose(
+    steps: int,
+    sizes: Sizes,
+    *,
+    has_gradients: bool,
+    memory: int,
+    schedule: Schedule | None,
+    tiers: Sequence[int] = (1,),
+) -> TwoLevelPlan:
+    """A plan without knowing what anything costs.
+
+    Half of the memory is for a segment: it is as long as fits with all its states and gradients,
+    but not longer than balances the states between segments with those within. The other half is
+    for the states between segments.
+
+    Args:
+      steps: T.
+      memory: bytes that may be used.
+      schedule: of the segments; None holds as many states as fit.
+      tiers: the tiers in which these states are.
+    """
+    of_step = sizes.state + sizes.gradient + AHEAD * sizes.batch
+    fits = max(1, memory // 2 // max(1, of_step))
+    balanced = math.ceil(math.sqrt(steps * max(1, sizes.state) / max(1, of_step)))
+    length = max(1, min(steps, fits, max(balanced, 8)))
+    segments = math.ceil(steps / length)
+    if schedule is None:
+        slots = max(1, min(segments, memory // 2 // max(1, sizes.state)))
+        schedule = Binomial(slots, keep_gradients=False)
+    outer = schedule.plan(segments, gradients=False)
+    return TwoLevelPlan(
+        steps,
+        outer,
+        tuple(tiers[i % len(tiers)] for i in range(outer.state_slots)),
+        SegmentSlots.of(length, StoreAll(), has_gradients),
+        sizes,
+    )

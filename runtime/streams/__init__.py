@@ -4,7 +4,8 @@
 the two kinds, `refusals` what is none, `order` the rows of each batch. A batch becomes NumPy arrays
 in `leaves`, and is held against the first one in `layout`. `prefetcher` reads ahead for the
 executor, `checksums` catch a stream that does not give the same bytes again, `gradients` and
-`gradient_files` take the gradients of batches, and `memmaps` lets a stream be pickled.
+`gradient_files` take the gradients of batches. `memmaps` lets a stream be pickled, and
+`mapped_pages` keeps what was read of a memmap out of this process's memory.
 """
 
 from metagrad.runtime.streams.checksums import Checksums

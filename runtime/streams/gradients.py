@@ -33,6 +33,12 @@ class GradientSink(Protocol):
     def result(self) -> Any:
         """What `Result.grad` shows of the batches, when all are written."""
 
+    def arrays(self) -> list[np.ndarray]:
+        """Copies of what is in memory alone, for a run that may be resumed; flushes the rest."""
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> None:
+        """Takes up what an earlier process had in memory."""
+
     def close(self) -> None:
         """Lets go of files. What was written stays, whether all was written or not."""
 
@@ -64,6 +70,13 @@ class GradientStack:
     def flush(self) -> None:
         """Memory does not survive a process."""
 
+    def arrays(self) -> list[np.ndarray]:
+        return [stack.copy() for stack in self._stacks]
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> None:
+        for stack, array in zip(self._stacks, arrays, strict=True):
+            stack[...] = array
+
     def result(self) -> Any:
         return self._layout.gradient(self._stacks, (self._steps,))
 
@@ -90,6 +103,12 @@ class GradientCalls:
 
     def flush(self) -> None:
         """What the function did is its own."""
+
+    def arrays(self) -> list[np.ndarray]:
+        return []
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> None:
+        """Nothing is in memory."""
 
     def result(self) -> None:
         """None: the function has them all."""

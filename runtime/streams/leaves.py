@@ -40,6 +40,8 @@ def as_array(value: Any) -> np.ndarray:
     """
     # In the order of how often they come, and of what it costs to ask.
     if isinstance(value, np.ndarray):
+        if isinstance(value, np.ma.MaskedArray):
+            raise TypeError("is a masked array; say what its masked entries are: array.filled(...)")
         array = value
     elif isinstance(value, (bool, int, float, list, np.generic)):
         array = np.asarray(value)

@@ -6,7 +6,7 @@ import collections
 import itertools
 import threading
 from collections.abc import Callable, Iterable
-from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor, wait
 from types import TracebackType
 from typing import Any
 
@@ -155,9 +155,9 @@ class Prefetcher:
             )
             for start in range(0, count, share)
         ]
-        errors = [error for part in parts if (error := part.exception()) is not None]
-        if errors:
-            raise errors[0]  # that of the earliest batch
+        wait(parts)
+        for part in parts:
+            part.result()  # raises the error of the earliest part
 
     def _read(self, first: int, count: int, buffers: list[np.ndarray]) -> None:
         """Reads and checks `count` batches into the first rows of the buffers."""

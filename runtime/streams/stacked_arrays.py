@@ -11,6 +11,7 @@ import numpy as np
 from metagrad.runtime.schedules.arguments import MOST_STEPS
 from metagrad.runtime.streams.layout import BatchLayout, layout_of
 from metagrad.runtime.streams.leaves import as_array, is_real, is_torch_tensor
+from metagrad.runtime.streams.mapped_pages import MappedPages
 from metagrad.runtime.streams.order import checked_order
 
 _LONGEST_TUPLE = 8
@@ -38,6 +39,8 @@ class StackedArrays:
         self._shapes = [tuple(value.shape) for _, value in with_paths]
         length = _common_length(paths, self._shapes)
         self._order = None if order is None else checked_order(order, length)
+        arrays = [value for _, value in with_paths]
+        self._pages = MappedPages(arrays, scattered=self._order is not None)
         self.steps = length if self._order is None else len(self._order)
         if self.steps > MOST_STEPS:
             raise ValueError(f"Stream: {self.steps:,} steps are more than a run can have")
@@ -51,17 +54,26 @@ class StackedArrays:
         return layout_of(jax.tree.unflatten(self._structure, avals), leading)
 
     def read(self, first: int, layout: BatchLayout, buffers: list[np.ndarray]) -> None:
-        steps = slice(first, first + len(buffers[0]))
-        index = steps if self._order is None else self._order[steps]
+        count = len(buffers[0])
         try:
-            for rows, buffer in zip(self._rows, buffers):
-                copy_rows(rows, index, buffer)
+            if self._order is None:
+                self._read(range(first, first + count), buffers)
+            else:
+                index = self._order[first : first + count].reshape(-1).astype(np.intp, copy=False)
+                self._read(index, [_by_rows(buffer, self._order.ndim) for buffer in buffers])
         except Exception as error:
-            last = first + len(buffers[0]) - 1
-            error.add_note(
-                f"batch {first} of the stream" + (f", or one up to {last}" if last > first else "")
-            )
+            others = f", or one up to {first + count - 1}" if count > 1 else ""
+            error.add_note(f"batch {first} of the stream{others}")
             raise
+
+    def _read(self, index: range | np.ndarray, buffers: list[np.ndarray]) -> None:
+        """Reads rows into buffers [rows, ...], memmaps in parts."""
+        at_once = self._pages.rows_at_once or len(index)
+        for start in range(0, len(index), at_once):
+            part = slice(start, start + at_once)
+            for rows, buffer in zip(self._rows, buffers):
+                copy_rows(rows, index[part], buffer[part])
+            self._pages.touched()
 
 
 def is_array_like(value: Any) -> bool:
@@ -69,21 +81,24 @@ def is_array_like(value: Any) -> bool:
     return all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__"))
 
 
-def copy_rows(rows: Any, index: Any, out: np.ndarray) -> None:
+def copy_rows(rows: Any, index: range | np.ndarray, out: np.ndarray) -> None:
     """out[...] = rows[index], reading no other rows.
 
     Args:
       rows: an array, or an object with `rows[i]`.
-      index: a slice, or an array of integers that are known to be in bounds.
+      index: a range of step 1, or an array of integers [n]; all are known to be in bounds.
       out: of the shape of rows[index]; the values are cast to its dtype.
     """
-    if not isinstance(rows, np.ndarray):
-        _copy_one_by_one(rows, index, out)
-    elif isinstance(index, slice) or not _can_be_taken(rows, out):
-        np.copyto(out, rows[index], casting="unsafe")
-    else:
+    if isinstance(index, range):
+        np.copyto(out, np.asarray(rows[index.start : index.stop]), casting="unsafe")
+    elif not isinstance(rows, np.ndarray):
+        for position, row in enumerate(index.tolist()):
+            np.copyto(out[position, ...], np.asarray(rows[row]), casting="unsafe")
+    elif _can_be_taken(rows, out):
         # "clip" is the mode that writes to `out` without a buffer; no index is out of bounds.
         np.take(rows, index, axis=0, out=out, mode="clip")
+    else:
+        np.copyto(out, rows[index], casting="unsafe")
 
 
 def _can_be_taken(rows: np.ndarray, out: np.ndarray) -> bool:
@@ -96,13 +111,12 @@ def _can_be_taken(rows: np.ndarray, out: np.ndarray) -> bool:
     return is_plain and rows.dtype == out.dtype
 
 
-def _copy_one_by_one(rows: Any, index: Any, out: np.ndarray) -> None:
-    if isinstance(index, slice):
-        np.copyto(out, np.asarray(rows[index]), casting="unsafe")
-        return
-    places = out.reshape(index.size, *out.shape[index.ndim :])
-    for position, row in enumerate(index.reshape(-1).tolist()):
-        np.copyto(places[position, ...], np.asarray(rows[row]), casting="unsafe")
+def _by_rows(buffer: np.ndarray, axes: int) -> np.ndarray:
+    """The buffer with its leading axes as one."""
+    rows = 1
+    for extent in buffer.shape[:axes]:
+        rows *= extent
+    return buffer.reshape(rows, *buffer.shape[axes:])
 
 
 def _rows_of(path: str, value: Any) -> Any:

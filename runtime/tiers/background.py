@@ -13,10 +13,11 @@ from __future__ import annotations
 
 import collections
 import concurrent.futures
+import contextlib
 import dataclasses
 import errno
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from typing import Any
 
@@ -66,11 +67,13 @@ class BackgroundTier(Slots):
         self._starts: list[int] = []
         self._regions = Regions(0, 0)
         self._contents: dict[int, _Content] = {}
-        self._outgoing: collections.deque[tuple[int, Future]] = collections.deque()
+        self._outgoing: collections.deque[Future] = collections.deque()
         self._incoming: set[int] = set()  # slots whose content has `fetched`
+        self._moving: dict[str, tuple[int, float]] = {}  # slots that move now, and since when
         self._failures: collections.deque[Exception] = collections.deque()
         self._writer = ThreadPoolExecutor(1, f"metagrad-{self.name}-write")
         self._reader = ThreadPoolExecutor(1, f"metagrad-{self.name}-read")
+        self._threads = self._writer, self._reader
 
     def stored_bytes(self, sizes: Sequence[int]) -> int:
         """Bytes of a slot: the arrays lie one behind the other, each aligned for JAX."""
@@ -118,7 +121,10 @@ class BackgroundTier(Slots):
 
     def allocate(self, slots: int, avals: Sequence[Any]) -> None:
         """See `Tier.allocate`."""
-        self._drain()
+        self._forget()
+        for thread in self._threads:
+            thread.submit(int).result()  # All that was before it has ended.
+        self._failures.clear()
         self.release()
         self._starts = offsets(map(nbytes, avals))
         self._allocate(slots, avals)
@@ -138,7 +144,7 @@ class BackgroundTier(Slots):
         content = _Content(list(arrays))
         content.written = self._writer.submit(self._store, slot, content)
         self._contents[slot] = content
-        self._outgoing.append((slot, content.written))
+        self._outgoing.append(content.written)
 
     def prefetch(self, slot: int) -> None:
         """See `Tier.prefetch`."""
@@ -158,7 +164,7 @@ class BackgroundTier(Slots):
         fetched = content.fetched or self._reader.submit(self._fetch, slot, content)
         content.fetched = None
         self._incoming.discard(slot)
-        self._wait(slot, fetched, "read")
+        self._wait(fetched, "read")
         return fetched.result()
 
     def free(self, slot: int) -> None:
@@ -173,9 +179,10 @@ class BackgroundTier(Slots):
 
     def close(self) -> None:
         """See `Tier.close`. It waits for the move that is running; those after it are left out."""
-        self._drain()
-        for thread in (self._writer, self._reader):
+        self._forget()
+        for thread in self._threads:
             thread.shutdown()
+        self._failures.clear()
         self.release()
         super().close()
 
@@ -194,7 +201,8 @@ class BackgroundTier(Slots):
                 for piece in pieces:
                     parts.append((start, piece))
                     start += len(piece)
-            self.store(slot, parts)
+            with self._timed(slot, "written"):
+                self.store(slot, parts)
             self.traffic.bytes_written += self.slot_bytes
             content.placements = placements
         except Exception as error:
@@ -214,7 +222,8 @@ class BackgroundTier(Slots):
         content.written.result()  # It has ended, perhaps with an error.
         assert content.placements is not None
         memory = self._regions.take()
-        self.fetch(slot, memory)
+        with self._timed(slot, "read"):
+            self.fetch(slot, memory)
         self.traffic.bytes_read += self.slot_bytes
         return put_together(content.placements, cut(content.placements, memory, self._starts))
 
@@ -235,35 +244,44 @@ class BackgroundTier(Slots):
         if content.written and content.written.cancel():
             content.arrays = None
 
-    def _drain(self) -> None:
-        """Empties all slots, and waits for the moves that are running."""
-        running = [future for _, future in self._outgoing]
-        running += [content.fetched for content in self._contents.values() if content.fetched]
+    def _forget(self) -> None:
+        """Empties all slots. Moves that are running go on."""
         for slot in list(self._contents):
             self._drop(slot)
-        concurrent.futures.wait([future for future in running if not future.cancelled()])
         self._outgoing.clear()
-        self._failures.clear()
         self._regions.close()
 
     def _wait_for_writes(self, most: int) -> None:
         """Waits until at most so many states are on their way out."""
         while len(self._outgoing) > most:
-            self._wait(*self._outgoing[0], "written")
+            self._wait(self._outgoing[0], "written")
             self._outgoing.popleft()
         self._raise_failure()
 
-    def _wait(self, slot: int, move: Future, verb: str) -> None:
-        """Waits until a move has ended, with or without an error."""
-        if move.done():
-            return
+    def _wait(self, move: Future, verb: str) -> None:
+        """Waits until a move has ended, with or without an error.
+
+        The computation of what is to be written may take any time; a move alone may not.
+        """
         start = time.perf_counter()
         try:
-            concurrent.futures.wait([move], self.timeout)
+            while not move.done():
+                slot, begun = self._moving.get(verb, (-1, time.perf_counter()))
+                left = begun + self.timeout - time.perf_counter()
+                if left <= 0:
+                    raise SlotError(errno.ETIMEDOUT, self.explain_timeout(slot, verb))
+                concurrent.futures.wait([move], left)
         finally:
             self.traffic.seconds_waited += time.perf_counter() - start
-        if not move.done():
-            raise SlotError(errno.ETIMEDOUT, self.explain_timeout(slot, verb))
+
+    @contextlib.contextmanager
+    def _timed(self, slot: int, verb: str) -> Iterator[None]:
+        """Around the move of a slot, in its thread."""
+        self._moving[verb] = slot, time.perf_counter()
+        try:
+            yield
+        finally:
+            del self._moving[verb]
 
     def _raise_failure(self) -> None:
         if self._failures:

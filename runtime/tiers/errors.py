@@ -38,8 +38,9 @@ def check_budget(tier: str, slots: int, slot_bytes: int, budget: int | None) -> 
         return
     argument = {"device": "memory="}.get(tier, f"{tier}=")
     fits = budget // slot_bytes
+    some = "1 slot" if slots == 1 else f"{slots} slots"
     raise BudgetError(
-        f"{slots} slots of {format_bytes(slot_bytes)} take {format_bytes(wanted)}, but the {tier} "
+        f"{some} of {format_bytes(slot_bytes)} take {format_bytes(wanted)}, but the {tier} "
         f"tier may take {format_bytes(budget)}, which is {fits} of them. Give {argument} more, or "
         "use a schedule with fewer slots."
     )

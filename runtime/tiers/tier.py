@@ -136,6 +136,7 @@ class Slots:
         self._like: list[tuple[tuple[int, ...], np.dtype]] = []
 
     def _allocate(self, slots: int, avals: Sequence[Any]) -> None:
+        self.slots = 0
         slot_bytes = self.stored_bytes([nbytes(aval) for aval in avals])
         errors.check_budget(self.name, slots, slot_bytes, self.budget)
         self.slots, self.slot_bytes = slots, slot_bytes

@@ -1,4 +1,5 @@
-"""A metagradient runs where its arguments are, as a function under `jax.jit` does.
+"""A metagradient runs where its arguments are, as a function under `jax.jit` does; so does one that
+was exported and loaded.
 
 In a process of its own, since the number of CPU devices is set before JAX starts.
 """
@@ -72,11 +73,19 @@ PROGRAMS = {
 }
 
 
+LOADED = """
+mg.lower(*ARGUMENTS).compile().export(f"{FOLDER}/run", platforms=("cpu",))
+mg = metagrad.load(f"{FOLDER}/run")
+"""
+
+
+@pytest.mark.parametrize("loaded", [False, True], ids=["", "loaded"])
 @pytest.mark.parametrize("name", PROGRAMS)
-def test_devices(name):
+def test_devices(name, loaded, tmp_path):
+    code = f"FOLDER = {str(tmp_path)!r}\n" + SETUP + LOADED * loaded
     flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_force_host_platform_device_count=4"
     done = subprocess.run(
-        [sys.executable, "-c", SETUP + textwrap.dedent(PROGRAMS[name])],
+        [sys.executable, "-c", code + textwrap.dedent(PROGRAMS[name])],
         env=os.environ | {"XLA_FLAGS": flags},
         capture_output=True,
         text=True,

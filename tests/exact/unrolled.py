@@ -63,7 +63,7 @@ def unrolled(
 ):
     """(value, gradient, final state) by `jax.grad` of the Python loop.
 
-    Leaves that are not floating point have float0 zeros.
+    Of a vector it is `jax.jacrev`. Leaves that are not floating point have float0 zeros.
     """
     arguments = {"state": state, "meta": meta, "batches": batches}
     names = (wrt,) if isinstance(wrt, str) else wrt
@@ -83,18 +83,23 @@ def unrolled(
 
     final = []
     floats = {name: [jnp.asarray(leaf) for leaf in parts[name][0]] for name in names}
-    value, gradients = jax.value_and_grad(phi)(floats)
-    phi({name: parts[name][0] for name in names})
+    value = phi({name: parts[name][0] for name in names})
+    gradients = (jax.jacrev if np.shape(value) else jax.grad)(phi)(floats)
+    final_state = final[0]
 
     def whole(name):
         zeros = jax.tree.map(
-            lambda leaf: np.zeros(np.shape(leaf), jax.dtypes.float0) if is_array(leaf) else leaf,
+            lambda leaf: (
+                np.zeros((*np.shape(value), *np.shape(leaf)), jax.dtypes.float0)
+                if is_array(leaf)
+                else leaf
+            ),
             arguments[name],
         )
         return split_like(zeros, arguments[name], gradients[name])
 
     grad = whole(wrt) if isinstance(wrt, str) else tuple(whole(name) for name in wrt)
-    return value, grad, jax.tree.unflatten(jax.tree.structure(state), final[-1])
+    return value, grad, jax.tree.unflatten(jax.tree.structure(state), final_state)
 
 
 def split_like(zeros, tree, floats):

@@ -224,11 +224,15 @@ def test_batches(name):
 
 
 def not_scalar(state):
-    return state
+    return state[None]
 
 
 OUTERS = {
-    "a vector": (not_scalar, ["`not_scalar`", "float32[2]", "Reduce it (jnp.mean, jnp.sum)"]),
+    "a matrix": (
+        not_scalar,
+        ["`not_scalar`", "a vector of them", "float32[1,2]", "Reduce it (jnp.mean, jnp.sum;"],
+    ),
+    "a vector of integers": (lambda s: s.astype(jnp.int32), ["int32[2]"]),
     "an integer": (
         lambda s: jnp.sum(s).astype(jnp.int32),
         ["one floating-point scalar", "int32[]"],
@@ -249,6 +253,12 @@ OUTERS = {
 def test_outer_function_that_is_not_a_scalar(name):
     outer, says = OUTERS[name]
     refused(TypeError, *says, outer=outer)
+
+
+def test_outer_function_without_a_query():
+    refused(
+        ValueError, "`<lambda>` returned a vector of length 0", "no query", outer=lambda s: s[:0]
+    )
 
 
 def test_outer_function_without_the_aux_it_promised():

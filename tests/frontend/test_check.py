@@ -567,6 +567,15 @@ def test_what_is_not_a_metagradient(smooth):
         metagrad.check(metagrad.compile(descend), START, META, DATA)
 
 
+def test_a_vector_of_queries():
+    step = metagrad.compile(lambda w, z, x: w - z * w * x)
+    mg = step.metagradient(lambda w: w**2)
+    arguments = jnp.ones(2), 0.1, jnp.linspace(0.5, 1, 3)
+    with pytest.raises(ValueError, match=r"`<lambda>` returns a vector of 2. Check one query at a"):
+        metagrad.check(mg, *arguments)
+    assert metagrad.check(step.metagradient(lambda w: w[1] ** 2), *arguments).verdict == "agrees"
+
+
 def test_arguments_without_values(smooth):
     shape = jax.ShapeDtypeStruct((3, 2), jnp.float32)
     with pytest.raises(TypeError, match=r"batches has no value .* ShapeDtypeStruct"):

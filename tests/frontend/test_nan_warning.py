@@ -40,6 +40,21 @@ def text(mg, *arguments):
     return str(caught[0].message)
 
 
+@jax.custom_vjp
+def steep(x):
+    """x, whose derivative is infinite where there is a cotangent."""
+    return x
+
+
+steep.defvjp(lambda x: (x, None), lambda _, bar: (jnp.where(bar == 0, bar, jnp.inf),))
+
+
+def test_queries_that_are_not_finite():
+    mg = metagradient(lambda w, z, x: z * w, lambda w: jnp.stack([w[0], steep(w[1]), w[1]]))
+    warning = text(mg, jnp.ones(2), 1.0, STEPS)
+    assert "in the gradient of meta, the gradient of state (query 1). Training is fin" in warning
+
+
 def test_the_users_function_line_and_leaf():
     warning = text(metagradient(), START, 1.0, STEPS)
     assert warning.startswith(

@@ -81,6 +81,31 @@ def test_outer_gradient():
     assert "a norm of zeros" in message
 
 
+@jax.custom_vjp
+def poisoned(x):
+    """x, whose derivative is a NaN where there is a cotangent."""
+    return x
+
+
+poisoned.defvjp(lambda x: (x, None), lambda _, bar: (jnp.where(bar == 0, bar, jnp.nan),))
+
+
+def test_queries():
+    """It says which of them have a NaN, and goes back along the first of these."""
+
+    def outer(state):
+        first, second = state["params"]
+        return jnp.stack([first**2, poisoned(second), second**3, poisoned(first)])
+
+    with pytest.raises(FloatingPointError) as error:
+        run(lambda p, z, b: p * z["z"], outer, wrt=("meta", "state"))
+    message = str(error.value)
+    assert "the gradient of state['params'] (queries 1, 3). " in message
+    assert "the outer function's gradient has the first, in the cotangent of state[" in message
+    with pytest.raises(FloatingPointError, match=r"the gradient of meta\['z'\] \(query 1\)\. "):
+        run(lambda p, z, b: p * z["z"], lambda state: outer(state)[:3])
+
+
 def test_vjp_of_a_step():
     """Training is fine; at step 2 a square root of zero is differentiated."""
     update = lambda p, z, b: (

@@ -158,6 +158,14 @@ def test_reprs_say_what_it_is(step, outer, arguments, lowered):
     assert repr(step) == "TrainStep(train_step, ad='auto')"
 
 
+def test_queries_in_repr_and_explanation(step, arguments):
+    lowered = step.metagradient(lambda w: w[:2]).lower(*arguments)
+    assert "(2 queries) through 3 steps" in repr(lowered)
+    assert "queries: 2, in one run." in lowered.explain()
+    alone = step.metagradient(lambda w: w[:1]).lower(*arguments)
+    assert "(1 query)" in repr(alone) and "queries: 1," in alone.explain()
+
+
 def test_the_repr_of_a_step_with_aux_and_of_a_method():
     class Model:
         @metagrad.compile(has_aux=True, ad="jax")

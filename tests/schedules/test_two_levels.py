@@ -7,12 +7,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from metagrad import _native
-from metagrad.runtime.schedules import Auto, Binomial
+from metagrad.runtime.executors import walk
+from metagrad.runtime.schedules import Auto, Binomial, StoreAll
 from metagrad.runtime.schedules.auto_streamed import streamed_plan
 from metagrad.runtime.schedules.costs import Costs, Sizes
 from metagrad.runtime.schedules.plan import Plan
 from metagrad.runtime.schedules.timeline import MoveSeconds, timeline
-from metagrad.runtime.schedules.two_level import TwoLevelPlan
+from metagrad.runtime.schedules.two_level import SegmentSlots, TwoLevelPlan
 
 SIZES = Sizes(30_000_000, 10_000_000, workspace=100_000_000, step=10_000, batch=1_000_000)
 COSTS = Costs(
@@ -95,18 +96,25 @@ def test_a_streamed_plan_fits_and_is_right(memory, host, disk, steps):
     plan = streamed_plan(auto, steps, gradients=True, costs=COSTS, device_free=0, host_free=0)
     plan.validate()
     for tier, budget in (("device", "memory"), ("host", "host"), ("disk", "disk")):
-        assert getattr(plan.estimate, tier) <= (auto.budget(budget) or 0)
-    assert plan.estimate.host == 30_000_000 * plan.slots_in("host")
-    assert 0 <= plan.estimate.waiting < plan.estimate.seconds
+        assert plan.bytes_by_tier[tier] <= (auto.budget(budget) or 0)
+    assert 0 <= plan.estimate.waiting < plan.estimate.seconds == plan.predicted_seconds
     check_moves(plan)
-    assert str(plan).startswith(f"{auto}: {steps:,} steps in ")
+    assert "waiting for moves" in str(plan) and "measured on this machine" in str(plan)
 
 
 def check_moves(plan):
-    """Every read finds what was written, and slots are not used beyond their last read."""
+    """Every read finds what was written, and slots are not used beyond their last read.
+
+    The executor's walk does the same.
+    """
     content = {}
+    kinds = {walk.Kind.SAVE: "write", walk.Kind.LOAD: "read"}
+    walked = [a for a in walk.actions(plan.outer) if a.kind in kinds]
+    assert [(kinds[a.kind], a.slot, a.segment, a.is_last_read) for a in walked] == [
+        (move.kind, move.slot, move.segment, move.is_last) for move in plan.moves()
+    ]
     for move in plan.moves():
-        assert move.tier == plan.tiers[move.slot]
+        assert move.tier == ("device", "host", "disk")[plan.tier_of_slot[move.slot]]
         if move.kind == "write":
             assert move.slot not in content
             content[move.slot] = move.segment
@@ -129,12 +137,13 @@ def test_what_is_free_is_the_budget_if_none_is_given():
     plan = streamed_plan(
         Auto(), 100, gradients=True, costs=COSTS, device_free=400_000_000, host_free=100_000_000
     )
-    assert plan.estimate.device <= 400_000_000 and 0 < plan.estimate.host <= 100_000_000
-    assert plan.estimate.disk == 0
+    held = plan.bytes_by_tier
+    assert held["device"] <= 400_000_000 and 0 < held["host"] <= 100_000_000
+    assert held["disk"] == 0
 
 
 def test_budgets_that_are_too_small():
-    with pytest.raises(ValueError, match="segments of one step, needs 126 MiB") as error:
+    with pytest.raises(ValueError, match="segments of one step, needs 128 MiB") as error:
         streamed_plan(
             Auto("120MB", "1GB"), 9, gradients=True, costs=COSTS, device_free=0, host_free=0
         )
@@ -186,12 +195,15 @@ def test_a_timeline_by_hand():
 
 
 def test_parts_that_do_not_fit_together():
-    outer, inner = Binomial(2, False).plan(3, gradients=False), Binomial(2).plan(4, gradients=True)
-    last = Binomial(1).plan(2, gradients=True)
-    TwoLevelPlan(10, 4, outer, ("host", "disk"), inner, last)
-    with pytest.raises(ValueError, match=r"TwoLevelPlan\.last is of 4 steps, not 2"):
-        TwoLevelPlan(10, 4, outer, ("host", "disk"), inner, inner)
-    with pytest.raises(ValueError, match="tiers must name one of device, host, disk for each of 2"):
-        TwoLevelPlan(10, 4, outer, ("host",), inner, last)
-    with pytest.raises(ValueError, match="outer keeps gradients"):
-        TwoLevelPlan(10, 4, Binomial(2).plan(3, gradients=True), ("host", "disk"), inner, last)
+    outer = Binomial(2, False).plan(3, gradients=False)
+    slots = SegmentSlots.of(4, StoreAll(), True)
+    TwoLevelPlan(10, outer, (1, 2), slots, SIZES).validate()
+    with pytest.raises(ValueError, match="13 steps in segments of 4 need 4, and none"):
+        TwoLevelPlan(13, outer, (1, 2), slots, SIZES).validate()
+    with pytest.raises(ValueError, match="2 slots, but 1 tiers for them"):
+        TwoLevelPlan(10, outer, (1,), slots, SIZES).validate()
+    with pytest.raises(ValueError, match="outer plan is of 3 segments, with 1 gradient slots"):
+        TwoLevelPlan(10, Binomial(2).plan(3, gradients=True), (1, 2), slots, SIZES).validate()
+    small = SegmentSlots(4, StoreAll(), 3, 4, True)
+    with pytest.raises(ValueError, match="the plan of a segment of 4 steps has too many slots"):
+        TwoLevelPlan(10, outer, (1, 2), small, SIZES).validate()

@@ -65,11 +65,56 @@ def test_stacked_batches_are_read_a_segment_at_a_time(large):
     assert resident(large) < 10 * 2**20
 
 
-def test_an_order_may_be_a_memmap(tmp_path):
-    np.save(tmp_path / "order.npy", np.array([[3, 1], [0, 2]], np.uint16))
+@pytest.mark.parametrize("picked", [None, np.random.default_rng(0).integers(0, ROWS, (500, 32))])
+def test_what_was_read_does_not_stay_in_memory(large, picked):
+    rows = np.memmap(large, np.float32, "r", shape=(ROWS, WIDTH))
+    stream = Stream((rows,), picked)
+    with open(large, "rb") as file:
+        while file.read(2**24):  # The kernel then has large parts, and maps one for each row.
+            pass
+    requests, most = [(t, 50) for t in range(0, 500, 50)], 0
+    with Prefetcher(stream, requests, 50) as prefetcher:
+        for _ in requests:
+            prefetcher.take()
+            most = max(most, resident(large))
+    assert 0 < most < 2**28 < rows.nbytes
+
+
+def test_what_was_written_to_a_private_memmap_stays(large, monkeypatch):
+    monkeypatch.setattr("metagrad.runtime.streams.mapped_pages._MOST", 1)
+    rows = np.memmap(large, np.float32, "c", shape=(ROWS, WIDTH))
+    rows[6000] = 7
+    stream = Stream((rows,), [[6000, 1, 5000]] * 3)
+    for _ in range(2):
+        for batch in stream:
+            assert (batch[0][0] == 7).all()
+
+
+@pytest.mark.parametrize("most", [1, 2**22, 2**27])
+@pytest.mark.parametrize("picked", [None, np.random.default_rng(0).integers(0, 60, (20, 3))])
+def test_memmaps_are_read_in_parts(tmp_path, monkeypatch, picked, most):
+    monkeypatch.setattr("metagrad.runtime.streams.mapped_pages._MOST", most)
+    values = np.arange(60 * 500, dtype=np.float32).reshape(60, 500)
+    np.save(tmp_path / "x.npy", values)
+    x, number = np.load(tmp_path / "x.npy", mmap_mode="r"), np.arange(60)
+    stream = Stream((x, number, x[:, 0]), picked, workers=2)
+    expected = values if picked is None else values[picked]
+    with Prefetcher(stream, [(0, 20), (3, 15)], 20) as prefetcher:
+        for first, count in ((0, 20), (3, 15)):
+            leaves = [leaf[:count] for leaf in prefetcher.take()]
+            assert (leaves[0] == expected[first : first + count]).all()
+            assert (leaves[1] == leaves[0][..., 0] // 500).all()
+            assert (leaves[2] == leaves[0][..., 0]).all()
+
+
+@pytest.mark.parametrize("dtype", [np.uint16, np.uint64, ">i4"])
+def test_an_order_may_be_a_memmap(tmp_path, dtype):
+    np.save(tmp_path / "order.npy", np.array([[3, 1], [0, 2]], dtype))
     x = np.arange(8.0, dtype=np.float32).reshape(4, 2)
     stream = Stream((x,), np.load(tmp_path / "order.npy", mmap_mode="r"))
     assert pickle.loads(pickle.dumps(stream))[0][0].tolist() == x[[3, 1]].tolist()
+    order = np.load(tmp_path / "order.npy", mmap_mode="r")
+    assert Stream(list(x), order)[1].tolist() == x[[0, 2]].tolist()
 
 
 def views(path):

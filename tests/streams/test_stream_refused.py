@@ -110,6 +110,8 @@ def test_endless_repetition():
             TypeError,
             ("source['name'] is of type ndarray, with dtype <U1",),
         ),
+        ((np.ma.array(X),), TypeError, ("source[0] is a masked array", "array.filled(...)")),
+        ([np.ma.array(X)], TypeError, ("batches of batch 0", "is a masked array")),
         (tuple([X] * 9), ValueError, ("tuple of 9 entries that are alike", "Stream(list(source))")),
         (
             [{"x": "text"}],

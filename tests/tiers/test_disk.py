@@ -3,6 +3,7 @@
 import contextlib
 import ctypes
 import errno
+import gc
 import mmap
 import os
 import resource
@@ -17,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from metagrad.runtime.tiers import disk, slot_file
+from metagrad.runtime.tiers import background, disk, slot_file
 from metagrad.runtime.tiers.disk import DiskTier
 from metagrad.runtime.tiers.errors import DamagedSlotError, SlotError
 from metagrad.runtime.tiers.free_memory import in_memory
@@ -236,13 +237,28 @@ def test_a_slow_disk(tmp_path, slow):
             tier.flush()
         assert e.value.errno == errno.ETIMEDOUT and str(tmp_path) in str(e.value)
         slow.set()
+        tier.timeout = 10
         tier.flush()
         slow.clear()
+        tier.timeout = 0.05
         with pytest.raises(SlotError, match=r"slot 1 of the disk tier was not read within 0.05 s"):
             tier.read(1)
         slow.set()
+        tier.timeout = 10
         assert_same(tier.read(1), arrays(1))
         assert tier.traffic.seconds_waited > 0.09
+
+
+def test_a_slow_computation_is_no_slow_disk(tmp_path, monkeypatch):
+    take_apart = background.take_apart
+    monkeypatch.setattr(
+        background, "take_apart", lambda array: (time.sleep(0.4), take_apart(array))[1]
+    )
+    with DiskTier(tmp_path, timeout=0.5) as tier:
+        tier.allocate(1, avals(ARRAYS))
+        tier.write(0, arrays(0))
+        tier.flush()
+        assert_same(tier.read(0), arrays(0))
 
 
 def test_calls_return_before_the_moves(tmp_path, slow):
@@ -255,6 +271,7 @@ def test_calls_return_before_the_moves(tmp_path, slow):
         with pytest.raises(SlotError, match="not written"):
             tier.write(2, arrays(2))
         slow.set()
+        tier.timeout = 10
         tier.write(2, arrays(2))
         tier.flush()
         slow.clear()
@@ -264,6 +281,46 @@ def test_calls_return_before_the_moves(tmp_path, slow):
         slow.set()
         for slot in (0, 1, 2):
             assert_same(tier.read(slot), arrays(slot))
+
+
+def test_a_tier_that_is_not_closed(tmp_path):
+    """It goes with the last reference to it: its file, and its threads."""
+    tier = DiskTier(tmp_path)
+    tier.allocate(1, avals(ARRAYS))
+    tier.write(0, arrays(0))
+    tier.flush()
+    tier.read(0)
+    descriptor = tier._file.descriptor
+    threads = [thread for thread in threading.enumerate() if "metagrad-" in thread.name]
+    assert len(threads) == 2
+    del tier
+    gc.collect()
+    for thread in threads:
+        thread.join(10)
+        assert not thread.is_alive()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        os.fstat(descriptor)
+
+
+def test_slots_are_made_anew_while_moves_are_running(tmp_path, slow):
+    with DiskTier(tmp_path) as tier:
+        tier.allocate(3, avals(ARRAYS))
+        slow.set()
+        for slot in range(3):
+            tier.write(slot, arrays(slot))
+        tier.flush()
+        slow.clear()
+        tier.prefetch(0)
+        tier.prefetch(1)
+        tier.free(0)
+        tier.write(2, arrays(5))
+        threading.Timer(0.1, slow.set).start()
+        tier.allocate(2, avals(ARRAYS))
+        with pytest.raises(ValueError, match="nothing is in slot 1"):
+            tier.read(1)
+        tier.write(1, arrays(7))
+        tier.flush()
+        assert_same(tier.read(1), arrays(7))
 
 
 def test_what_is_freed_in_time_is_not_written(tmp_path, slow):

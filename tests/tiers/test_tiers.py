@@ -91,6 +91,8 @@ def test_the_budget(make, kind):
         rf"is 2 of them. Give {argument} more, or use a schedule with fewer slots",
     ):
         tier.allocate(3, avals(arrays))
+    with pytest.raises(ValueError, match="has 0 slots"):
+        tier.write(0, arrays)
     tier.allocate(2, avals(arrays))
     tier.write(1, arrays)
     assert_same(tier.read(1), arrays)

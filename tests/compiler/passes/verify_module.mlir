@@ -91,13 +91,13 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
 
 // -----
 
-// CHECK: metagrad-opt: @outer must return a floating-point scalar first
+// CHECK: metagrad-opt: @outer must return a floating-point scalar first, or a vector of queries
 module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = []} {
-  func.func public @step(%w: tensor<2xf32>, %z: tensor<f32>) -> tensor<2xf32> {
-    return %w : tensor<2xf32>
+  func.func public @step(%w: tensor<2x2xf32>, %z: tensor<f32>) -> tensor<2x2xf32> {
+    return %w : tensor<2x2xf32>
   }
-  func.func public @outer(%w: tensor<2xf32>) -> tensor<2xf32> {
-    return %w : tensor<2xf32>
+  func.func public @outer(%w: tensor<2x2xf32>) -> tensor<2x2xf32> {
+    return %w : tensor<2x2xf32>
   }
 }
 

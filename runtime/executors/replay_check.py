@@ -11,6 +11,8 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from metagrad.runtime.executors.walk import bounds
+
 
 class ReplayError(RuntimeError):
     """A replay computed another state than the training run did."""
@@ -23,12 +25,22 @@ class ReplayCheck:
       length, steps: L and T.
       paths: what users call the leaves of the state of which there are checksums.
       platform: of the devices, for the message.
+
+    Attributes:
+      table: uint32 [segments, leaves + 1]; the last column is 1 where the others are known.
     """
 
     def __init__(self, length: int, steps: int, paths: Sequence[str], platform: str):
         self._length, self._steps = length, steps
         self._paths, self._platform = paths, platform
-        self.of_segment: dict[int, np.ndarray] = {}
+        self.table = np.zeros((-(-steps // length), len(paths) + 1), np.uint32)
+
+    def arrays(self) -> list[np.ndarray]:
+        """The table, for a run that goes on from here."""
+        return [self.table.copy()]
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> None:
+        self.table[...] = arrays[0]
 
     def at_end(self, segment: int, checksums: Sequence) -> None:
         """Notes or compares the checksums of the state at a segment's end.
@@ -36,19 +48,22 @@ class ReplayCheck:
         Raises:
           ReplayError: they are not those of the first time.
         """
-        values = np.array([int(checksum) for checksum in checksums], np.uint32)
-        first_values = self.of_segment.setdefault(segment, values)
-        differing = np.flatnonzero(first_values != values)
+        values = np.array([*map(int, checksums), 1], np.uint32)
+        if not self.table[segment, -1]:
+            self.table[segment] = values
+        differing = np.flatnonzero(self.table[segment] != values)
         if len(differing):
-            first = segment * self._length
-            last = min(first + self._length, self._steps)
-            paths = ", ".join(self._paths[i] for i in differing[:3])
-            more = f" and {len(differing) - 3} more leaves" if len(differing) > 3 else ""
-            raise ReplayError(
-                f"the replay of steps {first} to {last - 1} does not end in the state of the "
-                f"training run: {paths}{more} differ at step {last}. The gradient would be of "
-                f"another run. {_CAUSES.get(self._platform, _CAUSES['cpu'])}"
-            )
+            raise ReplayError(self._message(segment, [self._paths[int(i)] for i in differing]))
+
+    def _message(self, segment: int, paths: Sequence[str]) -> str:
+        first, count = bounds(segment, self._length, self._steps)
+        listed = ", ".join(paths[:3]) + (f" and {len(paths) - 3} more" if len(paths) > 3 else "")
+        differ = "differs" if len(paths) == 1 else "differ"
+        return (
+            f"the replay of steps {first} to {first + count - 1} does not end in the state of the "
+            f"training run: at step {first + count}, {listed} {differ}. The gradient would be that "
+            f"of another run. {_CAUSES.get(self._platform, _CAUSES['cpu'])}"
+        )
 
 
 _CAUSES = {

@@ -1,0 +1,268 @@
+"""One call of a streamed metagradient: from its arrays and a stream to the result."""
+
+from __future__ import annotations
+
+import contextlib
+import hashlib
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jaxlib
+import numpy as np
+import xxhash
+
+from metagrad.api.run_progress import reported
+from metagrad.api.streamed_program import StreamedProgram
+from metagrad.api.streamed_result import assemble, check_finite
+from metagrad.runtime.executors import walk_progress
+from metagrad.runtime.executors.collectors import Rows, Sums
+from metagrad.runtime.executors.kernels import Arrays, Kernels
+from metagrad.runtime.executors.replay_check import ReplayCheck
+from metagrad.runtime.executors.saver import Kept, Saver
+from metagrad.runtime.executors.streamed import Arguments, Standing, StreamedRun
+from metagrad.runtime.executors.walk import Action, Kind, actions, bounds
+from metagrad.runtime.journal import Journal
+from metagrad.runtime.progress_reports import Reporter
+from metagrad.runtime.schedules.two_level import TIERS, TwoLevelPlan
+from metagrad.runtime.streams import GradientSink, Prefetcher, Stream
+from metagrad.runtime.tiers.device import DeviceTier
+from metagrad.runtime.tiers.disk import DiskTier
+from metagrad.runtime.tiers.host import host_tier
+from metagrad.runtime.tiers.placed_slots import PlacedSlots
+from metagrad.runtime.tiers.tier import Tier
+
+
+def run_streamed(
+    program: StreamedProgram, plan: TwoLevelPlan, arrays: Arrays, stream: Stream
+) -> Any:
+    """Runs a plan and gives the result.
+
+    Args:
+      arrays: the leaves of state0, meta and outer_args, one after the other.
+      stream: the batches; its length is the plan's number of steps.
+    """
+    kernels = program.kernels(plan)
+    layout = stream.layout()
+    _check_batches(program, stream)
+    n = program.layout
+    arguments = Arguments(
+        arrays[: n.state],
+        arrays[n.state : n.state + n.meta],
+        arrays[n.state + n.meta :],
+        program.captured.arrays_beside(arrays),
+    )
+    walk = actions(plan.outer)
+    options, steps = program.options, plan.steps
+    with contextlib.ExitStack() as stack:
+        journal = None
+        if options.resume_dir is not None:
+            identity = _identity(program, plan, arguments, stream)
+            journal = stack.enter_context(Journal.open(options.resume_dir, identity))
+        slots = stack.enter_context(_slots(plan))
+        slots.allocate(program.changed)
+        sink = stream.gradient_sink() if "batches" in program.request.wrt else None
+        if sink is not None:
+            stack.callback(sink.close)
+        aux = Rows(steps, _aux_avals(kernels)) if n.aux else None
+        sums = Sums(layout, steps)
+        check = _replay_check(program, plan) if kernels.checksums else None
+        saver, standing = None, Standing.at_the_start(kernels, arguments.state0)
+        if journal is not None:
+            saver = Saver(journal, slots, _kept(sums, aux, sink, check), options.save_every)
+            if (point := journal.latest()) is not None:
+                standing = saver.resume(point, _placement(arguments.state0))
+        counts = walk_progress.counts(walk, plan.segment, steps, plan.replayed)
+        reporter = stack.enter_context(_reported(options.progress, counts, standing.position))
+        feed = stack.enter_context(
+            Prefetcher(
+                stream,
+                _requests(walk[standing.position :], plan),
+                plan.segment,
+                checksums=sums.checksums,
+                place=None if _is_on_host() else _placement(arguments.state0),
+            )
+        )
+        run = StreamedRun(
+            kernels,
+            steps,
+            walk,
+            arguments,
+            standing,
+            feed=feed,
+            slots=saver or slots,
+            aux=aux,
+            batch_bar=_ByFloats(sink, program) if sink is not None else None,
+            check=check,
+            on_start=_on_start(saver, reporter, counts, slots),
+        )
+        standing = run.run()
+        if sink is not None:
+            sink.flush()
+        gradient = sink.result() if sink is not None else None
+        result = assemble(program, arguments, standing, aux, gradient)
+        check_finite(program, result)
+        if journal is not None:
+            journal.finish()
+    return result
+
+
+def _requests(walk: Sequence[Action], plan: TwoLevelPlan) -> list[tuple[int, int]]:
+    """The segments whose batches a walk takes, in order: the first step of each, and how many."""
+    return [
+        bounds(action.segment, plan.segment, plan.steps)
+        for action in walk
+        if action.kind in (Kind.ADVANCE, Kind.REVERSE)
+    ]
+
+
+def _check_batches(program: StreamedProgram, stream: Stream) -> None:
+    """Compares a stream with what the program was lowered for.
+
+    Raises:
+      TypeError: a structure, a shape or a dtype differs; the message names the leaf.
+    """
+    batches = program.signature.batches
+    layout = stream.layout()
+    if layout.structure != batches.structure:
+        raise TypeError(
+            f"a batch has the structure {layout.structure}, and this program was compiled for "
+            f"{batches.structure}"
+        )
+    for leaf, ours in zip(layout.leaves, batches.leaves):
+        expected = ours.aval.shape[1:], ours.aval.dtype
+        if (leaf.aval.shape, leaf.aval.dtype) != expected:
+            raise TypeError(
+                f"{leaf.path} of a batch is {leaf.aval.dtype}{list(leaf.aval.shape)}, and this "
+                f"program was compiled for {expected[1]}{list(expected[0])}"
+            )
+
+
+def _slots(plan: TwoLevelPlan) -> PlacedSlots:
+    makers: dict[str, Callable[[], Tier]] = {
+        "device": DeviceTier,
+        "host": host_tier,
+        "disk": DiskTier,
+    }
+    used = sorted(set(plan.tier_of_slot))
+    tiers = [makers[TIERS[i]]() for i in used]
+    return PlacedSlots(tiers, [used.index(i) for i in plan.tier_of_slot])
+
+
+def _placement(state0: Arrays) -> Callable[[Any], Any]:
+    """Puts an array where the state is, if that is one place."""
+    shardings = {leaf.sharding for leaf in state0 if isinstance(leaf, jax.Array) and leaf.committed}
+    target = shardings.pop() if len(shardings) == 1 else None
+    if target is not None and not isinstance(target, jax.sharding.SingleDeviceSharding):
+        target = None
+    return lambda array: jax.device_put(array, target)
+
+
+def _is_on_host() -> bool:
+    """Whether the devices compute in the host's own memory, so that nothing need be moved."""
+    return all(device.platform == "cpu" for device in jax.devices())
+
+
+def _aux_avals(kernels: Kernels) -> Sequence[jax.ShapeDtypeStruct]:
+    first = len(kernels.layout.changed)
+    return kernels.advance.outputs[first : first + kernels.layout.aux]
+
+
+def _replay_check(program: StreamedProgram, plan: TwoLevelPlan) -> ReplayCheck:
+    leaves = program.signature.state.leaves
+    paths = [leaves[i].path for i in program.layout.changed]
+    return ReplayCheck(plan.segment, plan.steps, paths, program.platform)
+
+
+def _kept(
+    sums: Sums, aux: Rows | None, sink: GradientSink | None, check: ReplayCheck | None
+) -> dict[str, Kept]:
+    kept: dict[str, Any] = {"checksums": sums, "aux": aux, "gradients": sink, "replays": check}
+    return {name: each for name, each in kept.items() if each is not None}
+
+
+class _ByFloats:
+    """Gives a sink the gradients of all floating-point leaves: zeros where none are carried."""
+
+    def __init__(self, sink: GradientSink, program: StreamedProgram):
+        self._sink = sink
+        self._floats = program.layout.float_leaves["batches"]
+        self._carried = program.layout.batch_bar
+        leaves = program.signature.batches.leaves
+        self._rows = [leaves[i].stored for i in self._floats]
+
+    def write(self, first: int, count: int, leaves: Sequence) -> None:
+        of_leaf = dict(zip(self._carried, leaves))
+        self._sink.write(
+            first,
+            count,
+            [
+                of_leaf[i] if i in of_leaf else np.zeros((count, *row.shape[1:]), row.dtype)
+                for i, row in zip(self._floats, self._rows)
+            ],
+        )
+
+
+def _reported(progress: Any, counts: list[walk_progress.Count], position: int):
+    _, advances, vjps = counts[-1]
+    _, advanced, reversed = counts[position]
+    return reported(progress, advances, vjps, advanced=advanced, reversed=reversed)
+
+
+def _on_start(
+    saver: Saver | None,
+    reporter: Reporter,
+    counts: list[walk_progress.Count],
+    slots: PlacedSlots,
+) -> Callable[[Standing], Callable[[], None]]:
+    def on_start(standing: Standing) -> Callable[[], None]:
+        commit = saver.point(standing) if saver is not None else None
+        in_use = slots.bytes_in_use
+
+        def done() -> None:
+            if commit is not None:
+                commit()
+            reporter.update(*counts[standing.position], in_use)
+
+        return done
+
+    return on_start
+
+
+# --- The identity of a run ------------------------------------------------------------------------
+
+
+def _identity(
+    program: StreamedProgram, plan: TwoLevelPlan, arguments: Arguments, stream: Stream
+) -> dict[str, str | int]:
+    """What must be the same for a run to be resumed, by the name that an error gives it."""
+    device = next(iter(jax.devices()))
+    return {
+        "the program": _hash(program.snapshots.text("pieces").encode()),
+        "the number of steps": plan.steps,
+        "the plan": _hash(repr(plan.outer.jsonable()).encode() + repr(plan.segment_slots).encode()),
+        "verify": str(program.options.verify),
+        "state0": _hash_arrays(arguments.state0),
+        "meta": _hash_arrays(arguments.meta),
+        "outer_args": _hash_arrays(arguments.outer),
+        "captured arrays": _hash_arrays(arguments.captured),
+        "batch 0": _hash_arrays(jax.tree.leaves(stream[0])),
+        "the device": f"{device.platform} {device.device_kind}",
+        "jax": jax.__version__,
+        "jaxlib": jaxlib.__version__,
+    }
+
+
+def _hash(data: bytes) -> str:
+    return hashlib.sha256(data).hexdigest()[:16]
+
+
+def _hash_arrays(arrays: Sequence[Any]) -> str:
+    digest = xxhash.xxh3_64()
+    for array in arrays:
+        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
+            array = jax.random.key_data(array)
+        array = np.asarray(array)
+        digest.update(f"{array.dtype}{array.shape}".encode())
+        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+    return digest.hexdigest()

@@ -1,0 +1,172 @@
+"""A metagradient that is streamed, in its stages: lowered, compiled.
+
+They are those of stages.py, where the host walks the plan and brings the batches.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from metagrad.api.check_arguments import Inputs
+from metagrad.api.flat_arguments import FlatArguments, flatten_streamed
+from metagrad.api.own_settings import lowered_with
+from metagrad.api.progress import shown
+from metagrad.api.streamed_program import StreamedProgram
+from metagrad.api.streamed_run import run_streamed
+from metagrad.compiler import pipeline
+from metagrad.compiler.dialect import context
+from metagrad.compiler.passes.kernels import KERNELS
+from metagrad.frontend.partition import Decision
+from metagrad.frontend.pytrees import tree_of
+from metagrad.runtime import jax_internals
+from metagrad.runtime.displayed import Text
+from metagrad.runtime.executors.kernels import Kernels
+from metagrad.runtime.schedules import two_level
+from metagrad.runtime.schedules.two_level import TwoLevelPlan
+from metagrad.runtime.stage_reports import stage
+from metagrad.runtime.streams import Stream
+from metagrad.runtime.tiers.free_memory import device_free
+
+
+class StreamedLowered:
+    """A metagradient lowered to be streamed. Made by `Metagradient.lower`.
+
+    It serves any number of batches of the shapes that it was lowered for.
+    """
+
+    is_of_one_trace = False
+
+    def __init__(self, program: StreamedProgram):
+        self._program = program
+        state, meta, _, outer = program.signature.arguments
+        self._inputs = Inputs((state, meta, tree_of("batches", ()), outer))
+        self._plan: TwoLevelPlan | None = None
+
+    @property
+    def stages(self) -> tuple[str, ...]:
+        """Names of the stages, in order, and of the programs that are made of the last one."""
+        return (*pipeline.STAGES[: pipeline.STAGES.index("pieces") + 1], *KERNELS)
+
+    def ir(self, stage: str) -> str:
+        """The module after a stage as text, or one of the programs: "advance", say.
+
+        Raises:
+          ValueError: there is no such stage.
+        """
+        if stage not in self.stages:
+            raise ValueError(f"no stage {stage!r}; there are {', '.join(map(repr, self.stages))}")
+        with lowered_with(self._program.x64):
+            if stage in KERNELS:
+                program = getattr(self._kernels(self.plan), stage)
+                return context.text(context.parse(program.bytecode(program.platform)))
+            return self._program.snapshots.text(stage)
+
+    @property
+    def plan(self) -> TwoLevelPlan:
+        """The plan in two levels, for the number of batches that it was lowered for."""
+        return self.plan_of(self._program.steps)
+
+    @property
+    def decisions(self) -> tuple[Decision, ...]:
+        """Who differentiates each function."""
+        return self._program.decisions
+
+    @property
+    def program(self) -> StreamedProgram:
+        """All that lowering made."""
+        return self._program
+
+    @property
+    def unread(self) -> tuple[str, ...]:
+        """Paths of the floating-point leaves of meta that the step never reads."""
+        return self._program.unread
+
+    def explain(self) -> Text:
+        """As `Lowered.explain`."""
+        with lowered_with(self._program.x64):
+            places = self._program.cuts()
+        return Text("\n".join([*map(str, self.decisions), *self._program.slots, *map(str, places)]))
+
+    def __repr__(self) -> str:
+        return f"<StreamedLowered {self._program.summary}>"
+
+    def plan_of(self, steps: int) -> TwoLevelPlan:
+        """The plan for a number of batches. Its segments are always the same, so that the programs
+        are too.
+        """
+        if self._plan is None:
+            program = self._program
+            self._plan = two_level.choose(
+                program.steps,
+                program.sizes,
+                has_gradients=program.has_gradients,
+                memory=device_free() // 2,
+                schedule=program.options.schedule,
+            )
+        return self._plan if self._plan.steps == steps else self._plan.for_steps(steps)
+
+    def compile(self) -> StreamedCompiled:
+        """Compiles the programs with XLA, once."""
+        with lowered_with(self._program.x64), shown(self._program.options.progress):
+            kernels = self._kernels(self.plan)
+            for name in KERNELS:
+                stage(f"compiling {name} with XLA")
+                program = getattr(kernels, name)
+                program.jitted.lower(*program.inputs).compile()
+        return StreamedCompiled(self)
+
+    def _kernels(self, plan: TwoLevelPlan) -> Kernels:
+        return self._program.kernels(plan)
+
+    def start(self, arguments: FlatArguments):
+        """A call of the metagradient: see `run`. Nothing is left for `finish`."""
+        return self.run(arguments)
+
+    def finish(self, outcome, _: FlatArguments):
+        return outcome
+
+    def run(self, arguments: FlatArguments):
+        """The result for arguments whose batches are a Stream.
+
+        Raises:
+          TypeError: an argument is not what the program was lowered for; or the call is traced.
+          Any other: see `TrainStep.metagradient`.
+        """
+        if jax_internals.is_traced_call():
+            raise TypeError(
+                "a streamed metagradient is run by the host, so it cannot be a part of another "
+                "program: call it outside of jax.jit and other transformations of JAX. (Stacked "
+                'arrays and runtime="fused" make one program.)'
+            )
+        assert arguments.stream is not None, "the batches are streamed"
+        plan = self.plan_of(len(arguments.stream))
+        arrays = self._inputs.arrays(arguments)
+        return run_streamed(self._program, plan, arrays, arguments.stream)
+
+
+class StreamedCompiled:
+    """A compiled streamed metagradient: call it with arguments of the shapes that it was lowered
+    for, and any number of batches.
+    """
+
+    def __init__(self, lowered: StreamedLowered):
+        self._lowered = lowered
+
+    @property
+    def plan(self) -> TwoLevelPlan:
+        """The plan for the number of batches that it was lowered for."""
+        return self._lowered.plan
+
+    def __repr__(self) -> str:
+        return f"<StreamedCompiled {self._lowered.program.summary}>"
+
+    def __call__(self, state0: Any, meta: Any, batches: Any, *outer_args: Any) -> Any:
+        """Runs training from `state0` and returns value, gradient and final state (and aux).
+
+        Args:
+          state0, meta, outer_args: as for `Compiled`.
+          batches: a `Stream`, or stacked arrays.
+        """
+        with lowered_with(self._lowered.program.x64):
+            stream = batches if isinstance(batches, Stream) else Stream(batches)
+            return self._lowered.run(flatten_streamed(state0, meta, stream, outer_args))

@@ -1,0 +1,114 @@
+"""Saves points of a streamed run in its journal, and takes a run up at the last one.
+
+A point is the standing after an action, what is in the slots then, and what was collected until
+then. The content of a slot is stored once, for the first point that finds it there; later points
+refer to it.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Protocol
+
+import numpy as np
+
+from metagrad.runtime.executors.kernels import Arrays
+from metagrad.runtime.executors.streamed import Slots, Standing
+from metagrad.runtime.journal import Journal, PayloadRef, Point
+
+_PARTS = ("state", "value", "final", "state_bar", "meta_bar")
+_SLOT = "slot "
+_TABLE = "table "
+
+
+class Kept(Protocol):
+    """What a run collects besides its standing, and must find again."""
+
+    def arrays(self) -> list[np.ndarray]:
+        """Copies of what was collected until now."""
+
+    def restore(self, arrays: Sequence[np.ndarray]) -> None:
+        """Takes up what an earlier process had collected."""
+
+
+class Saver:
+    """The slots of a run, with a journal of what is in them, and the points of the run.
+
+    Args:
+      journal: where points are saved.
+      slots: the slots themselves.
+      kept: what else belongs to a point, by name.
+      every: seconds from one point to the next, at least; 0 saves a point after every action.
+    """
+
+    def __init__(self, journal: Journal, slots: Slots, kept: Mapping[str, Kept], every: float):
+        self._journal, self._slots, self._kept, self._every = journal, slots, kept, every
+        # None: nothing of what is in the slot has been stored yet.
+        self._contents: dict[int, PayloadRef | None] = {}
+        self._saved = time.monotonic()
+
+    # The slots, as the executor uses them.
+
+    def write(self, slot: int, arrays: Arrays) -> None:
+        self._slots.write(slot, arrays)
+        self._contents[slot] = None
+
+    def read(self, slot: int) -> Arrays:
+        return self._slots.read(slot)
+
+    def prefetch(self, slot: int) -> None:
+        self._slots.prefetch(slot)
+
+    def free(self, slot: int) -> None:
+        self._slots.free(slot)
+        self._contents.pop(slot, None)
+
+    # Points.
+
+    def point(self, standing: Standing) -> Callable[[], None] | None:
+        """Begins a point after an action that has been started, if it is time for one.
+
+        What it returns is to be called when the action is done.
+        """
+        now = time.monotonic()
+        # A disk that cannot keep up gets fewer points, rather than holding up the run.
+        if now - self._saved < self._every or self._journal.pending:
+            return None
+        self._saved = now
+        payloads = {
+            name: self._journal.store(arrays)
+            for name in _PARTS
+            if (arrays := getattr(standing, name))
+        }
+        for slot, ref in self._contents.items():
+            if ref is None:
+                ref = self._contents[slot] = self._journal.store(self._slots.read(slot))
+            payloads[f"{_SLOT}{slot}"] = ref
+        return lambda: self._commit(standing.position, payloads)
+
+    def _commit(self, position: int, payloads: dict[str, PayloadRef]) -> None:
+        tables = {
+            f"{_TABLE}{name}": self._journal.store(kept.arrays())
+            for name, kept in self._kept.items()
+        }
+        self._journal.commit(position, {}, payloads | tables)
+
+    def resume(self, point: Point, place: Callable[[Any], Any]) -> Standing:
+        """The standing at a point. Slots and what else is kept are as they were then.
+
+        Args:
+          place: puts an array where those of the run are.
+        """
+        arrays: dict[str, Any] = {name: [] for name in _PARTS}
+        for name, ref in point.payloads.items():
+            loaded = self._journal.load(ref)
+            if name.startswith(_TABLE):
+                self._kept[name.removeprefix(_TABLE)].restore(loaded)
+            elif name.startswith(_SLOT):
+                slot = int(name.removeprefix(_SLOT))
+                self._slots.write(slot, [place(array) for array in loaded])
+                self._contents[slot] = ref
+            else:
+                arrays[name] = [place(array) for array in loaded]
+        return Standing(point.position, **arrays)
