@@ -143,7 +143,7 @@ class _Search:
                 return
             slots = self.slots(length, left)
             advance = length * self.costs.advance + self.costs.call
-            reverse = predict(slots.plan(length), self.costs) + self.costs.call
+            reverse = predict(slots.plan(length), self.costs)
             if segments * (advance + reverse) > limit:
                 return
             for outer, tiers in self.outers(segments, device, host, disk, advance, reverse):

@@ -63,10 +63,11 @@ class Costs:
       vjp: s; the VJP of one step whose gradient is kept. One that computes its gradient on the
         spot takes `inner` and `vjp`.
       step, run, segment: s; the loop's own work for each step, each run of steps, each segment.
+      slot_make: bytes/s; a program makes its slots anew in each run, and clears them.
       slot_write, slot_read: bytes/s; to and from a slot on the device.
       host_write, host_read: bytes/s; between the device and the host's memory.
       disk_write, disk_read: bytes/s; between the device and the disk.
-      call: s; the host's work for one call of a compiled kernel.
+      call: s; what a call of a compiled program takes beside all that.
       measured: whether they were measured on this machine. If not, they are estimated.
 
     Rates may be `math.inf`: that way is free.
@@ -82,6 +83,7 @@ class Costs:
     step: float = 0.0
     run: float = 0.0
     segment: float = 0.0
+    slot_make: float = math.inf
     slot_write: float = math.inf
     slot_read: float = math.inf
     host_write: float = math.inf
@@ -173,7 +175,15 @@ class Costs:
 
 
 _SECONDS = ("inner", "update", "vjp", "step", "run", "segment", "call")
-_RATES = ("slot_write", "slot_read", "host_write", "host_read", "disk_write", "disk_read")
+_RATES = (
+    "slot_make",
+    "slot_write",
+    "slot_read",
+    "host_write",
+    "host_read",
+    "disk_write",
+    "disk_read",
+)
 _TIERS = {"device": "slot", "host": "host", "disk": "disk"}
 
 COUNTS = (
@@ -224,9 +234,14 @@ def unit_seconds(costs: Costs) -> dict[str, float]:
 
 
 def predict(plan: Plan, costs: Costs) -> float:
-    """Seconds that a fused program takes for a plan: its counts times their unit costs."""
+    """Seconds that a program takes for a plan.
+
+    That is its counts times their unit costs, making its slots, and a call.
+    """
     seconds = unit_seconds(costs)
-    return sum(count * seconds[name] for name, count in counts(plan).items())
+    slots = plan.slot_bytes(costs.sizes.state, costs.sizes.gradient)
+    counted = sum(count * seconds[name] for name, count in counts(plan).items())
+    return counted + slots / costs.slot_make + costs.call
 
 
 def memory(plan: Plan, sizes: Sizes) -> int:

@@ -67,12 +67,14 @@ def measured_costs(fingerprint: str, make_probe: Callable[[], Probe], sizes: Siz
     Args:
       fingerprint: a text that is the same for the same program and for no other.
       make_probe: compiles the probe; not called if costs were kept.
-      sizes: bytes, as they are now. Kept costs get them.
+      sizes: bytes, as they are now. The workspace is that of the probe.
     """
     costs = kept_costs(fingerprint)
     if costs is None:
-        costs = measure(make_probe(), sizes)
+        probe = make_probe()
+        costs = measure(probe, dataclasses.replace(sizes, workspace=probe.workspace))
         keep_costs(fingerprint, costs)
+    sizes = dataclasses.replace(sizes, workspace=costs.sizes.workspace)
     return dataclasses.replace(costs, sizes=sizes)
 
 

@@ -18,11 +18,12 @@ The seconds are the non-negative least squares solution, each plan weighted by i
 from __future__ import annotations
 
 import dataclasses
+import functools
 import itertools
 import math
 import statistics
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 
 import jax
 import numpy as np
@@ -55,6 +56,10 @@ class Probe:
       state_slots, gradient_slots: the most slots of each kind; 2 of them at least, or no gradient
         slot if the step has no inner gradients.
       gradients: whether the step has inner gradients that can be kept.
+      make_slots: makes as many bytes as the program's slots take, anew, and clears them, as each
+        of its runs does; None if that takes no time.
+      slot_bytes: that many.
+      workspace: bytes that the program takes beside its slots and what grows with its steps.
     """
 
     run: Callable[[Plan], None]
@@ -62,6 +67,9 @@ class Probe:
     state_slots: int
     gradient_slots: int
     gradients: bool
+    make_slots: Callable[[], None] | None = None
+    slot_bytes: int = 0
+    workspace: int = 0
 
 
 def probe_plans(probe: Probe) -> list[Plan]:
@@ -102,28 +110,35 @@ def measure(probe: Probe, sizes: Sizes, *, clock: Callable[[], float] = time.per
       clock: gives seconds.
     """
     plans = probe_plans(probe)
-    return solve(plans, typical_seconds(probe.run, plans, clock), sizes)
+    runs = [functools.partial(probe.run, plan) for plan in plans]
+    if probe.make_slots is None:
+        return solve(plans, typical_seconds(runs, clock), sizes)
+    *seconds, making = typical_seconds([*runs, probe.make_slots], clock)
+    costs = solve(plans, seconds, sizes)
+    return dataclasses.replace(
+        costs,
+        call=max(0.0, costs.call - making),
+        slot_make=probe.slot_bytes / making if making > 0 and probe.slot_bytes else math.inf,
+    )
 
 
-def typical_seconds(
-    run: Callable[[Plan], None], plans: list[Plan], clock: Callable[[], float]
-) -> list[float]:
-    """The lower quartile of the times of each plan.
+def typical_seconds(runs: Sequence[Callable[[], None]], clock: Callable[[], float]) -> list[float]:
+    """The lower quartile of the times of each of some runs.
 
-    Plans are run in turns, so that all see the same disturbances.
+    They are done in turns, so that all see the same disturbances.
     """
-    for plan in plans:
-        run(plan)  # the first run of a program may take longer
-    times: list[list[float]] = [[] for _ in plans]
+    for run in runs:
+        run()  # the first run of a program may take longer
+    times: list[list[float]] = [[] for _ in runs]
     start = clock()
     for turn in itertools.count():
         if turn == ROUNDS or (turn >= _LEAST_ROUNDS and clock() - start > SECONDS):
             break
-        for plan, of_plan in zip(plans, times):
+        for run, of_run in zip(runs, times):
             before = clock()
-            run(plan)
-            of_plan.append(clock() - before)
-    return [statistics.quantiles(of_plan, n=4)[0] for of_plan in times]
+            run()
+            of_run.append(clock() - before)
+    return [statistics.quantiles(of_run, n=4)[0] for of_run in times]
 
 
 def solve(plans: list[Plan], seconds: list[float], sizes: Sizes) -> Costs:

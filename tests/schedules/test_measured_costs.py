@@ -33,7 +33,7 @@ class Machine:
         assert max(plan.steps, plan.state_slots, plan.gradient_slots) <= 8
         disturbed = 2.0 if self.random.random() < 0.05 else 1.0
         factor = disturbed * (1 + self.noise * self.random.uniform(-1, 1))
-        self.now += factor * (predict(plan, self.costs) + self.costs.call)
+        self.now += factor * predict(plan, self.costs)
         self.runs += 1
 
     def clock(self):
@@ -80,13 +80,15 @@ def test_costs_are_measured_once_and_kept(monkeypatch, tmp_path):
 
     def make_probe():
         made.append(Machine(TRUE, noise=0.0))
-        return measured.Probe(lambda plan: None, 4, 4, 4, True)
+        return measured.Probe(lambda plan: None, 4, 4, 4, True, workspace=7_000_000)
 
     first = kept_on_disk.measured_costs("a program", make_probe, SIZES)
     again = kept_on_disk.measured_costs("a program", make_probe, SIZES)
     assert first == again and len(made) == 1
-    larger = dataclasses.replace(SIZES, workspace=6_000_000)
-    assert kept_on_disk.measured_costs("a program", make_probe, larger).sizes == larger
+    assert first.sizes == dataclasses.replace(SIZES, workspace=7_000_000)
+    larger = dataclasses.replace(SIZES, step=6_000)
+    sizes = kept_on_disk.measured_costs("a program", make_probe, larger).sizes
+    assert sizes == dataclasses.replace(larger, workspace=7_000_000)
     assert len(made) == 1
     kept_on_disk.measured_costs("another program", make_probe, SIZES)
     assert len(made) == 2
