@@ -112,6 +112,7 @@ def layout_of(module: ir.Module) -> dict[str, Any]:
     state_bar, meta_bar, batch_bar = map(tuple, pieces.cotangents.leaves)
     return dataclasses.asdict(pieces.layout) | {
         "changed": tuple(pieces.state.changed),
+        "stored": tuple(pieces.state.stored),
         "state_bar": state_bar,
         "meta_bar": meta_bar,
         "batch_bar": batch_bar,

@@ -72,7 +72,7 @@ class _Compiled:
 
     def __init__(self, source: ProbeSource, memory: int, arguments: Sequence[Any] | None):
         slots = _slots(source, memory)
-        features = kernel_pass.ALL
+        features = kernel_pass.ANY
         self.segment = kernel_pass.Segment(PROBE_STEPS, slots, slots, features)
         self.source = source
         module = pipeline.kernel(source.snapshots, "reverse", self.segment)
