@@ -47,7 +47,8 @@ def _pieces(value: Any, depth: int) -> Iterator[str]:
         yield "..."
     elif kind in _PLAIN:
         yield repr(value)
-    elif kind in (tuple, list):
+    elif isinstance(value, (tuple, list)):
+        yield "" if kind in (tuple, list) else kind.__qualname__
         yield from _enclosed(value, depth)
     elif kind is dict:
         yield from _enclosed(value.items(), depth)

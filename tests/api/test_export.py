@@ -16,7 +16,7 @@ import optax
 import pytest
 
 import metagrad
-from metagrad.api import export
+from metagrad.api import export, static_parts
 from metagrad.runtime.exported import container
 
 ROWS = np.random.default_rng(0).normal(size=(200, 2))
@@ -208,6 +208,22 @@ def test_a_static_part_that_differs(tmp_path, kind):
     for other in (kind(jnp.ones(2), 0.9, jnp.tanh), kind(jnp.ones(2), 0.5, jnp.sin)):
         with pytest.warns(UserWarning, match=f"a {kind.__name__} in state has the static part"):
             assert run(other, 0.1, XS).grad == expected
+
+
+class Knot:
+    """A static part that is large and refers to itself."""
+
+    __slots__ = ("first", "second", "third")
+
+    def __init__(self):
+        self.first = self.second = self
+        self.third = range(10**9)
+
+
+def test_the_text_of_a_static_part_is_bounded():
+    net = Net(jnp.ones(2), 0.5, (Knot(), 10**6 * (Knot,), "\x1b"))
+    ((kind, text),) = static_parts.static_parts(jax.tree.structure(net))
+    assert kind == "Net" and len(text) == 1000 and text.isprintable()
 
 
 def test_the_plan_and_what_is_shown(compiled, run, path, capsys):
