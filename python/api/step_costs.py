@@ -7,7 +7,6 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from metagrad.compiler import pipeline
@@ -67,13 +66,28 @@ def step_costs(source: ProbeSource, memory: int, arguments: Sequence[Any] | None
     return measured_costs(text, lambda: _Compiled(source, memory, arguments).probe, source.sizes)
 
 
+def _probe(source: ProbeSource, memory: int, arguments: Sequence[Any] | None) -> Probe:
+    slots = _slots(source, memory)
+    large = _Compiled(source, slots, arguments)
+    small = _Compiled(source, 1, arguments)
+    return Probe(
+        large.run,
+        PROBE_STEPS,
+        slots,
+        slots if source.has_gradients else 0,
+        source.has_gradients,
+        large.slot_bytes,
+        small.run,
+        small.slot_bytes,
+        large.workspace,
+    )
+
+
 class _Compiled:
     """The kernel `reverse`, compiled for a few steps, and its arguments."""
 
-    def __init__(self, source: ProbeSource, memory: int, arguments: Sequence[Any] | None):
-        slots = _slots(source, memory)
-        features = kernel_pass.ANY
-        self.segment = kernel_pass.Segment(PROBE_STEPS, slots, slots, features)
+    def __init__(self, source: ProbeSource, slots: int, arguments: Sequence[Any] | None):
+        self.segment = kernel_pass.Segment(PROBE_STEPS, slots, slots, kernel_pass.ANY)
         self.source = source
         module = pipeline.kernel(source.snapshots, "reverse", self.segment)
         inputs, outputs = signature(module)
@@ -98,29 +112,11 @@ class _Compiled:
         after = [*map(_like, inputs[tables:last], range(tables, last)), *source.captured]
         self.before, self.after = jax.device_put(before), jax.device_put(after)
         # Behind the slots of each kind stands one more, for what is made on the spot.
-        self.slot_bytes = (slots + 1) * (source.sizes.state + source.sizes.gradient)
-        self.workspace = workspace(
-            self.compiled.memory_analysis(),
-            slots * (source.sizes.state + source.sizes.gradient),
-            PROBE_STEPS,
-            source.sizes,
-        )
-        self.cleared = jax.jit(lambda: jnp.zeros(self.slot_bytes, jnp.uint8))
-
-    @property
-    def probe(self) -> Probe:
-        slots = self.segment.state_slots
-        gradients = self.source.has_gradients
-        return Probe(
-            self.run,
-            PROBE_STEPS,
-            slots,
-            slots if gradients else 0,
-            gradients,
-            lambda: jax.block_until_ready(self.cleared()),
-            self.slot_bytes,
-            self.workspace,
-        )
+        sizes = source.sizes
+        self.slot_bytes = (slots + 1) * (sizes.state + sizes.gradient)
+        analysis = self.compiled.memory_analysis()
+        plan_slots = slots * (sizes.state + sizes.gradient)
+        self.workspace = workspace(analysis, plan_slots, PROBE_STEPS, sizes)
 
     def run(self, plan: Plan) -> None:
         walks, packed = self.segment.tables(plan, gradients=self.source.has_gradients)

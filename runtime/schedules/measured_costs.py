@@ -12,6 +12,9 @@ the seconds of one each:
     state     states written to slots and read from them
     call      1: what a run of the program takes at the least
 
+The last one is split: into what making the slots takes, from a second program with fewer slots, and
+the rest.
+
 The seconds are the non-negative least squares solution, each plan weighted by its time.
 """
 
@@ -56,9 +59,9 @@ class Probe:
       state_slots, gradient_slots: the most slots of each kind; 2 of them at least, or no gradient
         slot if the step has no inner gradients.
       gradients: whether the step has inner gradients that can be kept.
-      make_slots: makes as many bytes as the program's slots take, anew, and clears them, as each
-        of its runs does; None if that takes no time.
-      slot_bytes: that many.
+      slot_bytes: bytes of its slots, which each run makes anew.
+      run_small: runs a plan of one step on a program with fewer slots; None if there is none.
+      small_slot_bytes: bytes of the slots of that.
       workspace: bytes that the program takes beside its slots and what grows with its steps.
     """
 
@@ -67,8 +70,9 @@ class Probe:
     state_slots: int
     gradient_slots: int
     gradients: bool
-    make_slots: Callable[[], None] | None = None
     slot_bytes: int = 0
+    run_small: Callable[[Plan], None] | None = None
+    small_slot_bytes: int = 0
     workspace: int = 0
 
 
@@ -111,14 +115,18 @@ def measure(probe: Probe, sizes: Sizes, *, clock: Callable[[], float] = time.per
     """
     plans = probe_plans(probe)
     runs = [functools.partial(probe.run, plan) for plan in plans]
-    if probe.make_slots is None:
+    if probe.run_small is None:
         return solve(plans, typical_seconds(runs, clock), sizes)
-    *seconds, making = typical_seconds([*runs, probe.make_slots], clock)
+    shortest = min(range(len(plans)), key=lambda i: plans[i].steps)
+    run_small = functools.partial(probe.run_small, plans[shortest])
+    *seconds, small = typical_seconds([*runs, run_small], clock)
     costs = solve(plans, seconds, sizes)
+    making = (seconds[shortest] - small) / (probe.slot_bytes - probe.small_slot_bytes)
+    making = min(max(0.0, making), costs.call / probe.slot_bytes)
     return dataclasses.replace(
         costs,
-        call=max(0.0, costs.call - making),
-        slot_make=probe.slot_bytes / making if making > 0 and probe.slot_bytes else math.inf,
+        call=costs.call - making * probe.slot_bytes,
+        slot_make=1 / making if making > 0 else math.inf,
     )
 
 

@@ -58,6 +58,28 @@ def test_predictions_stand_noise(seed):
         assert predict(plan, found) == pytest.approx(predict(plan, TRUE), rel=0.05)
 
 
+def test_making_slots_is_told_apart_from_a_call():
+    costs = dataclasses.replace(TRUE, slot_make=2e9)
+    machine = Machine(costs, noise=0.0)
+    large, small = 36_000_000, 8_000_000
+
+    def run(slot_bytes, plan):
+        # As predicted, but every run makes all the slots of its program.
+        counted = predict(plan, costs) - plan.slot_bytes(SIZES.state, SIZES.gradient) / 2e9
+        machine.now += counted + slot_bytes / 2e9
+
+    probe = dataclasses.replace(
+        machine.probe,
+        run=lambda plan: run(large, plan),
+        slot_bytes=large,
+        run_small=lambda plan: run(small, plan),
+        small_slot_bytes=small,
+    )
+    found = measured.measure(probe, SIZES, clock=machine.clock)
+    assert found.slot_make == pytest.approx(2e9) and found.call == pytest.approx(costs.call)
+    assert found.vjp == pytest.approx(costs.vjp)
+
+
 def test_a_step_without_inner_gradients():
     costs = dataclasses.replace(TRUE, sizes=Sizes(3_000_000, 0), inner=0.0, update=11e-3)
     machine = Machine(costs, noise=0.0, gradients=False)
