@@ -40,6 +40,13 @@ def test_arrays_come_back_committed_or_not_as_they_were(make, kind):
     assert committed == ([True, True] if kind == "pinned host" else [False, True])
 
 
+def test_pinned_memory_is_for_arrays_of_a_device(make):
+    tier = make("pinned host")
+    tier.allocate(1, avals([np.zeros(3)]))
+    with pytest.raises(TypeError, match=r"array 0 for slot 0 .* put it there with jax.device_put"):
+        tier.write(0, [np.zeros(3)])
+
+
 @pytest.mark.parametrize("kind", [kind for kind in TIERS if kind != "pinned host"])
 def test_numpy_arrays_stay_numpy_arrays(make, kind):
     arrays = [np.arange(6.0).reshape(2, 3).T, np.zeros((2, 0), jax.dtypes.float0)]
