@@ -9,11 +9,11 @@ import subprocess
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slot_states import assert_same, avals
 
 from metagrad.runtime.tiers import slot_file
 from metagrad.runtime.tiers.disk import DiskTier
 from metagrad.runtime.tiers.errors import DamagedSlotError, SlotError
-from tests.tiers.conftest import assert_same, avals
 
 ARRAYS = [jnp.arange(3000.0), jnp.arange(7)]
 

@@ -16,12 +16,12 @@ import time
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slot_states import assert_same, avals
 
 from metagrad.runtime.tiers import background, disk, slot_file
 from metagrad.runtime.tiers.disk import DiskTier
 from metagrad.runtime.tiers.errors import SlotError
 from metagrad.runtime.tiers.free_memory import in_memory
-from tests.tiers.conftest import assert_same, avals
 
 ARRAYS = [jnp.arange(3000.0), jnp.arange(7)]
 

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slot_states import TIERS, assert_same, avals, state
 
 from metagrad.runtime.tiers.errors import BudgetError
 from metagrad.runtime.tiers.regions import Regions
-from tests.tiers.conftest import TIERS, assert_same, avals, state
 
 each_tier = pytest.mark.parametrize("kind", TIERS)
 
