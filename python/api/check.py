@@ -154,7 +154,7 @@ def _run_of(mg: Metagradient, arguments: tuple, x64: bool | None) -> tuple[Plain
 
     run = trace_run(arguments)
     if run.outer.out_avals[0].shape:
-        name = getattr(mg._outer, "__name__", "outer")
+        name = mg.request.outer_name
         raise ValueError(
             f"metagrad.check compares the gradient of one value, and the outer function `{name}` "
             f"returns a vector of {run.outer.out_avals[0].shape[0]}. Check one query at a time: "

@@ -218,7 +218,7 @@ class Loaded:
                 arguments = flatten(trees)
             except (TypeError, ValueError, OverflowError):
                 # JAX does not take a leaf. The better message says what the program takes.
-                Inputs(self._described.signature(trees)).check(trees)
+                Inputs(self._described.signature(trees).arguments).check(trees)
                 raise
             bound = self._bound(arguments.signature, trees)
             arrays = bound.inputs.arrays(arguments)
@@ -251,5 +251,5 @@ class Loaded:
             or not all(map(operator.is_, call.constants, bound.call.constants))
         ):
             signature = self._described.signature(trees)
-            bound = self._binding = _Binding(call, signature, Inputs(signature))
+            bound = self._binding = _Binding(call, signature, Inputs(signature.arguments))
         return bound

@@ -87,7 +87,7 @@ class _Compiled:
     """The kernel `reverse`, compiled for a few steps, and its arguments."""
 
     def __init__(self, source: ProbeSource, slots: int, arguments: Sequence[Any] | None):
-        self.segment = kernel_pass.Segment(PROBE_STEPS, slots, slots, kernel_pass.ALL)
+        self.segment = kernel_pass.Segment(PROBE_STEPS, slots, slots, kernel_pass.ANY)
         self.source = source
         module = pipeline.kernel(source.snapshots, "reverse", self.segment)
         inputs, outputs = signature(module)

@@ -104,9 +104,11 @@ class Auto:
                 "on costs"
             )
         costs = measure()
-        tree = fastest_tree(steps, gradients, sizes, costs, budget)
-        plan = tree.plan(steps, gradients=gradients)
-        return estimated(dataclasses.replace(plan, schedule=str(self)), sizes, costs)
+        sizes = costs.sizes  # a measurement knows the workspace as well
+        if smallest_bytes(steps, sizes) > budget:
+            raise ValueError(self._too_small(budget, smallest_bytes(steps, sizes), steps, sizes))
+        plan = _fastest_plan(steps, gradients, sizes, costs, budget)
+        return dataclasses.replace(plan, schedule=str(self))
 
     def _too_small(self, budget: int, smallest: int, steps: int, sizes: Sizes) -> str:
         whose = "" if self.memory is not None else ", what the device has free,"
@@ -168,6 +170,30 @@ def fastest_tree(steps: int, gradients: bool, sizes: Sizes, costs: Costs, budget
         SLACK,
     )
     return Tree(state_slots, gradient_slots, weights)
+
+
+def _fastest_plan(steps: int, gradients: bool, sizes: Sizes, costs: Costs, budget: int) -> Plan:
+    """The fastest of the plans that a budget and parts of it allow.
+
+    More slots mean fewer steps, but the program makes its slots anew in each run. So the whole
+    budget need not be best; halves of it are tried until the time grows.
+    """
+    best: Plan | None = None
+    most = min(budget, everything_bytes(steps, gradients, sizes))
+    while most >= smallest_bytes(steps, sizes):
+        tree = fastest_tree(steps, gradients, sizes, costs, most)
+        plan = estimated(tree.plan(steps, gradients=gradients), sizes, costs)
+        if best is not None and _seconds(plan) > (1 + SLACK) * _seconds(best):
+            break
+        best = plan
+        most //= 2
+    assert best is not None, "the smallest plan fits"
+    return best
+
+
+def _seconds(plan: Plan) -> float:
+    assert plan.predicted_seconds is not None, "the costs are known"
+    return plan.predicted_seconds
 
 
 def everything_bytes(steps: int, gradients: bool, sizes: Sizes) -> int:

@@ -279,5 +279,6 @@ def estimated_costs(
         vjp=vjp_operations / operations_per_second,
         slot_write=bytes_per_second,
         slot_read=bytes_per_second,
+        slot_make=bytes_per_second / 3,
         measured=False,
     )
