@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -24,6 +25,7 @@ from metagrad.runtime.executors.streamed import Arguments, Standing, StreamedRun
 from metagrad.runtime.executors.walk import Action, Kind, actions, bounds
 from metagrad.runtime.journal import Journal
 from metagrad.runtime.progress_reports import Reporter
+from metagrad.runtime.schedules.plan import Plan
 from metagrad.runtime.schedules.two_level import TIERS, TwoLevelPlan
 from metagrad.runtime.streams import GradientSink, Prefetcher, Stream
 from metagrad.runtime.tiers.device import DeviceTier
@@ -237,10 +239,16 @@ def _identity(
 ) -> dict[str, str | int]:
     """What must be the same for a run to be resumed, by the name that an error gives it."""
     device = next(iter(jax.devices()))
+    left = plan.steps - (plan.outer.steps - 1) * plan.segment
+    # Only the tables: two plans that do the same are the same, whatever made them.
+    plans = [
+        dataclasses.replace(each, schedule="", estimate=None)
+        for each in (plan.outer, plan.inner, plan.segment_slots.plan(left))
+    ]
     return {
         "the program": _hash(program.snapshots.text("pieces").encode()),
         "the number of steps": plan.steps,
-        "the plan": _hash(repr(plan.outer.jsonable()).encode() + repr(plan.segment_slots).encode()),
+        "the plan": _hash(repr((plan.segment, *map(Plan.jsonable, plans))).encode()),
         "verify": str(program.options.verify),
         "state0": _hash_arrays(arguments.state0),
         "meta": _hash_arrays(arguments.meta),

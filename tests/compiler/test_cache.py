@@ -252,8 +252,8 @@ def test_the_second_compilation_needs_no_enzyme(cached, run, asked):
 def test_another_schedule_is_the_same_to_enzyme(cached, run, asked):
     metagradient, arguments = run
     metagradient.lower(*arguments)
-    metagrad.compile(metagradient._step).metagradient(
-        metagradient._outer, schedule=metagrad.StoreAll()
+    metagrad.compile(metagradient.request.step).metagradient(
+        metagradient.request.outer, schedule=metagrad.StoreAll()
     ).lower(*arguments)
     assert asked == ALL
 
