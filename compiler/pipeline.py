@@ -146,17 +146,17 @@ class Snapshots:
 
 def run(
     module: ir.Module,
-    plan: Plan | None,
     *,
     platform: str,
     traced: Callable[[], ir.Module] | None = None,
 ) -> Snapshots:
-    """Runs all passes on `module`, in place.
+    """Runs the passes on `module`, in place, until its pieces are finished.
+
+    `write_program` writes the fused program around them, and `kernel` those of the streamed
+    executor.
 
     Args:
       module: what the frontend lowered: the step, in one piece or cut, @outer and the losses.
-      plan: the schedule; None: no program is written around the pieces, `kernel` writes those of
-        the streamed executor.
       platform: what the program is for, as JAX calls it: "cpu", "cuda", ...
       traced: makes the module with the step in one piece, if `module` has it cut. Called when that
         stage is asked for.
@@ -167,16 +167,26 @@ def run(
     """
     snapshots = Snapshots(traced)
     with module.context, ir.Location.unknown():
-        for stage in PIPELINE:
-            if plan is None and schedule in stage.passes:
-                continue
+        for stage in PIPELINE[:-1]:
             for pass_module in stage.passes_for(platform):
                 stage_reports.stage(f"running the pass {pass_module.NAME}")
-                pass_module.run(module, plan) if pass_module is schedule else pass_module.run(
-                    module
-                )
+                pass_module.run(module)
             snapshots.take(stage.name, module)
     return snapshots
+
+
+def write_program(module: ir.Module, plan: Plan, snapshots: Snapshots) -> None:
+    """The last stage: the program around the finished pieces of a module, in place.
+
+    Args:
+      module: what `run` made.
+      plan: the schedule.
+      snapshots: what `run` returned; it gets the last stage.
+    """
+    with module.context, ir.Location.unknown():
+        stage_reports.stage(f"running the pass {schedule.NAME}")
+        schedule.run(module, plan)
+        snapshots.take(PIPELINE[-1].name, module)
 
 
 def kernel(snapshots: Snapshots, name: str, segment: kernels.Segment) -> ir.Module:

@@ -25,7 +25,7 @@ if TYPE_CHECKING:
     from metagrad.runtime.exported.container import InvalidFile
     from metagrad.runtime.journal import JournalError
     from metagrad.runtime.progress_reports import Progress
-    from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
+    from metagrad.runtime.schedules import Auto, Binomial, LazyKary, Periodic, StoreAll
     from metagrad.runtime.schedules.plan import Plan
     from metagrad.runtime.schedules.two_level import TwoLevelPlan
     from metagrad.runtime.streams import Stream
@@ -33,6 +33,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "Auto",
     "Binomial",
     "CheckReport",
     "Compiled",
@@ -76,7 +77,7 @@ _HOMES = {
     "runtime.journal": ("JournalError",),
     "runtime.progress_reports": ("Progress",),
     "runtime.exported.container": ("InvalidFile",),
-    "runtime.schedules": ("Binomial", "LazyKary", "Periodic", "StoreAll"),
+    "runtime.schedules": ("Auto", "Binomial", "LazyKary", "Periodic", "StoreAll"),
     "runtime.schedules.plan": ("Plan",),
     "runtime.schedules.two_level": ("TwoLevelPlan",),
     "runtime.streams": ("Stream",),

@@ -33,7 +33,7 @@ def contender(name: str, make_schedule: Callable) -> Contender:
         plan = lowered.plan
         # One inner gradient has the parameters' shapes, and the parameters are the first part of
         # every model's state.
-        slots = plan.bytes(problem.state_bytes, tree_bytes(problem.state0[0]))
+        slots = plan.slot_bytes(problem.state_bytes, tree_bytes(problem.state0[0]))
         details = {
             "schedule": plan.schedule,
             "state_slots": plan.state_slots,

@@ -10,8 +10,7 @@ short, another file's content, unreadable) is a miss, and the next `store` write
 appear by an atomic rename, so several processes may share the folder. The least recently used go
 first when the folder grows beyond LIMIT.
 
-METAGRAD_CACHE_DIR names the folder; without it, it is the user's cache folder of the platform.
-METAGRAD_CACHE=0 switches the cache off.
+Where the folder is, and how the cache is switched off: runtime/user_cache.py.
 """
 
 from __future__ import annotations
@@ -21,11 +20,13 @@ import hashlib
 import os
 import pathlib
 import re
-import tempfile
 import warnings
 import zlib
 
-import platformdirs
+from metagrad.runtime import user_cache
+from metagrad.runtime.user_cache import key
+
+__all__ = ["LIMIT", "folder", "key", "load", "size", "store"]
 
 LIMIT = 2**28
 """Bytes that the entries may take together.
@@ -39,14 +40,7 @@ _ENTRY = re.compile(r"[0-9a-f]{64}(\w+\.part)?")
 
 def folder() -> pathlib.Path | None:
     """Where the entries are; None if the cache is switched off."""
-    if os.environ.get("METAGRAD_CACHE", "1").strip().lower() in ("0", "off", "false", "no"):
-        return None
-    named = os.environ.get("METAGRAD_CACHE_DIR")
-    return (
-        pathlib.Path(os.path.expanduser(named))
-        if named
-        else platformdirs.user_cache_path("metagrad", appauthor=False)
-    ) / "enzyme"
+    return user_cache.folder("enzyme")
 
 
 def size() -> tuple[int, int]:
@@ -59,15 +53,6 @@ def size() -> tuple[int, int]:
     except OSError:
         return 0, 0
     return len(sizes), sum(sizes)
-
-
-def key(*parts: str) -> str:
-    """A digest of `parts`; no two lists of them share one."""
-    digest = hashlib.sha256()
-    for part in parts:
-        encoded = part.encode()
-        digest.update(len(encoded).to_bytes(8, "little") + encoded)
-    return digest.hexdigest()
 
 
 def load(key: str) -> str | None:
@@ -99,8 +84,7 @@ def store(key: str, text: str) -> None:
     if where is None:
         return
     try:
-        where.mkdir(mode=0o700, parents=True, exist_ok=True)
-        _write(where, key, _entry(key, zlib.compress(text.encode(), 1)))
+        user_cache.write_file(where, key, _entry(key, zlib.compress(text.encode(), 1)))
         _evict(where)
     except OSError as error:
         warnings.warn(
@@ -114,18 +98,6 @@ def store(key: str, text: str) -> None:
 
 def _entry(key: str, packed: bytes) -> bytes:
     return _FORMAT + hashlib.sha256(key.encode() + packed).digest() + packed
-
-
-def _write(where: pathlib.Path, key: str, entry: bytes) -> None:
-    descriptor, part = tempfile.mkstemp(dir=where, prefix=key, suffix=".part")
-    try:
-        with os.fdopen(descriptor, "wb") as file:
-            file.write(entry)
-        os.replace(part, where / key)
-    except BaseException:
-        with contextlib.suppress(OSError):
-            os.unlink(part)
-        raise
 
 
 def _evict(where: pathlib.Path) -> None:

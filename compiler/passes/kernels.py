@@ -32,10 +32,10 @@ from metagrad.compiler.dialect.checksums import checksum
 from metagrad.compiler.dialect.loops import Carry, empty, index, repeat
 from metagrad.compiler.passes.schedule import finish
 from metagrad.compiler.passes.schedule_loop import Pieces, PlanLoop, StepCalls
-from metagrad.compiler.passes.schedule_tables import ALL, KEEPS_ALL, Features, loop_tables
+from metagrad.compiler.passes.schedule_tables import ANY, STORES_ALL, Features, loop_tables
 from metagrad.runtime.schedules.plan import Plan
 
-__all__ = ["ALL", "KEEPS_ALL", "KERNELS", "NAME", "Segment", "layout_of", "run"]
+__all__ = ["ANY", "KERNELS", "NAME", "STORES_ALL", "Segment", "layout_of", "run"]
 
 NAME = "kernel"
 KERNELS = ("advance", "outer_vjp", "reverse")
@@ -59,7 +59,7 @@ class Segment:
     steps: int
     state_slots: int = 1
     gradient_slots: int = 0
-    features: Features = ALL
+    features: Features = ANY
     checksums: bool = False
 
     @property
@@ -90,10 +90,8 @@ class Segment:
             state_slots=self.state_slots,
             gradient_slots=self.gradient_slots,
         )
-        wanted, features = dataclasses.asdict(tables.features), dataclasses.asdict(self.features)
-        missing = [name for name, used in wanted.items() if used and not features[name]]
-        if missing:
-            raise ValueError(f"this kernel was made for plans without {', '.join(missing)}")
+        if not self.features.allow(tables.features):
+            raise ValueError(f"a plan with {tables.features} in a kernel with {self.features}")
         sizes = (self.steps + 2, self.runs, self.steps + 1)
         packed = [
             np.stack([_padded(tables.columns[name], size) for name in names])
@@ -114,6 +112,7 @@ def layout_of(module: ir.Module) -> dict[str, Any]:
     state_bar, meta_bar, batch_bar = map(tuple, pieces.cotangents.leaves)
     return dataclasses.asdict(pieces.layout) | {
         "changed": tuple(pieces.state.changed),
+        "stored": tuple(pieces.state.stored),
         "state_bar": state_bar,
         "meta_bar": meta_bar,
         "batch_bar": batch_bar,

@@ -255,14 +255,17 @@ class PlanLoop:
         def one(i: ir.Value, carry: Carry) -> Carry:
             inner = self._gradient(i, reuse, carry)
             if self.features.keeps:
-                at = hlo.select(compare(keep, "GE", index(0)), hlo.add(keep, i), none)
+                at = hlo.add(keep, i)
+                if not self.features.stores_all:
+                    at = hlo.select(compare(keep, "GE", index(0)), at, none)
                 carry = self._write("gradient_slots", at, inner, carry, self.small_gradient)
             operands = {"inner": inner, "reuse": [reuse]}
             flag = compare(update, "EQ", index(1))
             carry = self._if_flag(self.features.on_the_spot, flag, carry, operands)
-            saves = hlo.or_(compare(stride, "EQ", index(1)), compare(i, "EQ", last))
             at = hlo.add(save, hlo.multiply(stride, i))
-            at = hlo.select(hlo.and_(saves, compare(save, "GE", index(0))), at, none)
+            if not self.features.stores_all:
+                saves = hlo.or_(compare(stride, "EQ", index(1)), compare(i, "EQ", last))
+                at = hlo.select(hlo.and_(saves, compare(save, "GE", index(0))), at, none)
             return self._write("state_slots", at, carry["state"], carry, self.small_state)
 
         return repeat(index(0), steps, carry, one)
@@ -293,11 +296,14 @@ class PlanLoop:
             for name in names
         }
 
-    @staticmethod
-    def _write(name: str, at: ir.Value, rows: list[ir.Value], carry: Carry, small: bool) -> Carry:
+    def _write(
+        self, name: str, at: ir.Value, rows: list[ir.Value], carry: Carry, small: bool
+    ) -> Carry:
         """Writes a row of slots if it has a number, `at`; small ones behind the slots if not."""
         if not carry[name]:
             return carry
+        if self.features.stores_all:
+            return carry | _set_rows(name)(carry, {"at": [at], "rows": rows})
         if not small:
             operands: Carry = {"at": [at], "rows": rows}
             return _once_if(compare(at, "GE", index(0)), carry, _set_rows(name), (name,), operands)

@@ -34,21 +34,29 @@ Columns = dict[str, np.ndarray]
 
 @dataclasses.dataclass(frozen=True)
 class Features:
-    """What some plan of a program does. What none does, the loop need not decide.
+    """What the plans of a program do. What all of them do, or none, the loop need not decide.
 
     Attributes:
       keeps: gradients are kept in slots.
       reuses: steps are made again from kept gradients.
       on_the_spot: a VJP's gradient is computed for it: its last run stops before the update.
+      stores_all: every step keeps its gradient and saves its state.
     """
 
     keeps: bool
     reuses: bool
     on_the_spot: bool
+    stores_all: bool
+
+    def allow(self, other: Features) -> bool:
+        """Whether a loop with these features can run a plan with those."""
+        mays = ("keeps", "reuses", "on_the_spot")
+        missing = any(getattr(other, name) and not getattr(self, name) for name in mays)
+        return not missing and (other.stores_all or not self.stores_all)
 
 
-ALL = Features(keeps=True, reuses=True, on_the_spot=True)
-KEEPS_ALL = Features(keeps=True, reuses=False, on_the_spot=False)
+ANY = Features(keeps=True, reuses=True, on_the_spot=True, stores_all=False)
+STORES_ALL = Features(keeps=True, reuses=False, on_the_spot=False, stores_all=True)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,18 +67,25 @@ class LoopTables:
       walks: [W], and one entry more for `walk_run` and `walk_segment`, by name.
       runs: [R], by name.
       segments: `vjp_state` and `vjp_gradient`, [T + 1]; the first entry stands for none.
+      gradients: whether the step has inner gradients.
     """
 
     walks: Columns
     runs: Columns
     segments: Columns
+    gradients: bool
 
     @property
     def features(self) -> Features:
+        runs = self.runs
+        saves = (runs["run_save"] >= 0) & ((runs["run_stride"] == 1) | (runs["run_steps"] == 1))
         return Features(
-            keeps=bool(np.any(self.runs["run_keep"] >= 0)),
-            reuses=bool(np.any(self.runs["run_reuse"] >= 0)),
-            on_the_spot=not np.all(self.runs["run_update"]),
+            keeps=bool(np.any(runs["run_keep"] >= 0)),
+            reuses=bool(np.any(runs["run_reuse"] >= 0)),
+            on_the_spot=not np.all(runs["run_update"]),
+            stores_all=bool(
+                np.all(saves) and (np.all(runs["run_keep"] >= 0) or not self.gradients)
+            ),
         )
 
     @property
@@ -107,6 +122,10 @@ def loop_tables(
     save[ends] = np.where(save[ends] < 0, state_behind, save[ends])
     vjp_state = plan.load.copy()
     vjp_state[1:][lengths[1:] > 0] = save[ends]
+    if np.count_nonzero(save < 0) == 1 and plan.run_steps[save < 0] == 1:
+        # The last state of training, where all others are saved: saved in vain, it needs no
+        # decision at each step.
+        save[save < 0] = state_behind
     vjp_gradient = np.where(plan.gradient < 0, gradient_behind, plan.gradient)
     runs = {
         "run_steps": plan.run_steps,
@@ -143,7 +162,7 @@ def loop_tables(
         "walk_segment": np.append(first, segments),
     }
     of_segments = {"vjp_state": vjp_state, "vjp_gradient": vjp_gradient}
-    return LoopTables(*(_int32(columns) for columns in (walks, runs, of_segments)))
+    return LoopTables(_int32(walks), _int32(runs), _int32(of_segments), gradients)
 
 
 def _with_strides(runs: Columns, bounds: np.ndarray) -> tuple[Columns, np.ndarray]:

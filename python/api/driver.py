@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-import dataclasses
 import functools
 import warnings
-from collections.abc import Callable
 
 import jax
 from jaxlib.mlir import ir
 
 from metagrad.api.explain_slots import explain_slots
 from metagrad.api.known_finite import known_finite
+from metagrad.api.lowered_pieces import emit, lower_pieces, pieces_for
+from metagrad.api.plan_choice import PlanChoice
 from metagrad.api.program import Program
 from metagrad.api.progress import ProgressOption
 from metagrad.api.request import Request
@@ -21,44 +21,14 @@ from metagrad.api.streamed_stages import StreamedLowered
 from metagrad.api.traced_run import TracedRun, trace_run
 from metagrad.api.user_frame import users_level
 from metagrad.compiler import pipeline
-from metagrad.compiler.enzyme.worker import EnzymeError
 from metagrad.compiler.passes import kernels as kernel_pass
 from metagrad.diagnostics import first_nan, non_finite_warning
-from metagrad.frontend import emit_mlir
-from metagrad.frontend.captured import Captured
-from metagrad.frontend.divide import Division, divide
 from metagrad.frontend.jaxprs import cuts
-from metagrad.frontend.partition import Decision
 from metagrad.frontend.unread import unread_leaves
 from metagrad.runtime import jax_internals
 from metagrad.runtime.executors import host_calls
 from metagrad.runtime.executors.fused import FusedProgram, check_signature
 from metagrad.runtime.executors.kernels import StepLayout
-from metagrad.runtime.schedules.plan import Plan
-from metagrad.runtime.stage_reports import stage
-
-
-@dataclasses.dataclass(frozen=True)
-class LoweredPieces:
-    """A step's pieces, final: what programs of every kind are made of.
-
-    Attributes:
-      traced: the traced functions.
-      platform: what the pieces are for.
-      ad: who differentiates; "jax" if Enzyme failed.
-      decisions: who differentiates each function, and why.
-      snapshots: the module as it was at each stage.
-      emitted: the module itself, after the last stage, and its callbacks.
-      captured: the arrays that the functions capture.
-    """
-
-    traced: TracedRun
-    platform: str
-    ad: str
-    decisions: tuple[Decision, ...]
-    snapshots: pipeline.Snapshots
-    emitted: emit_mlir.Traced
-    captured: Captured
 
 
 def lower(
@@ -74,10 +44,13 @@ def lower(
     See `Metagradient.lower`.
     """
     traced = trace_run(request, arguments)
-    plan = schedule.plan(traced.steps, gradients=bool(traced.sites))
-    plan.validate()
-    pieces = lower_pieces(request, traced, plan)
+    pieces = lower_pieces(request, traced)
     signature, emitted, captured = traced.signature, pieces.emitted, pieces.captured
+    captured.store_arrays()
+    choice = PlanChoice(schedule, pieces, arguments)
+    plan = choice.plan()
+    plan.validate()
+    pipeline.write_program(emitted.module, plan, pieces.snapshots)
     value = traced.outer.jaxpr.out_avals[0]
     outputs = signature.outputs(jax.ShapeDtypeStruct(value.shape, value.dtype), traced.steps)
     host_calls.check(emitted.module, emitted.callbacks, pieces.platform)
@@ -88,7 +61,9 @@ def lower(
     def bytecode(of_platform: str) -> bytes:
         if of_platform == pieces.platform:
             return pieces.snapshots.program
-        return _pieces_for(traced, plan, pieces.ad, of_platform).snapshots.program
+        others = pieces_for(traced, pieces.ad, of_platform)
+        pipeline.write_program(others.emitted.module, plan, others.snapshots)
+        return others.snapshots.program
 
     program = FusedProgram(
         bytecode,
@@ -98,7 +73,6 @@ def lower(
         emitted.callbacks,
         signature.gradients(len(captured.avals())),
     )
-    captured.store_arrays()
     first = first_nan.diagnosis(
         request.step,
         request.outer,
@@ -155,7 +129,7 @@ def lower_streamed(request: Request, arguments, options: StreamOptions) -> Strea
       arguments: (state0, meta, shapes of the stacked batches, outer_args).
     """
     traced = trace_run(request, arguments)
-    pieces = lower_pieces(request, traced, None)
+    pieces = lower_pieces(request, traced)
     pieces.captured.store_arrays()
     snapshots, signature = pieces.snapshots, traced.signature
     module = snapshots.module("pieces")
@@ -193,50 +167,6 @@ def lower_streamed(request: Request, arguments, options: StreamOptions) -> Strea
     )
 
 
-def lower_pieces(request: Request, traced: TracedRun, plan: Plan | None) -> LoweredPieces:
-    """The pieces of a step, and with a plan the fused program around them.
-
-    If Enzyme fails and the user left the choice, JAX differentiates all, with a warning.
-
-    Raises:
-      EnzymeError: Enzyme failed, and `ad` is "enzyme".
-    """
-    platform = jax.default_backend()
-    try:
-        return _pieces_for(traced, plan, request.ad, platform)
-    except EnzymeError as error:
-        if request.ad != "auto":
-            raise
-        meant = {
-            "inner": "the gradient of " + " and of ".join(site.label for site in traced.sites),
-            "step_vjp": f"the VJP of {traced.names[0]}",
-            "outer_vjp": traced.names[1],
-        }
-        which = (
-            f" (@{error.function} is {meant[error.function]})"
-            if error.function is not None and f"@{error.function}" in str(error)
-            else ""
-        )
-        warnings.warn(
-            f"{str(error).removesuffix('.')}{which}. "
-            "JAX differentiates this step instead; lowered.explain() says so.",
-            stacklevel=users_level(),
-        )
-        pieces = _pieces_for(traced, plan, "jax", platform)
-        why = (str(error),)
-        decisions = tuple(dataclasses.replace(each, why=why) for each in pieces.decisions)
-        return dataclasses.replace(pieces, decisions=decisions)
-
-
-def _pieces_for(traced: TracedRun, plan: Plan | None, ad: str, platform: str) -> LoweredPieces:
-    emitter, division, emitted = _emit(traced, ad, platform)
-    whole = functools.partial(emitter.whole, traced.marked, traced.outer.jaxpr)
-    snapshots = pipeline.run(emitted.module, plan, platform=platform, traced=whole)
-    return LoweredPieces(
-        traced, platform, ad, tuple(division.decisions), snapshots, emitted, emitter.captured
-    )
-
-
 def is_program_of(
     program: Program | StreamedProgram,
     request: Request,
@@ -254,37 +184,10 @@ def is_program_of(
     old, new = program.signature, traced.signature
     if (old.aux.shell, old.outer_aux.shell) != (new.aux.shell, new.outer_aux.shell):
         return False
-    emitter, _, emitted = _emit(traced, request.ad, program.platform)
+    emitter, _, emitted = emit(traced, request.ad, program.platform)
     return emitter.captured.is_same(program.captured) and pipeline.makes_same_program(
         emitted.module, program.snapshots
     )
-
-
-def _emit(
-    traced: TracedRun, ad: str, platform: str
-) -> tuple[emit_mlir.Emitter, Division, emit_mlir.Traced]:
-    """The module of the pieces, before any pass."""
-    stage("tracing derivatives")
-    division = divide(
-        traced.marked, traced.sites, traced.outer.jaxpr, traced.names, traced.active, ad
-    )
-    stage("lowering to MLIR")
-    emitter = emit_mlir.Emitter(
-        traced.sites,
-        division.of_site,
-        traced.active,
-        traced.layout,
-        traced.signature.wrt,
-        platform,
-        traced.unchanged,
-        traced.counters,
-    )
-    pieces = _with_prints(division.pieces, traced, lambda function: function.printing)
-    emitted = emitter.pieces(pieces)
-    if emitted.muted and not (traced.step.printing and traced.outer.printing):
-        # A backward rule prints, which shows only when JAX has made the backward pass.
-        emitted = emitter.pieces(_with_prints(division.pieces, traced, lambda function: True))
-    return emitter, division, emitted
 
 
 def _cuts(traced: TracedRun) -> tuple[cuts.Place, ...]:
@@ -304,14 +207,3 @@ def _cuts(traced: TracedRun) -> tuple[cuts.Place, ...]:
             stacklevel=users_level(),
         )
         return ()
-
-
-def _with_prints(
-    pieces: emit_mlir.Pieces, traced: TracedRun, chosen: Callable[..., bool]
-) -> emit_mlir.Pieces:
-    """The pieces, with what the step and the outer function print, if they are `chosen`."""
-    return dataclasses.replace(
-        pieces,
-        prints=traced.step.prints() if chosen(traced.step) else None,
-        outer_prints=traced.outer.prints() if chosen(traced.outer) else None,
-    )

@@ -69,7 +69,7 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
     ):
         self.request = Request(step, outer, step_has_aux, has_aux, *check_wrt(wrt), ad)
         self._schedule = (
-            schedules.as_schedule(schedule) if schedule is not None else schedules.Binomial(24)
+            schedules.as_schedule(schedule) if schedule is not None else schedules.Auto()
         )
         self._check_nans = check_nans
         self._progress = progress

@@ -164,7 +164,7 @@ def from_json(fields: Fields, payloads: Mapping[str, np.ndarray]) -> RunDescript
         raise ValueError(f"{written_by.place} has names that are none")
     arguments = fields.object("arguments")
     state, meta, batches, outer = (
-        stored_trees.from_json("outer_args" if name == "outer" else name, arguments.objects(name))
+        stored_trees.from_json("outer_args" if name == "outer" else name, arguments.object(name))
         for name in _ARGUMENTS
     )
     description = RunDescription(

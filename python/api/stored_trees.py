@@ -12,10 +12,13 @@ import collections
 import dataclasses
 import functools
 import keyword
+import warnings
 from typing import Any
 
 import jax
 
+from metagrad.api.static_parts import static_parts
+from metagrad.api.user_frame import users_level
 from metagrad.frontend.pytrees import Leaf, Tree, key_impl, shaped, stored_aval
 from metagrad.runtime.exported import avals
 from metagrad.runtime.exported.fields import Fields
@@ -29,10 +32,12 @@ class StoredTree:
       name: "state", "meta", "batches" or "outer_args".
       entries: for each leaf in order its path (`['w']`), and the leaf, or of a constant its
         description (`describe_constant`).
+      static: `static_parts` of its structure.
     """
 
     name: str
     entries: tuple[tuple[str, Leaf | str], ...]
+    static: list[tuple[str, str]]
 
     @property
     def leaves(self) -> tuple[Leaf, ...]:
@@ -48,7 +53,8 @@ class StoredTree:
     def tree(self, value: Any) -> Tree:
         """The tree with the structure and the constants of an argument.
 
-        Shapes and dtypes are not compared.
+        Shapes and dtypes are not compared. A static part that differs makes a warning: the same
+        thing may have another text in another version of a library.
 
         Raises:
           TypeError: the argument has other leaves; the message names the first.
@@ -56,6 +62,7 @@ class StoredTree:
         with_paths, structure = jax.tree_util.tree_flatten_with_path(value)
         paths = [jax.tree_util.keystr(path) for path, _ in with_paths]
         self._check_paths(paths)
+        self._compare_static(static_parts(structure))
         constants = []
         for (path, entry), (_, leaf) in zip(self.entries, with_paths):
             if not isinstance(entry, Leaf):
@@ -66,6 +73,17 @@ class StoredTree:
                 constants.append(leaf)
         is_array = tuple(isinstance(entry, Leaf) for _, entry in self.entries)
         return Tree(self.name, self.leaves, tuple(constants), is_array, structure)
+
+    def _compare_static(self, static: list[tuple[str, str]]) -> None:
+        if [kind for kind, _ in static] != [kind for kind, _ in self.static]:
+            return  # Other containers, with the same paths.
+        for (kind, given), (_, stored) in zip(static, self.static):
+            if given != stored:
+                warnings.warn(
+                    f"a {kind} in {self.name} has the static part {given}, and had {stored} when "
+                    "this program was exported: the program goes by what it had then",
+                    stacklevel=users_level(),
+                )
 
     def _check_paths(self, paths: list[str]) -> None:
         stored = [path for path, _ in self.entries]
@@ -103,11 +121,11 @@ def describe_constant(value: Any) -> str:
     return f"an object of {type(value).__qualname__}"
 
 
-def to_json(tree: Tree) -> list[dict]:
-    """The leaves of an argument."""
+def to_json(tree: Tree) -> dict:
+    """An argument."""
     leaves, constants = iter(tree.leaves), iter(tree.constants)
     paths = jax.tree_util.tree_flatten_with_path(tree.rebuild([0] * len(tree.leaves)))[0]
-    return [
+    entries = [
         {"path": jax.tree_util.keystr(path)}
         | (
             _leaf_to_json(next(leaves))
@@ -116,26 +134,27 @@ def to_json(tree: Tree) -> list[dict]:
         )
         for (path, _), keep in zip(paths, tree.is_array, strict=True)
     ]
+    return {
+        "leaves": entries,
+        "static": [{"class": kind, "part": part} for kind, part in static_parts(tree.structure)],
+    }
 
 
-def from_json(name: str, entries: list[Fields]) -> StoredTree:
+def from_json(name: str, fields: Fields) -> StoredTree:
     """The argument of that name.
 
     Raises:
       ValueError: an entry is not as it must be.
     """
-    return StoredTree(
-        name,
-        tuple(
-            (
-                fields.text("path"),
-                fields.text("constant")
-                if "constant" in fields
-                else _leaf_from_json(name + fields.text("path"), fields),
-            )
-            for fields in entries
-        ),
-    )
+    entries: list[tuple[str, Leaf | str]] = []
+    for entry in fields.objects("leaves"):
+        path = entry.text("path")
+        if "constant" in entry:
+            entries.append((path, entry.text("constant")))
+        else:
+            entries.append((path, _leaf_from_json(name + path, entry)))
+    static = [(part.text("class"), part.text("part")) for part in fields.objects("static")]
+    return StoredTree(name, tuple(entries), static)
 
 
 def _leaf_to_json(leaf: Leaf) -> dict:

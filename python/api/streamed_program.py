@@ -111,7 +111,7 @@ class StreamedProgram:
             slots.steps,
             slots.state_slots,
             slots.gradient_slots,
-            kernel_pass.ALL if slots.may_replay else kernel_pass.KEEPS_ALL,
+            kernel_pass.ANY if slots.may_replay else kernel_pass.STORES_ALL,
             self.options.verify == "replay",
         )
         programs = {name: self._program(name, segment) for name in kernel_pass.KERNELS}

@@ -161,8 +161,9 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
               in `jax.value_and_grad`.
           schedule: which states are held and which are run again: `LazyKary(k)`, `Binomial(slots)`,
             `Periodic(every)`, `StoreAll()`, or a schedule of the `checkpoint_schedules` package.
-            None is `Binomial(24)`: at most 24 states are held, and up to 324 steps are run no more
-            than twice.
+            `Auto(memory="4GiB")` is the fastest plan within a budget, from costs that are measured
+            on this machine. None is `Auto()`, whose budget is what is free (of a CPU's memory, half
+            of it); as long as that is ample, costs are estimated and nothing is measured.
           runtime: who walks the plan.
             "fused": one XLA program, which has all batches as arrays.
             "streamed": the host. It brings the batches of some steps at a time, and what it holds

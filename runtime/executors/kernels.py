@@ -25,6 +25,7 @@ class StepLayout:
     Attributes:
       state, meta, batch, outer: the number of leaves of each.
       changed: the leaves of the state that steps change, by index.
+      stored: those of them that are not counters.
       state_bar, meta_bar, batch_bar: the leaves whose cotangents are carried, by index in their
         group.
       wrt: the groups of which the gradient is wanted: "state", "meta", "batches".
@@ -37,6 +38,7 @@ class StepLayout:
     batch: int
     outer: int
     changed: tuple[int, ...]
+    stored: tuple[int, ...]
     state_bar: tuple[int, ...]
     meta_bar: tuple[int, ...]
     batch_bar: tuple[int, ...]

@@ -38,6 +38,7 @@ def as_schedule(schedule) -> Schedule:
     if isinstance(schedule, Schedule):
         return schedule
     raise TypeError(
-        "schedule must be LazyKary(k), Binomial(slots), Periodic(every), StoreAll(), or a schedule "
-        f"object of the checkpoint_schedules package; got {schedule!r}"
+        "schedule must be Auto(memory=...), LazyKary(k), Binomial(slots), Periodic(every), "
+        "StoreAll(), or a schedule object of the checkpoint_schedules package; "
+        f"got {schedule!r}"
     )

@@ -39,6 +39,8 @@ def describe(plan: Plan) -> str:
         f"of which {plan.gradients_on_the_spot:,} compute their gradient on the spot",
         f"  saves      {plan.saves:,}, in {_count(plan.runs, 'run')}",
     ]
+    if plan.estimate is not None:
+        lines += [f"  {line}" for line in plan.estimate.lines()]
     return "\n".join([*lines, "", *picture(plan)])
 
 

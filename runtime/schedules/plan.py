@@ -31,11 +31,14 @@ import base64
 import dataclasses
 import functools
 import zlib
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from metagrad.runtime.displayed import preformatted
+
+if TYPE_CHECKING:
+    from metagrad.runtime.schedules.estimate import Estimate
 
 _TABLES = ("load", "segment", "run_steps", "run_save", "run_keep", "run_reuse", "gradient")
 _FORMAT = 1
@@ -62,6 +65,7 @@ class Plan:
       gradient: [T + 1]; the gradient slot that holds G for the VJP of segment r, or -1: compute it
           on the spot.
       schedule: what made the plan, as text: "LazyKary(k=4)".
+      estimate: what a run of it is expected to take; None if sizes are not known.
 
     Raises:
       ValueError, TypeError: a table has the wrong shape, or does not hold integers.
@@ -78,6 +82,7 @@ class Plan:
     run_reuse: np.ndarray
     gradient: np.ndarray
     schedule: str = ""
+    estimate: Estimate | None = None
 
     def __post_init__(self):
         for name, least in (("steps", 1), ("state_slots", 1), ("gradient_slots", 0)):
@@ -135,7 +140,19 @@ class Plan:
     def runs(self) -> int:
         return len(self.run_steps)
 
-    def bytes(self, state_bytes: int, gradient_bytes: int) -> int:
+    # What it is expected to take.
+
+    @property
+    def bytes(self) -> int | None:
+        """Memory on the device: slots, workspace and all. None if sizes are not known."""
+        return None if self.estimate is None else self.estimate.bytes
+
+    @property
+    def predicted_seconds(self) -> float | None:
+        """The time of a run, predicted from the costs of its parts. None if they are not known."""
+        return None if self.estimate is None else self.estimate.seconds
+
+    def slot_bytes(self, state_bytes: int, gradient_bytes: int) -> int:
         """Memory of all slots.
 
         Args:
@@ -144,6 +161,11 @@ class Plan:
           gradient_bytes: the size of the inner gradients of one step.
         """
         return self.state_slots * state_bytes + self.gradient_slots * gradient_bytes
+
+    @property
+    def table_bytes(self) -> int:
+        """Memory of the plan's tables."""
+        return sum(getattr(self, name).nbytes for name in _TABLES)
 
     def validate(self) -> None:
         """Runs the plan on step numbers in place of states.
@@ -157,7 +179,7 @@ class Plan:
 
         simulate(self)
 
-    # A plan is a value; the name of its schedule is not part of it.
+    # A plan is a value; the name of its schedule and its estimate are not part of it.
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Plan):

@@ -16,25 +16,26 @@ from metagrad.runtime.byte_sizes import format_bytes
 from metagrad.runtime.displayed import preformatted
 from metagrad.runtime.schedules.accept import Schedule
 from metagrad.runtime.schedules.binomial import Binomial
+from metagrad.runtime.schedules.costs import Costs, Sizes
+from metagrad.runtime.schedules.estimate import costs_line, format_seconds
+from metagrad.runtime.schedules.moves import TIERS, Move, moves
 from metagrad.runtime.schedules.plan import Plan
 from metagrad.runtime.schedules.store_all import StoreAll
 
-TIERS = ("device", "host", "disk")
-
 
 @dataclasses.dataclass(frozen=True)
-class Sizes:
-    """Bytes of what a run holds.
+class TwoLevelEstimate:
+    """What a streamed run is expected to take.
 
     Attributes:
-      state: a state, as a slot holds it.
-      gradient: the inner gradients of one step.
-      batch: the batch of one step.
+      seconds: the predicted time.
+      waiting: s; the part of it in which the device waits for moves.
+      costs: what `seconds` rests on.
     """
 
-    state: int
-    gradient: int
-    batch: int
+    seconds: float
+    waiting: float
+    costs: Costs
 
 
 @dataclasses.dataclass(frozen=True)
@@ -78,7 +79,8 @@ class TwoLevelPlan:
       outer: the plan over ceil(T / L) segments.
       tier_of_slot: for each slot of `outer`, an index into TIERS.
       segment_slots: what the device does within a segment.
-      sizes: bytes of a state, of a step's gradients and of a batch.
+      sizes: bytes.
+      estimate: what a run is expected to take; None if nothing has been measured.
     """
 
     steps: int
@@ -86,6 +88,41 @@ class TwoLevelPlan:
     tier_of_slot: tuple[int, ...]
     segment_slots: SegmentSlots
     sizes: Sizes
+    estimate: TwoLevelEstimate | None = None
+
+    def validate(self) -> None:
+        """Runs the plans on step numbers, and looks whether the parts fit together.
+
+        Raises:
+          ValueError: a plan is wrong, or the parts do not fit together.
+        """
+        self.outer.validate()
+        if self.outer.steps != math.ceil(self.steps / self.segment) or self.outer.gradient_slots:
+            raise ValueError(
+                f"the outer plan is of {self.outer.steps} segments, with "
+                f"{self.outer.gradient_slots} gradient slots; {self.steps} steps in segments of "
+                f"{self.segment} need {math.ceil(self.steps / self.segment)}, and none"
+            )
+        if len(self.tier_of_slot) != self.outer.state_slots:
+            raise ValueError(
+                f"{self.outer.state_slots} slots, but {len(self.tier_of_slot)} tiers for them"
+            )
+        left = self.steps - (self.outer.steps - 1) * self.segment
+        for count in {left, min(self.segment, self.steps)}:
+            plan = self.segment_slots.plan(count)
+            plan.validate()
+            slots = self.segment_slots
+            if plan.state_slots > slots.state_slots or plan.gradient_slots > slots.gradient_slots:
+                raise ValueError(f"the plan of a segment of {count} steps has too many slots")
+
+    def moves(self) -> list[Move]:
+        """The states that go into slots and come from them, in order."""
+        return moves(self.outer, [TIERS[i] for i in self.tier_of_slot])
+
+    @property
+    def predicted_seconds(self) -> float | None:
+        """The time of a run, predicted from measured costs. None if they are not known."""
+        return None if self.estimate is None else self.estimate.seconds
 
     @property
     def segment(self) -> int:
@@ -102,8 +139,8 @@ class TwoLevelPlan:
         """Bytes that are held in each tier: slots, and on the device also what a segment takes."""
         counts = [self.tier_of_slot.count(i) for i in range(len(TIERS))]
         held = {name: count * self.sizes.state for name, count in zip(TIERS, counts)}
-        inner = self.inner.bytes(self.sizes.state, self.sizes.gradient)
-        held["device"] += inner + AHEAD * self.segment * self.sizes.batch
+        inner = self.inner.slot_bytes(self.sizes.state, self.sizes.gradient)
+        held["device"] += inner + segment_bytes(self.segment, self.sizes)
         return held
 
     @property
@@ -131,7 +168,9 @@ class TwoLevelPlan:
             math.ceil(steps / self.segment), gradients=False
         )
         tiers = self.tier_of_slot[: outer.state_slots]
-        return dataclasses.replace(self, steps=steps, outer=outer, tier_of_slot=tiers)
+        return dataclasses.replace(
+            self, steps=steps, outer=outer, tier_of_slot=tiers, estimate=None
+        )
 
     def __repr__(self) -> str:
         return (
@@ -145,6 +184,13 @@ class TwoLevelPlan:
         held = ", ".join(
             f"{tier} {format_bytes(size)}" for tier, size in self.bytes_by_tier.items() if size
         )
+        time = []
+        if self.estimate is not None:
+            time = [
+                f"  time                      {format_seconds(self.estimate.seconds)} predicted, "
+                f"{format_seconds(self.estimate.waiting)} of it waiting for moves",
+                f"  costs                     {costs_line(self.estimate.costs)}",
+            ]
         return "\n".join(
             [
                 f"{self.steps:,} steps, streamed in {self.outer.steps:,} segments of "
@@ -154,6 +200,7 @@ class TwoLevelPlan:
                 "for their reversal",
                 f"  within a segment          {self.inner!r}",
                 f"  bytes                     {held}",
+                *time,
             ]
         )
 
@@ -163,6 +210,14 @@ class TwoLevelPlan:
 
 AHEAD = 4
 """Segments of batches that are in memory at a time: read ahead, under way, in use."""
+
+
+def segment_bytes(length: int, sizes: Sizes) -> int:
+    """Bytes on the device beside all slots, with segments of `length` steps.
+
+    `sizes.step` is what a step takes beside its batch: rows of aux, gradients of batches.
+    """
+    return sizes.workspace + length * (sizes.step + AHEAD * sizes.batch)
 
 
 def choose(

@@ -1,6 +1,7 @@
 """A compiled run in a file: written, loaded and called as what it was written from."""
 
 import collections
+import dataclasses
 import os
 import subprocess
 import sys
@@ -15,7 +16,7 @@ import optax
 import pytest
 
 import metagrad
-from metagrad.api import export
+from metagrad.api import export, static_parts
 from metagrad.runtime.exported import container
 
 ROWS = np.random.default_rng(0).normal(size=(200, 2))
@@ -176,6 +177,53 @@ def test_structures_in_turn(run):
     for _ in range(2):
         for kind in (dict, Meta):
             assert type(run(state0(), kind(META), XS, TARGET).grad[1]) is kind
+
+
+@jax.tree_util.register_dataclass
+@dataclasses.dataclass
+class Net:
+    w: jax.Array
+    keep: float = dataclasses.field(metadata={"static": True})
+    act: object = dataclasses.field(metadata={"static": True})
+
+
+class Module(eqx.Module):
+    w: jax.Array
+    keep: float = eqx.field(static=True)
+    act: object = eqx.field(static=True)
+
+
+@pytest.mark.parametrize("kind", [Net, Module])
+def test_a_static_part_that_differs(tmp_path, kind):
+    def step(net, rate, x):
+        loss = lambda w: jnp.sum((net.keep * net.act(w) - x) ** 2)
+        w = net.w - rate * metagrad.grad(loss)(net.w)
+        return jax.tree.unflatten(jax.tree.structure(net), [w])
+
+    mg = metagrad.compile(step, ad="jax").metagradient(lambda net: jnp.sum(net.w))
+    arguments = kind(jnp.ones(2), 0.5, jnp.tanh), 0.1, XS
+    mg.lower(*arguments).compile().export(tmp_path / "run", platforms=("cpu",))
+    run = metagrad.load(tmp_path / "run")
+    expected = run(*arguments).grad
+    for other in (kind(jnp.ones(2), 0.9, jnp.tanh), kind(jnp.ones(2), 0.5, jnp.sin)):
+        with pytest.warns(UserWarning, match=f"a {kind.__name__} in state has the static part"):
+            assert run(other, 0.1, XS).grad == expected
+
+
+class Knot:
+    """A static part that is large and refers to itself."""
+
+    __slots__ = ("first", "second", "third")
+
+    def __init__(self):
+        self.first = self.second = self
+        self.third = range(10**9)
+
+
+def test_the_text_of_a_static_part_is_bounded():
+    net = Net(jnp.ones(2), 0.5, (Knot(), 10**6 * (Knot,), "\x1b"))
+    ((kind, text),) = static_parts.static_parts(jax.tree.structure(net))
+    assert kind == "Net" and len(text) == 1000 and text.isprintable()
 
 
 def test_the_plan_and_what_is_shown(compiled, run, path, capsys):

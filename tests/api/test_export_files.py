@@ -202,7 +202,7 @@ def set_at(place, value):
     return change
 
 
-STATE = ("arguments", "state", 0)
+STATE = ("arguments", "state", "leaves", 0)
 DEEP: dict = {"none": True}
 for _ in range(150):
     DEEP = {"list": [DEEP]}

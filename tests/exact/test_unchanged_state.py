@@ -330,7 +330,7 @@ def test_slots_of_lora_hold_the_lora_state(apart):
     arguments = state, jnp.ones(EXAMPLES), order
     compiled = step.metagradient(outer).lower(*arguments).compile()
     trained = size(state) - size(base)
-    slots = compiled.plan.bytes(trained, size(state["p"]["lora"]))
+    slots = compiled.plan.slot_bytes(trained, size(state["p"]["lora"]))
     memory = compiled.memory_analysis()
     assert compiled.plan.state_slots == 24
     assert memory.temp_size_in_bytes < slots + size(base)

@@ -518,8 +518,8 @@ def test_mutable_references(place):
 def test_what_is_no_schedule(schedule):
     refused(
         TypeError,
-        "schedule must be LazyKary(k), Binomial(slots), Periodic(every), StoreAll(), or a schedule "
-        "object of the checkpoint_schedules package",
+        "schedule must be Auto(memory=...), LazyKary(k), Binomial(slots), Periodic(every), "
+        "StoreAll(), or a schedule object of the checkpoint_schedules package",
         f"got {schedule!r}",
         schedule=schedule,
     )

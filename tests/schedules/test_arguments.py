@@ -93,7 +93,7 @@ def test_as_schedule_takes_our_schedules_as_they_are():
 def test_as_schedule_says_what_it_takes(argument):
     with pytest.raises(
         TypeError,
-        match=r"schedule must be LazyKary\(k\), Binomial\(slots\), "
+        match=r"schedule must be Auto\(memory=\.\.\.\), LazyKary\(k\), Binomial\(slots\), "
         ".*checkpoint_schedules package; got",
     ):
         as_schedule(argument)

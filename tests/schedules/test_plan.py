@@ -15,7 +15,7 @@ def test_counts():
     assert (plan.advances, plan.updates, plan.vjps, plan.gradients_on_the_spot) == (8, 0, 6, 1)
     assert (plan.saves, plan.loads, plan.keeps, plan.runs) == (4, 7, 5, 6)
     assert (plan.state_slots, plan.gradient_slots) == (4, 3)
-    assert plan.bytes(state_bytes=100, gradient_bytes=10) == 430
+    assert plan.slot_bytes(state_bytes=100, gradient_bytes=10) == 430
 
 
 def test_tables_are_int32_and_read_only():

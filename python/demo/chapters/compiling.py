@@ -53,7 +53,7 @@ def run(out, settings, problem):
     report.text(out, lowered.explain(), indent=4)
 
     state_bytes, gradient_bytes = bytes_of(problem.state), bytes_of(problem.state.params)
-    slots = lowered.plan.bytes(state_bytes, gradient_bytes)
+    slots = lowered.plan.slot_bytes(state_bytes, gradient_bytes)
     temporary = compiled.memory_analysis().temp_size_in_bytes
     out.print("\n  Memory")
     report.text(

@@ -36,17 +36,17 @@ module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch 
 // runs and its segments start in the tables of runs and of segments ...
 // STORE-NEXT:    stablehlo.constant dense<[0, 2]> : tensor<2xi32>
 // STORE-NEXT:    stablehlo.constant dense<[0, 2]> : tensor<2xi32>
-// STORE-NEXT:    stablehlo.constant dense<[0, 2, 2]> : tensor<3xi32>
+// STORE-NEXT:    stablehlo.constant dense<[0, 1, 1]> : tensor<3xi32>
 // STORE-NEXT:    stablehlo.constant dense<[0, 1, 4]> : tensor<3xi32>
 // ... for each run: how many steps, the slot that saves the state, and whether the next slots save
 // those that follow; the slots that keep gradients, those that gradients are taken from, and whether
 // the update is applied: a last run may only compute the gradient for the VJP ...
-// STORE-NEXT:    stablehlo.constant dense<[2, 1]> : tensor<2xi32>
-// STORE-NEXT:    stablehlo.constant dense<[1, -1]> : tensor<2xi32>
-// STORE-NEXT:    stablehlo.constant dense<[1, 0]> : tensor<2xi32>
-// STORE-NEXT:    stablehlo.constant dense<[0, 2]> : tensor<2xi32>
-// STORE-NEXT:    stablehlo.constant dense<-1> : tensor<2xi32>
-// STORE-NEXT:    stablehlo.constant dense<1> : tensor<2xi32>
+// STORE-NEXT:    stablehlo.constant dense<3> : tensor<1xi32>
+// STORE-NEXT:    stablehlo.constant dense<1> : tensor<1xi32>
+// STORE-NEXT:    stablehlo.constant dense<1> : tensor<1xi32>
+// STORE-NEXT:    stablehlo.constant dense<0> : tensor<1xi32>
+// STORE-NEXT:    stablehlo.constant dense<-1> : tensor<1xi32>
+// STORE-NEXT:    stablehlo.constant dense<1> : tensor<1xi32>
 // ... and for each segment the slots of its VJP's state and gradient.
 // STORE-NEXT:    stablehlo.constant dense<[0, 2, 1, 0]> : tensor<4xi32>
 // STORE-NEXT:    stablehlo.constant dense<[3, 2, 1, 0]> : tensor<4xi32>

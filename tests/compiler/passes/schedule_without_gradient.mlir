@@ -20,7 +20,7 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
 // CHECK-SAME:    -> (tensor<f32>, tensor<2xf32>, tensor<2xf32>, tensor<2xf32>) {
 // CHECK-NEXT:    stablehlo.constant dense<[0, 2]> : tensor<2xi32>
 // CHECK-NEXT:    stablehlo.constant dense<[0, 2]> : tensor<2xi32>
-// CHECK-NEXT:    stablehlo.constant dense<[0, 2, 2]> : tensor<3xi32>
+// CHECK-NEXT:    stablehlo.constant dense<[0, 1, 1]> : tensor<3xi32>
 // CHECK-NEXT:    stablehlo.constant dense<[0, 1, 4]> : tensor<3xi32>
 // CHECK-NOT:     call @inner(
 // CHECK:         call @update(
