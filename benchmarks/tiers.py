@@ -16,6 +16,7 @@ import argparse
 import functools
 import json
 import logging
+import os
 import pathlib
 import re
 import shlex
@@ -192,6 +193,8 @@ def measure_half(folder: pathlib.Path, repeat: int, steps: int = 48) -> dict[str
         "step ms": 1e3 * none / (2 * steps),
         "lost, half": over_none("half", 0) / none,
         "lost, all": over_none("all", 0) / none,
+        "lost processor, half": over_none("half", 1)
+        / statistics.median(row["none"][1] for row in rounds),
         "processor ms of a write and a read": 1e3 * over_none("all", 1) / steps,
         "rounds": rounds,
     }
@@ -284,6 +287,8 @@ def main() -> None:
     console = Console() if sys.stdout.isatty() else Console(width=140)
     path = options.out / "tiers.json"
     written = record.provenance("python -m benchmarks.tiers " + shlex.join(sys.argv[1:]))
+    # Processes that run or wait for a processor: far above zero, and times say little.
+    written["load"] = os.getloadavg()
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="metagrad-bench-") as name:
         folder = pathlib.Path(name)
         if "stores" in options.parts:
@@ -295,8 +300,9 @@ def main() -> None:
             half = written["half"] = measure_half(folder, options.repeat)
             console.print(
                 f"steps of {half['step ms']:.1f} ms: {half['lost, half']:.1%} lost with half of "
-                f"the slots on disk, {half['lost, all']:.1%} with all of them; a write and a read "
-                f"take {half['processor ms of a write and a read']:.1f} ms of a processor"
+                f"the slots on disk ({half['lost processor, half']:.1%} of the processor's time), "
+                f"{half['lost, all']:.1%} with all of them; a write and a read take "
+                f"{half['processor ms of a write and a read']:.1f} ms of a processor"
             )
         if "host" in options.parts:
             written["host"] = [

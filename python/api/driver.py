@@ -11,7 +11,7 @@ from jaxlib.mlir import ir
 from metagrad.api.explain_slots import explain_slots
 from metagrad.api.known_finite import known_finite
 from metagrad.api.lowered_pieces import emit, lower_pieces, pieces_for
-from metagrad.api.plan_choice import PlanChoice
+from metagrad.api.plan_choice import PlanChoice, streamed_choice
 from metagrad.api.program import Program
 from metagrad.api.progress import ProgressOption
 from metagrad.api.request import Request
@@ -139,6 +139,7 @@ def lower_streamed(request: Request, arguments, options: StreamOptions) -> Strea
         name: tuple(i for i, leaf in enumerate(tree.leaves) if leaf.is_float)
         for name, tree in signature.differentiated.items()
     }
+    plan = streamed_choice(options.schedule, pieces, arguments)
     return StreamedLowered(
         StreamedProgram(
             request,
@@ -163,7 +164,8 @@ def lower_streamed(request: Request, arguments, options: StreamOptions) -> Strea
             unread_leaves(traced.step.jaxpr, signature.meta, traced.layout),
             jax_internals.setting("jax_enable_x64"),
             traced.names,
-        )
+        ),
+        plan,
     )
 
 

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from jaxlib.mlir import ir
 
 from metagrad.api.lowered_pieces import LoweredPieces
@@ -17,12 +19,15 @@ from metagrad.frontend.pytrees import to_stored
 from metagrad.runtime.executors.fused import signature
 from metagrad.runtime.schedules.accept import Schedule
 from metagrad.runtime.schedules.auto import Auto, everything_bytes
+from metagrad.runtime.schedules.auto_streamed import streamed_plan
 from metagrad.runtime.schedules.costs import Costs, Sizes
 from metagrad.runtime.schedules.estimate import estimated
-from metagrad.runtime.schedules.measured_costs import estimated_costs
+from metagrad.runtime.schedules.measured_costs import estimated_costs, tier_seconds, with_tier
 from metagrad.runtime.schedules.plan import Plan
+from metagrad.runtime.schedules.two_level import TwoLevelPlan, choose
 from metagrad.runtime.stage_reports import stage
-from metagrad.runtime.tiers.free_memory import device_free
+from metagrad.runtime.tiers.disk import DiskTier
+from metagrad.runtime.tiers.free_memory import device_free, host_free
 
 USED_OF_HOST, USED_OF_DEVICE = 0.5, 0.9
 """What part of the memory that is free a plan may take if no budget is given. A CPU's memory is the
@@ -80,21 +85,7 @@ class PlanChoice:
         Args:
           memory: bytes that the measurement may take.
         """
-        stage("measuring what a step costs")
-        traced, captured = self._pieces.traced, self._pieces.captured
-        layout = traced.layout
-        source = ProbeSource(
-            self._pieces.snapshots,
-            self._pieces.platform,
-            self._pieces.emitted.callbacks,
-            () if captured.are_traced else captured.arrays_beside([]),
-            self._has_gradients,
-            self.sizes,
-            layout.state,
-            layout.meta,
-            layout.batch,
-        )
-        return step_costs(source, memory, self._given())
+        return measured(self._pieces, self.sizes, memory, self._arguments)
 
     def estimated_costs(self) -> Costs:
         """The costs as counts of operations suggest them."""
@@ -107,16 +98,80 @@ class PlanChoice:
             self.sizes, inner_operations=inner, update_operations=update, vjp_operations=vjp
         )
 
-    def _given(self) -> Sequence[Any] | None:
-        """The leaves of state0 and meta, if they are arrays with values."""
-        signature = self._pieces.traced.signature
-        state0, meta = self._arguments[:2]
-        leaves = [*signature.state.arrays(state0), *signature.meta.arrays(meta)]
-        trees = [*signature.state.leaves, *signature.meta.leaves]
-        concrete = not any(
-            isinstance(leaf, (jax.core.Tracer, jax.ShapeDtypeStruct)) for leaf in leaves
+
+def streamed_choice(
+    schedule: Schedule | Auto | None, pieces: LoweredPieces, arguments: tuple
+) -> TwoLevelPlan:
+    """The plan of a streamed run.
+
+    Args:
+      schedule: of the segments. `Auto` with budgets: the fastest, from costs that are measured.
+        None, or `Auto()`: as many states as fit half of the memory that is free.
+    """
+    steps, has_gradients = pieces.traced.steps, bool(pieces.traced.sites)
+    sizes = dataclasses.replace(fused_sizes(pieces), step=0)
+    if isinstance(schedule, Auto) and schedule != Auto():
+        budget = schedule.budget("memory")
+        memory = free_budget() if budget is None else budget
+        costs = measured(pieces, sizes, memory, arguments)
+        if schedule.disk is not None:
+            costs = with_tier(costs, "disk", *_disk_seconds(sizes.state))
+        return streamed_plan(
+            schedule,
+            steps,
+            gradients=has_gradients,
+            costs=costs,
+            device_free=memory,
+            host_free=int(USED_OF_HOST * host_free()),
         )
-        return [to_stored(of, leaf) for of, leaf in zip(trees, leaves)] if concrete else None
+    return choose(
+        steps,
+        sizes,
+        has_gradients=has_gradients,
+        memory=free_budget(),
+        schedule=None if isinstance(schedule, Auto) else schedule,
+    )
+
+
+def _disk_seconds(size: int) -> tuple[float, float]:
+    """Seconds of a write and a read of one state on disk, measured now."""
+    arrays = [jnp.zeros(max(1, size), jnp.uint8)]
+    with DiskTier() as tier:
+        return tier_seconds(tier, arrays)
+
+
+def measured(pieces: LoweredPieces, sizes: Sizes, memory: int, arguments: tuple) -> Costs:
+    """The costs of a step's parts: kept on disk, or measured now.
+
+    Args:
+      sizes: bytes; the workspace becomes that of the measurement.
+      memory: bytes that the measurement may take.
+      arguments: (state0, meta, ...). It runs on these if they are arrays with values.
+    """
+    stage("measuring what a step costs")
+    captured, layout = pieces.captured, pieces.traced.layout
+    source = ProbeSource(
+        pieces.snapshots,
+        pieces.platform,
+        pieces.emitted.callbacks,
+        () if captured.are_traced else captured.arrays_beside([]),
+        bool(pieces.traced.sites),
+        sizes,
+        layout.state,
+        layout.meta,
+        layout.batch,
+    )
+    return step_costs(source, memory, _given(pieces, arguments))
+
+
+def _given(pieces: LoweredPieces, arguments: tuple) -> Sequence[Any] | None:
+    """The leaves of state0 and meta, if they are arrays with values."""
+    trees = pieces.traced.signature.state, pieces.traced.signature.meta
+    leaves = [leaf for tree, value in zip(trees, arguments) for leaf in tree.arrays(value)]
+    described = [leaf for tree in trees for leaf in tree.leaves]
+    if any(isinstance(leaf, (jax.core.Tracer, jax.ShapeDtypeStruct)) for leaf in leaves):
+        return None
+    return [to_stored(of, leaf) for of, leaf in zip(described, leaves)]
 
 
 def fused_sizes(pieces: LoweredPieces) -> Sizes:

@@ -63,7 +63,7 @@ def step_costs(source: ProbeSource, memory: int, arguments: Sequence[Any] | None
       arguments: leaves of state0 and meta to run on. None: small random numbers.
     """
     text = fingerprint(source.snapshots.module("pieces"), _PIECES)
-    return measured_costs(text, lambda: _Compiled(source, memory, arguments).probe, source.sizes)
+    return measured_costs(text, lambda: _probe(source, memory, arguments), source.sizes)
 
 
 def _probe(source: ProbeSource, memory: int, arguments: Sequence[Any] | None) -> Probe:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -23,7 +22,7 @@ from metagrad.frontend.partition import Decision
 from metagrad.runtime.executors import host_calls
 from metagrad.runtime.executors.fused import FusedProgram, Gradients, signature
 from metagrad.runtime.executors.kernels import Kernels, StepLayout
-from metagrad.runtime.schedules.two_level import Sizes, TwoLevelPlan
+from metagrad.runtime.schedules.two_level import TwoLevelPlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,17 +89,6 @@ class StreamedProgram:
         leaves = self.signature.state.leaves
         return [leaves[i].stored for i in self.layout.changed]
 
-    @functools.cached_property
-    def sizes(self) -> Sizes:
-        """Bytes of what a run holds."""
-        _, gradients = signature(self.snapshots.module("pieces"), "inner")
-        batches = self.signature.batches.leaves
-        return Sizes(
-            state=_bytes(self.changed),
-            gradient=_bytes(gradients),
-            batch=_bytes([leaf.stored for leaf in batches]) // self.steps,
-        )
-
     def kernels(self, plan: TwoLevelPlan) -> Kernels:
         """The programs for a plan. Plans with segments of one shape have the same."""
         return self._kernels(plan.segment_slots)
@@ -146,10 +134,6 @@ class StreamedProgram:
         arguments = ", ".join(f"{tree.name}: {tree.count}" for tree in trees if tree.leaves)
         wrt = ", ".join(self.signature.wrt)
         return f"streamed metagradient of {outer} through {step}, wrt {wrt}; {arguments}"
-
-
-def _bytes(avals: Sequence[Any]) -> int:
-    return sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in avals)
 
 
 def _numbered(what: str, values: Sequence) -> tuple[str, ...]:

@@ -21,11 +21,9 @@ from metagrad.frontend.pytrees import tree_of
 from metagrad.runtime import jax_internals
 from metagrad.runtime.displayed import Text
 from metagrad.runtime.executors.kernels import Kernels
-from metagrad.runtime.schedules import two_level
 from metagrad.runtime.schedules.two_level import TwoLevelPlan
 from metagrad.runtime.stage_reports import stage
 from metagrad.runtime.streams import Stream
-from metagrad.runtime.tiers.free_memory import device_free
 
 
 class StreamedLowered:
@@ -36,11 +34,10 @@ class StreamedLowered:
 
     is_of_one_trace = False
 
-    def __init__(self, program: StreamedProgram):
-        self._program = program
+    def __init__(self, program: StreamedProgram, plan: TwoLevelPlan):
+        self._program, self._plan = program, plan
         state, meta, _, outer = program.signature.arguments
         self._inputs = Inputs((state, meta, tree_of("batches", ()), outer))
-        self._plan: TwoLevelPlan | None = None
 
     @property
     def stages(self) -> tuple[str, ...]:
@@ -64,7 +61,7 @@ class StreamedLowered:
     @property
     def plan(self) -> TwoLevelPlan:
         """The plan in two levels, for the number of batches that it was lowered for."""
-        return self.plan_of(self._program.steps)
+        return self._plan
 
     @property
     def decisions(self) -> tuple[Decision, ...]:
@@ -94,15 +91,6 @@ class StreamedLowered:
         """The plan for a number of batches. Its segments are always the same, so that the programs
         are too.
         """
-        if self._plan is None:
-            program = self._program
-            self._plan = two_level.choose(
-                program.steps,
-                program.sizes,
-                has_gradients=program.has_gradients,
-                memory=device_free() // 2,
-                schedule=program.options.schedule,
-            )
         return self._plan if self._plan.steps == steps else self._plan.for_steps(steps)
 
     def compile(self) -> StreamedCompiled:

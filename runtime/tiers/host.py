@@ -67,8 +67,18 @@ class PinnedHostTier(Slots):
         self._allocate(slots, avals)
 
     def write(self, slot: int, arrays: Sequence[Any]) -> None:
-        """See `Tier.write`."""
+        """See `Tier.write`.
+
+        Raises:
+          TypeError: an array is not on a device.
+        """
         self._check_arrays(slot, arrays)
+        for number, array in enumerate(arrays):
+            if not isinstance(array, jax.Array):
+                raise TypeError(
+                    f"array {number} for slot {slot} of the host tier must be on a device, and is "
+                    f"a {type(array).__name__}: put it there with jax.device_put"
+                )
         self.free(slot)
         self._wait_for_writes(self.pending - 1)
         shardings = [array.sharding for array in arrays]

@@ -2,13 +2,13 @@
 
 import jax.numpy as jnp
 import pytest
+from slot_states import assert_same, avals
 
 from metagrad.runtime.tiers.device import DeviceTier
 from metagrad.runtime.tiers.disk import DiskTier
 from metagrad.runtime.tiers.errors import BudgetError
 from metagrad.runtime.tiers.host import HostBuffers
 from metagrad.runtime.tiers.placed_slots import PlacedSlots
-from tests.tiers.conftest import assert_same, avals
 
 
 def arrays(number):

@@ -7,10 +7,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from slot_states import TIERS, assert_same, avals, state
 
 from metagrad.runtime.tiers.errors import BudgetError
 from metagrad.runtime.tiers.regions import Regions
-from tests.tiers.conftest import TIERS, assert_same, avals, state
 
 each_tier = pytest.mark.parametrize("kind", TIERS)
 
@@ -38,6 +38,13 @@ def test_arrays_come_back_committed_or_not_as_they_were(make, kind):
     committed = [array.committed for array in tier.read(0)]
     # Pinned memory belongs to a device, and JAX commits what it copies from there.
     assert committed == ([True, True] if kind == "pinned host" else [False, True])
+
+
+def test_pinned_memory_is_for_arrays_of_a_device(make):
+    tier = make("pinned host")
+    tier.allocate(1, avals([np.zeros(3)]))
+    with pytest.raises(TypeError, match=r"array 0 for slot 0 .* put it there with jax.device_put"):
+        tier.write(0, [np.zeros(3)])
 
 
 @pytest.mark.parametrize("kind", [kind for kind in TIERS if kind != "pinned host"])
