@@ -184,9 +184,13 @@ def fused_sizes(pieces: LoweredPieces) -> Sizes:
     step = _bytes(leaf.stored for leaf in signature_of.batches.leaves) // traced.steps
     batch = step
     step += _bytes(leaf.stored for leaf in signature_of.aux.leaves)
+    # Of a vector of queries each has a gradient.
+    queries = math.prod(traced.outer.jaxpr.out_avals[0].shape)
     if "batches" in signature_of.wrt:
-        step += batch
-    results = [leaf.stored for name, leaf in signature_of.gradient_leaves() if name != "batches"]
+        step += queries * batch
+    results = queries * [
+        leaf.stored for name, leaf in signature_of.gradient_leaves() if name != "batches"
+    ]
     inputs = (signature_of.state, signature_of.state, signature_of.meta, signature_of.outer)
     around = [leaf.stored for tree in inputs for leaf in tree.leaves]
     captured = pieces.captured.avals()

@@ -1,5 +1,6 @@
 // RUN: metagrad-opt %s --pass=queries | filecheck %s
 // RUN: metagrad-opt %s --pass=queries,schedule --steps=6 --schedule='StoreAll()' | filecheck %s --check-prefix=MAIN
+// RUN: metagrad-opt %s --pass='queries,kernel{kernel=reverse steps=6}' | filecheck %s --check-prefix=REVERSE
 
 // The outer value is a vector of five queries. What does not depend on the cotangent stays where it
 // is; the rest goes through a loop, also what a call computes of both. What is broadcast is made in
@@ -73,3 +74,7 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 2 : i64, batch 
 // MAIN-NOT:     stablehlo.while({{.*}}tensor<5x7xf32>
 // MAIN:         %[[ROW:.+]] = stablehlo.reshape %{{.+}} : (tensor<5x3xf32>) -> tensor<5x1x3xf32>
 // MAIN:         stablehlo.dynamic_update_slice %{{.+}}, %[[ROW]], {{.*}} : (tensor<5x6x3xf32>, tensor<5x1x3xf32>
+
+// A program of the streamed executor takes and returns cotangents of all queries.
+// REVERSE-LABEL: func.func public @main(
+// REVERSE-SAME:    tensor<5x3xf32>, %{{[^:]+}}: tensor<5xf32>) -> (tensor<5x3xf32>, tensor<5xf32>, tensor<5x6x3xf32>) {
