@@ -170,6 +170,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             may be on the device, in host memory or on disk (docs/long_runs.md).
             "auto": streamed if the batches are a `metagrad.Stream`, or if a budget of `Auto` is too
             small for one program; else fused.
+            A fused run does not take resume_dir and verify: a ValueError says so.
           check_nans: what a NaN in the result does.
             None (the default): a RuntimeWarning, once for each compiled program. It names the leaf,
             the step and where a root of zero was taken. It costs reading one boolean of the result,
