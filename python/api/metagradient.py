@@ -23,8 +23,10 @@ from metagrad.api.own_settings import jit_enabled
 from metagrad.api.progress import ProgressOption, shown
 from metagrad.api.request import Request, check_wrt
 from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
+from metagrad.api.run_options import check_fused_options
 from metagrad.api.streamed_program import StreamOptions
-from metagrad.api.streamed_stages import StreamedLowered
+from metagrad.api.streamed_run import check_gradients
+from metagrad.api.streamed_stages import StreamedLowered, refuse_traced_call
 from metagrad.api.type_variables import AuxT, GradT, KindT, MetaT, StateT, ValueT
 from metagrad.api.user_frame import users_level
 from metagrad.diagnostics.first_nan import enumerate_paths
@@ -137,13 +139,20 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
 
         Raises:
           TypeError: a stream, where the user asks for one program.
+          ValueError: options are given that a run has not.
         """
         if isinstance(batches, Stream) and self._runtime == "fused":
             raise TypeError(
                 'runtime="fused" is one program, which needs all batches at once, and batches is a '
                 'Stream. Use runtime="auto" or "streamed", or give stacked arrays.'
             )
-        return isinstance(batches, Stream) or self._runtime == "streamed"
+        if isinstance(batches, Stream):
+            check_gradients(self.request.wrt, batches)
+            return True
+        if self._runtime == "streamed":
+            return True
+        check_fused_options(self._stream_options.resume_dir, self._stream_options.verify)
+        return False
 
     def _warn_of_unread(self, paths: tuple[str, ...]) -> None:
         new = [path for path in paths if path not in self._unread]
@@ -196,6 +205,7 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         """
         with jit_enabled():
             if self._is_streamed(batches):
+                refuse_traced_call()
                 batches = batches if isinstance(batches, Stream) else Stream(batches)
                 arguments = flatten_streamed(state0, meta, batches, outer_args)
             else:

@@ -34,3 +34,16 @@ def check_run_options(runtime: Any, resume_dir: Any, save_every: Any, verify: An
         raise ValueError(f"save_every={save_every!r} must be a number of seconds, at least 0")
     if verify not in (None, "replay"):
         raise ValueError(f'verify={verify!r} is neither None nor "replay"')
+    if runtime == "fused":
+        check_fused_options(resume_dir, verify)
+
+
+def check_fused_options(resume_dir: Any, verify: Any) -> None:
+    """Raises ValueError for the options of streamed runs, where a run is one program."""
+    for name, value in (("resume_dir", resume_dir), ("verify", verify)):
+        if value is not None:
+            raise ValueError(
+                f"{name}={value!r} is for streamed runs, which the host walks. This one is a "
+                'single program: use runtime="streamed", which takes stacked arrays too, or give '
+                "the batches as a metagrad.Stream."
+            )

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import math
 import os
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -22,7 +23,9 @@ from metagrad.frontend.partition import Decision
 from metagrad.runtime.executors import host_calls
 from metagrad.runtime.executors.fused import FusedProgram, Gradients, signature
 from metagrad.runtime.executors.kernels import Kernels, StepLayout
-from metagrad.runtime.schedules.two_level import TwoLevelPlan
+from metagrad.runtime.schedules.costs import Sizes
+from metagrad.runtime.schedules.plan import Plan
+from metagrad.runtime.schedules.two_level import SegmentSlots, TwoLevelPlan
 
 
 @dataclasses.dataclass(frozen=True)
@@ -89,12 +92,35 @@ class StreamedProgram:
         leaves = self.signature.state.leaves
         return [leaves[i].stored for i in self.layout.changed]
 
+    @functools.cached_property
+    def queries(self) -> tuple[int, ...]:
+        """(Q,) where the outer value is a vector of Q, () where it is a scalar."""
+        outputs = signature(self.snapshots.module("pieces"), "outer_vjp")[1]
+        return outputs[0].shape
+
+    @functools.cached_property
+    def sizes(self) -> Sizes:
+        """Bytes of what a run holds."""
+        _, gradients = signature(self.snapshots.module("pieces"), "inner")
+        batches = self.signature.batches.leaves
+        return Sizes(
+            state=_bytes(self.changed),
+            gradient=_bytes(gradients),
+            batch=_bytes([leaf.stored for leaf in batches]) // self.steps,
+        )
+
     def kernels(self, plan: TwoLevelPlan) -> Kernels:
         """The programs for a plan. Plans with segments of one shape have the same."""
-        return self._kernels(plan.segment_slots)
+        slots = plan.segment_slots
+        if slots not in self._kernels:
+            self._kernels[slots] = self._kernels_of(slots)
+        return self._kernels[slots]
 
-    @functools.cache  # noqa: B019 (a program lives as long as its kernels are of use)
-    def _kernels(self, slots: Any) -> Kernels:
+    @functools.cached_property
+    def _kernels(self) -> dict[SegmentSlots, Kernels]:
+        return {}
+
+    def _kernels_of(self, slots: SegmentSlots) -> Kernels:
         segment = kernel_pass.Segment(
             slots.steps,
             slots.state_slots,
@@ -106,11 +132,15 @@ class StreamedProgram:
         return Kernels(
             slots.steps,
             self.layout,
-            tables=functools.cache(
-                lambda count: segment.tables(slots.plan(count), gradients=self.has_gradients)
+            programs["advance"],
+            programs["outer_vjp"],
+            programs["reverse"],
+            functools.cache(
+                lambda count: segment.tables(
+                    _plan_within(slots, count), gradients=self.has_gradients
+                )
             ),
-            checksums=segment.checksums,
-            **programs,
+            segment.checksums,
         )
 
     def _program(self, name: str, segment: kernel_pass.Segment) -> FusedProgram:
@@ -134,6 +164,22 @@ class StreamedProgram:
         arguments = ", ".join(f"{tree.name}: {tree.count}" for tree in trees if tree.leaves)
         wrt = ", ".join(self.signature.wrt)
         return f"streamed metagradient of {outer} through {step}, wrt {wrt}; {arguments}"
+
+
+def _plan_within(slots: SegmentSlots, count: int) -> Plan:
+    """The plan of a segment of `count` steps, in the slots of one of L steps.
+
+    A shorter plan may keep more gradients, since it needs fewer slots for states. It is then made
+    without any: their steps are run once more.
+    """
+    plan = slots.plan(count)
+    if plan.gradient_slots > slots.gradient_slots:
+        plan = slots.schedule.plan(count, gradients=False)
+    return plan
+
+
+def _bytes(avals: Sequence[Any]) -> int:
+    return sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in avals)
 
 
 def _numbered(what: str, values: Sequence) -> tuple[str, ...]:

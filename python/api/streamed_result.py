@@ -8,14 +8,17 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
+from metagrad.api.signature import Signature
 from metagrad.api.streamed_program import StreamedProgram
 from metagrad.api.user_frame import users_level
 from metagrad.diagnostics.first_nan import enumerate_paths
-from metagrad.diagnostics.non_finite_warning import faults
+from metagrad.diagnostics.non_finite_warning import faults, is_finite
 from metagrad.diagnostics.of_queries import enumerate_queries
 from metagrad.frontend.dtypes import is_float
-from metagrad.runtime.executors.collectors import Rows
+from metagrad.runtime import jax_internals
+from metagrad.runtime.executors.collectors import BatchGradients, Rows
 from metagrad.runtime.executors.streamed import Arguments, Standing
 
 
@@ -52,6 +55,8 @@ def assemble(
     result = signature.unflatten([*standing.value, *gradient, *map(jnp.asarray, final), *stacks])
     if "batches" not in signature.wrt:
         return result
+    if queries:  # The sink has rows [T, Q, ...].
+        of_batches = jax.tree.map(lambda stack: np.swapaxes(stack, 0, 1), of_batches)
     if signature.single:
         return result._replace(grad=of_batches)
     grads = [of_batches if w == "batches" else g for w, g in zip(signature.wrt, result.grad)]
@@ -64,22 +69,28 @@ def _or_zeros(cotangent: Any, queries: tuple[int, ...], like: jax.ShapeDtypeStru
     return jnp.asarray(cotangent)
 
 
-def check_finite(program: StreamedProgram, result: Any) -> None:
+def check_finite(program: StreamedProgram, result: Any, batch_bar: BatchGradients | None) -> None:
     """Looks at a result as `check_nans` says.
 
     Raises:
-      FloatingPointError: with `check_nans=True`, something is not finite.
+      FloatingPointError: with `check_nans=True`, or `jax_debug_nans` on, something is not finite.
 
     Warns:
       RuntimeWarning: by default, the same.
     """
-    check_nans = program.options.check_nans
+    check_nans = jax_internals.setting("jax_debug_nans") or program.options.check_nans
     if check_nans is False:
         return
     signature = program.signature
-    paths, queries = faults(result, signature.wrt, signature.single, signature.has_aux)
-    if not paths and not _has_nan(result.state):
+    value = result.value[0] if signature.has_aux else result.value
+    result = result._replace(grad=_without_batches(signature, result.grad))
+    floats = lambda tree: [leaf for leaf in jax.tree.leaves(tree) if is_float(leaf)]
+    paths, queries = _batch_faults(program, batch_bar)
+    if not paths and _is_finite([value, *floats(result.grad)], floats(result.state)):
         return
+    # The gradients of batches need not fit into memory: of them there are notes.
+    others, of_others = faults(result, signature.wrt, signature.single, signature.has_aux)
+    paths, queries = [*others, *paths], sorted({*of_others, *queries})
     where = (
         f"a NaN or infinity in {enumerate_paths(paths)}{enumerate_queries(queries)}"
         if paths
@@ -95,5 +106,28 @@ def check_finite(program: StreamedProgram, result: Any) -> None:
     warnings.warn(message, RuntimeWarning, stacklevel=users_level())
 
 
-def _has_nan(tree: Any) -> bool:
-    return any(bool(jnp.isnan(leaf).any()) for leaf in jax.tree.leaves(tree) if is_float(leaf))
+_is_finite = jax.jit(is_finite)
+"""One program for all leaves, where a call for each would take longer than a step."""
+
+
+def _without_batches(signature: Signature, grad: Any) -> Any:
+    if signature.single:
+        return None if signature.wrt == ("batches",) else grad
+    return tuple(None if w == "batches" else g for w, g in zip(signature.wrt, grad))
+
+
+def _batch_faults(
+    program: StreamedProgram, batch_bar: BatchGradients | None
+) -> tuple[list[str], list[int]]:
+    """What is not finite of the gradients of batches, and the queries in which."""
+    if batch_bar is None:
+        return [], []
+    leaves = program.signature.batches.leaves
+    floats = program.layout.float_leaves["batches"]
+    paths = [
+        f"the gradient of {leaves[i].path}"
+        for i, faulty in zip(floats, batch_bar.faulty)
+        if faulty.any()
+    ]
+    queries = np.flatnonzero(batch_bar.faulty.any(axis=0)).tolist()
+    return paths, queries if program.queries else []

@@ -17,7 +17,7 @@ from metagrad.api.run_progress import reported
 from metagrad.api.streamed_program import StreamedProgram
 from metagrad.api.streamed_result import assemble, check_finite
 from metagrad.runtime.executors import walk_progress
-from metagrad.runtime.executors.collectors import Rows, Sums
+from metagrad.runtime.executors.collectors import BatchGradients, Rows, Sums
 from metagrad.runtime.executors.kernels import Arrays, Kernels
 from metagrad.runtime.executors.replay_check import ReplayCheck
 from metagrad.runtime.executors.saver import Kept, Saver
@@ -43,17 +43,26 @@ def run_streamed(
     Args:
       arrays: the leaves of state0, meta and outer_args, one after the other.
       stream: the batches; its length is the plan's number of steps.
+
+    Raises:
+      TypeError: a batch is not what the program was lowered for.
+      ValueError: the stream says where gradients of batches go, and there are none.
+      JournalError: the directory cannot be used, or holds another run.
+      ReplayError: see `StreamedRun`.
+      FloatingPointError: see `check_finite`.
+      Any other: what the stream, a function of the user's, or a tier raises.
     """
-    kernels = program.kernels(plan)
-    layout = stream.layout()
+    check_gradients(program.request.wrt, stream)
     _check_batches(program, stream)
-    n = program.layout
+    layout, n = stream.layout(), program.layout
     arguments = Arguments(
         arrays[: n.state],
         arrays[n.state : n.state + n.meta],
         arrays[n.state + n.meta :],
         program.captured.arrays_beside(arrays),
     )
+    kernels = program.kernels(plan).on([*arrays, *arguments.captured])
+    place = _placement(arguments.state0)
     walk = actions(plan.outer)
     options, steps = program.options, plan.steps
     with contextlib.ExitStack() as stack:
@@ -63,26 +72,32 @@ def run_streamed(
             journal = stack.enter_context(Journal.open(options.resume_dir, identity))
         slots = stack.enter_context(_slots(plan))
         slots.allocate(program.changed)
-        sink = stream.gradient_sink() if "batches" in program.request.wrt else None
-        if sink is not None:
+        sink = batch_bar = None
+        if "batches" in program.request.wrt:
+            sink = stream.gradient_sink(program.queries)
             stack.callback(sink.close)
+            batch_bar = _batch_gradients(sink, program)
         aux = Rows(steps, _aux_avals(kernels)) if n.aux else None
         sums = Sums(layout, steps)
         check = _replay_check(program, plan) if kernels.checksums else None
         saver, standing = None, Standing.at_the_start(kernels, arguments.state0)
+        if kernels.anywhere:
+            # As those that come back from the programs are, which are compiled once then.
+            standing = dataclasses.replace(standing, meta_bar=[*map(place, standing.meta_bar)])
         if journal is not None:
-            saver = Saver(journal, slots, _kept(sums, aux, sink, check), options.save_every)
+            saver = Saver(journal, slots, _kept(sums, aux, batch_bar, check), options.save_every)
             if (point := journal.latest()) is not None:
-                standing = saver.resume(point, _placement(arguments.state0))
+                standing = saver.resume(point, place)
         counts = walk_progress.counts(walk, plan.segment, steps, plan.replayed)
         reporter = stack.enter_context(_reported(options.progress, counts, standing.position))
+        reporter.update(*counts[standing.position], slots.bytes_in_use)
         feed = stack.enter_context(
             Prefetcher(
                 stream,
                 _requests(walk[standing.position :], plan),
                 plan.segment,
                 checksums=sums.checksums,
-                place=None if _is_on_host() else _placement(arguments.state0),
+                place=None if _is_on_host() else place,
             )
         )
         run = StreamedRun(
@@ -94,19 +109,29 @@ def run_streamed(
             feed=feed,
             slots=saver or slots,
             aux=aux,
-            batch_bar=_ByFloats(sink, program) if sink is not None else None,
+            batch_bar=batch_bar,
             check=check,
             on_start=_on_start(saver, reporter, counts, slots),
         )
         standing = run.run()
-        if sink is not None:
-            sink.flush()
-        gradient = sink.result() if sink is not None else None
-        result = assemble(program, arguments, standing, aux, gradient)
-        check_finite(program, result)
+        # In this order a run that is killed here is made again, at the worst: once a folder says
+        # that its gradients are complete, no run writes to it.
         if journal is not None:
             journal.finish()
+        gradient = sink.result() if sink is not None else None
+        result = assemble(program, arguments, standing, aux, gradient)
+        check_finite(program, result, batch_bar)
     return result
+
+
+def check_gradients(wrt: Sequence[str], stream: Stream) -> None:
+    """Raises ValueError for a stream that wants gradients of batches which are not computed."""
+    if stream.gradients is not None and "batches" not in wrt:
+        raise ValueError(
+            "Stream(gradients=...) says where the gradients of batches go, and there are none: "
+            'name them, metagradient(..., wrt="batches") or wrt=("meta", "batches"), or leave '
+            "gradients out."
+        )
 
 
 def _requests(walk: Sequence[Action], plan: TwoLevelPlan) -> list[tuple[int, int]]:
@@ -177,32 +202,21 @@ def _replay_check(program: StreamedProgram, plan: TwoLevelPlan) -> ReplayCheck:
 
 
 def _kept(
-    sums: Sums, aux: Rows | None, sink: GradientSink | None, check: ReplayCheck | None
+    sums: Sums, aux: Rows | None, batch_bar: BatchGradients | None, check: ReplayCheck | None
 ) -> dict[str, Kept]:
-    kept: dict[str, Any] = {"checksums": sums, "aux": aux, "gradients": sink, "replays": check}
+    kept: dict[str, Any] = {"checksums": sums, "aux": aux, "gradients": batch_bar, "replays": check}
     return {name: each for name, each in kept.items() if each is not None}
 
 
-class _ByFloats:
-    """Gives a sink the gradients of all floating-point leaves: zeros where none are carried."""
-
-    def __init__(self, sink: GradientSink, program: StreamedProgram):
-        self._sink = sink
-        self._floats = program.layout.float_leaves["batches"]
-        self._carried = program.layout.batch_bar
-        leaves = program.signature.batches.leaves
-        self._rows = [leaves[i].stored for i in self._floats]
-
-    def write(self, first: int, count: int, leaves: Sequence) -> None:
-        of_leaf = dict(zip(self._carried, leaves))
-        self._sink.write(
-            first,
-            count,
-            [
-                of_leaf[i] if i in of_leaf else np.zeros((count, *row.shape[1:]), row.dtype)
-                for i, row in zip(self._floats, self._rows)
-            ],
-        )
+def _batch_gradients(sink: GradientSink, program: StreamedProgram) -> BatchGradients:
+    floats = program.layout.float_leaves["batches"]
+    # Behind the axis of the steps.
+    stacks = [program.signature.batches.leaves[i].stored for i in floats]
+    rows = [
+        jax.ShapeDtypeStruct((*program.queries, *stack.shape[1:]), stack.dtype) for stack in stacks
+    ]
+    checks = program.options.check_nans is not False
+    return BatchGradients(sink, floats, program.layout.batch_bar, rows, program.queries, checks)
 
 
 def _reported(progress: Any, counts: list[walk_progress.Count], position: int):
@@ -250,6 +264,8 @@ def _identity(
         "the number of steps": plan.steps,
         "the plan": _hash(repr((plan.segment, *map(Plan.jsonable, plans))).encode()),
         "verify": str(program.options.verify),
+        "wrt": ", ".join(program.request.wrt),
+        "where the gradients of batches go": _destination(stream),
         "state0": _hash_arrays(arguments.state0),
         "meta": _hash_arrays(arguments.meta),
         "outer_args": _hash_arrays(arguments.outer),
@@ -259,6 +275,15 @@ def _identity(
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
     }
+
+
+def _destination(stream: Stream) -> str:
+    match stream.gradients:
+        case None:
+            return "memory"
+        case str():
+            return stream.gradients
+    return "a function"
 
 
 def _hash(data: bytes) -> str:

@@ -99,19 +99,22 @@ class StreamedLowered:
             kernels = self._kernels(self.plan)
             for name in KERNELS:
                 stage(f"compiling {name} with XLA")
-                program = getattr(kernels, name)
-                program.jitted.lower(*program.inputs).compile()
+                getattr(kernels, name).compiled  # noqa: B018 (compiles it)
         return StreamedCompiled(self)
 
     def _kernels(self, plan: TwoLevelPlan) -> Kernels:
         return self._program.kernels(plan)
 
     def start(self, arguments: FlatArguments):
-        """A call of the metagradient: see `run`. Nothing is left for `finish`."""
-        return self.run(arguments)
+        """Compiles what is not compiled yet. `finish` runs, and shows how far it is."""
+        refuse_traced_call()
+        kernels = self._kernels(self.plan)
+        if not (kernels.is_compiled or kernels.on(arguments.leaves).anywhere):
+            self.compile()
 
-    def finish(self, outcome, _: FlatArguments):
-        return outcome
+    def finish(self, _: Any, arguments: FlatArguments):
+        """See `run`."""
+        return self.run(arguments)
 
     def run(self, arguments: FlatArguments):
         """The result for arguments whose batches are a Stream.
@@ -120,16 +123,21 @@ class StreamedLowered:
           TypeError: an argument is not what the program was lowered for; or the call is traced.
           Any other: see `TrainStep.metagradient`.
         """
-        if jax_internals.is_traced_call():
-            raise TypeError(
-                "a streamed metagradient is run by the host, so it cannot be a part of another "
-                "program: call it outside of jax.jit and other transformations of JAX. (Stacked "
-                'arrays and runtime="fused" make one program.)'
-            )
+        refuse_traced_call()
         assert arguments.stream is not None, "the batches are streamed"
         plan = self.plan_of(len(arguments.stream))
         arrays = self._inputs.arrays(arguments)
         return run_streamed(self._program, plan, arrays, arguments.stream)
+
+
+def refuse_traced_call() -> None:
+    """Raises TypeError for a call under a transformation of JAX."""
+    if jax_internals.is_traced_call():
+        raise TypeError(
+            "a streamed metagradient is run by the host, so it cannot be a part of another "
+            "program: call it outside of jax.jit and other transformations of JAX. (Stacked "
+            'arrays and runtime="fused" make one program.)'
+        )
 
 
 class StreamedCompiled:

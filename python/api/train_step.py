@@ -169,6 +169,7 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             "streamed": the host. It brings the batches of some steps at a time, and what it holds
             may be on the device, in host memory or on disk (docs/long_runs.md).
             "auto": streamed if the batches are a `metagrad.Stream`, else fused.
+            A fused run does not take resume_dir and verify: a ValueError says so.
           check_nans: what a NaN in the result does.
             None (the default): a RuntimeWarning, once for each compiled program. It names the leaf,
             the step and where a root of zero was taken. It costs reading one boolean of the result,

@@ -76,6 +76,20 @@ class FusedProgram:
         """`call` as a program of its own, compiled once."""
         return jax.jit(self.call)
 
+    @functools.cached_property
+    def compiled(self) -> jax.stages.Compiled:
+        """`jitted`, compiled for the default device before there are arrays.
+
+        It takes arrays of that device, committed to it or not, where `jitted` would compile for
+        both.
+        """
+        return self.jitted.lower(*self.inputs).compile()
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether `compiled` is there."""
+        return "compiled" in self.__dict__
+
 
 def check_signature(
     module: ir.Module,

@@ -10,6 +10,8 @@ import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import jax.numpy as jnp
 import numpy as np
 
 from metagrad.runtime.executors.fused import FusedProgram
@@ -66,6 +68,8 @@ class Kernels:
       tables: from the number of steps of a segment to the tables that `reverse` takes: the number
         of walks, and the packed arrays.
       checksums: whether the programs return checksums.
+      anywhere: whether the arguments may be on other devices than the default one; the programs
+        are then compiled when they are called first.
     """
 
     steps: int
@@ -75,6 +79,29 @@ class Kernels:
     reverse: FusedProgram
     tables: Callable[[int], tuple[int, Sequence[np.ndarray]]]
     checksums: bool
+    anywhere: bool = False
+
+    def on(self, arrays: Sequence[Any]) -> Kernels:
+        """These programs for arguments that are where some arrays are."""
+        if self.is_compiled:
+            (result, *_) = jax.tree.leaves(self.outer_vjp.compiled.output_shardings)
+            devices = result.device_set
+        else:
+            devices = jnp.zeros(()).devices()
+        anywhere = any(
+            array.sharding.device_set != devices
+            for array in arrays
+            if isinstance(array, jax.Array) and array.committed
+        )
+        return dataclasses.replace(self, anywhere=anywhere)
+
+    @property
+    def is_compiled(self) -> bool:
+        """Whether the programs are compiled for the default device."""
+        return all(p.is_compiled for p in (self.advance, self.outer_vjp, self.reverse))
+
+    def _call(self, program: FusedProgram, *arrays: Any) -> Sequence:
+        return (program.jitted if self.anywhere else program.compiled)(*arrays)
 
     def run_advance(
         self, state: Arrays, meta: Arrays, batches: Arrays, captured: Arrays, count: int
@@ -85,14 +112,14 @@ class Kernels:
           state: all leaves.
           batches: stacked over L steps, of which `count` are run.
         """
-        results = self.advance.jitted(*state, *meta, *batches, np.int32(count), *captured)
+        results = self._call(self.advance, *state, *meta, *batches, np.int32(count), *captured)
         return _split(results, len(self.layout.changed), self.layout.aux)
 
     def run_outer_vjp(
         self, state: Arrays, outer: Arrays, captured: Arrays
     ) -> tuple[Arrays, Arrays]:
         """The value with what is auxiliary, and the cotangents of the state."""
-        results = self.outer_vjp.jitted(*state, *outer, *captured)
+        results = self._call(self.outer_vjp, *state, *outer, *captured)
         value, state_bar, _ = _split(results, 1 + self.layout.outer_aux, len(self.layout.state_bar))
         return value, state_bar
 
@@ -113,7 +140,8 @@ class Kernels:
           state_bar, meta_bar: the cotangents that come from behind the segment.
         """
         walks, packed = self.tables(count)
-        results = self.reverse.jitted(
+        results = self._call(
+            self.reverse,
             *state,
             *meta,
             *batches,

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 
+import jax
 import numpy as np
 
 from metagrad.runtime.executors.walk import bounds
@@ -48,7 +49,7 @@ class ReplayCheck:
         Raises:
           ReplayError: they are not those of the first time.
         """
-        values = np.array([*map(int, checksums), 1], np.uint32)
+        values = np.array([*jax.device_get(list(checksums)), 1], np.uint32)
         if not self.table[segment, -1]:
             self.table[segment] = values
         differing = np.flatnonzero(self.table[segment] != values)

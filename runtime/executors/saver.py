@@ -18,6 +18,8 @@ from metagrad.runtime.executors.streamed import Slots, Standing
 from metagrad.runtime.journal import Journal, PayloadRef, Point
 
 _PARTS = ("state", "value", "final", "state_bar", "meta_bar")
+_CONSTANT = ("value", "final")
+"""What does not change once it is there, so that it is stored once."""
 _SLOT = "slot "
 _TABLE = "table "
 
@@ -39,13 +41,16 @@ class Saver:
       journal: where points are saved.
       slots: the slots themselves.
       kept: what else belongs to a point, by name.
-      every: seconds from one point to the next, at least; 0 saves a point after every action.
+      every: seconds from one point to the next, at least. With 0 a point follows as soon as the one
+        before is saved.
     """
 
     def __init__(self, journal: Journal, slots: Slots, kept: Mapping[str, Kept], every: float):
         self._journal, self._slots, self._kept, self._every = journal, slots, kept, every
         # None: nothing of what is in the slot has been stored yet.
         self._contents: dict[int, PayloadRef | None] = {}
+        self._constant: dict[str, PayloadRef] = {}
+        self._is_under_way = False
         self._saved = time.monotonic()
 
     # The slots, as the executor uses them.
@@ -72,20 +77,26 @@ class Saver:
         What it returns is to be called when the action is done.
         """
         now = time.monotonic()
-        # A disk that cannot keep up gets fewer points, rather than holding up the run.
-        if now - self._saved < self._every or self._journal.pending:
+        # One point at a time: the journal keeps what is stored until the second commit after that.
+        # And a disk that cannot keep up gets fewer points, rather than holding up the run.
+        if now - self._saved < self._every or self._is_under_way or self._journal.pending:
             return None
-        self._saved = now
-        payloads = {
-            name: self._journal.store(arrays)
-            for name in _PARTS
-            if (arrays := getattr(standing, name))
-        }
+        self._saved, self._is_under_way = now, True
+        payloads = self._store_parts(standing)
         for slot, ref in self._contents.items():
             if ref is None:
                 ref = self._contents[slot] = self._journal.store(self._slots.read(slot))
             payloads[f"{_SLOT}{slot}"] = ref
-        return lambda: self._commit(standing.position, payloads)
+        position = standing.position
+        return lambda: self._commit(position, payloads)
+
+    def _store_parts(self, standing: Standing) -> dict[str, PayloadRef]:
+        refs = {}
+        for name in _PARTS:
+            if arrays := getattr(standing, name):
+                refs[name] = self._constant.get(name) or self._journal.store(arrays)
+        self._constant = {name: refs[name] for name in _CONSTANT if name in refs}
+        return refs
 
     def _commit(self, position: int, payloads: dict[str, PayloadRef]) -> None:
         tables = {
@@ -93,6 +104,7 @@ class Saver:
             for name, kept in self._kept.items()
         }
         self._journal.commit(position, {}, payloads | tables)
+        self._is_under_way = False
 
     def resume(self, point: Point, place: Callable[[Any], Any]) -> Standing:
         """The standing at a point. Slots and what else is kept are as they were then.
@@ -110,5 +122,7 @@ class Saver:
                 self._slots.write(slot, [place(array) for array in loaded])
                 self._contents[slot] = ref
             else:
+                if name in _CONSTANT:
+                    self._constant[name] = ref
                 arrays[name] = [place(array) for array in loaded]
         return Standing(point.position, **arrays)

@@ -1,7 +1,8 @@
 """Gradients of batches in a folder: one .npy file for each leaf, and an index.
 
     index.json      {"format": "metagrad gradients of batches", "version": 1, "steps": T,
-                     "complete": true, "leaves": [{"path", "file", "shape", "dtype"}, ...]}
+                     "complete": true, "leaves": [{"path", "file", "shape", "dtype"}, ...],
+                     "run": a random number}
     x.npy           [T, ...], for `np.load(..., mmap_mode="r")`; named after the leaf's path
 
 The files are written with `pwrite`, not through a memory map: a full disk is then an error and not
@@ -15,6 +16,7 @@ import fcntl
 import json
 import os
 import re
+import secrets
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -43,12 +45,17 @@ class GradientFiles:
         """
         self._folder, self._layout, self._steps = Path(folder), layout, steps
         self._leaves = _described_leaves(layout, steps)
+        self._run = secrets.token_hex(16)
+        self._is_ours = False
         self._folder.mkdir(parents=True, exist_ok=True)
         self._lock: int | None = _locked(self._folder)
         self._files: list[_RowFile] = []
         try:
-            self._check_folder()
-            self._write_index(complete=False)
+            if (run := self._run_of_folder()) is None:
+                self._write_index(complete=False)
+                self._is_ours = True
+            else:
+                self._run = run
             for leaf in self._leaves:
                 self._files.append(_RowFile(self._folder / leaf["file"], leaf))
         except BaseException:
@@ -56,14 +63,29 @@ class GradientFiles:
             raise
 
     def arrays(self) -> list[np.ndarray]:
-        """None: all is in the files, which are brought to the disk."""
+        """The name of the run. The rest is in the files, which are brought to the disk."""
+        self._claim()
         self.flush()
-        return []
+        return [_as_bytes(self._run)]
 
     def restore(self, arrays: Sequence[np.ndarray]) -> None:
-        """The files have it all."""
+        """Goes on with the files of an earlier process.
+
+        Raises:
+          FileNotFoundError: they are not there any more, or were written to by another run.
+        """
+        if self._is_ours or not np.array_equal(arrays[0], _as_bytes(self._run)):
+            raise FileNotFoundError(
+                errno.ENOENT,
+                "Stream(gradients=...): the run that goes on has written gradients to this folder, "
+                "and they are not there any more. Restore the folder, or remove resume_dir to "
+                "start anew",
+                str(self._folder),
+            )
+        self._is_ours = True
 
     def write(self, first: int, count: int, leaves: Sequence[Any]) -> None:
+        self._claim()
         for file, leaf in zip(self._files, leaves):
             file.write(first, np.asarray(leaf)[:count])
 
@@ -89,10 +111,22 @@ class GradientFiles:
             os.close(self._lock)
             self._lock = None
 
-    def _check_folder(self) -> None:
-        names = {entry.name for entry in self._folder.iterdir()}
+    def _claim(self) -> None:
+        """Marks the folder of a run that was cut off as that of this one."""
+        if not self._is_ours:
+            self._run = secrets.token_hex(16)
+            self._write_index(complete=False)
+            self._is_ours = True
+
+    def _run_of_folder(self) -> str | None:
+        """The name of the run that was cut off in the folder; None if the folder is empty.
+
+        Raises:
+          FileExistsError: something else is in it.
+        """
+        names = {entry.name for entry in self._folder.iterdir()} - {f"{_INDEX}.new"}
         if not names:
-            return
+            return None
         index = _read_index(self._folder / _INDEX)
         if index is None:
             raise FileExistsError(
@@ -103,11 +137,12 @@ class GradientFiles:
                 f"Stream(gradients=...): {self._folder} holds the gradients of an earlier run; "
                 "name a new folder, or remove it"
             )
-        if index != self._index(complete=False):
+        if index | {"run": None} != self._index(complete=False) | {"run": None}:
             raise FileExistsError(
                 f"Stream(gradients=...): {self._folder} holds the gradients of a run with other "
                 "batches, which was cut off; name a new folder, or remove it"
             )
+        return str(index.get("run"))
 
     def _index(self, *, complete: bool) -> dict[str, Any]:
         return {
@@ -116,6 +151,7 @@ class GradientFiles:
             "steps": self._steps,
             "complete": complete,
             "leaves": self._leaves,
+            "run": self._run,
         }
 
     def _write_index(self, *, complete: bool) -> None:
@@ -125,6 +161,10 @@ class GradientFiles:
             file.flush()
             os.fsync(file.fileno())
         os.replace(new, self._folder / _INDEX)
+
+
+def _as_bytes(run: str) -> np.ndarray:
+    return np.frombuffer(run.encode(), np.uint8)
 
 
 class _RowFile:

@@ -72,6 +72,14 @@ class BatchLayout:
         )
         return dataclasses.replace(self, leaves=leaves)
 
+    def with_leading(self, axes: tuple[int, ...]) -> BatchLayout:
+        """The layout of batches with these axes in front of the others in each leaf."""
+        wider = lambda aval: jax.ShapeDtypeStruct((*axes, *aval.shape), aval.dtype)
+        leaves = tuple(
+            BatchLeaf(leaf.path, wider(leaf.aval), wider(leaf.stored)) for leaf in self.leaves
+        )
+        return dataclasses.replace(self, leaves=leaves)
+
     def unflatten(self, stored: list) -> Any:
         """A pytree from arrays as a program takes them: key data become typed keys again."""
         return jax.tree.unflatten(

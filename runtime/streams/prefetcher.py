@@ -161,6 +161,11 @@ class Prefetcher:
 
     def _read(self, first: int, count: int, buffers: list[np.ndarray]) -> None:
         """Reads and checks `count` batches into the first rows of the buffers."""
+        # A dataset may use JAX, and this thread has settings of its own.
+        with jax.enable_x64(self._x64):
+            self._read_rows(first, count, buffers)
+
+    def _read_rows(self, first: int, count: int, buffers: list[np.ndarray]) -> None:
         at_once = count if self._stream.reads_many else 1
         for start in range(0, count, at_once):
             if self._stopped.is_set():

@@ -121,13 +121,21 @@ class Stream:
         with self._alone():
             self._source.read(first, layout, buffers)
 
-    def gradient_sink(self) -> GradientSink:
+    @property
+    def gradients(self) -> str | Callable[[int, Any], None] | None:
+        """Where the gradients of batches go, as it was given; a folder as an absolute path."""
+        return self._gradients
+
+    def gradient_sink(self, queries: tuple[int, ...] = ()) -> GradientSink:
         """What takes the gradients of the batches of one run, as `gradients=` says.
+
+        Args:
+          queries: (Q,) if there are Q gradients of each batch: rows are then [Q, ...].
 
         Raises:
           FileExistsError, OSError: see `gradient_files.GradientFiles`.
         """
-        return gradient_sink(self._gradients, self.layout(), len(self))
+        return gradient_sink(self._gradients, self.layout().with_leading(queries), len(self))
 
     def _alone(self) -> contextlib.AbstractContextManager:
         """Keeps other threads away from the source, unless the user allows them."""
