@@ -15,8 +15,9 @@ from metagrad.api.plan_choice import PlanChoice, streamed_choice
 from metagrad.api.program import Program
 from metagrad.api.progress import ProgressOption
 from metagrad.api.request import Request
+from metagrad.api.run_options import StreamOptions
 from metagrad.api.stages import Lowered
-from metagrad.api.streamed_program import StreamedProgram, StreamOptions
+from metagrad.api.streamed_program import StreamedProgram
 from metagrad.api.streamed_stages import StreamedLowered
 from metagrad.api.traced_run import TracedRun, trace_run
 from metagrad.api.user_frame import users_level
@@ -140,6 +141,13 @@ def lower_streamed(request: Request, arguments, options: StreamOptions) -> Strea
         for name, tree in signature.differentiated.items()
     }
     plan = streamed_choice(options.schedule, pieces, arguments)
+
+    @functools.cache
+    def snapshots_for(platform: str) -> pipeline.Snapshots:
+        if platform == pieces.platform:
+            return snapshots
+        return pieces_for(traced, pieces.ad, platform).snapshots
+
     return StreamedLowered(
         StreamedProgram(
             request,
@@ -157,6 +165,7 @@ def lower_streamed(request: Request, arguments, options: StreamOptions) -> Strea
             explain_slots(signature.state, traced.unchanged, traced.counters),
             functools.cache(functools.partial(_cuts, traced)),
             snapshots,
+            snapshots_for,
             pieces.platform,
             pieces.emitted.callbacks,
             pieces.captured,

@@ -12,17 +12,15 @@ from metagrad.api.flat_arguments import FlatArguments, flatten_streamed
 from metagrad.api.own_settings import lowered_with
 from metagrad.api.progress import shown
 from metagrad.api.streamed_program import StreamedProgram
-from metagrad.api.streamed_run import run_streamed
+from metagrad.api.streamed_run import refuse_traced_call, run_streamed
 from metagrad.compiler import pipeline
 from metagrad.compiler.dialect import context
-from metagrad.compiler.passes.kernels import KERNELS
 from metagrad.frontend.partition import Decision
 from metagrad.frontend.pytrees import tree_of
-from metagrad.runtime import jax_internals
 from metagrad.runtime.displayed import Text
 from metagrad.runtime.executors.kernels import Kernels
+from metagrad.runtime.schedules.segment_tables import KERNELS
 from metagrad.runtime.schedules.two_level import TwoLevelPlan
-from metagrad.runtime.stage_reports import stage
 from metagrad.runtime.streams import Stream
 
 
@@ -54,7 +52,7 @@ class StreamedLowered:
             raise ValueError(f"no stage {stage!r}; there are {', '.join(map(repr, self.stages))}")
         with lowered_with(self._program.x64):
             if stage in KERNELS:
-                program = getattr(self._kernels(self.plan), stage)
+                program = getattr(self._kernels, stage)
                 return context.text(context.parse(program.bytecode(program.platform)))
             return self._program.snapshots.text(stage)
 
@@ -96,19 +94,17 @@ class StreamedLowered:
     def compile(self) -> StreamedCompiled:
         """Compiles the programs with XLA, once."""
         with lowered_with(self._program.x64), shown(self._program.options.progress):
-            kernels = self._kernels(self.plan)
-            for name in KERNELS:
-                stage(f"compiling {name} with XLA")
-                getattr(kernels, name).compiled  # noqa: B018 (compiles it)
+            self._kernels.compile()
         return StreamedCompiled(self)
 
-    def _kernels(self, plan: TwoLevelPlan) -> Kernels:
-        return self._program.kernels(plan)
+    @property
+    def _kernels(self) -> Kernels:
+        return self._program.kernels(self.plan.segment_slots)
 
     def start(self, arguments: FlatArguments):
         """Compiles what is not compiled yet. `finish` runs, and shows how far it is."""
         refuse_traced_call()
-        kernels = self._kernels(self.plan)
+        kernels = self._kernels
         if not (kernels.is_compiled or kernels.on(arguments.leaves).anywhere):
             self.compile()
 
@@ -127,17 +123,7 @@ class StreamedLowered:
         assert arguments.stream is not None, "the batches are streamed"
         plan = self.plan_of(len(arguments.stream))
         arrays = self._inputs.arrays(arguments)
-        return run_streamed(self._program, plan, arrays, arguments.stream)
-
-
-def refuse_traced_call() -> None:
-    """Raises TypeError for a call under a transformation of JAX."""
-    if jax_internals.is_traced_call():
-        raise TypeError(
-            "a streamed metagradient is run by the host, so it cannot be a part of another "
-            "program: call it outside of jax.jit and other transformations of JAX. (Stacked "
-            'arrays and runtime="fused" make one program.)'
-        )
+        return run_streamed(self._program.executable, plan, arrays, arguments.stream)
 
 
 class StreamedCompiled:
