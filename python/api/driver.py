@@ -136,10 +136,6 @@ def lower_streamed(request: Request, arguments, options: StreamOptions) -> Strea
     module = snapshots.module("pieces")
     with module.context, ir.Location.unknown():
         layout = kernel_pass.layout_of(module)
-    float_leaves = {
-        name: tuple(i for i, leaf in enumerate(tree.leaves) if leaf.is_float)
-        for name, tree in signature.differentiated.items()
-    }
     plan = streamed_choice(options.schedule, pieces, arguments)
 
     @functools.cache
@@ -155,7 +151,7 @@ def lower_streamed(request: Request, arguments, options: StreamOptions) -> Strea
             StepLayout(
                 **layout,
                 wrt=request.wrt,
-                float_leaves=float_leaves,
+                float_leaves=signature.float_leaves,
                 outer_aux=len(signature.outer_aux.leaves),
                 aux=len(signature.aux.leaves),
             ),

@@ -28,6 +28,7 @@ class StreamedExecutable:
         for.
       platform: what it was lowered for: "cpu", "cuda", ...
       options: how it is run.
+      is_loaded: whether it is from a file, where the functions that it was made of are not known.
     """
 
     signature: Signature
@@ -38,6 +39,7 @@ class StreamedExecutable:
     fingerprint: Callable[[], str]
     platform: str
     options: StreamOptions
+    is_loaded: bool = False
 
     @functools.cached_property
     def changed(self) -> list[jax.ShapeDtypeStruct]:

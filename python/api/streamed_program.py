@@ -96,9 +96,13 @@ class StreamedProgram:
         return {}
 
     def _kernels_of(self, slots: SegmentSlots) -> Kernels:
-        segment = Segment.of(slots, self.options.verify == "replay")
+        segment = self.segment(slots)
         programs = (self._program(name, segment) for name in KERNELS)
-        return Kernels.of(self.layout, slots, segment.checksums, *programs)
+        return Kernels.of(self.layout, segment, slots, *programs)
+
+    def segment(self, slots: SegmentSlots) -> Segment:
+        """What the programs are for."""
+        return Segment.of(slots, self.options.verify == "replay")
 
     def _program(self, name: str, segment: Segment) -> FusedProgram:
         module = pipeline.kernel(self.snapshots, name, segment)

@@ -98,13 +98,18 @@ def check_finite(
         if paths
         else "a NaN in the final state"
     )
-    message = (
-        f"the metagradient has {where}. At which step it began is found for stacked batches only: "
-        "give those of fewer steps as arrays."
+    # The search needs the step, and batches that it can have all at once.
+    origin = (
+        "At which step it began is not looked for: a file does not hold the step."
+        if program.is_loaded
+        else "At which step it began is found for stacked batches only: give those of fewer steps "
+        "as arrays."
     )
+    message = f"the metagradient has {where}. {origin}"
     if check_nans:
         raise FloatingPointError(message)
-    message += " (check_nans=False in metagradient() turns this check off.)"
+    place = "load()" if program.is_loaded else "metagradient()"
+    message += f" (check_nans=False in {place} turns this check off.)"
     warnings.warn(message, RuntimeWarning, stacklevel=users_level())
 
 

@@ -5,9 +5,12 @@ They are those of stages.py, where the host walks the plan and brings the batche
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
 from metagrad.api.check_arguments import Inputs
+from metagrad.api.export import export_streamed
 from metagrad.api.flat_arguments import FlatArguments, flatten_streamed
 from metagrad.api.own_settings import lowered_with
 from metagrad.api.progress import shown
@@ -152,3 +155,33 @@ class StreamedCompiled:
         with lowered_with(self._lowered.program.x64):
             stream = batches if isinstance(batches, Stream) else Stream(batches)
             return self._lowered.run(flatten_streamed(state0, meta, stream, outer_args))
+
+    def export(
+        self,
+        path: str | os.PathLike,
+        platforms: Sequence[str] = ("cpu", "cuda"),
+        *,
+        overwrite: bool = False,
+    ) -> int:
+        """Writes one file, which `metagrad.load` runs without Enzyme and without these functions.
+
+        It holds the three programs of a streamed run, whatever the number of batches, and the plan.
+        With `verify="replay"` the loaded run compares its replays too. The rest is as in
+        `Compiled.export`.
+
+        Args:
+          path: of the file.
+          platforms: "cpu", "cuda", "rocm", "tpu".
+          overwrite: whether a file at `path` is replaced. The new one takes its place when all of
+            it is on the disk.
+
+        Returns:
+          The file's size in bytes.
+
+        Raises:
+          As `Compiled.export`; and a ValueError if the steps within a segment follow a schedule
+          that is not one of metagrad's.
+        """
+        program = self._lowered.program
+        with shown(program.options.progress):
+            return export_streamed(program, self.plan, path, platforms, overwrite=overwrite)

@@ -86,21 +86,21 @@ class Kernels:
 
     @classmethod
     def of(
-        cls,
-        layout: StepLayout,
-        slots: SegmentSlots,
-        checksums: bool,
-        advance: FusedProgram,
-        outer_vjp: FusedProgram,
-        reverse: FusedProgram,
+        cls, layout: StepLayout, segment: Segment, slots: SegmentSlots, *programs: FusedProgram
     ) -> Kernels:
-        """The programs with the tables of the plans of their segments."""
-        segment = Segment.of(slots, checksums)
+        """Programs for segments, with the tables of the segments' plans.
+
+        Args:
+          segment: what they are for.
+          slots: makes the plans.
+          programs: in the order of KERNELS.
+        """
         gradients = slots.has_gradients
         tables = functools.cache(
             lambda count: segment.tables(slots.plan(count), gradients=gradients)
         )
-        return cls(slots.steps, layout, advance, outer_vjp, reverse, tables, checksums)
+        advance, outer_vjp, reverse = programs
+        return cls(slots.steps, layout, advance, outer_vjp, reverse, tables, segment.checksums)
 
     def compile(self) -> None:
         """Compiles what is not compiled yet, for the default device."""
