@@ -13,7 +13,9 @@ from typing import TYPE_CHECKING
 if TYPE_CHECKING:
     from metagrad.api.check import check
     from metagrad.api.grad import grad, value_and_grad
-    from metagrad.api.load import Loaded, load
+    from metagrad.api.load import load
+    from metagrad.api.loaded import Loaded
+    from metagrad.api.loaded_stream import LoadedStream
     from metagrad.api.metagradient import Metagradient
     from metagrad.api.results import Result, ResultWithAux
     from metagrad.api.stages import Compiled, Lowered
@@ -43,6 +45,7 @@ __all__ = [
     "JournalError",
     "LazyKary",
     "Loaded",
+    "LoadedStream",
     "Lowered",
     "Metagradient",
     "Periodic",
@@ -65,7 +68,9 @@ __all__ = [
 _HOMES = {
     "api.check": ("check",),
     "api.grad": ("grad", "value_and_grad"),
-    "api.load": ("Loaded", "load"),
+    "api.load": ("load",),
+    "api.loaded": ("Loaded",),
+    "api.loaded_stream": ("LoadedStream",),
     "api.metagradient": ("Metagradient",),
     "api.results": ("Result", "ResultWithAux"),
     "api.stages": ("Compiled", "Lowered"),

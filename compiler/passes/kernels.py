@@ -11,7 +11,7 @@ programs do all the work; which plan they serve, and of how many steps, is in th
 
 `reverse` is the loop of schedule_loop.py over the segment: it runs the n steps again from the
 state at the segment's start, and takes the cotangents back through them. Its tables are those of
-schedule_tables.py for a plan of n steps, in three arrays (`pack`), of a size for L steps.
+runtime/schedules/segment_tables.py for a plan of n steps, in three arrays of a size for L steps.
 
 The state that is given has all leaves. What comes back has those that steps change, `changed`; the
 others are where the caller has them. Checksums are there if asked for: one for each changed leaf of
@@ -23,7 +23,6 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-import numpy as np
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
@@ -32,78 +31,12 @@ from metagrad.compiler.dialect.checksums import checksum
 from metagrad.compiler.dialect.loops import Carry, empty, index, repeat
 from metagrad.compiler.passes.schedule import finish
 from metagrad.compiler.passes.schedule_loop import Pieces, PlanLoop, StepCalls
-from metagrad.compiler.passes.schedule_tables import ANY, STORES_ALL, Features, loop_tables
-from metagrad.runtime.schedules.plan import Plan
+from metagrad.runtime.schedules.loop_tables import ANY, STORES_ALL
+from metagrad.runtime.schedules.segment_tables import KERNELS, RUNS, SEGMENTS, WALKS, Segment
 
 __all__ = ["ANY", "KERNELS", "NAME", "STORES_ALL", "Segment", "layout_of", "run"]
 
 NAME = "kernel"
-KERNELS = ("advance", "outer_vjp", "reverse")
-
-_WALKS = ("walk_load", "walk_start", "walk_run", "walk_segment")
-_RUNS = ("run_steps", "run_save", "run_stride", "run_keep", "run_reuse", "run_update")
-_SEGMENTS = ("vjp_state", "vjp_gradient")
-
-
-@dataclasses.dataclass(frozen=True)
-class Segment:
-    """What a kernel is for.
-
-    Attributes:
-      steps: L, the most steps of a segment.
-      state_slots, gradient_slots: the slots of its plans.
-      features: what these plans do.
-      checksums: whether checksums of the state are wanted.
-    """
-
-    steps: int
-    state_slots: int = 1
-    gradient_slots: int = 0
-    features: Features = ANY
-    checksums: bool = False
-
-    @property
-    def runs(self) -> int:
-        """The most runs of a plan for a segment: a gradient on the spot and two runs for each VJP,
-        and the training run's."""
-        return 4 * self.steps + 4
-
-    def tables(self, plan: Plan, *, gradients: bool) -> tuple[int, list[np.ndarray]]:
-        """A plan as `reverse` takes it: the number of walks, and the tables, packed as
-        [4, L + 2], [6, runs] and [2, L + 1].
-
-        Args:
-          plan: of at most L steps, with at most this many slots.
-          gradients: whether the step has inner gradients.
-
-        Raises:
-          ValueError: the plan does what the kernel was not made for, or is too large for it.
-        """
-        if plan.state_slots > self.state_slots or plan.gradient_slots > self.gradient_slots:
-            raise ValueError(
-                f"a plan with {plan.state_slots} and {plan.gradient_slots} slots in a kernel with "
-                f"{self.state_slots} and {self.gradient_slots}"
-            )
-        tables = loop_tables(
-            plan,
-            gradients=gradients,
-            state_slots=self.state_slots,
-            gradient_slots=self.gradient_slots,
-        )
-        if not self.features.allow(tables.features):
-            raise ValueError(f"a plan with {tables.features} in a kernel with {self.features}")
-        sizes = (self.steps + 2, self.runs, self.steps + 1)
-        packed = [
-            np.stack([_padded(tables.columns[name], size) for name in names])
-            for names, size in zip((_WALKS, _RUNS, _SEGMENTS), sizes)
-        ]
-        return len(tables.walks["walk_load"]), packed
-
-
-def _padded(column: np.ndarray, size: int) -> np.ndarray:
-    if len(column) > size:
-        raise ValueError(f"a plan of {len(column)} entries in a kernel for {size}")
-    return np.pad(column, (0, size - len(column)))
 
 
 def layout_of(module: ir.Module) -> dict[str, Any]:
@@ -161,12 +94,7 @@ def _outer_vjp(pieces: Pieces, segment: Segment):
 
 def _reverse(pieces: Pieces, segment: Segment):
     n, length = pieces.layout, segment.steps
-    size = lambda rows, columns: ir.RankedTensorType.get([rows, columns], _index_element())
-    packed = [
-        size(len(_WALKS), length + 2),
-        size(len(_RUNS), segment.runs),
-        size(len(_SEGMENTS), length + 1),
-    ]
+    packed = [ir.RankedTensorType.get(shape, _index_element()) for shape in segment.table_shapes]
     state_bar_types, meta_bar_types = pieces.cotangents.types
 
     def build(operands: list[ir.Value]) -> list[ir.Value]:
@@ -219,7 +147,7 @@ def _step_arguments(pieces: Pieces, length: int) -> list[ir.Type]:
 
 def _unpack(packed: list[ir.Value]) -> dict[str, ir.Value]:
     tables: dict[str, ir.Value] = {}
-    for names, array in zip((_WALKS, _RUNS, _SEGMENTS), packed):
+    for names, array in zip((WALKS, RUNS, SEGMENTS), packed):
         columns = array.type.shape[1]
         flat = ir.RankedTensorType.get([columns], array.type.element_type)
         for i, name in enumerate(names):

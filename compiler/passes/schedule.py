@@ -14,7 +14,7 @@ from jaxlib.mlir import ir
 from metagrad.compiler.dialect import captured, functions, metagrad
 from metagrad.compiler.dialect.loops import Carry, empty, index, table, zeros
 from metagrad.compiler.passes.schedule_loop import Pieces, PlanLoop, StepCalls
-from metagrad.compiler.passes.schedule_tables import loop_tables
+from metagrad.runtime.schedules.loop_tables import loop_tables
 from metagrad.runtime.schedules.plan import Plan
 
 NAME = "schedule"

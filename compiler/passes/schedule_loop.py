@@ -1,5 +1,5 @@
 """The loop that trains and goes back, around calls of the step's pieces. It reads a plan from
-tables (schedule_tables.py), so one text serves every plan.
+tables (runtime/schedules/loop_tables.py), so one text serves every plan.
 
     for walk:
         state = state_slots[load]
@@ -49,7 +49,7 @@ from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.compiler.passes.schedule_cotangents import NAMES as COTANGENTS
 from metagrad.compiler.passes.schedule_cotangents import Cotangents
 from metagrad.compiler.passes.schedule_state import StateLeaves
-from metagrad.compiler.passes.schedule_tables import Features
+from metagrad.runtime.schedules.loop_tables import Features
 
 SMALL = 4096
 """Bytes of what is written in vain rather than decided upon: the write takes less than a

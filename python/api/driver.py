@@ -15,8 +15,9 @@ from metagrad.api.plan_choice import PlanChoice, streamed_choice
 from metagrad.api.program import Program
 from metagrad.api.progress import ProgressOption
 from metagrad.api.request import Request
+from metagrad.api.run_options import StreamOptions
 from metagrad.api.stages import Lowered
-from metagrad.api.streamed_program import StreamedProgram, StreamOptions
+from metagrad.api.streamed_program import StreamedProgram
 from metagrad.api.streamed_stages import StreamedLowered
 from metagrad.api.traced_run import TracedRun, trace_run
 from metagrad.api.user_frame import users_level
@@ -135,11 +136,14 @@ def lower_streamed(request: Request, arguments, options: StreamOptions) -> Strea
     module = snapshots.module("pieces")
     with module.context, ir.Location.unknown():
         layout = kernel_pass.layout_of(module)
-    float_leaves = {
-        name: tuple(i for i, leaf in enumerate(tree.leaves) if leaf.is_float)
-        for name, tree in signature.differentiated.items()
-    }
     plan = streamed_choice(options.schedule, pieces, arguments)
+
+    @functools.cache
+    def snapshots_for(platform: str) -> pipeline.Snapshots:
+        if platform == pieces.platform:
+            return snapshots
+        return pieces_for(traced, pieces.ad, platform).snapshots
+
     return StreamedLowered(
         StreamedProgram(
             request,
@@ -147,7 +151,7 @@ def lower_streamed(request: Request, arguments, options: StreamOptions) -> Strea
             StepLayout(
                 **layout,
                 wrt=request.wrt,
-                float_leaves=float_leaves,
+                float_leaves=signature.float_leaves,
                 outer_aux=len(signature.outer_aux.leaves),
                 aux=len(signature.aux.leaves),
             ),
@@ -157,6 +161,7 @@ def lower_streamed(request: Request, arguments, options: StreamOptions) -> Strea
             explain_slots(signature.state, traced.unchanged, traced.counters),
             functools.cache(functools.partial(_cuts, traced)),
             snapshots,
+            snapshots_for,
             pieces.platform,
             pieces.emitted.callbacks,
             pieces.captured,

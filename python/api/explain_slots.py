@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 from collections.abc import Sequence
 
-from metagrad.diagnostics.first_nan import enumerate_paths
+from metagrad.diagnostics.paths import enumerate_paths
 from metagrad.frontend.jaxprs.counters import Counters
 from metagrad.frontend.pytrees import Leaf, Tree
 

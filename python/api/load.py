@@ -1,37 +1,39 @@
-"""Reads an exported run and calls it. Neither the compiler nor Enzyme has a part in it."""
+"""Reads an exported run. Neither the compiler nor Enzyme has a part in it."""
 
 from __future__ import annotations
 
+import functools
 import math
-import operator
 import os
-from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import numpy as np
 
-from metagrad.api import run_description
-from metagrad.api.check_arguments import Inputs
-from metagrad.api.flat_arguments import CallSignature, flatten
-from metagrad.api.no_vmap import refusing_vmap
+from metagrad.api import run_description, stored_plan, streamed_description
+from metagrad.api.kernel_types import kernel_types
+from metagrad.api.loaded import Loaded
+from metagrad.api.loaded_file import FileContents
+from metagrad.api.loaded_stream import LoadedStream
 from metagrad.api.own_settings import lowered_with
-from metagrad.api.results import Result, ResultWithAux
-from metagrad.api.run_description import RunDescription
-from metagrad.api.signature import Signature
-from metagrad.runtime import jax_internals
-from metagrad.runtime.displayed import Text
-from metagrad.runtime.executors.fused import FusedProgram
+from metagrad.api.progress import ProgressOption, check_progress
+from metagrad.api.run_options import StreamOptions, check_run_options
+from metagrad.frontend.dtypes import is_float
 from metagrad.runtime.exported import avals, container, programs
 from metagrad.runtime.exported.container import Container, InvalidFile
 from metagrad.runtime.exported.fields import Fields
 from metagrad.runtime.exported.programs import StoredProgram
-from metagrad.runtime.placed_arrays import PlacedArrays
-from metagrad.runtime.schedules.plan import Plan
 
 
-def load(path: str | os.PathLike) -> Loaded:
-    """Reads a file that `Compiled.export` wrote.
+def load(
+    path: str | os.PathLike,
+    *,
+    progress: ProgressOption = None,
+    resume_dir: str | os.PathLike | None = None,
+    save_every: float = 60.0,
+    check_nans: bool | None = None,
+) -> Loaded | LoadedStream:
+    """Reads a file that `Compiled.export` or `StreamedCompiled.export` wrote.
 
     Neither Enzyme nor the functions that the run was made of are needed. Every Python and JAX that
     metagrad supports reads it, older or newer than what wrote it.
@@ -43,26 +45,83 @@ def load(path: str | os.PathLike) -> Loaded:
 
     Args:
       path: of the file.
+      progress, resume_dir, save_every, check_nans: of a streamed run, as in
+        `TrainStep.metagradient`. Where a NaN began is not looked for. Whether replays are compared
+        (`verify`) is a part of the programs.
 
     Returns:
-      The run, to be called as run(state0, meta, batches, *outer_args).
+      The run, to be called as run(state0, meta, batches, *outer_args): a `Loaded`, or a
+      `LoadedStream` if the run is streamed.
 
     Raises:
       InvalidFile: the file is not an exported run, is damaged, of a newer format, or holds what it
         may not. (A ValueError.)
       OSError: the file cannot be read.
+      TypeError, ValueError: an option is not one of the above, or is given for a fused run.
     """
+    check_progress(progress)
+    check_run_options("auto", resume_dir, save_every, None)
     file = container.read(path)
+    reload = functools.partial(
+        load,
+        path,
+        progress=progress,
+        resume_dir=resume_dir,
+        save_every=save_every,
+        check_nans=check_nans,
+    )
     try:
         contents = Fields(file.contents, "the manifest")
-        described = run_description.from_json(contents, file.payloads)
-        captured = _captured(contents, file)
-        with lowered_with(described.x64):
-            stored = programs.from_payloads(contents.object("programs"), file.payloads)
-        _check(described, captured, stored)
+        if "streamed" in contents:
+            of_run = StreamOptions(None, check_nans, progress, resume_dir, save_every, None)
+            return _streamed(file, contents, of_run, reload)
+        fused = _fused(file, contents, reload)
     except (ValueError, TypeError, OverflowError, MemoryError) as error:
         raise InvalidFile(path, str(error) or type(error).__name__) from None
-    return Loaded(file, described, captured, stored)
+    _check_fused_options(path, progress=progress, resume_dir=resume_dir, check_nans=check_nans)
+    return fused
+
+
+def _check_fused_options(path: str | os.PathLike, **options: Any) -> None:
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}={value!r} is for streamed runs, and {os.fspath(path)} holds a fused one: "
+                "leave it out, or export the metagradient with batches that are a Stream"
+            )
+
+
+def _fused(file: Container, contents: Fields, reload: Any) -> Loaded:
+    plan = stored_plan.from_json(contents.object("plan"), file.payloads)
+    parts = _parts(file, contents, plan.steps, reload)
+    program = _program(parts.stored, "fused")
+    value = _value(program)
+    taken = [*parts.described.inputs, *parts.captured]
+    _check_types("fused", program, taken, parts.described.outputs(value))
+    return Loaded(parts, plan)
+
+
+def _streamed(
+    file: Container, contents: Fields, options: StreamOptions, reload: Any
+) -> LoadedStream:
+    plan = streamed_description.plan_from_json(contents, file.payloads)
+    segment = streamed_description.segment_from_json(contents, plan)
+    parts = _parts(file, contents, plan.steps, reload)
+    signature = parts.described.own_signature
+    layout = streamed_description.layout_from_json(contents, signature)
+    value = _value(_program(parts.stored, "outer_vjp"))
+    types = kernel_types(signature, layout, segment, value, parts.captured)
+    for name, (inputs, outputs) in types.items():
+        _check_types(name, _program(parts.stored, name), inputs, outputs)
+    return LoadedStream(parts, plan, segment, layout, options)
+
+
+def _parts(file: Container, contents: Fields, steps: int, reload: Any) -> FileContents:
+    described = run_description.from_json(contents, steps)
+    captured = _captured(contents, file)
+    with lowered_with(described.x64):
+        stored = programs.from_payloads(contents.object("programs"), file.payloads)
+    return FileContents(file, described, captured, stored, reload)
 
 
 def _captured(contents: Fields, file: Container) -> list[np.ndarray]:
@@ -81,175 +140,23 @@ def _captured(contents: Fields, file: Container) -> list[np.ndarray]:
     return arrays
 
 
-def _check(
-    described: RunDescription, captured: list[np.ndarray], stored: dict[str, StoredProgram]
-) -> None:
-    """Compares what the program takes and gives with the trees of arguments and results."""
-    if "fused" not in stored:
-        raise ValueError("it has no program 'fused'")
-    program = stored["fused"]
-    inputs = [(x.shape, x.dtype) for x in described.inputs]
-    inputs += [(x.shape, x.dtype) for x in captured]
-    if [(x.shape, x.dtype) for x in program.inputs] != inputs:
-        raise ValueError("its program does not take the arguments that it says")
-    if not program.outputs or program.outputs[0].shape:
+def _program(stored: dict[str, StoredProgram], name: str) -> StoredProgram:
+    if name not in stored:
+        raise ValueError(f"it has no program {name!r}")
+    return stored[name]
+
+
+def _value(program: StoredProgram) -> jax.ShapeDtypeStruct:
+    """Shape and dtype of the outer function's value: a number, or a vector of them."""
+    if not program.outputs or len(program.outputs[0].shape) > 1 or not is_float(program.outputs[0]):
         raise ValueError("its program gives no value")
-    outputs = described.outputs(program.outputs[0])
-    if [(x.shape, x.dtype) for x in program.outputs] != [(x.shape, x.dtype) for x in outputs]:
-        raise ValueError("its program does not give the results that it says")
+    return program.outputs[0]
 
 
-class _Binding(NamedTuple):
-    """What belongs to one structure of the arguments."""
-
-    call: CallSignature
-    signature: Signature
-    inputs: Inputs
-
-
-class Loaded:
-    """A run from a file: call it as the `Compiled` that was exported.
-
-    Attributes:
-      path: of the file.
-      plan: the schedule: steps run, slots held. `str()` draws it.
-      platforms: those that the file has programs for, as JAX names them.
-      written_by: versions by name: "metagrad", "jax", "jaxlib", "stablehlo".
-    """
-
-    def __init__(
-        self,
-        file: Container,
-        described: RunDescription,
-        captured: list[np.ndarray],
-        stored: dict[str, StoredProgram],
-    ):
-        self.path: Path = file.path
-        self.plan: Plan = described.plan
-        fused = stored["fused"]
-        self.platforms = tuple(fused.modules)
-        self.written_by = dict(described.written_by)
-        self._described, self._modules = described, fused.modules
-        self._captured = PlacedArrays(captured)
-        self._fused = FusedProgram(
-            self._bytecode,
-            jax.default_backend(),
-            fused.inputs,
-            fused.outputs,
-            (),
-            described.gradients(len(captured)),
-        )
-        self._jitted = jax.jit(self._run)
-        self._binding: _Binding | None = None
-        self._captured_bytes = [array.nbytes for array in captured]
-        self._program_bytes = {
-            f"{name}/{platform}": file.payloads[programs.payload_name(name, platform)].nbytes
-            for name, program in stored.items()
-            for platform in program.modules
-        }
-        self._bytes = file.bytes
-
-    def __reduce__(self):
-        return load, (self.path,)
-
-    def __repr__(self) -> str:
-        return f"<Loaded {self._summary}; for {', '.join(self.platforms)}; {self.path}>"
-
-    @property
-    def _summary(self) -> str:
-        step, outer = self._described.names
-        steps = "1 step" if self.plan.steps == 1 else f"{self.plan.steps:,} steps"
-        wrt = ", ".join(self._described.wrt)
-        return f"metagradient of {outer} through {steps} of {step}, wrt {wrt}"
-
-    def explain(self) -> Text:
-        """What the file holds, as text: arguments, programs, captured arrays, plan, versions."""
-        versions = (f"{name} {version}" for name, version in self.written_by.items())
-        lines = [
-            f"{self.path}: {self._bytes:,} bytes, format {container.FORMAT}",
-            self._summary,
-            f"written by {', '.join(versions)}",
-            "double precision on" if self._described.x64 else "double precision off",
-            "arguments:",
-            *(f"    {line}" for tree in self._described.arguments for line in tree.describe()),
-            f"captured arrays: {len(self._captured_bytes)}, {sum(self._captured_bytes):,} bytes",
-            "programs:",
-            *(f"    {name}: {size:,} bytes" for name, size in self._program_bytes.items()),
-            "plan:",
-            *(f"    {line}" for line in str(self.plan).splitlines()),
-        ]
-        return Text("\n".join(lines))
-
-    def _bytecode(self, platform: str) -> bytes:
-        if platform not in self._modules:
-            raise ValueError(
-                f"{self.path} has programs for {', '.join(self.platforms)} and not for {platform}: "
-                f"export it with platforms={(*self.platforms, platform)}"
-            )
-        bytecode = self._modules[platform]
-        if b"lapack_" in bytecode:
-            jax_internals.prepare_lapack()
-        return bytecode
-
-    def __call__(
-        self, state0: Any, meta: Any, batches: Any, *outer_args: Any
-    ) -> Result | ResultWithAux:
-        """Runs training from `state0` and returns value, gradient and final state (and aux).
-
-        It works under `jax.jit`, and `jax.grad` of a function of `.value` is the gradient that the
-        program computes.
-
-        Args:
-          state0, meta, batches, *outer_args: as for the metagradient that was exported. Their
-            leaves have the same paths, shapes and dtypes. The structure of the results is that of
-            the arguments.
-
-        Returns:
-          What the metagradient returns: a `Result`, or a `ResultWithAux`.
-
-        Raises:
-          TypeError: an argument is not what the program was exported for; the message names the
-            leaf.
-          ValueError: the file has no program for the platform of the arguments.
-        """
-        with lowered_with(self._described.x64):
-            trees = (state0, meta, batches, outer_args)
-            try:
-                arguments = flatten(trees)
-            except (TypeError, ValueError, OverflowError):
-                # JAX does not take a leaf. The better message says what the program takes.
-                Inputs(self._described.signature(trees).arguments).check(trees)
-                raise
-            bound = self._bound(arguments.signature, trees)
-            arrays = bound.inputs.arrays(arguments)
-            inputs = [*arrays, *self._captured.beside(arrays)]
-            return bound.signature.unflatten(self._execute(inputs))
-
-    def _execute(self, inputs: list) -> Any:
-        if jax_internals.is_traced_call():
-            with refusing_vmap():
-                return self._fused.call(*inputs)
-        try:
-            return self._jitted(*inputs)
-        except ValueError as error:
-            # Arguments on several devices, say. JAX counts the flat inputs.
-            names = [f"{name} of the metagradient" for name in self._fused.gradients.inputs]
-            message = jax_internals.with_names_of_inputs(error, names)
-            if message == str(error):
-                raise
-            raise ValueError(message) from None
-
-    def _run(self, *inputs: Any) -> Any:
-        return self._fused.call(*inputs)
-
-    def _bound(self, call: CallSignature, trees: tuple) -> _Binding:
-        bound = self._binding
-        if (
-            bound is None
-            or call.structure != bound.call.structure
-            or len(call.constants) != len(bound.call.constants)
-            or not all(map(operator.is_, call.constants, bound.call.constants))
-        ):
-            signature = self._described.signature(trees)
-            bound = self._binding = _Binding(call, signature, Inputs(signature.arguments))
-        return bound
+def _check_types(name: str, program: StoredProgram, inputs: Any, outputs: Any) -> None:
+    """Compares what a program takes and gives with the trees of arguments and results."""
+    types = lambda values: [(x.shape, x.dtype) for x in values]
+    if types(program.inputs) != types(inputs):
+        raise ValueError(f"its program {name!r} does not take the arguments that it says")
+    if types(program.outputs) != types(outputs):
+        raise ValueError(f"its program {name!r} does not give the results that it says")

@@ -23,13 +23,12 @@ from metagrad.api.own_settings import jit_enabled
 from metagrad.api.progress import ProgressOption, shown
 from metagrad.api.request import Request, check_wrt
 from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
-from metagrad.api.run_options import check_fused_options
-from metagrad.api.streamed_program import StreamOptions
-from metagrad.api.streamed_run import check_gradients
-from metagrad.api.streamed_stages import StreamedLowered, refuse_traced_call
+from metagrad.api.run_options import StreamOptions, check_fused_options
+from metagrad.api.streamed_run import check_gradients, refuse_traced_call
+from metagrad.api.streamed_stages import StreamedLowered
 from metagrad.api.type_variables import AuxT, GradT, KindT, MetaT, StateT, ValueT
 from metagrad.api.user_frame import users_level
-from metagrad.diagnostics.first_nan import enumerate_paths
+from metagrad.diagnostics.paths import enumerate_paths
 from metagrad.frontend.pytrees import is_array_leaf
 from metagrad.runtime import jax_internals, schedules
 from metagrad.runtime.schedules.auto import DoesNotFit

@@ -8,7 +8,6 @@ from collections.abc import Mapping
 from typing import Any
 
 import jax
-import numpy as np
 
 from metagrad.api import stored_trees
 from metagrad.api.signature import Signature
@@ -16,14 +15,8 @@ from metagrad.api.stored_trees import StoredTree
 from metagrad.frontend.pytrees import Tree
 from metagrad.runtime.executors.fused import Gradients
 from metagrad.runtime.exported.fields import Fields
-from metagrad.runtime.schedules.plan import Plan
 
 _ARGUMENTS = ("state", "meta", "batches", "outer")
-_TABLES = ("load", "segment", "run_steps", "run_save", "run_keep", "run_reuse", "gradient")
-_PLAN = "plan"
-"""The payload of the plan's tables, one behind the other, as little-endian int32.
-
-`Plan.jsonable` compresses them, and a few bytes of a hostile file could then ask for gigabytes."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -37,7 +30,7 @@ class RunDescription:
       x64: whether it was lowered with double precision on.
       names: what its author called the step and the outer function.
       written_by: versions of what wrote it, by name.
-      plan: the schedule.
+      steps: T of the batches.
     """
 
     arguments: tuple[StoredTree, StoredTree, StoredTree, StoredTree]
@@ -50,7 +43,7 @@ class RunDescription:
     x64: bool
     names: tuple[str, str]
     written_by: Mapping[str, str]
-    plan: Plan
+    steps: int
 
     def signature(self, trees: tuple) -> Signature:
         """The signature of a call with (state0, meta, batches, outer_args).
@@ -80,7 +73,7 @@ class RunDescription:
         return [leaf.stored for tree in self.arguments for leaf in tree.leaves]
 
     @functools.cached_property
-    def _own_signature(self) -> Signature:
+    def own_signature(self) -> Signature:
         """With lists of leaves in place of the structures of a caller."""
         trees = [
             Tree(
@@ -96,18 +89,18 @@ class RunDescription:
 
     def outputs(self, value: jax.ShapeDtypeStruct) -> list[jax.ShapeDtypeStruct]:
         """Of the program, whose first result is `value`."""
-        return self._own_signature.outputs(value, self.plan.steps)
+        return self.own_signature.outputs(value, self.steps)
 
     def gradients(self, captured: int) -> Gradients:
         """As `Signature.gradients`."""
-        return self._own_signature.gradients(captured)
+        return self.own_signature.gradients(captured)
 
     def check(self) -> None:
         """Raises ValueError if its parts do not belong together."""
         for leaf in self.arguments[2].leaves:
-            if leaf.aval.shape[:1] != (self.plan.steps,):
+            if leaf.aval.shape[:1] != (self.steps,):
                 raise ValueError(
-                    f"{leaf.path} has shape {leaf.aval.shape}, and the plan {self.plan.steps} steps"
+                    f"{leaf.path} has shape {leaf.aval.shape}, and the plan {self.steps} steps"
                 )
         if not self.wrt or {*self.wrt} - {"state", "meta", "batches"}:
             raise ValueError(f"the gradient is with respect to {self.wrt}")
@@ -117,18 +110,16 @@ class RunDescription:
 
 def to_json(
     signature: Signature,
-    plan: Plan,
     x64: bool,
     names: tuple[str, str],
     written_by: Mapping[str, str],
-) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The manifest's entries and the payloads.
+) -> dict[str, Any]:
+    """The manifest's entries.
 
     Raises:
       TypeError: an auxiliary output cannot be stored.
     """
-    tables = np.concatenate([getattr(plan, name) for name in _TABLES]).astype("<i4")
-    described = {
+    return {
         "written_by": dict(written_by),
         "names": list(names),
         "x64": x64,
@@ -139,19 +130,14 @@ def to_json(
         "arguments": {name: stored_trees.to_json(getattr(signature, name)) for name in _ARGUMENTS},
         "aux": stored_trees.structure_to_json(signature.aux),
         "outer_aux": stored_trees.structure_to_json(signature.outer_aux),
-        "plan": {
-            "steps": plan.steps,
-            "state_slots": plan.state_slots,
-            "gradient_slots": plan.gradient_slots,
-            "runs": plan.runs,
-            "schedule": plan.schedule,
-        },
     }
-    return described, {_PLAN: tables}
 
 
-def from_json(fields: Fields, payloads: Mapping[str, np.ndarray]) -> RunDescription:
+def from_json(fields: Fields, steps: int) -> RunDescription:
     """What `to_json` made.
+
+    Args:
+      steps: T, as the plan has it.
 
     Raises:
       ValueError: it is not as it must be; the message names the field.
@@ -178,36 +164,7 @@ def from_json(fields: Fields, payloads: Mapping[str, np.ndarray]) -> RunDescript
         fields.flag("x64"),
         (names[0], names[1]),
         {name: written_by.text(name) for name in written_by},
-        _plan_from_json(fields.object("plan"), payloads),
+        steps,
     )
     description.check()
     return description
-
-
-def _plan_from_json(fields: Fields, payloads: Mapping[str, np.ndarray]) -> Plan:
-    if _PLAN not in payloads:
-        raise ValueError(f"it has no payload {_PLAN!r}")
-    steps, runs = fields.integer("steps", 1), fields.integer("runs")
-    lengths = {"load": steps + 1, "segment": steps + 2, "gradient": steps + 1}
-    sizes = [lengths.get(name, runs) for name in _TABLES]
-    memory = payloads[_PLAN]
-    if memory.nbytes != 4 * sum(sizes):
-        raise ValueError(
-            f"the plan's tables have {memory.nbytes} bytes, not {4 * sum(sizes)} as for {steps} "
-            f"steps and {runs} runs"
-        )
-    ends = np.cumsum(sizes)
-    tables = np.split(memory.view("<i4").astype(np.int32), ends[:-1])
-    options: dict[str, Any] = dict(zip(_TABLES, tables))
-    slots = fields.integer("state_slots", 1), fields.integer("gradient_slots")
-    if max(slots) > steps + 1:
-        raise ValueError(f"the plan has {max(slots)} slots for {steps} steps")
-    plan = Plan(
-        steps=steps,
-        state_slots=slots[0],
-        gradient_slots=slots[1],
-        schedule=fields.text("schedule"),
-        **options,
-    )
-    plan.validate()
-    return plan

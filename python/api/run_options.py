@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from typing import Any, Literal, TypeAlias, TypedDict
 
@@ -22,6 +23,23 @@ class RunOptions(TypedDict, total=False):
     resume_dir: str | os.PathLike | None
     save_every: float
     verify: Literal["replay"] | None
+
+
+@dataclasses.dataclass(frozen=True)
+class StreamOptions:
+    """The options of `TrainStep.metagradient` that a streamed run has.
+
+    Attributes:
+      schedule: of the segments; None chooses one.
+      check_nans, progress, resume_dir, save_every, verify: as the user gave them.
+    """
+
+    schedule: Any
+    check_nans: bool | None
+    progress: ProgressOption
+    resume_dir: str | os.PathLike | None
+    save_every: float
+    verify: str | None
 
 
 def check_run_options(runtime: Any, resume_dir: Any, save_every: Any, verify: Any) -> None:

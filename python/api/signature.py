@@ -59,6 +59,14 @@ class Signature:
         trees = {"state": self.state, "meta": self.meta, "batches": self.batches}
         return {name: tree for name, tree in trees.items() if name in self.wrt}
 
+    @property
+    def float_leaves(self) -> dict[str, tuple[int, ...]]:
+        """The floating-point leaves of the trees that `wrt` names, by index in each."""
+        return {
+            name: tuple(i for i, leaf in enumerate(tree.leaves) if leaf.is_float)
+            for name, tree in self.differentiated.items()
+        }
+
     def gradient_leaves(self):
         """(tree's name, leaf) for each float leaf of the gradient, in the order of the results."""
         trees = {"state": self.state, "meta": self.meta, "batches": self.batches}

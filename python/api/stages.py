@@ -21,7 +21,7 @@ from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
 from metagrad.api.type_variables import AuxT, GradT, KindT, StateT, ValueT
 from metagrad.api.user_frame import users_level
 from metagrad.compiler import pipeline
-from metagrad.diagnostics import debug_checks, non_finite_warning
+from metagrad.diagnostics import debug_checks, not_finite
 from metagrad.frontend.capabilities.measured_with import unmeasured
 from metagrad.frontend.partition import Decision
 from metagrad.runtime import jax_internals
@@ -207,7 +207,7 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
             return self._program.fused.call(*arrays, *self._program.captured.arrays_beside(arrays))
 
     def _checked(self, *inputs):
-        """The program's results, and whether they are finite (`non_finite_warning.is_finite`)."""
+        """The program's results, and whether they are finite (`not_finite.is_finite`)."""
         results = self._program.fused.call(*inputs)
         if self._program.diagnose is None:
             return results, True
@@ -221,7 +221,7 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
                 range(last, last + len(signature.state.leaves)),
             )
         ]
-        return results, non_finite_warning.is_finite(*looked_at)
+        return results, not_finite.is_finite(*looked_at)
 
 
 class Compiled(Generic[StateT, ValueT, GradT, KindT]):

@@ -4,43 +4,22 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import os
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
-import jax
-
-from metagrad.api.progress import ProgressOption
 from metagrad.api.request import Request
+from metagrad.api.run_options import StreamOptions
 from metagrad.api.signature import Signature
+from metagrad.api.streamed_executable import StreamedExecutable
 from metagrad.compiler import pipeline
-from metagrad.compiler.passes import kernels as kernel_pass
 from metagrad.compiler.pipeline import Snapshots
 from metagrad.frontend.captured import Captured
 from metagrad.frontend.jaxprs.cuts import Place
 from metagrad.frontend.partition import Decision
 from metagrad.runtime.executors import host_calls
-from metagrad.runtime.executors.fused import FusedProgram, Gradients, signature
-from metagrad.runtime.executors.kernels import Kernels, StepLayout
-from metagrad.runtime.schedules.plan import Plan
-from metagrad.runtime.schedules.two_level import SegmentSlots, TwoLevelPlan
-
-
-@dataclasses.dataclass(frozen=True)
-class StreamOptions:
-    """The options of `TrainStep.metagradient` that a streamed run has.
-
-    Attributes:
-      schedule: of the segments; None chooses one.
-      check_nans, progress, resume_dir, save_every, verify: as the user gave them.
-    """
-
-    schedule: Any
-    check_nans: bool | None
-    progress: ProgressOption
-    resume_dir: str | os.PathLike | None
-    save_every: float
-    verify: str | None
+from metagrad.runtime.executors.fused import FusedProgram, signature
+from metagrad.runtime.executors.kernels import Kernels, StepLayout, kernel_names
+from metagrad.runtime.schedules.segment_tables import KERNELS, Segment
+from metagrad.runtime.schedules.two_level import SegmentSlots
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -58,6 +37,7 @@ class StreamedProgram:
       slots: what a slot holds of the state, as lines of text.
       cuts: finds the stop_gradients and custom rules on the way to the value.
       snapshots: the module as it was at each stage, up to the pieces.
+      snapshots_for: the same for another platform.
       platform: what it was lowered for: "cpu", "cuda", ...
       callbacks: the host functions that the pieces call.
       captured: the arrays that the functions capture.
@@ -76,6 +56,7 @@ class StreamedProgram:
     slots: tuple[str, ...]
     cuts: Callable[[], tuple[Place, ...]]
     snapshots: Snapshots
+    snapshots_for: Callable[[str], Snapshots]
     platform: str
     callbacks: tuple[Callable, ...]
     captured: Captured
@@ -84,21 +65,14 @@ class StreamedProgram:
     x64: bool
     names: tuple[str, str]
 
-    @property
-    def changed(self) -> list[jax.ShapeDtypeStruct]:
-        """Shapes and dtypes of what a slot holds of a state."""
-        leaves = self.signature.state.leaves
-        return [leaves[i].stored for i in self.layout.changed]
-
     @functools.cached_property
     def queries(self) -> tuple[int, ...]:
         """(Q,) where the outer value is a vector of Q, () where it is a scalar."""
         outputs = signature(self.snapshots.module("pieces"), "outer_vjp")[1]
         return outputs[0].shape
 
-    def kernels(self, plan: TwoLevelPlan) -> Kernels:
-        """The programs for a plan. Plans with segments of one shape have the same."""
-        slots = plan.segment_slots
+    def kernels(self, slots: SegmentSlots) -> Kernels:
+        """The programs for plans with segments of one shape."""
         if slots not in self._kernels:
             self._kernels[slots] = self._kernels_of(slots)
         return self._kernels[slots]
@@ -108,39 +82,48 @@ class StreamedProgram:
         return {}
 
     def _kernels_of(self, slots: SegmentSlots) -> Kernels:
-        segment = kernel_pass.Segment(
-            slots.steps,
-            slots.state_slots,
-            slots.gradient_slots,
-            kernel_pass.ANY if slots.may_replay else kernel_pass.STORES_ALL,
-            self.options.verify == "replay",
-        )
-        programs = {name: self._program(name, segment) for name in kernel_pass.KERNELS}
-        return Kernels(
-            slots.steps,
-            self.layout,
-            programs["advance"],
-            programs["outer_vjp"],
-            programs["reverse"],
-            functools.cache(
-                lambda count: segment.tables(
-                    _plan_within(slots, count), gradients=self.has_gradients
-                )
-            ),
-            segment.checksums,
-        )
+        segment = self.segment(slots)
+        programs = (self._program(name, segment) for name in KERNELS)
+        return Kernels.of(self.layout, segment, slots, *programs)
 
-    def _program(self, name: str, segment: kernel_pass.Segment) -> FusedProgram:
+    def segment(self, slots: SegmentSlots) -> Segment:
+        """What the programs are for."""
+        return Segment.of(slots, self.options.verify == "replay")
+
+    def _program(self, name: str, segment: Segment) -> FusedProgram:
         module = pipeline.kernel(self.snapshots, name, segment)
         inputs, outputs = signature(module)
-        bytecode = pipeline.bytecode_of(module)
+        own = pipeline.bytecode_of(module)
+
+        @functools.cache
+        def bytecode(platform: str) -> bytes:
+            if platform == self.platform:
+                return own
+            return pipeline.bytecode_of(
+                pipeline.kernel(self.snapshots_for(platform), name, segment)
+            )
+
         return FusedProgram(
-            lambda _: bytecode,
+            bytecode,
             self.platform,
             inputs,
             outputs,
             self.callbacks if host_calls.calls_host(module) else (),
-            Gradients({}, _numbered("argument", inputs), _numbered("result", outputs)),
+            kernel_names(inputs, outputs),
+        )
+
+    @functools.cached_property
+    def executable(self) -> StreamedExecutable:
+        """What a run needs."""
+        return StreamedExecutable(
+            self.signature,
+            self.layout,
+            self.queries,
+            self.kernels,
+            self.captured.arrays_beside,
+            lambda: self.snapshots.text("pieces"),
+            self.platform,
+            self.options,
         )
 
     @property
@@ -151,19 +134,3 @@ class StreamedProgram:
         arguments = ", ".join(f"{tree.name}: {tree.count}" for tree in trees if tree.leaves)
         wrt = ", ".join(self.signature.wrt)
         return f"streamed metagradient of {outer} through {step}, wrt {wrt}; {arguments}"
-
-
-def _plan_within(slots: SegmentSlots, count: int) -> Plan:
-    """The plan of a segment of `count` steps, in the slots of one of L steps.
-
-    A shorter plan may keep more gradients, since it needs fewer slots for states. It is then made
-    without any: their steps are run once more.
-    """
-    plan = slots.plan(count)
-    if plan.gradient_slots > slots.gradient_slots:
-        plan = slots.schedule.plan(count, gradients=False)
-    return plan
-
-
-def _numbered(what: str, values: Sequence) -> tuple[str, ...]:
-    return tuple(f"{what} {i}" for i in range(len(values)))

@@ -11,11 +11,11 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.api.signature import Signature
-from metagrad.api.streamed_program import StreamedProgram
+from metagrad.api.streamed_executable import StreamedExecutable
 from metagrad.api.user_frame import users_level
-from metagrad.diagnostics.first_nan import enumerate_paths
-from metagrad.diagnostics.non_finite_warning import faults, is_finite
+from metagrad.diagnostics.not_finite import faults, is_finite
 from metagrad.diagnostics.of_queries import enumerate_queries
+from metagrad.diagnostics.paths import enumerate_paths
 from metagrad.frontend.dtypes import is_float
 from metagrad.runtime import jax_internals
 from metagrad.runtime.executors.collectors import BatchGradients, Rows
@@ -23,7 +23,7 @@ from metagrad.runtime.executors.streamed import Arguments, Standing
 
 
 def assemble(
-    program: StreamedProgram,
+    program: StreamedExecutable,
     arguments: Arguments,
     standing: Standing,
     aux: Rows | None,
@@ -69,7 +69,9 @@ def _or_zeros(cotangent: Any, queries: tuple[int, ...], like: jax.ShapeDtypeStru
     return jnp.asarray(cotangent)
 
 
-def check_finite(program: StreamedProgram, result: Any, batch_bar: BatchGradients | None) -> None:
+def check_finite(
+    program: StreamedExecutable, result: Any, batch_bar: BatchGradients | None
+) -> None:
     """Looks at a result as `check_nans` says.
 
     Raises:
@@ -96,13 +98,18 @@ def check_finite(program: StreamedProgram, result: Any, batch_bar: BatchGradient
         if paths
         else "a NaN in the final state"
     )
-    message = (
-        f"the metagradient has {where}. At which step it began is found for stacked batches only: "
-        "give those of fewer steps as arrays."
+    # The search needs the step, and batches that it can have all at once.
+    origin = (
+        "At which step it began is not looked for: a file does not hold the step."
+        if program.is_loaded
+        else "At which step it began is found for stacked batches only: give those of fewer steps "
+        "as arrays."
     )
+    message = f"the metagradient has {where}. {origin}"
     if check_nans:
         raise FloatingPointError(message)
-    message += " (check_nans=False in metagradient() turns this check off.)"
+    place = "load()" if program.is_loaded else "metagradient()"
+    message += f" (check_nans=False in {place} turns this check off.)"
     warnings.warn(message, RuntimeWarning, stacklevel=users_level())
 
 
@@ -117,7 +124,7 @@ def _without_batches(signature: Signature, grad: Any) -> Any:
 
 
 def _batch_faults(
-    program: StreamedProgram, batch_bar: BatchGradients | None
+    program: StreamedExecutable, batch_bar: BatchGradients | None
 ) -> tuple[list[str], list[int]]:
     """What is not finite of the gradients of batches, and the queries in which."""
     if batch_bar is None:

@@ -14,8 +14,9 @@ import numpy as np
 import xxhash
 
 from metagrad.api.run_progress import reported
-from metagrad.api.streamed_program import StreamedProgram
+from metagrad.api.streamed_executable import StreamedExecutable
 from metagrad.api.streamed_result import assemble, check_finite
+from metagrad.runtime import jax_internals
 from metagrad.runtime.executors import walk_progress
 from metagrad.runtime.executors.collectors import BatchGradients, Rows, Sums
 from metagrad.runtime.executors.kernels import Arrays, Kernels
@@ -36,7 +37,7 @@ from metagrad.runtime.tiers.tier import Tier
 
 
 def run_streamed(
-    program: StreamedProgram, plan: TwoLevelPlan, arrays: Arrays, stream: Stream
+    program: StreamedExecutable, plan: TwoLevelPlan, arrays: Arrays, stream: Stream
 ) -> Any:
     """Runs a plan and gives the result.
 
@@ -52,16 +53,16 @@ def run_streamed(
       FloatingPointError: see `check_finite`.
       Any other: what the stream, a function of the user's, or a tier raises.
     """
-    check_gradients(program.request.wrt, stream)
+    check_gradients(program.signature.wrt, stream)
     _check_batches(program, stream)
     layout, n = stream.layout(), program.layout
     arguments = Arguments(
         arrays[: n.state],
         arrays[n.state : n.state + n.meta],
         arrays[n.state + n.meta :],
-        program.captured.arrays_beside(arrays),
+        program.captured(arrays),
     )
-    kernels = program.kernels(plan).on([*arrays, *arguments.captured])
+    kernels = program.kernels(plan.segment_slots).on([*arrays, *arguments.captured])
     place = _placement(arguments.state0)
     walk = actions(plan.outer)
     options, steps = program.options, plan.steps
@@ -73,7 +74,7 @@ def run_streamed(
         slots = stack.enter_context(_slots(plan))
         slots.allocate(program.changed)
         sink = batch_bar = None
-        if "batches" in program.request.wrt:
+        if "batches" in program.signature.wrt:
             sink = stream.gradient_sink(program.queries)
             stack.callback(sink.close)
             batch_bar = _batch_gradients(sink, program)
@@ -124,6 +125,16 @@ def run_streamed(
     return result
 
 
+def refuse_traced_call() -> None:
+    """Raises TypeError for a call under a transformation of JAX."""
+    if jax_internals.is_traced_call():
+        raise TypeError(
+            "a streamed metagradient is run by the host, so it cannot be a part of another "
+            "program: call it outside of jax.jit and other transformations of JAX. (Stacked "
+            'arrays and runtime="fused" make one program.)'
+        )
+
+
 def check_gradients(wrt: Sequence[str], stream: Stream) -> None:
     """Raises ValueError for a stream that wants gradients of batches which are not computed."""
     if stream.gradients is not None and "batches" not in wrt:
@@ -143,7 +154,7 @@ def _requests(walk: Sequence[Action], plan: TwoLevelPlan) -> list[tuple[int, int
     ]
 
 
-def _check_batches(program: StreamedProgram, stream: Stream) -> None:
+def _check_batches(program: StreamedExecutable, stream: Stream) -> None:
     """Compares a stream with what the program was lowered for.
 
     Raises:
@@ -195,7 +206,7 @@ def _aux_avals(kernels: Kernels) -> Sequence[jax.ShapeDtypeStruct]:
     return kernels.advance.outputs[first : first + kernels.layout.aux]
 
 
-def _replay_check(program: StreamedProgram, plan: TwoLevelPlan) -> ReplayCheck:
+def _replay_check(program: StreamedExecutable, plan: TwoLevelPlan) -> ReplayCheck:
     leaves = program.signature.state.leaves
     paths = [leaves[i].path for i in program.layout.changed]
     return ReplayCheck(plan.segment, plan.steps, paths, program.platform)
@@ -208,7 +219,7 @@ def _kept(
     return {name: each for name, each in kept.items() if each is not None}
 
 
-def _batch_gradients(sink: GradientSink, program: StreamedProgram) -> BatchGradients:
+def _batch_gradients(sink: GradientSink, program: StreamedExecutable) -> BatchGradients:
     floats = program.layout.float_leaves["batches"]
     # Behind the axis of the steps.
     stacks = [program.signature.batches.leaves[i].stored for i in floats]
@@ -249,7 +260,7 @@ def _on_start(
 
 
 def _identity(
-    program: StreamedProgram, plan: TwoLevelPlan, arguments: Arguments, stream: Stream
+    program: StreamedExecutable, plan: TwoLevelPlan, arguments: Arguments, stream: Stream
 ) -> dict[str, str | int]:
     """What must be the same for a run to be resumed, by the name that an error gives it."""
     device = next(iter(jax.devices()))
@@ -260,11 +271,11 @@ def _identity(
         for each in (plan.outer, plan.inner, plan.segment_slots.plan(left))
     ]
     return {
-        "the program": _hash(program.snapshots.text("pieces").encode()),
+        "the program": _hash(program.fingerprint().encode()),
         "the number of steps": plan.steps,
         "the plan": _hash(repr((plan.segment, *map(Plan.jsonable, plans))).encode()),
         "verify": str(program.options.verify),
-        "wrt": ", ".join(program.request.wrt),
+        "wrt": ", ".join(program.signature.wrt),
         "where the gradients of batches go": _destination(stream),
         "state0": _hash_arrays(arguments.state0),
         "meta": _hash_arrays(arguments.meta),

@@ -5,24 +5,25 @@ They are those of stages.py, where the host walks the plan and brings the batche
 
 from __future__ import annotations
 
+import os
+from collections.abc import Sequence
 from typing import Any
 
 from metagrad.api.check_arguments import Inputs
+from metagrad.api.export import export_streamed
 from metagrad.api.flat_arguments import FlatArguments, flatten_streamed
 from metagrad.api.own_settings import lowered_with
 from metagrad.api.progress import shown
 from metagrad.api.streamed_program import StreamedProgram
-from metagrad.api.streamed_run import run_streamed
+from metagrad.api.streamed_run import refuse_traced_call, run_streamed
 from metagrad.compiler import pipeline
 from metagrad.compiler.dialect import context
-from metagrad.compiler.passes.kernels import KERNELS
 from metagrad.frontend.partition import Decision
 from metagrad.frontend.pytrees import tree_of
-from metagrad.runtime import jax_internals
 from metagrad.runtime.displayed import Text
 from metagrad.runtime.executors.kernels import Kernels
+from metagrad.runtime.schedules.segment_tables import KERNELS
 from metagrad.runtime.schedules.two_level import TwoLevelPlan
-from metagrad.runtime.stage_reports import stage
 from metagrad.runtime.streams import Stream
 
 
@@ -54,7 +55,7 @@ class StreamedLowered:
             raise ValueError(f"no stage {stage!r}; there are {', '.join(map(repr, self.stages))}")
         with lowered_with(self._program.x64):
             if stage in KERNELS:
-                program = getattr(self._kernels(self.plan), stage)
+                program = getattr(self._kernels, stage)
                 return context.text(context.parse(program.bytecode(program.platform)))
             return self._program.snapshots.text(stage)
 
@@ -96,19 +97,17 @@ class StreamedLowered:
     def compile(self) -> StreamedCompiled:
         """Compiles the programs with XLA, once."""
         with lowered_with(self._program.x64), shown(self._program.options.progress):
-            kernels = self._kernels(self.plan)
-            for name in KERNELS:
-                stage(f"compiling {name} with XLA")
-                getattr(kernels, name).compiled  # noqa: B018 (compiles it)
+            self._kernels.compile()
         return StreamedCompiled(self)
 
-    def _kernels(self, plan: TwoLevelPlan) -> Kernels:
-        return self._program.kernels(plan)
+    @property
+    def _kernels(self) -> Kernels:
+        return self._program.kernels(self.plan.segment_slots)
 
     def start(self, arguments: FlatArguments):
         """Compiles what is not compiled yet. `finish` runs, and shows how far it is."""
         refuse_traced_call()
-        kernels = self._kernels(self.plan)
+        kernels = self._kernels
         if not (kernels.is_compiled or kernels.on(arguments.leaves).anywhere):
             self.compile()
 
@@ -130,17 +129,7 @@ class StreamedLowered:
         assert arguments.stream is not None
         plan = self.plan_of(len(arguments.stream))
         arrays = self._inputs.arrays(arguments)
-        return run_streamed(self._program, plan, arrays, arguments.stream)
-
-
-def refuse_traced_call() -> None:
-    """Raises TypeError for a call under a transformation of JAX."""
-    if jax_internals.is_traced_call():
-        raise TypeError(
-            "a streamed metagradient is run by the host, so it cannot be a part of another "
-            "program: call it outside of jax.jit and other transformations of JAX. (Stacked "
-            'arrays and runtime="fused" make one program.)'
-        )
+        return run_streamed(self._program.executable, plan, arrays, arguments.stream)
 
 
 class StreamedCompiled:
@@ -169,3 +158,33 @@ class StreamedCompiled:
         with lowered_with(self._lowered.program.x64):
             stream = batches if isinstance(batches, Stream) else Stream(batches)
             return self._lowered.run(flatten_streamed(state0, meta, stream, outer_args))
+
+    def export(
+        self,
+        path: str | os.PathLike,
+        platforms: Sequence[str] = ("cpu", "cuda"),
+        *,
+        overwrite: bool = False,
+    ) -> int:
+        """Writes one file, which `metagrad.load` runs without Enzyme and without these functions.
+
+        It holds the three programs of a streamed run, whatever the number of batches, and the plan.
+        With `verify="replay"` the loaded run compares its replays too. The rest is as in
+        `Compiled.export`.
+
+        Args:
+          path: of the file.
+          platforms: "cpu", "cuda", "rocm", "tpu".
+          overwrite: whether a file at `path` is replaced. The new one takes its place when all of
+            it is on the disk.
+
+        Returns:
+          The file's size in bytes.
+
+        Raises:
+          As `Compiled.export`; and a ValueError if the steps within a segment follow a schedule
+          that is not one of metagrad's.
+        """
+        program = self._lowered.program
+        with shown(program.options.progress):
+            return export_streamed(program, self.plan, path, platforms, overwrite=overwrite)

@@ -13,8 +13,8 @@ from metagrad.diagnostics.finite_differences import (
     NOT_SMOOTH,
     DirectionCheck,
 )
-from metagrad.diagnostics.first_nan import enumerate_paths
 from metagrad.diagnostics.large_steps import near_at_large_steps, range_of
+from metagrad.diagnostics.paths import enumerate_paths
 from metagrad.frontend.jaxprs.cuts import Place
 
 _WIDTH = 100

@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from metagrad.diagnostics.first_nan import enumerate_paths
+from metagrad.diagnostics.paths import enumerate_paths
 from metagrad.frontend.dtypes import is_float
 from metagrad.runtime import jax_internals
 

@@ -15,6 +15,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.diagnostics.of_queries import enumerate_queries, faulty_queries
+from metagrad.diagnostics.paths import enumerate_paths
 from metagrad.frontend import prints
 from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.pytrees import tree_of
@@ -169,8 +170,3 @@ def _nan_leaves(name: str, tree: Any) -> list[str]:
 
 def _has_nan(leaf: Any) -> bool:
     return is_float(leaf) and bool(jnp.isnan(leaf).any())
-
-
-def enumerate_paths(paths: list[str]) -> str:
-    """The first four paths, and how many there are beyond them, for a message."""
-    return ", ".join(paths[:4]) + (f" and {len(paths) - 4} more leaves" if len(paths) > 4 else "")

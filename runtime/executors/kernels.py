@@ -14,7 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from metagrad.runtime.executors.fused import FusedProgram
+from metagrad.runtime.executors.fused import FusedProgram, Gradients
+from metagrad.runtime.schedules.segment_tables import KERNELS, Segment
+from metagrad.runtime.schedules.two_level import SegmentSlots
+from metagrad.runtime.stage_reports import stage
 
 Arrays = list[Any]
 """Arrays of JAX or NumPy, in the order of a program's arguments."""
@@ -80,6 +83,32 @@ class Kernels:
     tables: Callable[[int], tuple[int, Sequence[np.ndarray]]]
     checksums: bool
     anywhere: bool = False
+
+    @classmethod
+    def of(
+        cls, layout: StepLayout, segment: Segment, slots: SegmentSlots, *programs: FusedProgram
+    ) -> Kernels:
+        """Programs for segments, with the tables of the segments' plans.
+
+        Args:
+          segment: what they are for.
+          slots: makes the plans.
+          programs: in the order of KERNELS.
+        """
+        gradients = slots.has_gradients
+        tables = functools.cache(
+            lambda count: segment.tables(slots.plan(count), gradients=gradients)
+        )
+        advance, outer_vjp, reverse = programs
+        return cls(slots.steps, layout, advance, outer_vjp, reverse, tables, segment.checksums)
+
+    def compile(self) -> None:
+        """Compiles what is not compiled yet, for the default device."""
+        for name in KERNELS:
+            program: FusedProgram = getattr(self, name)
+            if not program.is_compiled:
+                stage(f"compiling {name} with XLA")
+                program.compiled  # noqa: B018 (compiles it)
 
     def on(self, arrays: Sequence[Any]) -> Kernels:
         """These programs for arguments that are where some arrays are."""
@@ -165,6 +194,15 @@ class Kernels:
     def _meta_bar(self) -> slice:
         first = len(self.layout.state_bar)
         return slice(first, first + len(self.layout.meta_bar))
+
+
+def kernel_names(inputs: Sequence[Any], outputs: Sequence[Any]) -> Gradients:
+    """What the arguments and results of a kernel are called. It has no derivative of its own."""
+    return Gradients({}, _numbered("argument", inputs), _numbered("result", outputs))
+
+
+def _numbered(what: str, values: Sequence[Any]) -> tuple[str, ...]:
+    return tuple(f"{what} {i}" for i in range(len(values)))
 
 
 def _split(values: Sequence, first: int, second: int) -> tuple[list, list, list]:

@@ -61,8 +61,15 @@ class SegmentSlots:
         return cls(steps, schedule, plan.state_slots, plan.gradient_slots, has_gradients)
 
     def plan(self, count: int) -> Plan:
-        """The plan of a segment of `count` steps, at most L."""
-        return self.schedule.plan(count, gradients=self.has_gradients)
+        """The plan of a segment of `count` steps, at most L, in the slots of one of L steps.
+
+        A shorter plan may keep more gradients, since it needs fewer slots for states. It is then
+        made without any: their steps are run once more.
+        """
+        plan = self.schedule.plan(count, gradients=self.has_gradients)
+        if plan.gradient_slots > self.gradient_slots:
+            plan = self.schedule.plan(count, gradients=False)
+        return plan
 
     @property
     def may_replay(self) -> bool:

@@ -13,8 +13,8 @@ from metagrad.compiler.dialect import context, functions
 from metagrad.compiler.passes import cut, differentiate, expand, pieces, verify
 from metagrad.compiler.passes import schedule as schedule_pass
 from metagrad.compiler.passes.schedule_loop import SMALL
-from metagrad.compiler.passes.schedule_tables import loop_tables
 from metagrad.runtime.schedules import Binomial, LazyKary, Periodic, StoreAll
+from metagrad.runtime.schedules.loop_tables import loop_tables
 
 STEP = """
 module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch = 1 : i64,
@@ -197,7 +197,7 @@ def test_large_arrays_are_not_written_in_vain():
 @pytest.mark.parametrize("steps", [1, 2, 17, 100])
 @pytest.mark.parametrize("gradients", [True, False], ids=["gradients", "no gradients"])
 def test_tables(schedule, steps, gradients):
-    """Read as schedule_tables.py says, on step numbers in place of states, the tables take every
+    """Read as loop_tables.py says, on step numbers in place of states, the tables take every
     VJP with its state and its gradient.
     """
     plan = schedule.plan(steps, gradients=gradients)

@@ -13,7 +13,7 @@ from unrolled import assert_exact
 
 import metagrad
 from metagrad import LazyKary
-from metagrad.diagnostics import non_finite_warning
+from metagrad.diagnostics import not_finite
 
 pytestmark = pytest.mark.filterwarnings("ignore:the step .* never reads meta:UserWarning")
 
@@ -71,13 +71,13 @@ def test_zeros_are_made_at_the_end(ad):
 def test_they_are_not_looked_at(monkeypatch):
     """Neither is a leaf of the state that no step changes."""
     shapes = []
-    is_finite = non_finite_warning.is_finite
+    is_finite = not_finite.is_finite
 
     def record(gradients, state):
         shapes.append([array.shape for array in (*gradients, *state)])
         return is_finite(gradients, state)
 
-    monkeypatch.setattr(non_finite_warning, "is_finite", record)
+    monkeypatch.setattr(not_finite, "is_finite", record)
     step = metagrad.compile(lambda s, z, batch: train(s, z, batch) | {"frozen": s["frozen"]})
     state, meta, batches = arguments()
     mg = step.metagradient(lambda s: jnp.sum(s["w"] ** 2), ("meta", "state", "batches"))

@@ -1,4 +1,4 @@
-"""A plan as the loop of schedule_loop.py reads it: tables of integers.
+"""A plan as the loop of compiler/passes/schedule_loop.py reads it: tables of integers.
 
 The loop runs *walks*. A walk is a segment of the plan that runs steps, or the first one after the
 training run, together with the segments behind it that run none: their VJPs follow one another,

@@ -1,0 +1,154 @@
+"""What the manifest of a streamed run says of it beside what every run has: written and read."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from collections.abc import Mapping
+from typing import Any
+
+import numpy as np
+
+from metagrad.api import stored_plan, stored_schedule
+from metagrad.api.signature import Signature
+from metagrad.runtime.executors.kernels import StepLayout
+from metagrad.runtime.exported.fields import Fields
+from metagrad.runtime.schedules.arguments import MOST_STEPS
+from metagrad.runtime.schedules.costs import Sizes
+from metagrad.runtime.schedules.loop_tables import Features
+from metagrad.runtime.schedules.moves import TIERS
+from metagrad.runtime.schedules.segment_tables import Segment
+from metagrad.runtime.schedules.two_level import SegmentSlots, TwoLevelPlan
+
+LONGEST_SEGMENT = 2**20
+"""Steps. A segment's plan is made when a file is loaded, which takes some seconds for so many. The
+file is no longer for a longer segment, so that this bounds what it may ask for."""
+
+_CARRIED = ("changed", "stored", "state_bar", "meta_bar", "batch_bar")
+"""The fields of a `StepLayout` that do not follow from the trees."""
+
+
+def to_json(
+    layout: StepLayout, plan: TwoLevelPlan, segment: Segment
+) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The manifest's entries "streamed" and "plan", and the payloads.
+
+    Raises:
+      ValueError: the segments are too long, or follow a schedule that a file does not hold.
+    """
+    if plan.segment > LONGEST_SEGMENT:
+        raise ValueError(
+            f"its segments have {plan.segment:,} steps, and a file holds {LONGEST_SEGMENT:,} at "
+            "most"
+        )
+    outer, payloads = stored_plan.to_json(plan.outer)
+    streamed = {
+        "steps": plan.steps,
+        "tiers": [TIERS[i] for i in plan.tier_of_slot],
+        "sizes": dataclasses.asdict(plan.sizes),
+        "layout": {name: list(getattr(layout, name)) for name in _CARRIED},
+        "segment": {
+            "steps": segment.steps,
+            "state_slots": segment.state_slots,
+            "gradient_slots": segment.gradient_slots,
+            "has_gradients": plan.segment_slots.has_gradients,
+            "features": dataclasses.asdict(segment.features),
+            "checksums": segment.checksums,
+            "schedule": stored_schedule.to_json(plan.segment_slots.schedule),
+        },
+    }
+    return {"streamed": streamed, "plan": outer}, payloads
+
+
+def plan_from_json(contents: Fields, payloads: Mapping[str, np.ndarray]) -> TwoLevelPlan:
+    """The plan, run on step numbers.
+
+    Raises:
+      ValueError, TypeError: an entry is not as it must be.
+    """
+    fields = contents.object("streamed")
+    tiers = fields.texts("tiers")
+    if {*tiers} - {*TIERS}:
+        raise ValueError(f"{fields.place}.tiers has others than {', '.join(TIERS)}")
+    sizes = fields.object("sizes")
+    plan = TwoLevelPlan(
+        _at_most(fields, "steps", MOST_STEPS),
+        stored_plan.from_json(contents.object("plan"), payloads),
+        tuple(map(TIERS.index, tiers)),
+        _slots(fields.object("segment")),
+        Sizes(*(_at_most(sizes, field.name, 2**63, 0) for field in dataclasses.fields(Sizes))),
+    )
+    if plan.outer.steps != math.ceil(plan.steps / plan.segment):
+        raise ValueError(f"the plan is of {plan.outer.steps} segments for {plan.steps} steps")
+    plan.validate()
+    return plan
+
+
+def _slots(fields: Fields) -> SegmentSlots:
+    steps = _at_most(fields, "steps", LONGEST_SEGMENT)
+    return SegmentSlots(
+        steps,
+        stored_schedule.from_json(fields.object("schedule")),
+        _at_most(fields, "state_slots", steps + 1),
+        _at_most(fields, "gradient_slots", steps, 0),
+        fields.flag("has_gradients"),
+    )
+
+
+def segment_from_json(contents: Fields, plan: TwoLevelPlan) -> Segment:
+    """What the programs are for.
+
+    Raises:
+      ValueError: an entry is not as it must be, or the plan of a segment does what the programs
+        cannot do.
+    """
+    fields = contents.object("streamed").object("segment")
+    flags = fields.object("features")
+    features = Features(*(flags.flag(field.name) for field in dataclasses.fields(Features)))
+    slots = plan.segment_slots
+    segment = Segment(
+        slots.steps, slots.state_slots, slots.gradient_slots, features, fields.flag("checksums")
+    )
+    segment.tables(plan.inner, gradients=slots.has_gradients)
+    return segment
+
+
+def layout_from_json(contents: Fields, signature: Signature) -> StepLayout:
+    """What stands where in the flat lists of arrays.
+
+    Raises:
+      ValueError: a leaf is named that there is not, or of which there is no cotangent.
+    """
+    fields = contents.object("streamed").object("layout")
+    state, meta, batches, outer = signature.arguments
+    floats = lambda tree: {i for i, leaf in enumerate(tree.leaves) if leaf.is_float}
+    changed = _leaves(fields, "changed", {*range(len(state.leaves))})
+    return StepLayout(
+        len(state.leaves),
+        len(meta.leaves),
+        len(batches.leaves),
+        len(outer.leaves),
+        changed=changed,
+        stored=_leaves(fields, "stored", {*changed}),
+        state_bar=_leaves(fields, "state_bar", floats(state)),
+        meta_bar=_leaves(fields, "meta_bar", floats(meta)),
+        batch_bar=_leaves(fields, "batch_bar", floats(batches)),
+        wrt=signature.wrt,
+        float_leaves=signature.float_leaves,
+        outer_aux=len(signature.outer_aux.leaves),
+        aux=len(signature.aux.leaves),
+    )
+
+
+def _leaves(fields: Fields, name: str, known: set[int]) -> tuple[int, ...]:
+    places = fields.sequence(name)
+    if not all(type(i) is int and i in known for i in places) or places != sorted({*places}):
+        raise ValueError(f"{fields.place}.{name} is not a list of leaves in order: {places}")
+    return tuple(places)
+
+
+def _at_most(fields: Fields, name: str, most: int, least: int = 1) -> int:
+    value = fields.integer(name, least)
+    if value > most:
+        raise ValueError(f"{fields.place}.{name} is {value}, above {most}")
+    return value
