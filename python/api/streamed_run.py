@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -87,7 +88,7 @@ def run_streamed(
             saver = Saver(journal, slots, _kept(sums, aux, batch_bar, check), options.save_every)
             if (point := journal.latest()) is not None:
                 standing = saver.resume(point, place)
-        counts = walk_progress.counts(walk, plan.segment, steps, plan.replayed)
+        counts = walk_progress.counts(walk, plan.segment, steps, functools.cache(plan.replayed))
         reporter = stack.enter_context(_reported(options.progress, counts, standing.position))
         reporter.update(*counts[standing.position], slots.bytes_in_use)
         feed = stack.enter_context(
