@@ -17,7 +17,6 @@ from metagrad.diagnostics.first_nan import enumerate_paths
 from metagrad.diagnostics.non_finite_warning import faults, is_finite
 from metagrad.diagnostics.of_queries import enumerate_queries
 from metagrad.frontend.dtypes import is_float
-from metagrad.runtime import jax_internals
 from metagrad.runtime.executors.collectors import BatchGradients, Rows
 from metagrad.runtime.executors.streamed import Arguments, Standing
 
@@ -69,17 +68,22 @@ def _or_zeros(cotangent: Any, queries: tuple[int, ...], like: jax.ShapeDtypeStru
     return jnp.asarray(cotangent)
 
 
-def check_finite(program: StreamedProgram, result: Any, batch_bar: BatchGradients | None) -> None:
+def check_finite(
+    program: StreamedProgram, result: Any, batch_bar: BatchGradients | None, raises: bool | None
+) -> None:
     """Looks at a result as `check_nans` says.
 
+    Args:
+      batch_bar: what the gradients of the batches went through, if there are any.
+      raises: whether there is an error instead of a warning, `check_nans=False` or not.
+
     Raises:
-      FloatingPointError: with `check_nans=True`, or `jax_debug_nans` on, something is not finite.
+      FloatingPointError: something is not finite.
 
     Warns:
       RuntimeWarning: by default, the same.
     """
-    check_nans = jax_internals.setting("jax_debug_nans") or program.options.check_nans
-    if check_nans is False:
+    if program.options.check_nans is False and not raises:
         return
     signature = program.signature
     value = result.value[0] if signature.has_aux else result.value
@@ -100,7 +104,7 @@ def check_finite(program: StreamedProgram, result: Any, batch_bar: BatchGradient
         f"the metagradient has {where}. At which step it began is found for stacked batches only: "
         "give those of fewer steps as arrays."
     )
-    if check_nans:
+    if raises:
         raise FloatingPointError(message)
     message += " (check_nans=False in metagradient() turns this check off.)"
     warnings.warn(message, RuntimeWarning, stacklevel=users_level())

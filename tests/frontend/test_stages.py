@@ -115,8 +115,10 @@ def test_memory_and_cost(lowered):
 
 def test_runtime_is_checked(step, outer):
     assert step.metagradient(outer, runtime="fused")
-    with pytest.raises(ValueError, match="runtime='streamed': this version has \"fused\""):
-        step.metagradient(outer, runtime="streamed")
+    with pytest.raises(
+        ValueError, match="runtime='compiled' is none of 'auto', 'fused', 'streamed'"
+    ):
+        step.metagradient(outer, runtime="compiled")
 
 
 def test_explain_says_that_this_jax_was_not_measured(lowered, monkeypatch):
