@@ -3,8 +3,8 @@
 It is for the choice of a plan when nothing has been measured: right within a small factor for what
 is bound by products, and no more is asked of it. A product of matrices or a convolution counts 2
 for each multiplication and addition; any other op counts `ELEMENTWISE` for each element of its
-results, since it is bound by memory. A loop counts its body as often as it runs, once if that is
-not known.
+results, since it is bound by memory. Each op counts `START` besides. A loop counts its body as
+often as it runs, once if that is not known.
 """
 
 from __future__ import annotations
@@ -21,6 +21,10 @@ from metagrad.compiler.dialect import functions
 ELEMENTWISE = 4
 """Operations of a product that take as long as one element that is read and written. XLA fuses some
 three of such ops into one."""
+
+START = 2000
+"""Operations of a product that take as long as starting an op: some 40 ns, as a kernel of several
+ops takes some 100 to 200 ns."""
 
 
 def count(module: ir.Module, name: str) -> float:
@@ -49,13 +53,15 @@ class _Counter:
             trips = max((len(values) for values in counters(op).values()), default=1)
             return trips * self._of(op.regions[1].blocks[0])
         if isinstance(op, hlo.DotGeneralOp):
-            return 2.0 * _elements(op.results[0]) * _contracted(op)
+            return START + 2.0 * _elements(op.results[0]) * _contracted(op)
         if isinstance(op, hlo.ConvolutionOp):
-            return 2.0 * _elements(op.results[0]) * _window(op)
+            return START + 2.0 * _elements(op.results[0]) * _window(op)
         inside = max((self._of(block) for r in op.regions for block in r.blocks), default=0.0)
         if op.operation.name in ("stablehlo.case", "stablehlo.if"):
             return inside
-        return float(ELEMENTWISE * sum(map(_elements, op.results)))
+        if isinstance(op, hlo.ConstantOp):
+            return 0.0
+        return START + float(ELEMENTWISE * sum(map(_elements, op.results)))
 
 
 def _elements(value: ir.Value) -> int:

@@ -282,7 +282,9 @@ def _identity(
     return {
         "the program": _hash(program.fingerprint().encode()),
         "the number of steps": plan.steps,
-        "the plan": _hash(repr((plan.segment, *map(Plan.jsonable, plans))).encode()),
+        "the steps of a segment": plan.segment,
+        "the slots between segments": plan.outer.state_slots,
+        "the plan": _hash(repr(tuple(map(Plan.jsonable, plans))).encode()),
         "verify": str(program.options.verify),
         "wrt": ", ".join(program.signature.wrt),
         "where the gradients of batches go": _destination(stream),
@@ -290,6 +292,7 @@ def _identity(
         "meta": _hash_arrays(arguments.meta),
         "outer_args": _hash_arrays(arguments.outer),
         "captured arrays": _hash_arrays(arguments.captured),
+        "the order of the stream": _hash_arrays([] if stream.order is None else [stream.order]),
         "batch 0": _hash_arrays(jax.tree.leaves(stream[0])),
         "the device": f"{device.platform} {device.device_kind}",
         "jax": jax.__version__,

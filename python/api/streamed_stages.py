@@ -159,6 +159,14 @@ class StreamedCompiled:
             stream = batches if isinstance(batches, Stream) else Stream(batches)
             return self._lowered.run(flatten_streamed(state0, meta, stream, outer_args))
 
+    def memory_analysis(self) -> dict[str, Any]:
+        """XLA's memory analysis of each of the three programs, by name.
+
+        Slots between segments and batches that wait are not in it: `plan.bytes_by_tier` has them.
+        """
+        kernels = self._lowered.program.kernels(self.plan.segment_slots)
+        return {name: getattr(kernels, name).compiled.memory_analysis() for name in KERNELS}
+
     def export(
         self,
         path: str | os.PathLike,

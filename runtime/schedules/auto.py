@@ -99,10 +99,9 @@ class Auto:
         if everything_bytes(steps, gradients, sizes) <= budget and measure is None:
             everything = _native.plan_periodic(steps, steps, 1, gradients)
             return estimated(Plan(**everything, schedule=str(self)), sizes)
-        smallest = smallest_bytes(steps, sizes)
-        if smallest > budget:
-            raise DoesNotFit(self._too_small(budget, smallest, steps, sizes))
         if measure is None:
+            if smallest_bytes(steps, sizes) > budget:
+                raise DoesNotFit(self._too_small(budget, steps, sizes))
             raise TypeError(
                 "Auto.plan needs measure=...: not everything fits, and what to run again depends "
                 "on costs"
@@ -110,11 +109,12 @@ class Auto:
         costs = measure()
         sizes = costs.sizes  # a measurement knows the workspace as well
         if smallest_bytes(steps, sizes) > budget:
-            raise DoesNotFit(self._too_small(budget, smallest_bytes(steps, sizes), steps, sizes))
+            raise DoesNotFit(self._too_small(budget, steps, sizes))
         plan = _fastest_plan(steps, gradients, sizes, costs, budget)
         return dataclasses.replace(plan, schedule=str(self))
 
-    def _too_small(self, budget: int, smallest: int, steps: int, sizes: Sizes) -> str:
+    def _too_small(self, budget: int, steps: int, sizes: Sizes) -> str:
+        smallest = smallest_bytes(steps, sizes)
         whose = "" if self.memory is not None else ", what the device has free,"
         return (
             f"{self}: no plan for {steps:,} steps fits {format_bytes(budget)}{whose}; the smallest "

@@ -200,11 +200,12 @@ class TwoLevelPlan:
             ]
         return "\n".join(
             [
-                f"{self.steps:,} steps, streamed in {self.outer.steps:,} segments of "
-                f"{self.segment:,}",
-                f"  states between segments   {self.outer.state_slots:,} slots ({where})",
-                f"  segments run              {self.outer.advances:,}, and again, one by one, "
-                "for their reversal",
+                f"{self.steps:,} steps, streamed in {self.outer.steps:,} "
+                f"segment{'s' * (self.outer.steps != 1)} of {self.segment:,}",
+                f"  states between segments   {self.outer.state_slots:,} "
+                f"slot{'s' * (self.outer.state_slots != 1)} ({where})",
+                f"  segments run              {self.outer.advances:,} to make states, "
+                "and each once more when it is reversed",
                 f"  within a segment          {self.inner!r}",
                 f"  bytes                     {held}",
                 *time,

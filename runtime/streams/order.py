@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator
 from typing import Any
 
 import numpy as np
@@ -21,7 +22,15 @@ def checked_order(order: Any, rows: int) -> np.ndarray:
       TypeError: it does not hold integers.
       ValueError: its rank is not 1 or 2, it is empty, or an index is outside the source.
     """
-    array = order if isinstance(order, np.ndarray) else np.asarray(order)
+    if not isinstance(order, np.ndarray):
+        order = _listed(order)
+    try:
+        array = np.asanyarray(order)
+    except ValueError as error:
+        raise ValueError(
+            f"Stream(order=...) must have the shape [T] or [T, B]: {error}. If the last batch is "
+            "smaller, leave it out."
+        ) from None
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(
             f"Stream(order=...) must hold integers, the numbers of rows, got {array.dtype}"
@@ -40,6 +49,19 @@ def checked_order(order: Any, rows: int) -> np.ndarray:
     if isinstance(array, np.memmap):
         return array
     return array.astype(np.int32 if rows <= np.iinfo(np.int32).max else np.int64)
+
+
+def _listed(order: Any) -> Any:
+    """An order that is not an array; a sampler gives its batches one after the other.
+
+    Raises:
+      TypeError: it is an iterator, which would be used up.
+    """
+    if isinstance(order, Iterator):
+        raise TypeError("Stream(order=...) is an iterator; give list(order), an array or a list")
+    if isinstance(order, Iterable) and not hasattr(order, "__getitem__"):
+        return list(order)
+    return order
 
 
 def _check_bounds(order: np.ndarray, rows: int) -> None:

@@ -83,6 +83,12 @@ class Stream:
         return self._source.steps
 
     @property
+    def order(self) -> np.ndarray | None:
+        """The rows of each batch, integers [T] or [T, B]; None if there is no order."""
+        order = self._given[1]
+        return None if order is None else np.asarray(order)
+
+    @property
     def aval(self) -> Any:
         """Shapes and dtypes of one batch, as a pytree of `jax.ShapeDtypeStruct`s.
 

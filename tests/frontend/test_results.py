@@ -76,4 +76,4 @@ def test_repr(step, outer):
         repr(mg)
         == "Metagradient(train_step, validation, wrt=('meta', 'state'), schedule=LazyKary(k=3))"
     )
-    assert "schedule=Binomial(slots=24)" in repr(step.metagradient(outer))
+    assert "schedule=Auto()" in repr(step.metagradient(outer))
