@@ -219,8 +219,8 @@ def batches_tree(batches: Any) -> tuple[Tree, Tree, int]:
             f"batches is {_kind(batches)} without an array leaf, so the number of training steps "
             "is unknown. A dataset goes into metagrad.Stream(dataset, order); of a loader or a "
             "generator, give the dataset behind it. Else give a pytree of arrays with a leading "
-            "axis of length T; if the step needs no data, batches=jnp.arange(T) says how many steps "
-            "to run."
+            "axis of length T; if the step needs no data, batches=jnp.arange(T) says how many "
+            "steps to run."
         )
     scalars = [leaf.path for leaf in tree.leaves if not leaf.aval.shape]
     if scalars:

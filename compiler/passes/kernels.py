@@ -3,19 +3,20 @@
 The executor walks a run in segments of at most L steps, of which it brings the batches. Three
 programs do all the work; which plan they serve, and of how many steps, is in their arguments:
 
-    advance    (state, meta, batches[L], n) -> (the state n steps later, aux[L], checksums)
+    advance    (state, meta, batches[L], n) -> (the state n steps later, aux[L], checksums, slots)
     outer_vjp  (state, outer arguments)     -> (value, outer aux, cotangents of the state)
     reverse    (state, meta, batches[L], tables, cotangents of the state, of meta)
                                             -> (cotangents of the state, of meta, of batches[L],
-                                                checksums)
+                                                checksums, aux[L])
 
 `reverse` is the loop of schedule_loop.py over the segment: it runs the n steps again from the
 state at the segment's start, and takes the cotangents back through them. Its tables are those of
 runtime/schedules/segment_tables.py for a plan of n steps, in three arrays of a size for L steps.
 
 The state that is given has all leaves. What comes back has those that steps change, `changed`; the
-others are where the caller has them. Checksums are there if asked for: one for each changed leaf of
-the state at the end of the segment (dialect/checksums.py).
+others are where the caller has them. Checksums are there if asked for, one for each changed leaf of
+the state at the end of the segment (dialect/checksums.py). The slots of `advance` and the aux of
+`reverse` are there with them, and are of no use but to `_train`.
 """
 
 from __future__ import annotations
@@ -23,13 +24,15 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
+import numpy as np
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.dialect import functions
 from metagrad.compiler.dialect.checksums import checksum
-from metagrad.compiler.dialect.loops import Carry, empty, index, repeat
+from metagrad.compiler.dialect.loops import Carry, empty, index, repeat, table
 from metagrad.compiler.passes.schedule import finish
+from metagrad.compiler.passes.schedule_cotangents import NAMES as COTANGENTS
 from metagrad.compiler.passes.schedule_loop import Pieces, PlanLoop, StepCalls
 from metagrad.runtime.schedules.loop_tables import ANY, STORES_ALL
 from metagrad.runtime.schedules.segment_tables import KERNELS, RUNS, SEGMENTS, WALKS, Segment
@@ -66,6 +69,11 @@ def _advance(pieces: Pieces, segment: Segment):
         *operands, steps = operands
         calls = StepCalls(pieces, operands[n.state : n.state + n.meta], operands[-n.batch :])
         pieces.state.begin(operands[: n.state], calls.meta, length)
+        if segment.checksums:
+            carry = _train(pieces, calls, segment, operands[: n.state], steps)
+            changed = _changed_at(pieces, steps, carry["final"])
+            written = [*carry["state_slots"], *carry["gradient_slots"]]
+            return [*changed, *carry["aux"], *_checksums(segment, changed), *written]
 
         def one(t: ir.Value, carry: Carry) -> Carry:
             inner = calls.inner({}, {"t": [t], "state": carry["state"]})
@@ -77,10 +85,44 @@ def _advance(pieces: Pieces, segment: Segment):
             "t": [],
         }
         carry = repeat(index(0), steps, carry, one)
-        changed = _changed_at(pieces, steps, carry["state"])
-        return [*changed, *carry["aux"], *_checksums(segment, changed)]
+        return [*_changed_at(pieces, steps, carry["state"]), *carry["aux"]]
 
     return [*_step_arguments(pieces, length), _index_type()], build
+
+
+def _train(
+    pieces: Pieces, calls: StepCalls, segment: Segment, state0: list[ir.Value], steps: ir.Value
+) -> Carry:
+    """`reverse` without its VJPs, over one run of some steps.
+
+    What XLA fuses with a step decides how it rounds. So where the states of `advance` and `reverse`
+    are to have the same bits, the steps stand in the same loop. What it writes to slots is written
+    here too, to one slot, and is a result: else XLA would leave the writes out.
+    """
+    one = lambda value: table(np.array([value]))
+    writes = 0 if segment.features.stores_all else -1
+    tables = {
+        "walk_load": one(0),
+        "walk_start": one(0),
+        "walk_run": table(np.array([0, 1])),
+        "walk_segment": table(np.array([0, 1])),
+        "run_steps": hlo.reshape(ir.RankedTensorType.get([1], _index_element()), steps),
+        "run_save": one(writes),
+        "run_stride": one(0),
+        "run_keep": one(writes),
+        "run_reuse": one(-1),
+        "run_update": one(1),
+    }
+    slots = 1, int(segment.features.keeps)
+    loop = PlanLoop(pieces, calls, tables, index(1), steps, segment.features, *slots)
+    stored0 = pieces.state.stored_of(state0)
+    nothing: Carry = {name: [] for name in COTANGENTS}
+    aux = [empty(segment.steps, ty) for ty in pieces.aux_types]
+    return loop.run(stored0, nothing, aux, _end_of_segment, {"final": stored0}, vjps=False)
+
+
+def _end_of_segment(carry: Carry, operands: Carry) -> Carry:
+    return {"state_bar": carry["state_bar"], "final": operands["state"]}
 
 
 def _outer_vjp(pieces: Pieces, segment: Segment):
@@ -116,16 +158,13 @@ def _reverse(pieces: Pieces, segment: Segment):
         )
         stored0 = pieces.state.stored_of(step[: n.state])
         cotangents = pieces.cotangents.begin_segment(step, state_bar, meta_bar)
-        final: Carry = {"final": stored0} if segment.checksums else {}
-        at_the_end = lambda carry, operands: {
-            "state_bar": carry["state_bar"],
-            "final": operands["state"],
-        }
-        carry = loop.run(stored0, cotangents, [], at_the_end if final else None, final)
-        results = [*carry["state_bar"], *carry["meta_bar"], *carry["batch_bar"]]
-        if segment.checksums:
-            results += _checksums(segment, _changed_at(pieces, steps, carry["final"]))
-        return results
+        if not segment.checksums:
+            carry = loop.run(stored0, cotangents, [], None, {})
+            return [value for name in COTANGENTS for value in carry[name]]
+        aux = [empty(length, ty) for ty in pieces.aux_types]
+        carry = loop.run(stored0, cotangents, aux, _end_of_segment, {"final": stored0})
+        checksums = _checksums(segment, _changed_at(pieces, steps, carry["final"]))
+        return [*(v for name in COTANGENTS for v in carry[name]), *checksums, *carry["aux"]]
 
     inputs = [
         *_step_arguments(pieces, length),

@@ -187,6 +187,8 @@ class PlanLoop:
         aux: list[ir.Value],
         at_the_end: Body | None,
         results: Carry,
+        *,
+        vjps: bool = True,
     ) -> Carry:
         """Writes the loop, at the current insertion point.
 
@@ -197,11 +199,12 @@ class PlanLoop:
           at_the_end: called with the carry and `state` of the operands, after the training run;
             None: nothing happens there.
           results: what `at_the_end` changes beside `state_bar`.
+          vjps: whether anything is reversed.
 
         Returns:
           `cotangents`, `results` and `aux` after the last walk.
         """
-        self.at_the_end, self.results = at_the_end, tuple(results)
+        self.at_the_end, self.results, self.vjps = at_the_end, tuple(results), vjps
         gradient_types = self.pieces.inner.type.results if self.features.keeps else []
         carry: Carry = {
             "state_slots": [
@@ -231,6 +234,9 @@ class PlanLoop:
                 ("state_bar", *self.results),
                 {"state": state},
             )
+
+        if not self.vjps:
+            return carry
 
         def back(r: ir.Value, cotangents: Carry) -> Carry:
             at = {name: entry(self.tables[f"vjp_{name}"], r) for name in ("state", "gradient")}

@@ -142,7 +142,8 @@ class Kernels:
           batches: stacked over L steps, of which `count` are run.
         """
         results = self._call(self.advance, *state, *meta, *batches, np.int32(count), *captured)
-        return _split(results, len(self.layout.changed), self.layout.aux)
+        state, aux, rest = _split(results, len(self.layout.changed), self.layout.aux)
+        return state, aux, rest[: self._sums]
 
     def run_outer_vjp(
         self, state: Arrays, outer: Arrays, captured: Arrays
@@ -182,8 +183,13 @@ class Kernels:
             *captured,
         )
         state_bar, meta_bar, rest = _split(results, len(state_bar), len(meta_bar))
-        batch_bar, checksums, _ = _split(rest, len(self.layout.batch_bar), len(rest))
+        batch_bar, checksums, _ = _split(rest, len(self.layout.batch_bar), self._sums)
         return state_bar, meta_bar, batch_bar, checksums
+
+    @property
+    def _sums(self) -> int:
+        """The number of checksums: one for each changed leaf, or none."""
+        return len(self.layout.changed) if self.checksums else 0
 
     @functools.cached_property
     def meta_bar_zeros(self) -> list[np.ndarray]:
