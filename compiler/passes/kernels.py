@@ -70,10 +70,10 @@ def _advance(pieces: Pieces, segment: Segment):
         calls = StepCalls(pieces, operands[n.state : n.state + n.meta], operands[-n.batch :])
         pieces.state.begin(operands[: n.state], calls.meta, length)
         if segment.checksums:
-            carry = _train(pieces, calls, segment, operands[: n.state], steps)
-            changed = _changed_at(pieces, steps, carry["final"])
-            written = [*carry["state_slots"], *carry["gradient_slots"]]
-            return [*changed, *carry["aux"], *_checksums(segment, changed), *written]
+            trained = _train(pieces, calls, segment, operands[: n.state], steps)
+            changed = _changed_at(pieces, steps, trained["final"])
+            written = [*trained["state_slots"], *trained["gradient_slots"]]
+            return [*changed, *trained["aux"], *_checksums(segment, changed), *written]
 
         def one(t: ir.Value, carry: Carry) -> Carry:
             inner = calls.inner({}, {"t": [t], "state": carry["state"]})

@@ -30,6 +30,7 @@ from metagrad.runtime import jax_internals
 from metagrad.runtime.executors import host_calls
 from metagrad.runtime.executors.fused import FusedProgram, check_signature
 from metagrad.runtime.executors.kernels import StepLayout
+from metagrad.runtime.streams import Stream
 
 
 def lower(
@@ -123,11 +124,14 @@ def lower(
     )
 
 
-def lower_streamed(request: Request, arguments, options: StreamOptions) -> StreamedLowered:
+def lower_streamed(
+    request: Request, arguments, stream: Stream, options: StreamOptions
+) -> StreamedLowered:
     """Like `lower`, for the streamed executor.
 
     Args:
       arguments: (state0, meta, shapes of the stacked batches, outer_args).
+      stream: the batches.
     """
     traced = trace_run(request, arguments)
     pieces = lower_pieces(request, traced)
@@ -136,7 +140,7 @@ def lower_streamed(request: Request, arguments, options: StreamOptions) -> Strea
     module = snapshots.module("pieces")
     with module.context, ir.Location.unknown():
         layout = kernel_pass.layout_of(module)
-    plan = streamed_choice(options.schedule, pieces, arguments)
+    plan = streamed_choice(options.schedule, pieces, arguments, stream)
 
     @functools.cache
     def snapshots_for(platform: str) -> pipeline.Snapshots:

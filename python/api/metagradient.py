@@ -137,7 +137,7 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
                     raise
         stream = batches if isinstance(batches, Stream) else Stream(batches)
         arguments = flatten_streamed(state0, meta, stream, outer_args)
-        return driver.lower_streamed(self.request, arguments.to_trace, self._stream_options)
+        return driver.lower_streamed(self.request, arguments.to_trace, stream, self._stream_options)
 
     def _is_streamed(self, batches: Any) -> bool:
         """Whether the host walks the plan.

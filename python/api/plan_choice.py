@@ -9,13 +9,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxlib.mlir import ir
 
 from metagrad.api.lowered_pieces import LoweredPieces
-from metagrad.api.step_costs import ProbeSource, step_costs
+from metagrad.api.step_costs import PROBE_STEPS, ProbeSource, step_costs
 from metagrad.compiler.analysis import operations
 from metagrad.compiler.passes.kernels import layout_of
 from metagrad.frontend.pytrees import to_stored
+from metagrad.runtime import jax_internals
 from metagrad.runtime.executors.fused import signature
 from metagrad.runtime.schedules.accept import Schedule
 from metagrad.runtime.schedules.auto import Auto, everything_bytes
@@ -26,6 +28,7 @@ from metagrad.runtime.schedules.measured_costs import estimated_costs, tier_seco
 from metagrad.runtime.schedules.plan import Plan
 from metagrad.runtime.schedules.two_level import TwoLevelPlan, choose
 from metagrad.runtime.stage_reports import stage
+from metagrad.runtime.streams import Stream
 from metagrad.runtime.tiers.disk import DiskTier
 from metagrad.runtime.tiers.free_memory import device_free, host_free
 
@@ -70,7 +73,9 @@ class PlanChoice:
         fits = everything_bytes(self._steps, self._has_gradients, self.sizes) <= free
         # A measurement compiles the step once more, which has to be worth it: it is when memory is
         # short, or when the user says how much there is.
-        is_measured = budget is not None or not fits
+        is_measured = (budget is not None or not fits) and can_measure(
+            self._pieces, self._arguments
+        )
         return self._schedule.plan(
             self._steps,
             gradients=self._has_gradients,
@@ -78,6 +83,10 @@ class PlanChoice:
             measure=(lambda: self.costs(free)) if is_measured else self.estimated_costs,
             free=free,
         )
+
+    def estimated_costs(self) -> Costs:
+        """The costs as counts of operations suggest them."""
+        return operations_costs(self._pieces, self.sizes)
 
     def costs(self, memory: int) -> Costs:
         """The costs of the step's parts: kept on disk, or measured now.
@@ -87,20 +96,9 @@ class PlanChoice:
         """
         return measured(self._pieces, self.sizes, memory, self._arguments)
 
-    def estimated_costs(self) -> Costs:
-        """The costs as counts of operations suggest them."""
-        module = self._pieces.snapshots.module("pieces")
-        with module.context, ir.Location.unknown():
-            inner, update, vjp = (
-                operations.count(module, name) for name in ("inner", "update", "step_vjp")
-            )
-        return estimated_costs(
-            self.sizes, inner_operations=inner, update_operations=update, vjp_operations=vjp
-        )
-
 
 def streamed_choice(
-    schedule: Schedule | Auto | None, pieces: LoweredPieces, arguments: tuple
+    schedule: Schedule | Auto | None, pieces: LoweredPieces, arguments: tuple, stream: Stream
 ) -> TwoLevelPlan:
     """The plan of a streamed run.
 
@@ -113,7 +111,12 @@ def streamed_choice(
     if isinstance(schedule, Auto) and schedule != Auto():
         budget = schedule.budget("memory")
         memory = free_budget() if budget is None else budget
-        costs = measured(pieces, sizes, memory, arguments)
+        arguments = *arguments[:2], _first_batches(stream), arguments[3]
+        costs = (
+            measured(pieces, sizes, memory, arguments)
+            if can_measure(pieces, arguments)
+            else operations_costs(pieces, sizes)
+        )
         if schedule.disk is not None:
             costs = with_tier(costs, "disk", *_disk_seconds(sizes.state))
         return streamed_plan(
@@ -133,6 +136,12 @@ def streamed_choice(
     )
 
 
+def _first_batches(stream: Stream) -> Any:
+    """Some batches of a stream, stacked."""
+    batches = [stream[t] for t in range(min(PROBE_STEPS, len(stream)))]
+    return jax.tree.map(lambda *rows: jnp.stack(rows), *batches)
+
+
 def _disk_seconds(size: int) -> tuple[float, float]:
     """Seconds of a write and a read of one state on disk, measured now."""
     arrays = [jnp.zeros(max(1, size), jnp.uint8)]
@@ -146,7 +155,7 @@ def measured(pieces: LoweredPieces, sizes: Sizes, memory: int, arguments: tuple)
     Args:
       sizes: bytes; the workspace becomes that of the measurement.
       memory: bytes that the measurement may take.
-      arguments: (state0, meta, ...). It runs on these if they are arrays with values.
+      arguments: (state0, meta, batches, ...), with values.
     """
     stage("measuring what a step costs")
     captured, layout = pieces.captured, pieces.traced.layout
@@ -164,14 +173,44 @@ def measured(pieces: LoweredPieces, sizes: Sizes, memory: int, arguments: tuple)
     return step_costs(source, memory, _given(pieces, arguments))
 
 
-def _given(pieces: LoweredPieces, arguments: tuple) -> Sequence[Any] | None:
-    """The leaves of state0 and meta, if they are arrays with values."""
-    trees = pieces.traced.signature.state, pieces.traced.signature.meta
-    leaves = [leaf for tree, value in zip(trees, arguments) for leaf in tree.arrays(value)]
-    described = [leaf for tree in trees for leaf in tree.leaves]
-    if any(isinstance(leaf, (jax.core.Tracer, jax.ShapeDtypeStruct)) for leaf in leaves):
-        return None
-    return [to_stored(of, leaf) for of, leaf in zip(described, leaves)]
+def operations_costs(pieces: LoweredPieces, sizes: Sizes) -> Costs:
+    """The costs as counts of operations suggest them."""
+    module = pieces.snapshots.module("pieces")
+    with module.context, ir.Location.unknown():
+        inner, update, vjp = (
+            operations.count(module, name) for name in ("inner", "update", "step_vjp")
+        )
+    return estimated_costs(
+        sizes, inner_operations=inner, update_operations=update, vjp_operations=vjp
+    )
+
+
+def can_measure(pieces: LoweredPieces, arguments: tuple) -> bool:
+    """Whether a step can be run to be measured.
+
+    It is run on the arguments, so they need values: on others a loop that waits for a condition may
+    never end. And it must not call the host, which would print, or count, what nobody asked for.
+    """
+    values = jax.tree.leaves(arguments[:3])
+    concrete = not any(isinstance(x, (jax.core.Tracer, jax.ShapeDtypeStruct)) for x in values)
+    return (
+        concrete
+        and not jax_internals.is_traced_call()
+        and not pieces.captured.are_traced
+        and not pieces.emitted.callbacks
+    )
+
+
+def _given(pieces: LoweredPieces, arguments: tuple) -> Sequence[Any]:
+    """The leaves of state0 and meta, and of the first batches, as the program takes them."""
+    signature = pieces.traced.signature
+    trees = signature.state, signature.meta, signature.batches
+    stored = [
+        [to_stored(of, leaf) for of, leaf in zip(tree.leaves, tree.arrays(value))]
+        for tree, value in zip(trees, arguments)
+    ]
+    rows = np.arange(PROBE_STEPS) % len(stored[2][0])
+    return [*stored[0], *stored[1], *(leaf[rows] for leaf in stored[2])]
 
 
 def fused_sizes(pieces: LoweredPieces) -> Sizes:

@@ -51,7 +51,7 @@ class ProbeSource:
     batch: int
 
 
-def step_costs(source: ProbeSource, memory: int, arguments: Sequence[Any] | None = None) -> Costs:
+def step_costs(source: ProbeSource, memory: int, arguments: Sequence[Any]) -> Costs:
     """The costs of a step: kept on disk, or measured now.
 
     The workspace of the sizes is what XLA says of the probe.
@@ -60,13 +60,13 @@ def step_costs(source: ProbeSource, memory: int, arguments: Sequence[Any] | None
       source: the pieces.
       memory: bytes on the device that the probe may take: it has fewer slots where they would take
         more.
-      arguments: leaves of state0 and meta to run on. None: small random numbers.
+      arguments: leaves of state0 and meta, and of PROBE_STEPS batches, to run on.
     """
     text = fingerprint(source.snapshots.module("pieces"), _PIECES)
     return measured_costs(text, lambda: _probe(source, memory, arguments), source.sizes)
 
 
-def _probe(source: ProbeSource, memory: int, arguments: Sequence[Any] | None) -> Probe:
+def _probe(source: ProbeSource, memory: int, arguments: Sequence[Any]) -> Probe:
     slots = _slots(source, memory)
     large = _Compiled(source, slots, arguments)
     small = _Compiled(source, 1, arguments)
@@ -86,7 +86,7 @@ def _probe(source: ProbeSource, memory: int, arguments: Sequence[Any] | None) ->
 class _Compiled:
     """The kernel `reverse`, compiled for a few steps, and its arguments."""
 
-    def __init__(self, source: ProbeSource, slots: int, arguments: Sequence[Any] | None):
+    def __init__(self, source: ProbeSource, slots: int, arguments: Sequence[Any]):
         self.segment = kernel_pass.Segment(PROBE_STEPS, slots, slots, kernel_pass.ANY)
         self.source = source
         module = pipeline.kernel(source.snapshots, "reverse", self.segment)
@@ -102,11 +102,7 @@ class _Compiled:
         )
         self.compiled = jax.jit(program.call).lower(*inputs).compile()
         of_steps = source.state + source.meta + source.batch
-        given = list(arguments or [])
-        before = [
-            given[i] if i < len(given) else _like(aval, i)
-            for i, aval in enumerate(inputs[:of_steps])
-        ]
+        before = list(arguments)
         last = len(inputs) - len(source.captured)
         tables = of_steps + 5  # the steps, the walks, three packed tables
         after = [*map(_like, inputs[tables:last], range(tables, last)), *source.captured]
@@ -116,7 +112,10 @@ class _Compiled:
         self.slot_bytes = (slots + 1) * (sizes.state + sizes.gradient)
         analysis = self.compiled.memory_analysis()
         plan_slots = slots * (sizes.state + sizes.gradient)
-        self.workspace = workspace(analysis, plan_slots, PROBE_STEPS, sizes)
+        # The cotangents are arguments and results of the probe; a program carries them once.
+        cotangents = sum(aval.size * aval.dtype.itemsize for aval in inputs[tables:last])
+        taken = workspace(analysis, plan_slots, PROBE_STEPS, sizes)
+        self.workspace = max(0, taken - cotangents)
 
     def run(self, plan: Plan) -> None:
         walks, packed = self.segment.tables(plan, gradients=self.source.has_gradients)

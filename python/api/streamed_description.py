@@ -18,7 +18,7 @@ from metagrad.runtime.schedules.costs import Sizes
 from metagrad.runtime.schedules.loop_tables import Features
 from metagrad.runtime.schedules.moves import TIERS
 from metagrad.runtime.schedules.segment_tables import Segment
-from metagrad.runtime.schedules.two_level import SegmentSlots, TwoLevelPlan
+from metagrad.runtime.schedules.two_level import MOST_SLOTS, SegmentSlots, TwoLevelPlan
 
 LONGEST_SEGMENT = 2**20
 """Steps. A segment's plan is made when a file is loaded, which takes some seconds for so many. The
@@ -45,6 +45,7 @@ def to_json(
     streamed = {
         "steps": plan.steps,
         "tiers": [TIERS[i] for i in plan.tier_of_slot],
+        "room": dict(zip(TIERS, plan.room)),
         "sizes": dataclasses.asdict(plan.sizes),
         "layout": {name: list(getattr(layout, name)) for name in _CARRIED},
         "segment": {
@@ -70,13 +71,15 @@ def plan_from_json(contents: Fields, payloads: Mapping[str, np.ndarray]) -> TwoL
     tiers = fields.texts("tiers")
     if {*tiers} - {*TIERS}:
         raise ValueError(f"{fields.place}.tiers has others than {', '.join(TIERS)}")
-    sizes = fields.object("sizes")
+    sizes, room = fields.object("sizes"), fields.object("room")
+    at_most = lambda tier: _at_most(room, tier, MOST_SLOTS, 0)
     plan = TwoLevelPlan(
         _at_most(fields, "steps", MOST_STEPS),
         stored_plan.from_json(contents.object("plan"), payloads),
         tuple(map(TIERS.index, tiers)),
         _slots(fields.object("segment")),
         Sizes(*(_at_most(sizes, field.name, 2**63, 0) for field in dataclasses.fields(Sizes))),
+        room=(at_most("device"), at_most("host"), at_most("disk")),
     )
     if plan.outer.steps != math.ceil(plan.steps / plan.segment):
         raise ValueError(f"the plan is of {plan.outer.steps} segments for {plan.steps} steps")

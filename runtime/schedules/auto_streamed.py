@@ -25,6 +25,7 @@ from metagrad.runtime.schedules.plan import Plan
 from metagrad.runtime.schedules.store_all import StoreAll
 from metagrad.runtime.schedules.timeline import ACTIONS_AHEAD, MoveSeconds, timeline
 from metagrad.runtime.schedules.two_level import (
+    MOST_SLOTS,
     SegmentSlots,
     TwoLevelEstimate,
     TwoLevelPlan,
@@ -142,7 +143,8 @@ class _Search:
             if smallest_bytes(length, sizes) > left:
                 return
             slots = self.slots(length, left)
-            advance = length * self.costs.advance + self.costs.call
+            # Where a step is too small to be measured it still takes some time.
+            advance = max(length * self.costs.advance + self.costs.call, 1e-9)
             reverse = predict(slots.plan(length), self.costs)
             if segments * (advance + reverse) > limit:
                 return
@@ -152,7 +154,8 @@ class _Search:
                 places = tuple(map(TIERS.index, tiers))
                 plan = TwoLevelPlan(self.steps, outer, places, slots, self.costs.sizes)
                 estimate = self.estimate(outer, tiers, advance, reverse)
-                yield dataclasses.replace(plan, estimate=estimate)
+                room = (device, *self.slow_slots(MOST_SLOTS))
+                yield dataclasses.replace(plan, estimate=estimate, room=room)
 
     def is_hidden(self, length: int) -> bool:
         """Whether moves take less than a segment's steps: then slots on the device gain nothing."""

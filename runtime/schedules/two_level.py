@@ -88,6 +88,8 @@ class TwoLevelPlan:
       segment_slots: what the device does within a segment.
       sizes: bytes.
       estimate: what a run is expected to take; None if nothing has been measured.
+      room: the most slots that each tier may have, for runs of more steps. A tier that has more
+        than that has as many as it has.
     """
 
     steps: int
@@ -96,6 +98,7 @@ class TwoLevelPlan:
     segment_slots: SegmentSlots
     sizes: Sizes
     estimate: TwoLevelEstimate | None = None
+    room: tuple[int, int, int] = (0, 0, 0)
 
     def validate(self) -> None:
         """Runs the plans on step numbers, and looks whether the parts fit together.
@@ -169,14 +172,17 @@ class TwoLevelPlan:
     def for_steps(self, steps: int) -> TwoLevelPlan:
         """The plan of another number of steps with the same segments, so that nothing is compiled.
 
-        It has the slots of this plan where it needs as many.
+        It has the slots of this plan where it needs as many, and more where there is room.
         """
-        outer = Binomial(self.outer.state_slots, keep_gradients=False).plan(
-            math.ceil(steps / self.segment), gradients=False
-        )
-        tiers = self.tier_of_slot[: outer.state_slots]
+        tiers = list(self.tier_of_slot)
+        for tier in (1, 2, 0):  # the host's memory, the disk, the device
+            tiers += [tier] * (self.room[tier] - tiers.count(tier))
+        segments = math.ceil(steps / self.segment)
+        slots = min(segments, len(tiers))
+        outer = Binomial(slots, keep_gradients=False).plan(segments, gradients=False)
+        tiers = tiers[: outer.state_slots]
         return dataclasses.replace(
-            self, steps=steps, outer=outer, tier_of_slot=tiers, estimate=None
+            self, steps=steps, outer=outer, tier_of_slot=tuple(tiers), estimate=None
         )
 
     def __repr__(self) -> str:
@@ -216,6 +222,9 @@ class TwoLevelPlan:
         return preformatted(str(self))
 
 
+MOST_SLOTS = 100_000
+"""Slots for small states, of which memory would hold any number."""
+
 AHEAD = 4
 """Segments of batches that are in memory at a time: read ahead, under way, in use."""
 
@@ -254,9 +263,12 @@ def choose(
     balanced = math.ceil(math.sqrt(steps * max(1, sizes.state) / max(1, of_step)))
     length = max(1, min(steps, fits, max(balanced, 8)))
     segments = math.ceil(steps / length)
+    room = [0, 0, 0]
     if schedule is None:
-        slots = max(1, min(segments, memory // 2 // max(1, sizes.state)))
-        schedule = Binomial(slots, keep_gradients=False)
+        fitting = min(MOST_SLOTS, max(1, memory // 2 // max(1, sizes.state)))
+        schedule = Binomial(min(segments, fitting), keep_gradients=False)
+        for tier in tiers:
+            room[tier] = fitting // len(tiers)
     outer = schedule.plan(segments, gradients=False)
     return TwoLevelPlan(
         steps,
@@ -264,4 +276,5 @@ def choose(
         tuple(tiers[i % len(tiers)] for i in range(outer.state_slots)),
         SegmentSlots.of(length, StoreAll(), has_gradients),
         sizes,
+        room=(room[0], room[1], room[2]),
     )
