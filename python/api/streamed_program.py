@@ -107,15 +107,18 @@ class StreamedProgram:
     def _program(self, name: str, segment: Segment) -> FusedProgram:
         module = pipeline.kernel(self.snapshots, name, segment)
         inputs, outputs = signature(module)
-        own = pipeline.bytecode_of(module)
+        # JAX keeps a program as long as what it compiled, so it must not hold all of this.
+        own, own_platform, snapshots_for = (
+            pipeline.bytecode_of(module),
+            self.platform,
+            self.snapshots_for,
+        )
 
         @functools.cache
         def bytecode(platform: str) -> bytes:
-            if platform == self.platform:
+            if platform == own_platform:
                 return own
-            return pipeline.bytecode_of(
-                pipeline.kernel(self.snapshots_for(platform), name, segment)
-            )
+            return pipeline.bytecode_of(pipeline.kernel(snapshots_for(platform), name, segment))
 
         return FusedProgram(
             bytecode,
