@@ -44,6 +44,9 @@ coverage: $(VENV)/installed-test
 bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.step_vjp
 	$(BIN)/python -m benchmarks
+	$(BIN)/python -m benchmarks.plan_accuracy
+	$(BIN)/python -m benchmarks.frontier
+	$(BIN)/python -m benchmarks.queries
 
 matrix: $(VENV)/installed-matrix
 	$(BIN)/python -m nox

@@ -15,7 +15,7 @@ from typing import Any
 
 import jax
 
-from benchmarks.contenders import PLAIN
+from benchmarks.contenders import PIECES, PLAIN
 from benchmarks.contenders.contender import Built, Contender, Problem, Unavailable
 from benchmarks.reference import Reference
 
@@ -40,13 +40,15 @@ class Limits:
 class Row:
     """What was measured of one contender on one problem.
 
-    Times are in seconds; `note` says why something is missing.
+    Times are in seconds; `note` says why something is missing. Ratios are against plain training as
+    JAX compiles it, `piece_ratios` against plain training through metagrad's own pieces.
     """
 
     contender: str
     note: str = ""
     times: list[float] = dataclasses.field(default_factory=list)
     ratios: list[float] = dataclasses.field(default_factory=list)
+    piece_ratios: list[float] = dataclasses.field(default_factory=list)
     memory_bytes: int | None = None
     memory_source: str = ""
     compile_seconds: float | None = None
@@ -61,8 +63,17 @@ class Row:
     def ratio(self) -> float | None:
         return statistics.median(self.ratios) if self.ratios else None
 
+    @property
+    def piece_ratio(self) -> float | None:
+        return statistics.median(self.piece_ratios) if self.piece_ratios else None
+
     def jsonable(self) -> dict[str, Any]:
-        return dataclasses.asdict(self) | {"seconds": self.seconds, "ratio": self.ratio}
+        derived = {
+            "seconds": self.seconds,
+            "ratio": self.ratio,
+            "piece_ratio": self.piece_ratio,
+        }
+        return dataclasses.asdict(self) | derived
 
 
 def measure(
@@ -104,6 +115,8 @@ def measure(
                 rows[name].times.append(seconds)
                 if PLAIN in times:
                     rows[name].ratios.append(seconds / times[PLAIN])
+                if PIECES in times:
+                    rows[name].piece_ratios.append(seconds / times[PIECES])
         return total
 
     # The first round warms up and gives the errors. It counts where rounds are so long that

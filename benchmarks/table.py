@@ -11,7 +11,7 @@ from rich.text import Text
 from benchmarks.contenders.contender import Problem
 from benchmarks.measure import Row
 
-HEADINGS = "time, s", "x plain", "MiB", "states", "compile, s", "error"
+HEADINGS = "time, s", "x plain", "x pieces", "MiB", "states", "compile, s", "error"
 
 
 def table(problem: Problem, rows: Sequence[Row]) -> Group:
@@ -32,6 +32,7 @@ def table(problem: Problem, rows: Sequence[Row]) -> Group:
             row.contender,
             _shown(row.seconds, "{:.3f}"),
             _shown(row.ratio, "{:.2f}"),
+            _shown(row.piece_ratio, "{:.2f}"),
             _shown(memory and memory / 2**20, "{:.1f}" + mark),
             _shown(memory and memory / problem.state_bytes, "{:.1f}"),
             _shown(row.compile_seconds, "{:.1f}"),

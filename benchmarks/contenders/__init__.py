@@ -10,12 +10,14 @@ from benchmarks.contenders import (
     metagrad_schedules,
     mixflow,
     plain,
+    plain_pieces,
     replay,
     unrolled,
 )
 from benchmarks.contenders.contender import Contender
 
 PLAIN = plain.FUSED.name
+PIECES = plain_pieces.PIECES.name
 
 
 def field(steps: int, ks: tuple[int, ...]) -> list[Contender]:
@@ -28,6 +30,7 @@ def field(steps: int, ks: tuple[int, ...]) -> list[Contender]:
     return [
         plain.FUSED,
         plain.LOOP,
+        plain_pieces.PIECES,
         unrolled.UNROLLED,
         checkpointed.CHECKPOINTED,
         mixflow.MIXFLOW,
@@ -42,4 +45,5 @@ def field(steps: int, ks: tuple[int, ...]) -> list[Contender]:
         by_metagrad("Binomial(16, rebuild=2)", lambda metagrad: metagrad.Binomial(16, rebuild=2)),
         by_metagrad(f"Periodic({every})", lambda metagrad: metagrad.Periodic(every)),
         by_metagrad("StoreAll", lambda metagrad: metagrad.StoreAll()),
+        by_metagrad("Auto", lambda metagrad: metagrad.Auto()),
     ]

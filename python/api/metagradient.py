@@ -31,6 +31,7 @@ from metagrad.api.user_frame import users_level
 from metagrad.diagnostics.paths import enumerate_paths
 from metagrad.frontend.pytrees import is_array_leaf
 from metagrad.runtime import jax_internals, schedules
+from metagrad.runtime.schedules.auto import DoesNotFit
 from metagrad.runtime.streams import Stream
 
 AnyLowered: TypeAlias = stages.Lowered[Any, Any, Any, Any] | StreamedLowered
@@ -113,25 +114,30 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
           message names the leaf and says what to do.
           EnzymeError: with ad="enzyme", Enzyme failed on a function.
         """
-        lowered: AnyLowered
         with jit_enabled(), shown(self._progress):
-            if self._is_streamed(batches):
-                stream = batches if isinstance(batches, Stream) else Stream(batches)
-                arguments = flatten_streamed(state0, meta, stream, outer_args)
-                lowered = driver.lower_streamed(
-                    self.request, arguments.to_trace, self._stream_options
-                )
-            else:
-                lowered = driver.lower(
+            lowered = self._lowered(state0, meta, batches, outer_args)
+        if "meta" in self.request.wrt:
+            self._warn_of_unread(lowered.unread)
+        return lowered
+
+    def _lowered(self, state0: Any, meta: Any, batches: Any, outer_args: tuple) -> AnyLowered:
+        if not self._is_streamed(batches):
+            try:
+                return driver.lower(
                     self.request,
                     (state0, meta, batches, outer_args),
                     schedule=self._schedule,
                     check_nans=self._check_nans,
                     progress=self._progress,
                 )
-        if "meta" in self.request.wrt:
-            self._warn_of_unread(lowered.unread)
-        return lowered
+            except DoesNotFit:
+                # What does not fit as one program may as a streamed run, which has the batches of
+                # some steps on the device, and states in host memory or on disk.
+                if self._runtime == "fused" or jax_internals.is_traced_call():
+                    raise
+        stream = batches if isinstance(batches, Stream) else Stream(batches)
+        arguments = flatten_streamed(state0, meta, stream, outer_args)
+        return driver.lower_streamed(self.request, arguments.to_trace, self._stream_options)
 
     def _is_streamed(self, batches: Any) -> bool:
         """Whether the host walks the plan.

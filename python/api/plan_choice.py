@@ -175,7 +175,11 @@ def _given(pieces: LoweredPieces, arguments: tuple) -> Sequence[Any] | None:
 
 
 def fused_sizes(pieces: LoweredPieces) -> Sizes:
-    """Bytes of what the fused program of some pieces holds. The temporaries are not known yet."""
+    """Bytes of what the fused program of some pieces holds.
+
+    The temporaries of a step are not known before a measurement. Of the loop's own are counted the
+    slots behind those of the plan, and the state and gradient that are being made.
+    """
     traced = pieces.traced
     signature_of = traced.signature
     module = pieces.snapshots.module("pieces")
@@ -197,7 +201,7 @@ def fused_sizes(pieces: LoweredPieces) -> Sizes:
     return Sizes(
         state=_bytes(state),
         gradient=_bytes(gradient),
-        workspace=_bytes([*around, *results, *captured]),
+        workspace=_bytes([*2 * [*state, *gradient], *around, *results, *captured]),
         step=step,
         batch=batch,
     )

@@ -17,7 +17,6 @@ from metagrad.diagnostics.not_finite import faults, is_finite
 from metagrad.diagnostics.of_queries import enumerate_queries
 from metagrad.diagnostics.paths import enumerate_paths
 from metagrad.frontend.dtypes import is_float
-from metagrad.runtime import jax_internals
 from metagrad.runtime.executors.collectors import BatchGradients, Rows
 from metagrad.runtime.executors.streamed import Arguments, Standing
 
@@ -70,18 +69,21 @@ def _or_zeros(cotangent: Any, queries: tuple[int, ...], like: jax.ShapeDtypeStru
 
 
 def check_finite(
-    program: StreamedExecutable, result: Any, batch_bar: BatchGradients | None
+    program: StreamedExecutable, result: Any, batch_bar: BatchGradients | None, raises: bool | None
 ) -> None:
     """Looks at a result as `check_nans` says.
 
+    Args:
+      batch_bar: what the gradients of the batches went through, if there are any.
+      raises: whether there is an error instead of a warning, `check_nans=False` or not.
+
     Raises:
-      FloatingPointError: with `check_nans=True`, or `jax_debug_nans` on, something is not finite.
+      FloatingPointError: something is not finite.
 
     Warns:
       RuntimeWarning: by default, the same.
     """
-    check_nans = jax_internals.setting("jax_debug_nans") or program.options.check_nans
-    if check_nans is False:
+    if program.options.check_nans is False and not raises:
         return
     signature = program.signature
     value = result.value[0] if signature.has_aux else result.value
@@ -106,7 +108,7 @@ def check_finite(
         "as arrays."
     )
     message = f"the metagradient has {where}. {origin}"
-    if check_nans:
+    if raises:
         raise FloatingPointError(message)
     place = "load()" if program.is_loaded else "metagradient()"
     message += f" (check_nans=False in {place} turns this check off.)"

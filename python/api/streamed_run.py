@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import dataclasses
+import functools
 import hashlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -16,6 +17,7 @@ import xxhash
 from metagrad.api.run_progress import reported
 from metagrad.api.streamed_executable import StreamedExecutable
 from metagrad.api.streamed_result import assemble, check_finite
+from metagrad.diagnostics import debug_checks
 from metagrad.runtime import jax_internals
 from metagrad.runtime.executors import walk_progress
 from metagrad.runtime.executors.collectors import BatchGradients, Rows, Sums
@@ -66,7 +68,11 @@ def run_streamed(
     place = _placement(arguments.state0)
     walk = actions(plan.outer)
     options, steps = program.options, plan.steps
+    raises = options.check_nans or debug_checks.are_on()
     with contextlib.ExitStack() as stack:
+        if debug_checks.are_on():
+            # JAX would look into each result of a kernel. The result of the run is looked at.
+            stack.enter_context(debug_checks.unchecked())
         journal = None
         if options.resume_dir is not None:
             identity = _identity(program, plan, arguments, stream)
@@ -77,7 +83,9 @@ def run_streamed(
         if "batches" in program.signature.wrt:
             sink = stream.gradient_sink(program.queries)
             stack.callback(sink.close)
-            batch_bar = _batch_gradients(sink, program)
+            batch_bar = _batch_gradients(
+                sink, program, checks=bool(raises) or options.check_nans is not False
+            )
         aux = Rows(steps, _aux_avals(kernels)) if n.aux else None
         sums = Sums(layout, steps)
         check = _replay_check(program, plan) if kernels.checksums else None
@@ -89,7 +97,7 @@ def run_streamed(
             saver = Saver(journal, slots, _kept(sums, aux, batch_bar, check), options.save_every)
             if (point := journal.latest()) is not None:
                 standing = saver.resume(point, place)
-        counts = walk_progress.counts(walk, plan.segment, steps, plan.replayed)
+        counts = walk_progress.counts(walk, plan.segment, steps, functools.cache(plan.replayed))
         reporter = stack.enter_context(_reported(options.progress, counts, standing.position))
         reporter.update(*counts[standing.position], slots.bytes_in_use)
         feed = stack.enter_context(
@@ -121,7 +129,7 @@ def run_streamed(
             journal.finish()
         gradient = sink.result() if sink is not None else None
         result = assemble(program, arguments, standing, aux, gradient)
-        check_finite(program, result, batch_bar)
+        check_finite(program, result, batch_bar, raises)
     return result
 
 
@@ -219,14 +227,15 @@ def _kept(
     return {name: each for name, each in kept.items() if each is not None}
 
 
-def _batch_gradients(sink: GradientSink, program: StreamedExecutable) -> BatchGradients:
+def _batch_gradients(
+    sink: GradientSink, program: StreamedExecutable, *, checks: bool
+) -> BatchGradients:
     floats = program.layout.float_leaves["batches"]
     # Behind the axis of the steps.
     stacks = [program.signature.batches.leaves[i].stored for i in floats]
     rows = [
         jax.ShapeDtypeStruct((*program.queries, *stack.shape[1:]), stack.dtype) for stack in stacks
     ]
-    checks = program.options.check_nans is not False
     return BatchGradients(sink, floats, program.layout.batch_bar, rows, program.queries, checks)
 
 

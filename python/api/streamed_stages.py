@@ -123,7 +123,10 @@ class StreamedLowered:
           Any other: see `TrainStep.metagradient`.
         """
         refuse_traced_call()
-        assert arguments.stream is not None, "the batches are streamed"
+        if arguments.stream is None:  # stacked arrays, which do not fit as one program
+            state0, meta, batches, outer_args = arguments.trees
+            arguments = flatten_streamed(state0, meta, Stream(batches), outer_args)
+        assert arguments.stream is not None
         plan = self.plan_of(len(arguments.stream))
         arrays = self._inputs.arrays(arguments)
         return run_streamed(self._program.executable, plan, arrays, arguments.stream)

@@ -168,7 +168,8 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             "fused": one XLA program, which has all batches as arrays.
             "streamed": the host. It brings the batches of some steps at a time, and what it holds
             may be on the device, in host memory or on disk (docs/long_runs.md).
-            "auto": streamed if the batches are a `metagrad.Stream`, else fused.
+            "auto": streamed if the batches are a `metagrad.Stream`, or if a budget of `Auto` is too
+            small for one program; else fused.
             A fused run does not take resume_dir and verify: a ValueError says so.
           check_nans: what a NaN in the result does.
             None (the default): a RuntimeWarning, once for each compiled program. It names the leaf,

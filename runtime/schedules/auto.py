@@ -31,6 +31,10 @@ SLACK = 0.01
 _MOST_BYTES = 2**62
 
 
+class DoesNotFit(ValueError):
+    """No plan for a fused program fits the budget."""
+
+
 @dataclasses.dataclass(frozen=True, repr=False)
 class Auto:
     """The fastest plan within budgets, from costs that are measured once per step and machine.
@@ -80,8 +84,8 @@ class Auto:
 
         Raises:
           TypeError: `steps` is not an int; or `sizes`, or a `measure` that is needed, is missing.
-          ValueError: `steps` is out of range; or no plan fits the budget. The message says what the
-            smallest needs.
+          ValueError: `steps` is out of range.
+          DoesNotFit: no plan fits the budget. The message says what the smallest needs.
         """
         steps = check_steps(steps)
         if sizes is None:
@@ -97,7 +101,7 @@ class Auto:
             return estimated(Plan(**everything, schedule=str(self)), sizes)
         smallest = smallest_bytes(steps, sizes)
         if smallest > budget:
-            raise ValueError(self._too_small(budget, smallest, steps, sizes))
+            raise DoesNotFit(self._too_small(budget, smallest, steps, sizes))
         if measure is None:
             raise TypeError(
                 "Auto.plan needs measure=...: not everything fits, and what to run again depends "
@@ -106,7 +110,7 @@ class Auto:
         costs = measure()
         sizes = costs.sizes  # a measurement knows the workspace as well
         if smallest_bytes(steps, sizes) > budget:
-            raise ValueError(self._too_small(budget, smallest_bytes(steps, sizes), steps, sizes))
+            raise DoesNotFit(self._too_small(budget, smallest_bytes(steps, sizes), steps, sizes))
         plan = _fastest_plan(steps, gradients, sizes, costs, budget)
         return dataclasses.replace(plan, schedule=str(self))
 

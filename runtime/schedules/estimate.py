@@ -34,9 +34,11 @@ class Estimate:
 
     def lines(self) -> list[str]:
         """The estimate as text."""
+        is_measured = self.costs is not None and self.costs.measured
+        unknown = "" if is_measured else " without a step's temporaries"
         parts = [
             f"{format_bytes(self.slots)} of slots",
-            f"{format_bytes(self.workspace)} of workspace",
+            f"{format_bytes(self.workspace)} of workspace{unknown}",
             f"{format_bytes(self.steps)} that grow with the steps",
         ]
         lines = [f"memory     {format_bytes(self.bytes)}: {', '.join(parts)}"]

@@ -239,6 +239,19 @@ def test_nans(check_nans, sink):
         compiled(*small.arguments(), stream)
 
 
+def test_jax_debug_nans():
+    mg = small.step.metagradient(small.outer, check_nans=False)
+    data = small.stacked(STEPS)
+    with jax.debug_nans(True):
+        compiled = plans.compiled(
+            mg, *small.arguments(), metagrad.Stream(data), length=small.LENGTH
+        )
+        compiled(*small.arguments(), metagrad.Stream(data))
+        data["x"][3, 0, 0] = np.nan
+        with pytest.raises(FloatingPointError, match="a NaN or infinity in value, the gradient"):
+            compiled(*small.arguments(), metagrad.Stream(data))
+
+
 _NAN = r"a NaN or infinity in value, .*the gradient of batches\['x'\]"
 
 

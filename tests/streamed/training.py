@@ -12,7 +12,6 @@ import argparse
 import hashlib
 import os
 import pathlib
-import signal
 import sys
 import time
 
@@ -23,9 +22,9 @@ import numpy as np
 import metagrad
 from metagrad.runtime.executors import saver, streamed
 from metagrad.runtime.journal import Journal
-
-from ..journal import simulated_run
-from . import plans
+from tests.fast_xla import FAST
+from tests.journal import simulated_run
+from tests.streamed import plans
 
 STEPS, LENGTH, SLOTS = 22, 3, 3
 TIERS = ("disk", "host", "device")
@@ -162,6 +161,7 @@ def main():
         kind, count = options.die.split(":")
         die_at(kind, int(count))
     options.directory.mkdir(exist_ok=True)
+    os.environ["XLA_FLAGS"] = FAST
     positions = []
 
     def report(now):
@@ -179,10 +179,6 @@ def main():
     )
     assert positions == sorted(positions), "progress does not go back"
     options.output.write_text(digest(arrays))
-
-
-def die():
-    os.kill(os.getpid(), signal.SIGKILL)
 
 
 if __name__ == "__main__":

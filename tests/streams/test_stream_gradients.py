@@ -217,3 +217,46 @@ def test_the_folder_is_where_it_was_named(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path / "elsewhere")
     stream.gradient_sink().close()
     assert (tmp_path / "here" / "index.json").exists()
+
+
+def test_a_folder_knows_whose_gradients_it_holds(tmp_path):
+    """A run that goes on does not take the rows of another for its own."""
+
+    def sink():
+        return Stream(SOURCE, gradients=tmp_path).gradient_sink()
+
+    first = sink()
+    of_first = first.arrays()
+    first.close()
+    resumed = sink()
+    resumed.restore(of_first)
+    resumed.write(0, STEPS, VALUES)
+    assert np.array_equal(resumed.arrays()[0], of_first[0])
+    resumed.close()
+    other = sink()
+    other.write(0, 1, VALUES)
+    other.close()
+    late = sink()
+    with pytest.raises(FileNotFoundError, match="and they are not there any more"):
+        late.restore(of_first)
+    late.close()
+
+
+def test_a_folder_whose_first_index_was_cut_off(tmp_path):
+    (tmp_path / "index.json.new").write_text('{"format": "meta')
+    sink = Stream(SOURCE, gradients=tmp_path).gradient_sink()
+    sink.write(0, STEPS, VALUES)
+    check(sink.result())
+    sink.close()
+
+
+def test_rows_of_queries(tmp_path):
+    """Each row has the queries in front."""
+    rows = [np.stack([value, 2 * value], 1) for value in VALUES]
+    for gradients in (None, tmp_path):
+        sink = Stream(SOURCE, gradients=gradients).gradient_sink((2,))
+        sink.write(0, STEPS, rows)
+        result = sink.result()
+        assert result["x"].tolist() == rows[2].tolist()
+        assert result["label"].shape == (STEPS, 2, 2)
+        sink.close()
