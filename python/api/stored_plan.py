@@ -11,14 +11,14 @@ from metagrad.runtime.exported.fields import Fields
 from metagrad.runtime.schedules.plan import Plan
 
 _TABLES = ("load", "segment", "run_steps", "run_save", "run_keep", "run_reuse", "gradient")
-_PAYLOAD = "plan"
-"""The payload of the plan's tables, one behind the other, as little-endian int32.
-
-`Plan.jsonable` compresses them, and a few bytes of a hostile file could then ask for gigabytes."""
 
 
-def to_json(plan: Plan) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
-    """The manifest's entry and the payloads."""
+def to_json(plan: Plan, payload: str = "plan") -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """The manifest's entry, and the payload of that name.
+
+    It has the plan's tables, one behind the other, as little-endian int32. `Plan.jsonable`
+    compresses them, and a few bytes of a hostile file could then ask for gigabytes.
+    """
     described = {
         "steps": plan.steps,
         "state_slots": plan.state_slots,
@@ -27,21 +27,21 @@ def to_json(plan: Plan) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
         "schedule": plan.schedule,
     }
     tables = np.concatenate([getattr(plan, name) for name in _TABLES]).astype("<i4")
-    return described, {_PAYLOAD: tables}
+    return described, {payload: tables}
 
 
-def from_json(fields: Fields, payloads: Mapping[str, np.ndarray]) -> Plan:
+def from_json(fields: Fields, payloads: Mapping[str, np.ndarray], payload: str = "plan") -> Plan:
     """What `to_json` made, run on step numbers.
 
     Raises:
       ValueError: it is not as it must be; the message names the field.
     """
-    if _PAYLOAD not in payloads:
-        raise ValueError(f"it has no payload {_PAYLOAD!r}")
+    if payload not in payloads:
+        raise ValueError(f"it has no payload {payload!r}")
     steps, runs = fields.integer("steps", 1), fields.integer("runs")
     lengths = {"load": steps + 1, "segment": steps + 2, "gradient": steps + 1}
     sizes = [lengths.get(name, runs) for name in _TABLES]
-    memory = payloads[_PAYLOAD]
+    memory = payloads[payload]
     if memory.nbytes != 4 * sum(sizes):
         raise ValueError(
             f"the plan's tables have {memory.nbytes} bytes, not {4 * sum(sizes)} as for {steps} "

@@ -1,13 +1,14 @@
 """The schedule of a segment in the manifest of an exported run: its class and its arguments.
 
-A streamed run of another number of steps has a last segment of another length, so the file has what
-makes a plan, and not the plans of all lengths.
+A streamed run of another number of steps has a last segment of another length. So the file has what
+makes a plan, beside the plans of the run that it was written for.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import math
+from collections.abc import Mapping
 from typing import Any
 
 from metagrad.runtime.exported.fields import Fields
@@ -16,6 +17,7 @@ from metagrad.runtime.schedules.auto import Tree
 from metagrad.runtime.schedules.binomial import Binomial
 from metagrad.runtime.schedules.lazy_kary import LazyKary
 from metagrad.runtime.schedules.periodic import Periodic
+from metagrad.runtime.schedules.plan import Plan
 from metagrad.runtime.schedules.store_all import StoreAll
 
 _STORED: dict[str, type] = {
@@ -56,6 +58,28 @@ def from_json(fields: Fields) -> Schedule:
     if kind is Tree:
         return _tree(fields)
     return kind(**{each: fields.any(each) for each in names})
+
+
+@dataclasses.dataclass(frozen=True)
+class WithPlans:
+    """A schedule some of whose plans are known.
+
+    What makes plans may take long, or all memory, with arguments that were chosen for that. So
+    nothing is planned before a run asks for a plan that is not known.
+
+    Attributes:
+      schedule: makes the others.
+      plans: those that are known, by their number of steps.
+    """
+
+    schedule: Schedule
+    plans: Mapping[int, Plan]
+
+    def plan(self, steps: int, *, gradients: bool) -> Plan:
+        """The plan for `steps` steps. A known one has gradients kept as it says."""
+        if steps in self.plans:
+            return self.plans[steps]
+        return self.schedule.plan(steps, gradients=gradients)
 
 
 def _tree(fields: Fields) -> Tree:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Mapping
 from typing import Any
 
@@ -11,6 +10,7 @@ import numpy as np
 
 from metagrad.api import stored_plan, stored_schedule
 from metagrad.api.signature import Signature
+from metagrad.api.stored_schedule import WithPlans
 from metagrad.runtime.executors.kernels import StepLayout
 from metagrad.runtime.exported.fields import Fields
 from metagrad.runtime.schedules.arguments import MOST_STEPS
@@ -20,9 +20,8 @@ from metagrad.runtime.schedules.moves import TIERS
 from metagrad.runtime.schedules.segment_tables import Segment
 from metagrad.runtime.schedules.two_level import MOST_SLOTS, SegmentSlots, TwoLevelPlan
 
-LONGEST_SEGMENT = 2**20
-"""Steps. A segment's plan is made when a file is loaded, which takes some seconds for so many. The
-file is no longer for a longer segment, so that this bounds what it may ask for."""
+_SEGMENT_PLANS = ("whole", "last")
+"""The plans of segments that are in a file: of L steps, and of those that are left for the last."""
 
 _CARRIED = ("changed", "stored", "state_bar", "meta_bar", "batch_bar")
 """The fields of a `StepLayout` that do not follow from the trees."""
@@ -34,14 +33,15 @@ def to_json(
     """The manifest's entries "streamed" and "plan", and the payloads.
 
     Raises:
-      ValueError: the segments are too long, or follow a schedule that a file does not hold.
+      ValueError: the segments follow a schedule that a file does not hold.
     """
-    if plan.segment > LONGEST_SEGMENT:
-        raise ValueError(
-            f"its segments have {plan.segment:,} steps, and a file holds {LONGEST_SEGMENT:,} at "
-            "most"
-        )
     outer, payloads = stored_plan.to_json(plan.outer)
+    segment_plans = {}
+    for name, count in zip(_SEGMENT_PLANS, _counts(plan)):
+        segment_plans[name], tables = stored_plan.to_json(
+            plan.segment_slots.plan(count), f"segment/{name}"
+        )
+        payloads |= tables
     streamed = {
         "steps": plan.steps,
         "tiers": [TIERS[i] for i in plan.tier_of_slot],
@@ -56,6 +56,7 @@ def to_json(
             "features": dataclasses.asdict(segment.features),
             "checksums": segment.checksums,
             "schedule": stored_schedule.to_json(plan.segment_slots.schedule),
+            "plans": segment_plans,
         },
     }
     return {"streamed": streamed, "plan": outer}, payloads
@@ -73,25 +74,45 @@ def plan_from_json(contents: Fields, payloads: Mapping[str, np.ndarray]) -> TwoL
         raise ValueError(f"{fields.place}.tiers has others than {', '.join(TIERS)}")
     sizes, room = fields.object("sizes"), fields.object("room")
     at_most = lambda tier: _at_most(room, tier, MOST_SLOTS, 0)
+    schedule = _schedule(fields.object("segment"), payloads)
     plan = TwoLevelPlan(
         _at_most(fields, "steps", MOST_STEPS),
         stored_plan.from_json(contents.object("plan"), payloads),
         tuple(map(TIERS.index, tiers)),
-        _slots(fields.object("segment")),
+        _slots(fields.object("segment"), schedule),
         Sizes(*(_at_most(sizes, field.name, 2**63, 0) for field in dataclasses.fields(Sizes))),
         room=(at_most("device"), at_most("host"), at_most("disk")),
     )
-    if plan.outer.steps != math.ceil(plan.steps / plan.segment):
-        raise ValueError(f"the plan is of {plan.outer.steps} segments for {plan.steps} steps")
+    known = schedule.plans
+    if plan.segment > plan.steps or {*known} != {*_counts(plan)}:
+        raise ValueError(
+            f"{plan.steps} steps in segments of {plan.segment}, and the plans of segments are of "
+            f"{' and '.join(map(str, known))}"
+        )
     plan.validate()
     return plan
 
 
-def _slots(fields: Fields) -> SegmentSlots:
-    steps = _at_most(fields, "steps", LONGEST_SEGMENT)
+def _counts(plan: TwoLevelPlan) -> tuple[int, int]:
+    """Steps of a whole segment, and of the last one."""
+    return min(plan.segment, plan.steps), (plan.steps - 1) % plan.segment + 1
+
+
+def _schedule(fields: Fields, payloads: Mapping[str, np.ndarray]) -> WithPlans:
+    stored = fields.object("plans")
+    plans = [
+        stored_plan.from_json(stored.object(name), payloads, f"segment/{name}")
+        for name in _SEGMENT_PLANS
+    ]
+    maker = stored_schedule.from_json(fields.object("schedule"))
+    return WithPlans(maker, {plan.steps: plan for plan in plans})
+
+
+def _slots(fields: Fields, schedule: WithPlans) -> SegmentSlots:
+    steps = fields.integer("steps", 1)
     return SegmentSlots(
         steps,
-        stored_schedule.from_json(fields.object("schedule")),
+        schedule,
         _at_most(fields, "state_slots", steps + 1),
         _at_most(fields, "gradient_slots", steps, 0),
         fields.flag("has_gradients"),
@@ -112,7 +133,7 @@ def segment_from_json(contents: Fields, plan: TwoLevelPlan) -> Segment:
     segment = Segment(
         slots.steps, slots.state_slots, slots.gradient_slots, features, fields.flag("checksums")
     )
-    segment.tables(plan.inner, gradients=slots.has_gradients)
+    segment.checked(plan.inner, gradients=slots.has_gradients)
     return segment
 
 

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable
+import math
+from collections.abc import Callable, Sequence
+from typing import Any
 
 from metagrad.api.request import Request
 from metagrad.api.run_options import StreamOptions
@@ -18,6 +20,7 @@ from metagrad.frontend.partition import Decision
 from metagrad.runtime.executors import host_calls
 from metagrad.runtime.executors.fused import FusedProgram, signature
 from metagrad.runtime.executors.kernels import Kernels, StepLayout, kernel_names
+from metagrad.runtime.schedules.costs import Sizes
 from metagrad.runtime.schedules.segment_tables import KERNELS, Segment
 from metagrad.runtime.schedules.two_level import SegmentSlots
 
@@ -71,6 +74,17 @@ class StreamedProgram:
         outputs = signature(self.snapshots.module("pieces"), "outer_vjp")[1]
         return outputs[0].shape
 
+    @functools.cached_property
+    def sizes(self) -> Sizes:
+        """Bytes of what a run holds."""
+        _, gradients = signature(self.snapshots.module("pieces"), "inner")
+        batches = self.signature.batches.leaves
+        return Sizes(
+            state=_bytes(self.executable.changed),
+            gradient=_bytes(gradients),
+            batch=_bytes([leaf.stored for leaf in batches]) // self.steps,
+        )
+
     def kernels(self, slots: SegmentSlots) -> Kernels:
         """The programs for plans with segments of one shape."""
         if slots not in self._kernels:
@@ -93,15 +107,18 @@ class StreamedProgram:
     def _program(self, name: str, segment: Segment) -> FusedProgram:
         module = pipeline.kernel(self.snapshots, name, segment)
         inputs, outputs = signature(module)
-        own = pipeline.bytecode_of(module)
+        # JAX keeps a program as long as what it compiled, so it must not hold all of this.
+        own, own_platform, snapshots_for = (
+            pipeline.bytecode_of(module),
+            self.platform,
+            self.snapshots_for,
+        )
 
         @functools.cache
         def bytecode(platform: str) -> bytes:
-            if platform == self.platform:
+            if platform == own_platform:
                 return own
-            return pipeline.bytecode_of(
-                pipeline.kernel(self.snapshots_for(platform), name, segment)
-            )
+            return pipeline.bytecode_of(pipeline.kernel(snapshots_for(platform), name, segment))
 
         return FusedProgram(
             bytecode,
@@ -134,3 +151,7 @@ class StreamedProgram:
         arguments = ", ".join(f"{tree.name}: {tree.count}" for tree in trees if tree.leaves)
         wrt = ", ".join(self.signature.wrt)
         return f"streamed metagradient of {outer} through {step}, wrt {wrt}; {arguments}"
+
+
+def _bytes(avals: Sequence[Any]) -> int:
+    return sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in avals)

@@ -6,7 +6,13 @@ import dataclasses
 
 import numpy as np
 
-from metagrad.runtime.schedules.loop_tables import ANY, STORES_ALL, Features, loop_tables
+from metagrad.runtime.schedules.loop_tables import (
+    ANY,
+    STORES_ALL,
+    Features,
+    LoopTables,
+    loop_tables,
+)
 from metagrad.runtime.schedules.plan import Plan
 from metagrad.runtime.schedules.two_level import SegmentSlots
 
@@ -64,6 +70,19 @@ class Segment:
         Raises:
           ValueError: the plan does what the kernel was not made for, or is too large for it.
         """
+        tables = self.checked(plan, gradients=gradients)
+        packed = [
+            np.stack([_padded(tables.columns[name], size) for name in names])
+            for names, (_, size) in zip((WALKS, RUNS, SEGMENTS), self.table_shapes)
+        ]
+        return len(tables.walks["walk_load"]), packed
+
+    def checked(self, plan: Plan, *, gradients: bool) -> LoopTables:
+        """The tables of a plan, as long as they are.
+
+        Raises:
+          ValueError: as `tables`.
+        """
         if plan.state_slots > self.state_slots or plan.gradient_slots > self.gradient_slots:
             raise ValueError(
                 f"a plan with {plan.state_slots} and {plan.gradient_slots} slots in a kernel with "
@@ -77,11 +96,7 @@ class Segment:
         )
         if not self.features.allow(tables.features):
             raise ValueError(f"a plan with {tables.features} in a kernel with {self.features}")
-        packed = [
-            np.stack([_padded(tables.columns[name], size) for name in names])
-            for names, (_, size) in zip((WALKS, RUNS, SEGMENTS), self.table_shapes)
-        ]
-        return len(tables.walks["walk_load"]), packed
+        return tables
 
 
 def _padded(column: np.ndarray, size: int) -> np.ndarray:

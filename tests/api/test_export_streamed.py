@@ -21,7 +21,7 @@ from streamed import plans
 from test_export_files import JSON, places, set_at, trusted
 
 import metagrad
-from metagrad.api import stored_schedule, streamed_description
+from metagrad.api import stored_schedule
 from metagrad.runtime.exported import artifacts, container
 from metagrad.runtime.exported.container import InvalidFile
 from metagrad.runtime.exported.fields import Fields
@@ -345,7 +345,8 @@ def test_the_plan_and_what_is_shown(pair, path, capsys):
     compiled, run = pair
     assert run.plan.outer == compiled.plan.outer and run.platforms == ("cpu", "cuda")
     assert run.plan.tier_of_slot == compiled.plan.tier_of_slot
-    assert run.plan.segment_slots == compiled.plan.segment_slots
+    for count in range(1, LENGTH + 1):
+        assert run.plan.segment_slots.plan(count) == compiled.plan.segment_slots.plan(count)
     assert run.plan.sizes == compiled.plan.sizes
     assert "through any number of steps of step" in repr(run) and str(path) in repr(run)
     assert main(["show", str(path)]) == 0
@@ -513,16 +514,24 @@ LAYOUT = ("streamed", "layout")
         (STREAMED, 1, "streamed is not a JSON object"),
         ((*STREAMED, "steps"), 0, "steps is 0, below 1"),
         ((*STREAMED, "steps"), 2**40, "steps is 1099511627776, above"),
-        ((*STREAMED, "steps"), 100, "the plan is of 2 segments for 100 steps"),
-        ((*STREAMED, "steps"), STEPS + 1, "has shape .*, and the plan 9 steps"),
+        ((*STREAMED, "steps"), 100, "100 steps in segments of 6, and the plans of segments are of"),
+        ((*STREAMED, "steps"), 5, "5 steps in segments of 6, and the plans"),
+        ((*STREAMED, "steps"), STEPS + 6, "the outer plan is of 2 segments"),
         ((*STREAMED, "tiers"), ["host"], "2 slots, but 1 tiers"),
         ((*STREAMED, "tiers"), ["host", "tape"], "others than device, host, disk"),
         ((*STREAMED, "sizes", "state"), -1, "state is -1, below 0"),
         ((*STREAMED, "sizes", "batch"), 2**70, "above"),
         ((*STREAMED, "sizes", "batch"), 1.5, "batch is not an integer"),
-        ((*SEGMENT, "steps"), 2**21, "steps is 2097152, above 1048576"),
-        ((*SEGMENT, "steps"), 7, "'advance' does not take the arguments"),
-        ((*SEGMENT, "steps"), 2**20, "the plan is of 2 segments for 8 steps"),
+        (
+            (*SEGMENT, "steps"),
+            7,
+            "8 steps in segments of 7, and the plans of segments are of 6 and",
+        ),
+        ((*SEGMENT, "steps"), 2**40, "8 steps in segments of 1099511627776, and the plans"),
+        ((*SEGMENT, "plans", "whole", "steps"), 7, "the plan's tables have"),
+        ((*SEGMENT, "plans", "last", "runs"), 2**40, "the plan's tables have"),
+        ((*SEGMENT, "plans", "last", "state_slots"), 1, "is wrong"),
+        ((*SEGMENT, "plans"), {}, "plans has no 'whole'"),
         ((*SEGMENT, "state_slots"), 0, "state_slots is 0, below 1"),
         ((*SEGMENT, "state_slots"), 1, "too many slots"),
         ((*SEGMENT, "state_slots"), 9, "state_slots is 9, above 7"),
@@ -595,9 +604,3 @@ def test_any_manifest_with_right_sums(altered, data):
         patch.setattr(artifacts, "examine", trusted)
         with contextlib.suppress(InvalidFile):
             metagrad.load(path).explain()
-
-
-def test_the_longest_segment(monkeypatch, tmp_path):
-    monkeypatch.setattr(streamed_description, "LONGEST_SEGMENT", 2)
-    with pytest.raises(ValueError, match="its segments have 3 steps, and a file holds 2 at most"):
-        exported(tmp_path / "run", metagradient(ad="jax"))
