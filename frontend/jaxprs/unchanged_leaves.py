@@ -20,6 +20,7 @@ import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import numpy as np
 from jax.extend import core
 
@@ -70,7 +71,9 @@ def _results(jaxpr: core.Jaxpr, operands: Sequence[_Value], memo: Memo) -> list[
 
 
 def _literal(value: Any) -> _Value:
-    return _ZERO if np.all(np.asarray(value) == 0) else None
+    number = np.asarray(value)
+    # The derivative in an integer, a float0, is no number: NumPy does not compare it with one.
+    return _ZERO if number.dtype != jax.dtypes.float0 and np.all(number == 0) else None
 
 
 def _equation(eqn: core.JaxprEqn, operands: list[_Value], memo: Memo) -> list[_Value]:

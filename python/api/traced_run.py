@@ -13,7 +13,7 @@ from metagrad.api.request import Request
 from metagrad.api.signature import Signature
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend import batch_lists, call_notes, split_step, trace
-from metagrad.frontend.jaxprs import activity
+from metagrad.frontend.jaxprs import activity, only_step
 from metagrad.frontend.jaxprs.counters import Counters, find_counters
 from metagrad.frontend.jaxprs.unchanged_leaves import unchanged_leaves
 from metagrad.frontend.pytrees import shaped, tree_of
@@ -87,7 +87,11 @@ def trace_run(request: Request, arguments) -> TracedRun:
         has_aux=request.has_aux,
     )
     _check_float_leaves(signature)
-    marked, sites = split_step.mark_gradients(traced.jaxpr)
+    differentiated = traced.jaxpr
+    if steps == 1:
+        leaves = len(traced.state.leaves)
+        differentiated = only_step.stop_unread_state(traced.jaxpr, traced_outer.jaxpr, leaves)
+    marked, sites = split_step.mark_gradients(differentiated)
     names = request.step_name, request.outer_name.replace("<lambda>", "outer (a lambda)")
     layout = Layout(
         state=len(traced.state.leaves),

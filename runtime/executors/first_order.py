@@ -44,9 +44,16 @@ def _jvp(primals, tangents, *, program: FusedProgram):
 
 
 def _product(gradient: jax.Array, tangent: jax.Array, value: jax.Array) -> jax.Array:
-    """<gradient, tangent>, for each entry of the value."""
+    """<gradient, tangent>, for each entry of the value.
+
+    It is computed in f64 if one of them is f64, else in f32. So a cotangent of the value that the
+    leaf's dtype does not hold (1e8 in f16) is an infinity only if its product with the gradient is.
+    """
+    is_double = jnp.float64 in (gradient.dtype, value.dtype)
+    wide = jnp.float64 if is_double else jnp.float32
     axes = range(value.ndim, gradient.ndim)
-    return jnp.sum((gradient * tangent).astype(value.dtype), axis=tuple(axes))
+    product = gradient.astype(wide) * tangent.astype(wide)
+    return jnp.sum(product, axis=tuple(axes)).astype(value.dtype)
 
 
 for _primitive in PRIMITIVES:

@@ -104,8 +104,45 @@ def test_no_zero_stands_in(step, ad):
     assert jnp.isfinite(result.grad)
 
 
+def scaled_by_a_root(s, z, b):
+    """As in D-Adaptation: what is divided by the root of a second moment, which starts at zero."""
+    g = metagrad.grad(lambda w: jnp.sum((w * z - b - 1) ** 2))(s["w"])
+    return {
+        "w": s["w"] - 0.1 * g / (s["second"] + 1) - s["scaled"],
+        "second": 0.9 * s["second"] + 0.1 * g**2,
+        "scaled": g * z / (jnp.sqrt(s["second"]) + 0.1),
+    }
+
+
+def scaled_by_nan(s, z, b):
+    """As in Rprop if the gradient is NaN: its sign times a size."""
+    return {"w": s["w"] + z * b * s["size"], "size": s["size"] * jnp.sign(jnp.log(b - 2))}
+
+
+ONLY_STEPS = {
+    scaled_by_a_root: {"w": np.ones(2), "second": np.zeros(2), "scaled": np.zeros(2)},
+    scaled_by_nan: {"w": np.ones(2), "size": np.full(2, 0.1)},
+}
+
+
+@pytest.mark.filterwarnings("ignore:the metagradient has a NaN in the final state:RuntimeWarning")
+@pytest.mark.parametrize("ad", ["auto", "jax"])
+@pytest.mark.parametrize("step", ONLY_STEPS)
+def test_what_the_outer_function_does_not_read_after_an_only_step(step, ad):
+    """No step comes after the first, so nothing reads such a leaf of its state."""
+    result, _ = assert_exact(
+        metagrad.compile(step, ad=ad),
+        lambda s: jnp.sum((s["w"] - 2) ** 2),
+        ("meta", "state", "batches"),
+        ONLY_STEPS[step],
+        jnp.asarray(0.5),
+        np.ones(1),
+    )
+    assert all(np.isfinite(leaf).all() for leaf in jax.tree.leaves(result.grad))
+
+
 def test_what_no_step_reads_after_the_last():
-    """The one case that is left: in a loop the last step's cotangent of such a leaf is a zero.
+    """The one case that is left: after several steps such a leaf's cotangent is a zero.
 
     The unrolled run has none, a scan of it has the zero.
     """

@@ -94,6 +94,50 @@ def test_lower_precision_of_a_leaf():
     np.testing.assert_array_equal(gradient, run(w, z, XS).grad)
 
 
+COTANGENTS = [
+    (jnp.float32, jnp.float64, 1e5),
+    (jnp.float64, jnp.float32, 1e5),
+    (jnp.float16, jnp.float64, 1e5),
+    (jnp.float16, jnp.bfloat16, 1e5),
+    (jnp.float8_e4m3fn, jnp.float32, 1e4),
+]
+"""Dtypes of a leaf and of the value, and a cotangent of the value. The last three leaves have no
+number that large.
+"""
+
+
+def scaled_value(dtype):
+    """A run whose value has a dtype: the metagradient and the same run by JAX."""
+    step = metagrad.compile(lambda w, z, x: w + z.astype(w.dtype) * x.astype(w.dtype))
+    outer = lambda w: jnp.mean(w) / 64
+    run = step.metagradient(outer)
+    w, xs = jnp.ones(2, dtype), jnp.ones(2)
+    return lambda z: run(w, z, xs).value, lambda z: outer(step(step(w, z, xs[0]), z, xs[1]))
+
+
+@pytest.mark.parametrize("promotion", ["standard", "strict"])
+@pytest.mark.parametrize("leaf, value, cotangent", COTANGENTS)
+def test_dtypes_of_leaf_and_value(leaf, value, cotangent, promotion):
+    z = jnp.array([0.5, 0.25], leaf)
+    with jax.numpy_dtype_promotion(promotion):
+        ours, by_jax = (
+            jax.grad(lambda z, run=run: jnp.asarray(cotangent, value) * run(z))(z)
+            for run in scaled_value(value)
+        )
+    assert ours.dtype == by_jax.dtype == leaf
+    tolerance = max(jnp.finfo(leaf).eps, jnp.finfo(value).eps)
+    actual, expected = np.float64(ours), np.float64(by_jax)
+    np.testing.assert_allclose(actual, expected, rtol=4 * float(tolerance))
+
+
+def test_a_python_number():
+    """As `jax.grad` has it: the dtype of the number, though the value is f32."""
+    ours, by_jax = scaled_value(jnp.float32)
+    number = lambda run: jax.grad(lambda z: jnp.sin(run(z)))(0.5)
+    assert number(ours).dtype == number(by_jax).dtype == jnp.float64
+    np.testing.assert_allclose(number(ours), number(by_jax), rtol=1e-6)
+
+
 @pytest.mark.parametrize(
     "result, name",
     [

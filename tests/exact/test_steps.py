@@ -130,6 +130,21 @@ def test_gradient_in_the_metaparameters_too():
     plain(gradient)
 
 
+def test_gradient_by_jax_in_metaparameters_with_an_integer():
+    """The derivative in the integer, a float0, is in the step's jaxpr."""
+
+    @metagrad.compile
+    def step(s, z, batch):
+        loss = lambda w, z: jnp.sum((w * z["scale"] - batch["x"]) ** z["power"])
+        g, by_meta = jax.grad(loss, argnums=(0, 1), allow_int=True)(s, z)
+        assert by_meta["power"].dtype == jax.dtypes.float0
+        return s - 0.1 * g * by_meta["scale"]
+
+    meta = {"scale": jnp.asarray(0.7), "power": jnp.asarray([2, 3])}
+    batches = {"x": jnp.linspace(-1.0, 1.0, 3)}
+    assert_exact(step, jnp.sum, EVERYTHING, jnp.asarray([0.4, -0.3]), meta, batches)
+
+
 def test_argument_by_keyword():
     plain(lambda p, z, batch: metagrad.grad(runs.loss)(p, batch=batch, z=z))
 

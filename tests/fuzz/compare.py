@@ -108,9 +108,12 @@ class Reference:
 
 
 def _times(factor, tree):
-    """The tree, its floats times a factor; floats that are none (float0) stay."""
-    one = lambda leaf: leaf if leaf.dtype == jax.dtypes.float0 else (factor * leaf)
-    return jax.tree.map(one, tree)
+    """The tree, its floats times a factor, each in its own dtype, which is that of JAX's gradient;
+    floats that are none (float0) stay.
+    """
+    double = lambda x: jnp.asarray(x, jnp.float64)
+    one = lambda leaf: (double(factor) * double(leaf)).astype(leaf.dtype)
+    return jax.tree.map(lambda leaf: leaf if leaf.dtype == jax.dtypes.float0 else one(leaf), tree)
 
 
 def ours(scope, program, arguments):
@@ -387,7 +390,11 @@ def _where(error):
 
 
 def _class(error):
-    """refused: an error that the frontend raised itself and that is meant for the user."""
-    last = traceback.extract_tb(error.__traceback__)[-1].filename
+    """refused: an error that the frontend raised itself and that is meant for the user.
+
+    What a function of NumPy's raises that it calls is none, though no line of Python comes after.
+    """
+    last = traceback.extract_tb(error.__traceback__)[-1]
+    ours = any(f"/{part}/" in last.filename for part in ("frontend", "api"))
     meant = isinstance(error, (TypeError, ValueError, NotImplementedError, FloatingPointError))
-    return "refused" if meant and ("/frontend/" in last or "/api/" in last) else "crash"
+    return "refused" if meant and ours and last.line.startswith("raise ") else "crash"

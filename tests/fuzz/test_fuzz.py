@@ -178,6 +178,27 @@ def test_a_hang_is_a_finding():
         planted.stop()
 
 
+def numpy_raises():
+    """Plants an error of a function in C that the frontend calls."""
+    import numpy as np
+
+    from metagrad.frontend.jaxprs import unchanged_leaves
+
+    unchanged_leaves._literal = np.zeros((), jax.dtypes.float0).__eq__
+
+
+def test_an_error_of_numpy_is_a_finding_and_no_refusal(worker):
+    planted = Worker(setup=".test_fuzz:numpy_raises")
+    try:
+        report = planted.compare(PROGRAM)
+        assert report["class"] == "crash" and "structured" in report["detail"]
+    finally:
+        planted.stop()
+    alike = {"batch": [leaf("b0", 2), leaf("b1", 2)], "trees": PROGRAM["trees"] | {"batch": "list"}}
+    report = worker.compare(PROGRAM | alike | {"loss": TINY["loss"]})
+    assert report["class"] == "refused" and "batches is a list" in report["detail"]
+
+
 # --- What is around a program
 
 
@@ -231,6 +252,23 @@ def captured_arrays_are_doubled():
 
 def test_all_that_can_be_around_a_program_at_once(worker):
     assert worker.compare(SMALL | AROUND)["class"] == "agree"
+
+
+def of_kind(group, **kind):
+    return {group: [TINY[group][0] | kind]}
+
+
+@pytest.mark.parametrize(
+    "leaves",
+    [
+        of_kind("params", dtype="float32") | of_kind("meta", python=True),
+        of_kind("meta", dtype="float32"),
+    ],
+    ids=["an f32 value of a Python number", "an f64 value of an f32 leaf"],
+)
+def test_a_derivative_around_a_value_has_the_dtype_of_its_leaf(worker, leaves):
+    program = TINY | leaves | {"around": True, "wrt": ["meta", "state"]}
+    assert worker.compare(program)["class"] == "agree"
 
 
 def test_a_program_of_other_settings_is_found_out():
