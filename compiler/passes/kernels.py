@@ -3,7 +3,7 @@
 The executor walks a run in segments of at most L steps, of which it brings the batches. Three
 programs do all the work; which plan they serve, and of how many steps, is in their arguments:
 
-    advance    (state, meta, batches[L], n) -> (the state n steps later, aux[L], checksums, slots)
+    advance    (state, meta, batches[L], n) -> (the state n steps later, aux[L], checksums)
     outer_vjp  (state, outer arguments)     -> (value, outer aux, cotangents of the state)
     reverse    (state, meta, batches[L], tables, cotangents of the state, of meta)
                                             -> (cotangents of the state, of meta, of batches[L],
@@ -15,13 +15,14 @@ runtime/schedules/segment_tables.py for a plan of n steps, in three arrays of a 
 
 The state that is given has all leaves. What comes back has those that steps change, `changed`; the
 others are where the caller has them. Checksums are there if asked for, one for each changed leaf of
-the state at the end of the segment (dialect/checksums.py). The slots of `advance` and the aux of
-`reverse` are there with them, and are of no use but to `_train`.
+the state at the end of the segment (dialect/checksums.py). With them come one more of `advance` and
+the aux of `reverse`, which only `_train` has a use for.
 """
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 from typing import Any
 
 import numpy as np
@@ -73,7 +74,8 @@ def _advance(pieces: Pieces, segment: Segment):
             trained = _train(pieces, calls, segment, operands[: n.state], steps)
             changed = _changed_at(pieces, steps, trained["final"])
             written = [*trained["state_slots"], *trained["gradient_slots"]]
-            return [*changed, *trained["aux"], *_checksums(segment, changed), *written]
+            sums = [*_checksums(segment, changed), _sum(_checksums(segment, written))]
+            return [*changed, *trained["aux"], *sums]
 
         def one(t: ir.Value, carry: Carry) -> Carry:
             inner = calls.inner({}, {"t": [t], "state": carry["state"]})
@@ -97,7 +99,7 @@ def _train(
 
     What XLA fuses with a step decides how it rounds. So where the states of `advance` and `reverse`
     are to have the same bits, the steps stand in the same loop. What it writes to slots is written
-    here too, to one slot, and is a result: else XLA would leave the writes out.
+    here too, to one slot, of which a checksum is a result: else XLA would leave the writes out.
     """
     one = lambda value: table(np.array([value]))
     writes = 0 if segment.features.stores_all else -1
@@ -201,6 +203,10 @@ def _changed_at(pieces: Pieces, t: ir.Value, stored: list[ir.Value]) -> list[ir.
 
 def _checksums(segment: Segment, leaves: list[ir.Value]) -> list[ir.Value]:
     return [checksum(leaf) for leaf in leaves] if segment.checksums else []
+
+
+def _sum(values: list[ir.Value]) -> ir.Value:
+    return functools.reduce(hlo.add, values)
 
 
 def _index_element() -> ir.Type:

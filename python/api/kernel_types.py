@@ -50,7 +50,7 @@ def kernel_types(
     return {
         "advance": (
             [*state, *meta, *stacked, _INDEX, *behind],
-            [*changed, *aux, *checksums],
+            [*changed, *aux, *checksums, *([_CHECKSUM] if segment.checksums else [])],
         ),
         "outer_vjp": (
             [*state, *outer, *behind],
@@ -58,7 +58,13 @@ def kernel_types(
         ),
         "reverse": (
             [*state, *meta, *stacked, _INDEX, _INDEX, *tables, *state_bar, *meta_bar, *behind],
-            [*state_bar, *meta_bar, *bars(stacked, layout.batch_bar), *checksums],
+            [
+                *state_bar,
+                *meta_bar,
+                *bars(stacked, layout.batch_bar),
+                *checksums,
+                *(aux if segment.checksums else []),
+            ],
         ),
     }
 
