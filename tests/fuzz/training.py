@@ -90,7 +90,10 @@ FORMS = {
     "mean over a vmap": (
         "g = {grad}(lambda p: jnp.mean(jax.vmap(lambda b: loss(p, {rest_b}))(batch)))(params)"
     ),
-    "jax.linearize": "g = jax.vjp(lambda p: loss(p, {rest}), params)[1](jnp.ones(()))[0]",
+    "jax.linearize": (
+        "value, back = jax.vjp(lambda p: loss(p, {rest}), params)\n"
+        "g = back(jnp.ones_like(value))[0]"
+    ),
     "no gradient": "g = jax.tree.map(jnp.sin, params)",
     "value alone": (
         "value, _ = {value_and_grad}(loss)(params, {rest})\n"
