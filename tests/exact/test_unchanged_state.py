@@ -328,7 +328,7 @@ def test_slots_of_lora_hold_the_lora_state(apart):
     step, outer, state, base = lora_problem(apart)
     order = jnp.arange(4 * steps).reshape(steps, 4) % EXAMPLES
     arguments = state, jnp.ones(EXAMPLES), order
-    compiled = step.metagradient(outer).lower(*arguments).compile()
+    compiled = step.metagradient(outer, schedule=Binomial(24)).lower(*arguments).compile()
     trained = size(state) - size(base)
     slots = compiled.plan.slot_bytes(trained, size(state["p"]["lora"]))
     memory = compiled.memory_analysis()
@@ -361,7 +361,7 @@ def test_data_in_the_state_cost_what_data_in_meta_cost():
     w, n, rate = jnp.ones(10), jnp.asarray(0), jnp.asarray(0.1)
     order = jnp.arange(320).reshape(40, 8) * 7
     state, meta = (
-        step.metagradient(outer).lower(*arguments, order).compile()
+        step.metagradient(outer, schedule=Binomial(24)).lower(*arguments, order).compile()
         for step, arguments in (
             (in_state, ({"w": w, "n": n, "data": data}, rate)),
             (in_meta, ({"w": w, "n": n}, {"rate": rate, "data": data})),
