@@ -89,7 +89,7 @@ def cut_off(cache, tmp_path_factory):
     "options, reason",
     [
         (["--steps", "20"], "the number of steps is 22 there and 20 here; the plan is"),
-        (["--change", "plan"], "holds another run: the plan is"),
+        (["--change", "plan"], "the plan is"),
         (["--change", "meta"], "holds another run: meta is"),
         (["--change", "state"], "holds another run: state0 is"),
         (["--change", "batch 0"], "holds another run: batch 0 is"),
