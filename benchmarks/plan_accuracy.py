@@ -19,7 +19,7 @@ from pathlib import Path
 import jax
 
 import metagrad
-from metagrad.api.step_costs import ProbeSource, step_costs
+from metagrad.api.step_costs import PROBE_STEPS, ProbeSource, step_costs
 from metagrad.runtime.schedules.costs import Costs, memory, predict
 
 SCHEDULES = (
@@ -50,7 +50,12 @@ def costs_of(step, model, batches) -> Costs:
         layout.meta,
         layout.batch,
     )
-    return step_costs(source, 2**32, jax.tree.leaves((model.state0, model.meta)))
+    first = jax.tree.map(lambda leaf: leaf[:PROBE_STEPS], batches)
+    costs = step_costs(source, 2**32, jax.tree.leaves((model.state0, model.meta, first)))
+    # The probe has no outer function.
+    held_out = sum(leaf.nbytes for leaf in jax.tree.leaves(model.held_out))
+    sizes = dataclasses.replace(costs.sizes, workspace=costs.sizes.workspace + held_out)
+    return dataclasses.replace(costs, sizes=sizes)
 
 
 def compare(name: str, steps: int, runs: int) -> list[dict]:

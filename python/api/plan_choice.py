@@ -170,7 +170,11 @@ def measured(pieces: LoweredPieces, sizes: Sizes, memory: int, arguments: tuple)
         layout.meta,
         layout.batch,
     )
-    return step_costs(source, memory, _given(pieces, arguments))
+    costs = step_costs(source, memory, _given(pieces, arguments))
+    # The probe has no outer function.
+    outer = _bytes(leaf.stored for leaf in pieces.traced.signature.outer.leaves)
+    sizes = dataclasses.replace(costs.sizes, workspace=costs.sizes.workspace + outer)
+    return dataclasses.replace(costs, sizes=sizes)
 
 
 def operations_costs(pieces: LoweredPieces, sizes: Sizes) -> Costs:

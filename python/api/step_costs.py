@@ -112,10 +112,13 @@ class _Compiled:
         self.slot_bytes = (slots + 1) * (sizes.state + sizes.gradient)
         analysis = self.compiled.memory_analysis()
         plan_slots = slots * (sizes.state + sizes.gradient)
-        # The cotangents are arguments and results of the probe; a program carries them once.
+        # The cotangents are arguments and results of the probe, and a program carries them once.
+        # For one query what it has beside, such as the final state, is as much.
         cotangents = sum(aval.size * aval.dtype.itemsize for aval in inputs[tables:last])
+        _, results = signature(source.snapshots.module("pieces"), "outer_vjp")
+        queries = results[0].shape[0] if results[0].shape else 1
         taken = workspace(analysis, plan_slots, PROBE_STEPS, sizes)
-        self.workspace = max(0, taken - cotangents)
+        self.workspace = max(0, taken - cotangents * (queries - 1) // queries)
 
     def run(self, plan: Plan) -> None:
         walks, packed = self.segment.tables(plan, gradients=self.source.has_gradients)
