@@ -38,4 +38,4 @@ def build(problem: Problem) -> Built:
     return Built(run, Memory(advance.memory_analysis().temp_size_in_bytes, "xla"), seconds)
 
 
-PIECES = Contender("plain, own pieces", build)
+PIECES = Contender("plain-pieces", build)
