@@ -52,7 +52,7 @@ def walker(streamed: Any, arguments: tuple, batches: Any) -> Callable[[], list]:
       batches: stacked arrays.
     """
     program, plan = streamed.program, streamed.plan
-    kernels, layout = program.kernels(plan), program.layout
+    kernels, layout = program.kernels(plan.segment_slots), program.layout
     state0, meta, outer = (jax.tree.leaves(tree) for tree in arguments)
     captured = program.captured.arrays_beside([*state0, *meta, *outer])
     walk = actions(plan.outer)
