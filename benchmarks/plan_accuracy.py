@@ -36,8 +36,9 @@ SCHEDULES = (
 def costs_of(step, model, batches) -> Costs:
     """The costs of a model's step."""
     mg = step.metagradient(model.outer, wrt="meta", runtime="streamed")
-    program = mg.lower(model.state0, model.meta, batches, model.held_out).program
-    layout, sizes = program.layout, program.sizes
+    lowered = mg.lower(model.state0, model.meta, batches, model.held_out)
+    program, sizes = lowered.program, lowered.plan.sizes
+    layout = program.layout
     sizes = dataclasses.replace(sizes, step=sizes.batch)
     source = ProbeSource(
         program.snapshots,

@@ -17,6 +17,7 @@ from metagrad.compiler.passes import schedule as schedule_pass
 from metagrad.compiler.pipeline import PASSES
 from metagrad.runtime import schedules
 from metagrad.runtime.schedules.plan import Plan
+from metagrad.runtime.schedules.segment_tables import KERNELS, Segment
 
 OPTIONS = {
     schedule_pass.NAME: ("schedule", "steps"),
@@ -65,17 +66,16 @@ class PassCall:
 
     @property
     def _kernel(self) -> str:
-        kernel = self.options.get("kernel")
-        if kernel not in kernel_pass.KERNELS:
+        kernel = self.options.get("kernel", "")
+        if kernel not in KERNELS:
             raise ValueError(
-                f"pass 'kernel' writes {', '.join(kernel_pass.KERNELS)}: "
-                f"kernel{{kernel={kernel_pass.KERNELS[0]} steps=L}}"
+                f"pass 'kernel' writes {', '.join(KERNELS)}: kernel{{kernel={KERNELS[0]} steps=L}}"
             )
         return kernel
 
     @property
-    def _segment(self) -> kernel_pass.Segment:
-        return kernel_pass.Segment(
+    def _segment(self) -> Segment:
+        return Segment(
             self._steps,
             int(self.options.get("state_slots", "1")),
             int(self.options.get("gradient_slots", "0")),

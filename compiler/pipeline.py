@@ -47,6 +47,7 @@ from metagrad.compiler.passes.for_xla import (
 )
 from metagrad.runtime import stage_reports
 from metagrad.runtime.schedules.plan import Plan
+from metagrad.runtime.schedules.segment_tables import Segment
 
 
 @dataclasses.dataclass(frozen=True)
@@ -189,7 +190,7 @@ def write_program(module: ir.Module, plan: Plan, snapshots: Snapshots) -> None:
         snapshots.take(PIPELINE[-1].name, module)
 
 
-def kernel(snapshots: Snapshots, name: str, segment: kernels.Segment) -> ir.Module:
+def kernel(snapshots: Snapshots, name: str, segment: Segment) -> ir.Module:
     """One of the streamed executor's programs (passes/kernels.py), around the finished pieces."""
     module = snapshots.module("pieces")
     with module.context, ir.Location.unknown():

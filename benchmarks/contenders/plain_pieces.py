@@ -18,8 +18,8 @@ from benchmarks.contenders.metagrad_schedules import imported, metagradient
 def build(problem: Problem) -> Built:
     metagrad = imported()
     from metagrad.compiler import pipeline
-    from metagrad.compiler.passes.kernels import Segment
     from metagrad.runtime.executors.fused import FusedProgram, Gradients, signature
+    from metagrad.runtime.schedules.segment_tables import Segment
 
     start = time.perf_counter()
     lowered = metagradient(problem, metagrad.StoreAll()).lower(*problem.arguments)

@@ -35,10 +35,7 @@ from metagrad.compiler.dialect.loops import Carry, empty, index, repeat, table
 from metagrad.compiler.passes.schedule import finish
 from metagrad.compiler.passes.schedule_cotangents import NAMES as COTANGENTS
 from metagrad.compiler.passes.schedule_loop import Pieces, PlanLoop, StepCalls
-from metagrad.runtime.schedules.loop_tables import ANY, STORES_ALL
-from metagrad.runtime.schedules.segment_tables import KERNELS, RUNS, SEGMENTS, WALKS, Segment
-
-__all__ = ["ANY", "KERNELS", "NAME", "STORES_ALL", "Segment", "layout_of", "run"]
+from metagrad.runtime.schedules.segment_tables import RUNS, SEGMENTS, WALKS, Segment
 
 NAME = "kernel"
 

@@ -267,7 +267,7 @@ class PlanLoop:
                 carry = self._write("gradient_slots", at, inner, carry, self.small_gradient)
             operands = {"inner": inner, "reuse": [reuse]}
             flag = compare(update, "EQ", index(1))
-            carry = self._if_flag(self.features.on_the_spot, flag, carry, operands)
+            carry = self._update(self.features.on_the_spot, flag, carry, operands)
             at = hlo.add(save, hlo.multiply(stride, i))
             if not self.features.stores_all:
                 saves = hlo.or_(compare(stride, "EQ", index(1)), compare(i, "EQ", last))
@@ -288,11 +288,11 @@ class PlanLoop:
         loaded: Carry = {"at": [hlo.add(reuse, i)], "slots": carry["gradient_slots"]}
         return once_if(compare(reuse, "GE", index(0)), inner, loaded, _load_rows)["inner"]
 
-    def _if_flag(self, decides: bool, flag: ir.Value, carry: Carry, operands: Carry) -> Carry:
+    def _update(self, is_optional: bool, flag: ir.Value, carry: Carry, operands: Carry) -> Carry:
         """The update, if the flag is set."""
         names = ("state", "aux", "t")
         part = {name: carry[name] for name in names}
-        if not decides:
+        if not is_optional:
             return carry | self.calls.update(part, operands)
         if not self.small_state or part["aux"] or self.pieces.prints is not None:
             return _once_if(flag, carry, self.calls.update, names, operands)

@@ -11,7 +11,7 @@ from jaxlib.mlir import ir
 from metagrad.api.explain_slots import explain_slots
 from metagrad.api.known_finite import known_finite
 from metagrad.api.lowered_pieces import emit, lower_pieces, pieces_for
-from metagrad.api.plan_choice import PlanChoice, streamed_choice
+from metagrad.api.plan_choice import fused_choice, streamed_choice
 from metagrad.api.program import Program
 from metagrad.api.progress import ProgressOption
 from metagrad.api.request import Request
@@ -49,8 +49,7 @@ def lower(
     pieces = lower_pieces(request, traced)
     signature, emitted, captured = traced.signature, pieces.emitted, pieces.captured
     captured.store_arrays()
-    choice = PlanChoice(schedule, pieces, arguments)
-    plan = choice.plan()
+    plan = fused_choice(schedule, pieces, arguments)
     plan.validate()
     pipeline.write_program(emitted.module, plan, pieces.snapshots)
     value = traced.outer.jaxpr.out_avals[0]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -44,57 +45,34 @@ def free_budget() -> int:
     return int(part * device_free(device))
 
 
-class PlanChoice:
-    """The choice of a plan for the fused program of some pieces.
+def fused_choice(schedule: Schedule | Auto, pieces: LoweredPieces, arguments: tuple) -> Plan:
+    """The plan of a fused program, with what it is expected to take.
 
     Args:
       schedule: the user's, or `Auto`.
       pieces: the pieces of the step.
       arguments: (state0, meta, batches, outer_args), arrays or their shapes.
+
+    Raises:
+      ValueError, TypeError: the schedule cannot plan so many steps.
+      DoesNotFit: no plan fits the budget.
     """
-
-    def __init__(self, schedule: Schedule | Auto, pieces: LoweredPieces, arguments: tuple):
-        self._schedule, self._pieces, self._arguments = schedule, pieces, arguments
-        self._steps = pieces.traced.steps
-        self._has_gradients = bool(pieces.traced.sites)
-        self.sizes = fused_sizes(pieces)
-
-    def plan(self) -> Plan:
-        """The plan, with what it is expected to take.
-
-        Raises:
-          ValueError, TypeError: the schedule cannot plan so many steps; or no plan fits the budget.
-        """
-        if not isinstance(self._schedule, Auto):
-            plan = self._schedule.plan(self._steps, gradients=self._has_gradients)
-            return estimated(plan, self.sizes)
-        budget = self._schedule.budget("memory")
-        free = free_budget() if budget is None else budget
-        fits = everything_bytes(self._steps, self._has_gradients, self.sizes) <= free
-        # A measurement compiles the step once more, which has to be worth it: it is when memory is
-        # short, or when the user says how much there is.
-        is_measured = (budget is not None or not fits) and can_measure(
-            self._pieces, self._arguments
-        )
-        return self._schedule.plan(
-            self._steps,
-            gradients=self._has_gradients,
-            sizes=self.sizes,
-            measure=(lambda: self.costs(free)) if is_measured else self.estimated_costs,
-            free=free,
-        )
-
-    def estimated_costs(self) -> Costs:
-        """The costs as counts of operations suggest them."""
-        return operations_costs(self._pieces, self.sizes)
-
-    def costs(self, memory: int) -> Costs:
-        """The costs of the step's parts: kept on disk, or measured now.
-
-        Args:
-          memory: bytes that the measurement may take.
-        """
-        return measured(self._pieces, self.sizes, memory, self._arguments)
+    steps, has_gradients = pieces.traced.steps, bool(pieces.traced.sites)
+    sizes = fused_sizes(pieces)
+    if not isinstance(schedule, Auto):
+        return estimated(schedule.plan(steps, gradients=has_gradients), sizes)
+    budget = schedule.budget("memory")
+    memory = free_budget() if budget is None else budget
+    fits = everything_bytes(steps, has_gradients, sizes) <= memory
+    # A measurement compiles the step once more, which has to be worth it: it is when memory is
+    # short, or when the user says how much there is.
+    is_measured = (budget is not None or not fits) and can_measure(pieces, arguments)
+    costs = (
+        functools.partial(measured, pieces, sizes, memory, arguments)
+        if is_measured
+        else functools.partial(operations_costs, pieces, sizes)
+    )
+    return schedule.plan(steps, gradients=has_gradients, sizes=sizes, measure=costs, free=memory)
 
 
 def streamed_choice(
@@ -208,13 +186,14 @@ def can_measure(pieces: LoweredPieces, arguments: tuple) -> bool:
 def _given(pieces: LoweredPieces, arguments: tuple) -> Sequence[Any]:
     """The leaves of state0 and meta, and of the first batches, as the program takes them."""
     signature = pieces.traced.signature
-    trees = signature.state, signature.meta, signature.batches
-    stored = [
-        [to_stored(of, leaf) for of, leaf in zip(tree.leaves, tree.arrays(value))]
-        for tree, value in zip(trees, arguments)
-    ]
-    rows = np.arange(PROBE_STEPS) % len(stored[2][0])
-    return [*stored[0], *stored[1], *(leaf[rows] for leaf in stored[2])]
+    state0, meta, batches = (
+        tree.arrays(value)
+        for tree, value in zip((signature.state, signature.meta, signature.batches), arguments)
+    )
+    # Of the batches only these rows are brought to the device.
+    rows = np.arange(PROBE_STEPS) % len(batches[0])
+    leaves = [*state0, *meta, *(leaf[rows] for leaf in batches)]
+    return [to_stored(of, leaf) for of, leaf in zip(signature.leaves, leaves)]
 
 
 def fused_sizes(pieces: LoweredPieces) -> Sizes:

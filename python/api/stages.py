@@ -11,9 +11,11 @@ from typing import Any, Generic, NamedTuple, overload
 import jax
 
 from metagrad.api.check_arguments import Inputs
+from metagrad.api.explanation import explanation
 from metagrad.api.export import export
 from metagrad.api.flat_arguments import FlatArguments, flatten
 from metagrad.api.no_vmap import refusing_vmap
+from metagrad.api.not_pickled import not_pickled
 from metagrad.api.own_settings import lowered_with
 from metagrad.api.program import Program
 from metagrad.api.progress import shown
@@ -22,7 +24,6 @@ from metagrad.api.type_variables import AuxT, GradT, KindT, StateT, ValueT
 from metagrad.api.user_frame import users_level
 from metagrad.compiler import pipeline
 from metagrad.diagnostics import debug_checks, not_finite
-from metagrad.frontend.capabilities.measured_with import unmeasured
 from metagrad.frontend.partition import Decision
 from metagrad.runtime import jax_internals
 from metagrad.runtime.displayed import Text
@@ -117,25 +118,10 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         The last line says so if the table of proven operations was not measured with this version
         of JAX.
         """
-        lines = [*map(str, self._program.decisions), *self._program.slots]
-        if self._program.queries is not None:
-            lines.append(
-                f"queries: {self._program.queries}, in one run. What does not depend on the query "
-                "is computed once in each step's VJP."
-            )
-        with lowered_with(self._program.x64):
-            places = self._program.cuts()
-        if places:
-            wrt = " and ".join(self._program.signature.wrt)
-            lines.append(f"On the way from {wrt} to the outer value, where JAX cuts or replaces")
-            lines.append("the derivative (metagrad.check compares it with finite differences):")
-            lines += [f"    {place}" for place in places]
-        if (warning := unmeasured()) is not None:
-            lines.append(warning)
-        return Text("\n".join(lines))
+        return explanation(self._program)
 
     def __reduce__(self):
-        raise _not_pickled("lowered")
+        raise not_pickled("lowered")
 
     def __repr__(self) -> str:
         compiled = "" if self._compiled is None else ", compiled"
@@ -237,7 +223,7 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
         self._inputs = lowered._inputs
 
     def __reduce__(self):
-        raise _not_pickled("compiled")
+        raise not_pickled("compiled")
 
     def __repr__(self) -> str:
         return f"<Compiled {self._program.summary}>"
@@ -345,11 +331,3 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
     def as_text(self) -> str:
         """The optimised HLO."""
         return self.xla.as_text() or ""
-
-
-def _not_pickled(what: str) -> TypeError:
-    return TypeError(
-        f"a {what} metagradient cannot be pickled: it is code for this process. To store the "
-        "program, export it: compiled.export(path) writes a file that metagrad.load(path) runs, "
-        "also where there is no Enzyme."
-    )

@@ -11,14 +11,15 @@ import numpy as np
 
 from metagrad.compiler import pipeline
 from metagrad.compiler.analysis.fingerprint import fingerprint
-from metagrad.compiler.passes import kernels as kernel_pass
 from metagrad.compiler.pipeline import Snapshots
 from metagrad.runtime.executors import host_calls
 from metagrad.runtime.executors.fused import FusedProgram, Gradients, signature
 from metagrad.runtime.schedules.costs import Costs, Sizes
 from metagrad.runtime.schedules.kept_costs import measured_costs
+from metagrad.runtime.schedules.loop_tables import ANY
 from metagrad.runtime.schedules.measured_costs import Probe, workspace
 from metagrad.runtime.schedules.plan import Plan
+from metagrad.runtime.schedules.segment_tables import Segment
 
 PROBE_STEPS = 6
 """Steps of the longest plan that is measured."""
@@ -87,7 +88,7 @@ class _Compiled:
     """The kernel `reverse`, compiled for a few steps, and its arguments."""
 
     def __init__(self, source: ProbeSource, slots: int, arguments: Sequence[Any]):
-        self.segment = kernel_pass.Segment(PROBE_STEPS, slots, slots, kernel_pass.ANY)
+        self.segment = Segment(PROBE_STEPS, slots, slots, ANY)
         self.source = source
         module = pipeline.kernel(source.snapshots, "reverse", self.segment)
         inputs, outputs = signature(module)

@@ -4,9 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Callable
 
 from metagrad.api.request import Request
 from metagrad.api.run_options import StreamOptions
@@ -20,7 +18,6 @@ from metagrad.frontend.partition import Decision
 from metagrad.runtime.executors import host_calls
 from metagrad.runtime.executors.fused import FusedProgram, signature
 from metagrad.runtime.executors.kernels import Kernels, StepLayout, kernel_names
-from metagrad.runtime.schedules.costs import Sizes
 from metagrad.runtime.schedules.segment_tables import KERNELS, Segment
 from metagrad.runtime.schedules.two_level import SegmentSlots
 
@@ -69,21 +66,10 @@ class StreamedProgram:
     names: tuple[str, str]
 
     @functools.cached_property
-    def queries(self) -> tuple[int, ...]:
-        """(Q,) where the outer value is a vector of Q, () where it is a scalar."""
-        outputs = signature(self.snapshots.module("pieces"), "outer_vjp")[1]
-        return outputs[0].shape
-
-    @functools.cached_property
-    def sizes(self) -> Sizes:
-        """Bytes of what a run holds."""
-        _, gradients = signature(self.snapshots.module("pieces"), "inner")
-        batches = self.signature.batches.leaves
-        return Sizes(
-            state=_bytes(self.executable.changed),
-            gradient=_bytes(gradients),
-            batch=_bytes([leaf.stored for leaf in batches]) // self.steps,
-        )
+    def queries(self) -> int | None:
+        """How many entries the outer value has; None for a scalar."""
+        value, *_ = signature(self.snapshots.module("pieces"), "outer_vjp")[1]
+        return value.shape[0] if value.shape else None
 
     def kernels(self, slots: SegmentSlots) -> Kernels:
         """The programs for plans with segments of one shape."""
@@ -135,7 +121,7 @@ class StreamedProgram:
         return StreamedExecutable(
             self.signature,
             self.layout,
-            self.queries,
+            () if self.queries is None else (self.queries,),
             self.kernels,
             self.captured.arrays_beside,
             lambda: self.snapshots.text("pieces"),
@@ -151,7 +137,3 @@ class StreamedProgram:
         arguments = ", ".join(f"{tree.name}: {tree.count}" for tree in trees if tree.leaves)
         wrt = ", ".join(self.signature.wrt)
         return f"streamed metagradient of {outer} through {step}, wrt {wrt}; {arguments}"
-
-
-def _bytes(avals: Sequence[Any]) -> int:
-    return sum(math.prod(aval.shape) * aval.dtype.itemsize for aval in avals)

@@ -10,8 +10,10 @@ from collections.abc import Sequence
 from typing import Any
 
 from metagrad.api.check_arguments import Inputs
+from metagrad.api.explanation import explanation
 from metagrad.api.export import export_streamed
 from metagrad.api.flat_arguments import FlatArguments, flatten_streamed
+from metagrad.api.not_pickled import not_pickled
 from metagrad.api.own_settings import lowered_with
 from metagrad.api.progress import shown
 from metagrad.api.streamed_program import StreamedProgram
@@ -81,9 +83,10 @@ class StreamedLowered:
 
     def explain(self) -> Text:
         """As `Lowered.explain`."""
-        with lowered_with(self._program.x64):
-            places = self._program.cuts()
-        return Text("\n".join([*map(str, self.decisions), *self._program.slots, *map(str, places)]))
+        return explanation(self._program)
+
+    def __reduce__(self):
+        raise not_pickled("lowered")
 
     def __repr__(self) -> str:
         return f"<StreamedLowered {self._program.summary}>"
@@ -144,6 +147,9 @@ class StreamedCompiled:
     def plan(self) -> TwoLevelPlan:
         """The plan for the number of batches that it was lowered for."""
         return self._lowered.plan
+
+    def __reduce__(self):
+        raise not_pickled("compiled")
 
     def __repr__(self) -> str:
         return f"<StreamedCompiled {self._lowered.program.summary}>"

@@ -187,7 +187,7 @@ def _fastest_plan(steps: int, gradients: bool, sizes: Sizes, costs: Costs, budge
     while most >= smallest_bytes(steps, sizes):
         tree = fastest_tree(steps, gradients, sizes, costs, most)
         plan = estimated(tree.plan(steps, gradients=gradients), sizes, costs)
-        if best is not None and _seconds(plan) > (1 + SLACK) * _seconds(best):
+        if best is not None and _seconds(plan) > _seconds(best):
             break
         best = plan
         most //= 2

@@ -4,21 +4,20 @@ from metagrad import Binomial, StoreAll
 from metagrad.runtime.schedules.two_level import TIERS, SegmentSlots, TwoLevelPlan
 
 
-def two_level(program, steps, length, slots=2, tiers=("host",), within=None):
+def two_level(lowered, steps, length, slots=2, tiers=("host",), within=None):
     """A plan for `steps` steps in segments of `length`, with `slots` states between segments.
 
     The slots lie in the tiers in turn. `within` is the schedule of a segment.
     """
     outer = Binomial(slots, keep_gradients=False).plan(-(-steps // length), gradients=False)
     places = tuple(TIERS.index(tiers[i % len(tiers)]) for i in range(outer.state_slots))
-    segment = SegmentSlots.of(length, within or StoreAll(), program.has_gradients)
-    return TwoLevelPlan(steps, outer, places, segment, program.sizes)
+    segment = SegmentSlots.of(length, within or StoreAll(), lowered.program.has_gradients)
+    return TwoLevelPlan(steps, outer, places, segment, lowered.plan.sizes)
 
 
 def with_plan(lowered, length, slots=2, tiers=("host",), within=None):
     """The lowered metagradient, with such a plan in the place of its own."""
-    program = lowered.program
-    lowered._plan = two_level(program, program.steps, length, slots, tiers, within)
+    lowered._plan = two_level(lowered, lowered.program.steps, length, slots, tiers, within)
     return lowered
 
 

@@ -31,7 +31,7 @@ def compilations(caplog):
 
 
 def run(lowered, steps, plan=None):
-    lowered._plan = plan or plans.two_level(lowered.program, steps, small.LENGTH)
+    lowered._plan = plan or plans.two_level(lowered, steps, small.LENGTH)
     stream = metagrad.Stream(small.stacked(steps))
     return lowered.compile()(*small.arguments(), stream)
 
@@ -53,7 +53,7 @@ def test_another_number_of_steps_or_another_plan_compiles_nothing(lowered, compi
     for steps in (1, 5, 13, 20):
         run(lowered, steps)
     for slots, tiers in [(1, ("disk",)), (3, ("disk", "device")), (4, ("host",))]:
-        run(lowered, 10, plans.two_level(lowered.program, 10, small.LENGTH, slots, tiers))
+        run(lowered, 10, plans.two_level(lowered, 10, small.LENGTH, slots, tiers))
     state, meta = jax.device_put(small.arguments(), jax.devices()[0])
     lowered.compile()(state, meta, metagrad.Stream(small.stacked(10)))
     assert compilations()[before:] == []
@@ -61,7 +61,7 @@ def test_another_number_of_steps_or_another_plan_compiles_nothing(lowered, compi
 
 def test_all_plans_give_the_same_bits(lowered):
     results = [
-        run(lowered, 14, plans.two_level(lowered.program, 14, small.LENGTH, slots, tiers))
+        run(lowered, 14, plans.two_level(lowered, 14, small.LENGTH, slots, tiers))
         for slots in (1, 2, 5)
         for tiers in [("device",), ("host",), ("disk",), ("disk", "host", "device")]
     ]
@@ -130,7 +130,7 @@ def test_what_moves_is_what_the_plan_says(lowered, monkeypatch, steps, slots):
         original(run, *args, slots=logs[0], **kwargs)
 
     monkeypatch.setattr(streamed.StreamedRun, "__init__", init)
-    plan = plans.two_level(lowered.program, steps, small.LENGTH, slots)
+    plan = plans.two_level(lowered, steps, small.LENGTH, slots)
     lowered._plan = plan
     lowered.compile()(*small.arguments(), metagrad.Stream(data))
     expected, batches = [], []
