@@ -121,7 +121,7 @@ class Auto:
             f"needs {format_bytes(smallest)} ({smallest:,} bytes): {format_bytes(sizes.state)} "
             f"for a state, {format_bytes(sizes.workspace)} of workspace, and "
             f"{format_bytes(smallest - sizes.state - sizes.workspace)} that grow with the steps. "
-            f'Set memory="{_rounded_up(smallest)}" or more'
+            f'Set memory="{rounded_up(smallest)}" or more'
         )
 
     def __repr__(self) -> str:
@@ -227,7 +227,7 @@ def _rest(steps: int, costs: Costs) -> float:
     return steps * (costs.inner + costs.vjp + costs.segment + costs.state_read)
 
 
-def _rounded_up(number: int) -> str:
+def rounded_up(number: int) -> str:
     """A number of bytes as a text with three digits, no less than `number`."""
     for unit, power in (("GiB", 30), ("MiB", 20), ("KiB", 10)):
         if number >= 2**power:

@@ -18,7 +18,7 @@ from metagrad import _native
 from metagrad.runtime.byte_sizes import format_bytes
 from metagrad.runtime.schedules.accept import Schedule
 from metagrad.runtime.schedules.arguments import check_steps
-from metagrad.runtime.schedules.auto import SLACK, Auto, fastest_tree, smallest_bytes
+from metagrad.runtime.schedules.auto import SLACK, Auto, fastest_tree, rounded_up, smallest_bytes
 from metagrad.runtime.schedules.costs import Costs, Sizes, predict
 from metagrad.runtime.schedules.moves import TIERS
 from metagrad.runtime.schedules.plan import Plan
@@ -225,7 +225,7 @@ class _Search:
             return (
                 f"{auto}: no streamed plan fits {format_bytes(self.budgets.device)} on the device; "
                 f"the smallest, with segments of one step, needs {format_bytes(least)} "
-                f"({least:,} bytes). Give more in memory="
+                f'({least:,} bytes). Set memory="{rounded_up(least)}" or more'
             )
         return (
             f"{auto}: no slot for a state of {format_bytes(self.state)} fits "

@@ -26,10 +26,10 @@ def checked_order(order: Any, rows: int) -> np.ndarray:
         order = _listed(order)
     try:
         array = np.asanyarray(order)
-    except ValueError as error:
+    except ValueError:
         raise ValueError(
-            f"Stream(order=...) must have the shape [T] or [T, B]: {error}. If the last batch is "
-            "smaller, leave it out."
+            "Stream(order=...) must have the shape [T] or [T, B], and its batches have different "
+            "lengths. If the last one is smaller, leave it out."
         ) from None
     if array.size and array.dtype.kind not in "iu":
         raise TypeError(
