@@ -66,9 +66,14 @@ class Stage:
     cpu_passes: tuple[ModuleType, ...] = ()
     last: tuple[ModuleType, ...] = ()
 
-    def passes_for(self, platform: str) -> tuple[ModuleType, ...]:
-        """The passes in a program for a platform, as JAX calls it: "cpu", "cuda", ..."""
-        return (*self.passes, *(self.cpu_passes if platform == "cpu" else ()), *self.last)
+    def passes_for(self, platform: str, devices: int = 1) -> tuple[ModuleType, ...]:
+        """The passes in a program for a platform, as JAX calls it: "cpu", "cuda", ...
+
+        Those for a CPU bring operands into other shapes, of which a partitioner would have to move
+        each by itself. So they are for one device.
+        """
+        for_cpu = self.cpu_passes if platform == "cpu" and devices == 1 else ()
+        return (*self.passes, *for_cpu, *self.last)
 
 
 PIPELINE = (
@@ -149,6 +154,7 @@ def run(
     module: ir.Module,
     *,
     platform: str,
+    devices: int = 1,
     traced: Callable[[], ir.Module] | None = None,
 ) -> Snapshots:
     """Runs the passes on `module`, in place, until its pieces are finished.
@@ -159,6 +165,7 @@ def run(
     Args:
       module: what the frontend lowered: the step, in one piece or cut, @outer and the losses.
       platform: what the program is for, as JAX calls it: "cpu", "cuda", ...
+      devices: how many it runs on.
       traced: makes the module with the step in one piece, if `module` has it cut. Called when that
         stage is asked for.
 
@@ -169,7 +176,7 @@ def run(
     snapshots = Snapshots(traced)
     with module.context, ir.Location.unknown():
         for stage in PIPELINE[:-1]:
-            for pass_module in stage.passes_for(platform):
+            for pass_module in stage.passes_for(platform, devices):
                 stage_reports.stage(f"running the pass {pass_module.NAME}")
                 pass_module.run(module)
             snapshots.take(stage.name, module)

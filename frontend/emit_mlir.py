@@ -23,7 +23,7 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler.dialect import captured, functions, metagrad
+from metagrad.compiler.dialect import captured, functions, metagrad, placements
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend import capabilities, leaked_values, prints
 from metagrad.frontend.captured import Captured
@@ -220,7 +220,7 @@ class Emitter:
         module: Any = lowered.compiler_ir("stablehlo")
         module.context.allow_unregistered_dialects = True
         with module.context, ir.Location.unknown():
-            _drop_placements(module)
+            placements.hide(module)
             ours = _rename(module, list(functions_of))
             captured.lift(module, ours)
             captured.list_types(
@@ -267,32 +267,6 @@ def _custom_call(
     )
     call.attributes[functions.BACKEND_CONFIG] = ir.DictAttr.get(config)
     return call.results
-
-
-def _drop_placements(module: ir.Module) -> None:
-    """Removes what says where on a mesh something is: a typed key, a call of the host, a sharding.
-
-    The program is for one device (one_device.py), so nothing reads it.
-    """
-    for op in list(module.body.operations):
-        if op.operation.name == "sdy.mesh":
-            op.operation.erase()
-            continue
-        for inner in functions.operations(op):
-            if inner.name == "sdy.sharding_constraint":
-                inner.results[0].replace_all_uses_with(inner.operands[0])
-                inner.erase()
-            elif "sdy.sharding" in inner.attributes:
-                del inner.attributes["sdy.sharding"]
-        for group in ("arg_attrs", "res_attrs"):
-            if group in op.attributes:
-                kept = [
-                    {item.name: item.attr for item in attributes if item.name != "sdy.sharding"}
-                    for attributes in op.attributes[group]
-                ]
-                op.attributes[group] = ir.ArrayAttr.get(
-                    [ir.DictAttr.get(attributes) for attributes in kept]
-                )
 
 
 _LIKE_OURS = re.compile(r"(main|step|outer|inner|inputs|loss|update|prints|counters|user)(_.*)?")

@@ -106,10 +106,9 @@ def product(
     outputs = len(jaxpr.out_avals)
     moving = [j for j in range(len(wrt)) if outputs + j in cotangents]
     steered = [i for i in cotangents if i < outputs]
-    seeds = {
-        i: jnp.full(jaxpr.out_avals[i].shape, 1 if i == 0 else 0, jaxpr.out_avals[i].dtype)
-        for i in {0, *steered}
-    }
+    # Inside of shard_map a type says along which axes the values of devices differ.
+    zeros = {i: ad.instantiate_zeros(ad.Zero(jaxpr.out_avals[i])) for i in {0, *steered}}
+    seeds = zeros | {0: jnp.ones_like(zeros[0])}
 
     def pullback(parameters, moved_seeds):
         filled = _filled(operands, [wrt[j] for j in moving], parameters)

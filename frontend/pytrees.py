@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.frontend import dtypes
+from metagrad.frontend.jaxprs import auto_axes
 from metagrad.runtime import jax_internals
 from metagrad.runtime.host_arrays import copy_for_xla
 
@@ -26,7 +27,8 @@ class Leaf:
 
     Attributes:
       path: as the user would write it, `state['opt'][0].mu['w']`.
-      aval: shape and dtype as the user's function sees it (a key array for typed keys).
+      aval: shape and dtype as the user's function sees it (a key array for typed keys); with the
+        sharding, if that is in the array's type.
       stored: shape and dtype as the program holds it (the key data for typed keys).
     """
 
@@ -120,11 +122,13 @@ def describe(path: str, value: Any) -> Leaf | None:
     """What a leaf is as an array, or None for one that is not an array."""
     if not is_array_leaf(value):
         return None
-    if isinstance(value, jax.ShapeDtypeStruct):
-        aval = value
-    else:
-        typed = jax.typeof(value)
-        aval = jax.ShapeDtypeStruct(typed.shape, typed.dtype, weak_type=typed.weak_type)
+    typed = jax.typeof(value)
+    aval = jax.ShapeDtypeStruct(
+        typed.shape,
+        typed.dtype,
+        weak_type=typed.weak_type,
+        sharding=auto_axes.explicit_sharding(typed),
+    )
     if dtypes.is_complex(aval):
         raise TypeError(
             f"{path} is {aval.dtype.name}; metagrad differentiates real leaves only. Hold real and "

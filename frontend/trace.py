@@ -16,10 +16,12 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 from jax.extend import core, source_info_util
+from jax.sharding import PartitionSpec as P
 
-from metagrad.frontend import batch_lists, call_notes, leaked_values, one_device, prints
+from metagrad.frontend import batch_lists, call_notes, leaked_values, named_axes, prints
 from metagrad.frontend.check_state import check_state
 from metagrad.frontend.grad_primitive import TRACING
+from metagrad.frontend.jaxprs.auto_axes import with_auto_axes
 from metagrad.frontend.pytrees import Tree, describe, shaped, tree_of
 
 # A message about an equation names the user's line, not one of ours.
@@ -102,11 +104,11 @@ def _trace_step(step, state, meta, batch, has_aux, compiling=True):
         described["state"], described["aux"] = tree_of("state", new_state), tree_of("aux", aux)
         return described["state"].arrays(new_state) + described["aux"].arrays(aux)
 
-    with TRACING(compiling), one_device.tracing(STEP):
+    with TRACING(compiling), named_axes.tracing(STEP):
         jaxpr = jax.make_jaxpr(flat)(
             *([leaf.aval for leaf in tree.leaves] for tree in (state, meta, batch))
         )
-    return jaxpr, described["state"], described["aux"]
+    return with_auto_axes(jaxpr), described["state"], described["aux"]
 
 
 def _settle(state: Tree, out: Tree) -> Tree:
@@ -173,9 +175,9 @@ def trace_outer(outer: Callable, state: Tree, arguments: Tree, has_aux: bool) ->
     what = f"the outer function `{name}`"
 
     def trace(compiling: bool):
-        with TRACING(compiling), one_device.tracing(what):
+        with TRACING(compiling), named_axes.tracing(what):
             final, outer_args = ([leaf.aval for leaf in tree.leaves] for tree in (state, arguments))
-            return jax.make_jaxpr(flat)(final, *outer_args)
+            return with_auto_axes(jax.make_jaxpr(flat)(final, *outer_args))
 
     with call_notes.noting(lambda: call_notes.of_outer(state, arguments)):
         jaxpr = trace(True)
@@ -246,6 +248,7 @@ def batches_tree(batches: Any) -> tuple[Tree, Tree, int]:
 
 
 def _one(leaf):
+    sharding = leaf.aval.sharding
     return dataclasses.replace(
         leaf,
         path=leaf.path.replace("batches", "batch", 1),
@@ -253,6 +256,7 @@ def _one(leaf):
             leaf.aval.shape[1:],
             leaf.aval.dtype,
             weak_type=getattr(leaf.aval, "weak_type", False),
+            sharding=None if sharding is None else sharding.update(spec=P(*sharding.spec[1:])),
         ),
         stored=jax.ShapeDtypeStruct(leaf.stored.shape[1:], leaf.stored.dtype),
     )
@@ -260,7 +264,7 @@ def _one(leaf):
 
 def _silent(jaxpr: core.ClosedJaxpr, what: str) -> core.ClosedJaxpr:
     leaked_values.check(jaxpr)
-    one_device.check(jaxpr, what)
+    named_axes.check(jaxpr, what)
     prints.check_effects(jaxpr, what)
     return prints.silence(jaxpr)
 

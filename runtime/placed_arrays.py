@@ -23,7 +23,8 @@ class PlacedArrays:
     def beside(self, arguments: Sequence[jax.Array]) -> list[jax.Array]:
         """The arrays on the devices of a program's arguments.
 
-        As with constants under `jax.jit`, where they were has no say.
+        As with constants under `jax.jit`, where they were has no say. On several devices an array
+        that lies on these stays as it is sharded, and the others are on each of them.
         """
         arrays = self._arrays[None]
         if not arrays:
@@ -35,8 +36,18 @@ class PlacedArrays:
         if isinstance(placement, jax.sharding.NamedSharding):
             placement = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
         if placement not in self._arrays:
-            self._arrays[placement] = jax.device_put(arrays, placement)
+            self._arrays[placement] = [_placed(array, placement) for array in arrays]
         return self._arrays[placement]
+
+
+def _placed(array: Any, placement: jax.sharding.Sharding) -> jax.Array:
+    if (
+        isinstance(array, jax.Array)
+        and placement.num_devices > 1
+        and array.sharding.device_set == placement.device_set
+    ):
+        return array
+    return jax.device_put(array, placement)
 
 
 def _is_committed(value: Any) -> bool:

@@ -15,8 +15,11 @@ import jax
 import pytest
 from fast_xla import FAST
 
+EIGHT_DEVICES = "--xla_force_host_platform_device_count=8"
+"""Of the host's processor, for the tests in sharded/. The others use the first."""
+
 _users_flags = os.environ.get("XLA_FLAGS")
-os.environ["XLA_FLAGS"] = f"{FAST} {_users_flags or ''}"
+os.environ["XLA_FLAGS"] = f"{FAST} {EIGHT_DEVICES} {_users_flags or ''}"
 jax.devices()
 if _users_flags is None:
     del os.environ["XLA_FLAGS"]

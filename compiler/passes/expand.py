@@ -23,7 +23,7 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler.dialect import context, enzyme, functions, metagrad, stopped
+from metagrad.compiler.dialect import context, enzyme, functions, metagrad, placements, stopped
 from metagrad.compiler.enzyme import cache, library, side_by_side
 from metagrad.compiler.enzyme.pipelines import FIRST_ORDER, ONLY_ORDER, SECOND_ORDER
 from metagrad.compiler.enzyme.side_by_side import Job, Request
@@ -47,6 +47,7 @@ def run(module: ir.Module) -> None:
                 jobs[name] = _expand(module, function)
         side_by_side.run(jobs)
         stopped.remove_marks(module)
+        placements.show(module)
 
 
 def _expand(module: ir.Module, function: func.FuncOp) -> Job:
@@ -220,8 +221,8 @@ def _replace(module: ir.Module, function: func.FuncOp, expanded: ir.Module) -> N
 def _take_comparators(module: ir.Module, name: str, expanded: ir.Module) -> None:
     """Moves the functions that custom calls in @name refer to into the module, under new names.
 
-    `approx_top_k` has one, which compares two elements. Any other function should have been
-    inlined.
+    `approx_top_k` has one, which compares two elements, and a `shard_map` its body. Any other
+    function should have been inlined.
     """
     others = {
         op.name.value: op
@@ -229,7 +230,9 @@ def _take_comparators(module: ir.Module, name: str, expanded: ir.Module) -> None
         if isinstance(op, func.FuncOp) and op.name.value != name
     }
     referring = functions.operations(functions.get(expanded, name), functions.CUSTOM_CALL.__eq__)
-    comparators = {symbol for op in referring for symbol in functions.symbols_of(op)}
+    comparators = functions.reachable(
+        expanded, [symbol for op in referring for symbol in functions.symbols_of(op)]
+    )
     left = [other for other in others if other not in comparators]
     if left:
         raise EnzymeError(

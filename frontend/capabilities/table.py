@@ -150,6 +150,8 @@ PLAIN = [
     P.dynamic_slice_p,
     P.dynamic_update_slice_p,
     P.reduce_sum_p,
+    # The identity, which compiler/dialect/placements.py brings through Enzyme as a product.
+    P.sharding_constraint_p,
 ]
 
 # No derivative passes, not even a zero that could meet an infinity.

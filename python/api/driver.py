@@ -25,6 +25,7 @@ from metagrad.compiler import pipeline
 from metagrad.compiler.passes import kernels as kernel_pass
 from metagrad.diagnostics import first_nan, non_finite_warning
 from metagrad.frontend.jaxprs import cuts
+from metagrad.frontend.jaxprs.auto_axes import auto_context
 from metagrad.frontend.unread import unread_leaves
 from metagrad.runtime import jax_internals
 from metagrad.runtime.executors import host_calls
@@ -73,6 +74,7 @@ def lower(
         tuple(outputs),
         emitted.callbacks,
         signature.gradients(len(captured.avals())),
+        traced.mesh,
     )
     first = first_nan.diagnosis(
         request.step,
@@ -104,6 +106,7 @@ def lower(
     return Lowered(
         Program(
             signature,
+            traced.shardings,
             plan,
             pieces.decisions,
             explain_slots(signature.state, traced.unchanged, traced.counters),
@@ -172,6 +175,7 @@ def lower_streamed(
             unread_leaves(traced.step.jaxpr, signature.meta, traced.layout),
             jax_internals.setting("jax_enable_x64"),
             traced.names,
+            traced.mesh,
         ),
         plan,
     )
@@ -194,7 +198,8 @@ def is_program_of(
     old, new = program.signature, traced.signature
     if (old.aux.shell, old.outer_aux.shell) != (new.aux.shell, new.outer_aux.shell):
         return False
-    emitter, _, emitted = emit(traced, request.ad, program.platform)
+    with auto_context():
+        emitter, _, emitted = emit(traced, request.ad, program.platform)
     return emitter.captured.is_same(program.captured) and pipeline.makes_same_program(
         emitted.module, program.snapshots
     )
@@ -207,9 +212,10 @@ def _cuts(traced: TracedRun) -> tuple[cuts.Place, ...]:
     stands all the same.
     """
     try:
-        return cuts.find_cuts(
-            traced.step.jaxpr, traced.outer.jaxpr, traced.layout, traced.signature.wrt
-        )
+        with auto_context():
+            return cuts.find_cuts(
+                traced.step.jaxpr, traced.outer.jaxpr, traced.layout, traced.signature.wrt
+            )
     except Exception as error:
         warnings.warn(
             "lowered.explain() cannot say which stop_gradients are on the way: "

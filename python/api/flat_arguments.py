@@ -12,6 +12,7 @@ from typing import Any
 
 import jax
 
+from metagrad.frontend.jaxprs.auto_axes import explicit_sharding
 from metagrad.frontend.pytrees import is_array_leaf
 from metagrad.runtime.streams import Stream
 
@@ -22,8 +23,8 @@ class CallSignature:
 
     Attributes:
       structure: of the tuple (state0, meta, batches, outer_args).
-      avals: shape, dtype and whether the type is weak, of each leaf that is an array; None for one
-        that is not.
+      avals: shape, dtype and whether the type is weak, of each leaf that is an array, and the
+        sharding if that is in its type; None for one that is not an array.
       constants: the leaves that are not arrays, in order. They are part of the program.
     """
 
@@ -59,8 +60,12 @@ class CallSignature:
 def _are_alike(one: tuple | None, other: tuple | None) -> bool:
     if one is None or other is None:
         return one is other
-    (shape, dtype, is_weak), (other_shape, other_dtype, other_is_weak) = one, other
-    return shape == other_shape and (dtype == other_dtype or is_weak or other_is_weak)
+    (shape, dtype, is_weak, *typed), (other_shape, other_dtype, other_is_weak, *other_typed) = (
+        one,
+        other,
+    )
+    is_same = shape == other_shape and typed == other_typed
+    return is_same and (dtype == other_dtype or is_weak or other_is_weak)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -123,7 +128,10 @@ def flatten(trees: tuple[Any, Any, Any, tuple]) -> FlatArguments:
             avals.append(None)
             constants.append(leaf)
             continue
-        avals.append((aval.shape, aval.dtype, aval.weak_type))
+        described = aval.shape, aval.dtype, aval.weak_type
+        # What a function may ask of a type, it may do one thing or another for.
+        is_typed = not aval.sharding.mesh.empty and explicit_sharding(aval) is not None
+        avals.append((*described, aval.sharding) if is_typed else described)
     return FlatArguments(
         trees, leaves, not_jax, CallSignature(structure, tuple(avals), tuple(constants))
     )

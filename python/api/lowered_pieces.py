@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import functools
 import warnings
 from collections.abc import Callable
 
@@ -17,6 +16,7 @@ from metagrad.compiler.enzyme.worker import EnzymeError
 from metagrad.frontend import emit_mlir
 from metagrad.frontend.captured import Captured
 from metagrad.frontend.divide import Division, divide
+from metagrad.frontend.jaxprs.auto_axes import auto_context
 from metagrad.frontend.partition import Decision
 from metagrad.runtime.stage_reports import stage
 
@@ -81,9 +81,16 @@ def lower_pieces(request: Request, traced: TracedRun) -> LoweredPieces:
 
 def pieces_for(traced: TracedRun, ad: str, platform: str) -> LoweredPieces:
     """The pieces for a platform, with derivatives as `ad` says."""
-    emitter, division, emitted = emit(traced, ad, platform)
-    whole = functools.partial(emitter.whole, traced.marked, traced.outer.jaxpr)
-    snapshots = pipeline.run(emitted.module, platform=platform, traced=whole)
+    with auto_context():
+        emitter, division, emitted = emit(traced, ad, platform)
+
+    def whole():
+        with auto_context():
+            return emitter.whole(traced.marked, traced.outer.jaxpr)
+
+    snapshots = pipeline.run(
+        emitted.module, platform=platform, devices=traced.devices, traced=whole
+    )
     return LoweredPieces(
         traced, platform, ad, tuple(division.decisions), snapshots, emitted, emitter.captured
     )

@@ -14,6 +14,7 @@ import numpy as np
 from jaxlib.mlir import ir
 
 from metagrad.api.lowered_pieces import LoweredPieces
+from metagrad.api.shardings import Shardings, device_bytes, share_of_shape
 from metagrad.api.step_costs import PROBE_STEPS, ProbeSource, step_costs
 from metagrad.compiler.analysis import operations
 from metagrad.compiler.passes.kernels import layout_of
@@ -38,11 +39,15 @@ USED_OF_HOST, USED_OF_DEVICE = 0.5, 0.9
 host's, where other processes work too."""
 
 
-def free_budget() -> int:
-    """Bytes that a plan may take where the user gave no budget."""
-    device = jax.devices()[0]
-    part = USED_OF_HOST if device.platform == "cpu" else USED_OF_DEVICE
-    return int(part * device_free(device))
+def free_budget(shardings: Shardings) -> int:
+    """Bytes that a plan may take on each device where the user gave no budget."""
+    used: set[Any] = {device for sharding in shardings.values() for device in sharding.device_set}
+    local = [device for device in used if device.process_index == jax.process_index()]
+    device = local[0] if local else jax.local_devices()[0]
+    if device.platform != "cpu":
+        return int(USED_OF_DEVICE * device_free(device))
+    # Those of a host share its memory.
+    return int(USED_OF_HOST * device_free(device)) // max(1, len(local))
 
 
 def fused_choice(schedule: Schedule | Auto, pieces: LoweredPieces, arguments: tuple) -> Plan:
@@ -62,7 +67,7 @@ def fused_choice(schedule: Schedule | Auto, pieces: LoweredPieces, arguments: tu
     if not isinstance(schedule, Auto):
         return estimated(schedule.plan(steps, gradients=has_gradients), sizes)
     budget = schedule.budget("memory")
-    memory = free_budget() if budget is None else budget
+    memory = free_budget(pieces.traced.shardings) if budget is None else budget
     fits = everything_bytes(steps, has_gradients, sizes) <= memory
     # A measurement compiles the step once more, which has to be worth it: it is when memory is
     # short, or when the user says how much there is.
@@ -88,7 +93,7 @@ def streamed_choice(
     sizes = dataclasses.replace(fused_sizes(pieces), step=0)
     if isinstance(schedule, Auto) and schedule != Auto():
         budget = schedule.budget("memory")
-        memory = free_budget() if budget is None else budget
+        memory = free_budget(pieces.traced.shardings) if budget is None else budget
         arguments = *arguments[:2], _first_batches(stream), arguments[3]
         costs = (
             measured(pieces, sizes, memory, arguments)
@@ -109,7 +114,7 @@ def streamed_choice(
         steps,
         sizes,
         has_gradients=has_gradients,
-        memory=free_budget(),
+        memory=free_budget(pieces.traced.shardings),
         schedule=None if isinstance(schedule, Auto) else schedule,
     )
 
@@ -137,20 +142,22 @@ def measured(pieces: LoweredPieces, sizes: Sizes, memory: int, arguments: tuple)
     """
     stage("measuring what a step costs")
     captured, layout = pieces.captured, pieces.traced.layout
+    given = _given(pieces, arguments)
     source = ProbeSource(
         pieces.snapshots,
         pieces.platform,
         pieces.emitted.callbacks,
-        () if captured.are_traced else captured.arrays_beside([]),
+        () if captured.are_traced else captured.arrays_beside(given),
         bool(pieces.traced.sites),
         sizes,
         layout.state,
         layout.meta,
         layout.batch,
+        pieces.traced.mesh,
     )
-    costs = step_costs(source, memory, _given(pieces, arguments))
+    costs = step_costs(source, memory, given)
     # The probe has no outer function.
-    outer = _bytes(leaf.stored for leaf in pieces.traced.signature.outer.leaves)
+    outer = device_bytes(pieces.traced.signature.outer.leaves, pieces.traced.shardings)
     sizes = dataclasses.replace(costs.sizes, workspace=costs.sizes.workspace + outer)
     return dataclasses.replace(costs, sizes=sizes)
 
@@ -197,33 +204,35 @@ def _given(pieces: LoweredPieces, arguments: tuple) -> Sequence[Any]:
 
 
 def fused_sizes(pieces: LoweredPieces) -> Sizes:
-    """Bytes of what the fused program of some pieces holds.
+    """Bytes of what the fused program of some pieces holds; on one device, if on several.
 
     The temporaries of a step are not known before a measurement. Of the loop's own are counted the
     slots behind those of the plan, and the state and gradient that are being made.
     """
-    traced = pieces.traced
+    traced, shardings = pieces.traced, pieces.traced.shardings
     signature_of = traced.signature
     module = pieces.snapshots.module("pieces")
     _, gradient = signature(module, "inner")
-    state = [signature_of.state.leaves[i].stored for i in layout_of(module)["stored"]]
-    step = _bytes(leaf.stored for leaf in signature_of.batches.leaves) // traced.steps
-    batch = step
-    step += _bytes(leaf.stored for leaf in signature_of.aux.leaves)
+    shares = share_of_shape(signature_of.state.leaves, shardings)
+    gradients = sum(int(_bytes([aval]) * shares.get(aval.shape, 1)) for aval in gradient)
+    of = functools.partial(device_bytes, shardings=shardings)
+    state = of(signature_of.state.leaves[i] for i in layout_of(module)["stored"])
+    batch = of(signature_of.batches.leaves) // traced.steps
+    step = batch + of(signature_of.aux.leaves)
     # Of a vector of queries each has a gradient.
     queries = math.prod(traced.outer.jaxpr.out_avals[0].shape)
     if "batches" in signature_of.wrt:
         step += queries * batch
-    results = queries * [
-        leaf.stored for name, leaf in signature_of.gradient_leaves() if name != "batches"
-    ]
+    results = queries * of(
+        leaf for name, leaf in signature_of.gradient_leaves() if name != "batches"
+    )
     inputs = (signature_of.state, signature_of.state, signature_of.meta, signature_of.outer)
-    around = [leaf.stored for tree in inputs for leaf in tree.leaves]
-    captured = pieces.captured.avals()
+    around = sum(of(tree.leaves) for tree in inputs)
+    captured = _bytes(pieces.captured.avals())
     return Sizes(
-        state=_bytes(state),
-        gradient=_bytes(gradient),
-        workspace=_bytes([*2 * [*state, *gradient], *around, *results, *captured]),
+        state=state,
+        gradient=gradients,
+        workspace=2 * (state + gradients) + around + results + captured,
         step=step,
         batch=batch,
     )

@@ -6,7 +6,10 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+import jax
+
 from metagrad.api.progress import ProgressOption
+from metagrad.api.shardings import Shardings, as_stored
 from metagrad.api.signature import Signature
 from metagrad.compiler.pipeline import Snapshots
 from metagrad.frontend.captured import Captured
@@ -22,6 +25,7 @@ class Program:
 
     Attributes:
       signature: the trees of its arguments and results.
+      shardings: of the arguments that lie on several devices.
       plan: the schedule.
       decisions: who differentiates each function, and why.
       slots: what a slot holds of the state, as lines of text.
@@ -42,6 +46,7 @@ class Program:
     """
 
     signature: Signature
+    shardings: Shardings
     plan: Plan
     decisions: tuple[Decision, ...]
     slots: tuple[str, ...]
@@ -57,6 +62,12 @@ class Program:
     unread: tuple[str, ...]
     x64: bool
     names: tuple[str, str]
+
+    @property
+    def inputs(self) -> list[jax.ShapeDtypeStruct]:
+        """What the program takes, with the shardings of the arguments."""
+        arguments = [as_stored(leaf, self.shardings) for leaf in self.signature.leaves]
+        return [*arguments, *self.fused.inputs[len(arguments) :]]
 
     @property
     def platform(self) -> str:

@@ -114,6 +114,7 @@ class Signature:
                 *(f"final {leaf.path}" for leaf in self.state.leaves),
                 *(f"aux ({leaf.path})" for leaf in self.aux.leaves),
             ),
+            {first + len(differentiated) + i: i for i in range(len(self.state.leaves))},
         )
 
     def unflatten(self, results: Sequence) -> Result | ResultWithAux:

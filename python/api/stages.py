@@ -132,7 +132,7 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         if self._compiled is None:
             with lowered_with(self._program.x64), shown(self._program.progress):
                 stage("lowering the program for XLA")
-                lowered = self._jitted.lower(*self._program.fused.inputs)
+                lowered = self._jitted.lower(*self._program.inputs)
                 stage("compiling with XLA")
                 self._compiled = Compiled(self, self._program, lowered.compile())
         return self._compiled

@@ -8,6 +8,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.sharding import Mesh
 
 from metagrad.compiler import pipeline
 from metagrad.compiler.analysis.fingerprint import fingerprint
@@ -39,6 +40,7 @@ class ProbeSource:
       has_gradients: whether the step has inner gradients.
       sizes: bytes; `workspace` is not read.
       state, meta, batch: the number of leaves of each.
+      mesh: the devices that the step speaks of, if there are several.
     """
 
     snapshots: Snapshots
@@ -50,6 +52,7 @@ class ProbeSource:
     state: int
     meta: int
     batch: int
+    mesh: Mesh | None
 
 
 def step_costs(source: ProbeSource, memory: int, arguments: Sequence[Any]) -> Costs:
@@ -64,7 +67,10 @@ def step_costs(source: ProbeSource, memory: int, arguments: Sequence[Any]) -> Co
       arguments: leaves of state0 and meta, and of PROBE_STEPS batches, to run on.
     """
     text = fingerprint(source.snapshots.module("pieces"), _PIECES)
-    return measured_costs(text, lambda: _probe(source, memory, arguments), source.sizes)
+    sharded = [str(x.sharding) for x in arguments if _is_on_several(x)]
+    return measured_costs(
+        "\n".join([text, *sharded]), lambda: _probe(source, memory, arguments), source.sizes
+    )
 
 
 def _probe(source: ProbeSource, memory: int, arguments: Sequence[Any]) -> Probe:
@@ -100,8 +106,10 @@ class _Compiled:
             outputs,
             source.callbacks if host_calls.calls_host(module) else (),
             Gradients({}, ("",) * len(inputs), ("",) * len(outputs)),
+            source.mesh,
         )
-        self.compiled = jax.jit(program.call).lower(*inputs).compile()
+        placed = [*map(_as_placed, inputs, arguments), *inputs[len(arguments) :]]
+        self.compiled = jax.jit(program.call).lower(*placed).compile()
         of_steps = source.state + source.meta + source.batch
         before = list(arguments)
         last = len(inputs) - len(source.captured)
@@ -132,6 +140,17 @@ class _Compiled:
 def _slots(source: ProbeSource, memory: int) -> int:
     each = max(1, source.sizes.state + source.sizes.gradient)
     return max(2, min(PROBE_STEPS, memory // 2 // each))
+
+
+def _as_placed(aval: Any, argument: Any) -> Any:
+    """A program's input, sharded as the argument if that lies on several devices."""
+    if not _is_on_several(argument):
+        return aval
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=argument.sharding)
+
+
+def _is_on_several(argument: Any) -> bool:
+    return isinstance(argument, jax.Array) and argument.sharding.num_devices > 1
 
 
 def _like(aval: Any, seed: int) -> np.ndarray:

@@ -6,6 +6,8 @@ import dataclasses
 import functools
 from collections.abc import Callable
 
+from jax.sharding import Mesh
+
 from metagrad.api.request import Request
 from metagrad.api.run_options import StreamOptions
 from metagrad.api.signature import Signature
@@ -45,6 +47,7 @@ class StreamedProgram:
       unread: paths of the floating-point leaves of meta that the step does not read.
       x64: whether it was lowered with double precision on (`jax_enable_x64`).
       names: what the user calls the step and the outer function.
+      mesh: the devices that the functions speak of, if there are several.
     """
 
     request: Request
@@ -64,6 +67,7 @@ class StreamedProgram:
     unread: tuple[str, ...]
     x64: bool
     names: tuple[str, str]
+    mesh: Mesh | None
 
     @functools.cached_property
     def queries(self) -> int | None:
@@ -113,6 +117,7 @@ class StreamedProgram:
             outputs,
             self.callbacks if host_calls.calls_host(module) else (),
             kernel_names(inputs, outputs),
+            self.mesh,
         )
 
     @functools.cached_property

@@ -8,15 +8,19 @@ import dataclasses
 from collections.abc import Sequence
 
 from jax.extend import core
+from jax.sharding import Mesh
 
 from metagrad.api.request import Request
+from metagrad.api.shardings import Shardings, shardings_of
 from metagrad.api.signature import Signature
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend import batch_lists, call_notes, split_step, trace
 from metagrad.frontend.jaxprs import activity, only_step
+from metagrad.frontend.jaxprs.auto_axes import auto_context
 from metagrad.frontend.jaxprs.counters import Counters, find_counters
 from metagrad.frontend.jaxprs.unchanged_leaves import unchanged_leaves
-from metagrad.frontend.pytrees import shaped, tree_of
+from metagrad.frontend.meshes import mesh_of
+from metagrad.frontend.pytrees import Tree, shaped, tree_of
 from metagrad.frontend.split_step import Site
 from metagrad.runtime.stage_reports import stage
 
@@ -30,6 +34,8 @@ class TracedRun:
       marked: the step's jaxpr, its gradients marked.
       sites: the gradients.
       signature: the trees of arguments and results.
+      shardings: of the arguments that lie on several devices.
+      mesh: the devices that the functions speak of, if there are several.
       layout: sizes of the argument groups.
       active: where there are cotangents.
       unchanged: the leaves of the state that the step returns as they came, by index.
@@ -43,12 +49,20 @@ class TracedRun:
     marked: core.ClosedJaxpr
     sites: Sequence[Site]
     signature: Signature
+    shardings: Shardings
+    mesh: Mesh | None
     layout: Layout
     active: activity.Activity
     unchanged: list[int]
     counters: Counters | None
     steps: int
     names: tuple[str, str]
+
+    @property
+    def devices(self) -> int:
+        """How many the run is known to be on."""
+        sharded = (sharding.num_devices for sharding in self.shardings.values())
+        return max(sharded, default=1 if self.mesh is None else self.mesh.size)
 
 
 def trace_run(request: Request, arguments) -> TracedRun:
@@ -87,6 +101,19 @@ def trace_run(request: Request, arguments) -> TracedRun:
         has_aux=request.has_aux,
     )
     _check_float_leaves(signature)
+    with auto_context():
+        return _looked_at(request, arguments, traced, traced_outer, signature, batch_tree, steps)
+
+
+def _looked_at(
+    request: Request,
+    arguments,
+    traced: trace.TracedStep,
+    traced_outer: trace.TracedOuter,
+    signature: Signature,
+    batch_tree: Tree,
+    steps: int,
+) -> TracedRun:
     differentiated = traced.jaxpr
     if steps == 1:
         leaves = len(traced.state.leaves)
@@ -107,6 +134,8 @@ def trace_run(request: Request, arguments) -> TracedRun:
         marked,
         sites,
         signature,
+        shardings_of(signature.arguments, arguments),
+        mesh_of([traced.jaxpr, traced_outer.jaxpr]),
         layout,
         active,
         unchanged,

@@ -18,10 +18,11 @@ import ml_dtypes
 import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
+from jax.sharding import Mesh
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 
-from metagrad.runtime.executors import host_calls
+from metagrad.runtime.executors import host_calls, placements
 from metagrad.runtime.jax_internals import debug_effect
 
 fused_p = Primitive("metagrad_fused")
@@ -37,6 +38,8 @@ class Gradients:
 
     Attributes:
       of_input: for an input, by index, the result that is the gradient of the value in it.
+      like_input: for other results, by index, the input that they are like: for a leaf of the final
+        state that of the first.
       inputs: what the user calls each input.
       results: what the user calls each result.
     """
@@ -44,6 +47,7 @@ class Gradients:
     of_input: dict[int, int]
     inputs: tuple[str, ...]
     results: tuple[str, ...]
+    like_input: dict[int, int] = dataclasses.field(default_factory=dict)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -57,6 +61,7 @@ class FusedProgram:
       inputs, outputs: shapes and dtypes of flat lists of arrays.
       callbacks: the host functions that the module calls, by the index in its calls.
       gradients: what `jax.grad` of a function around the program may use.
+      mesh: the devices that the module speaks of, if there are several.
     """
 
     bytecode: Callable[[str], bytes]
@@ -65,11 +70,13 @@ class FusedProgram:
     outputs: tuple[jax.ShapeDtypeStruct, ...]
     callbacks: tuple[Callable, ...]
     gradients: Gradients
+    mesh: Mesh | None = None
 
     def call(self, *arrays):
         """The results for arrays of the shapes and dtypes of `inputs`."""
+        operands = arrays if self.mesh is None else placements.on_mesh(arrays, self.mesh)
         primitive = host_calling_p if self.callbacks else fused_p
-        return primitive.bind(*arrays, program=self)
+        return primitive.bind(*operands, program=self)
 
     @functools.cached_property
     def jitted(self) -> Callable:
@@ -147,7 +154,9 @@ def _function(module: ir.Module, name: str) -> func.FuncOp:
 
 
 def _shapes(*avals, program: FusedProgram):
-    results = [jax.core.ShapedArray(out.shape, out.dtype) for out in program.outputs]
+    like = {result: operand for operand, result in program.gradients.of_input.items()}
+    like |= program.gradients.like_input
+    results = placements.result_types(program.outputs, like, avals)
     return results, {debug_effect} if program.callbacks else set()
 
 

@@ -40,7 +40,7 @@ from jaxlib import xla_client
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 
-from metagrad.compiler.dialect import stopped
+from metagrad.compiler.dialect import placements, stopped
 from metagrad.compiler.enzyme.pipelines import FIRST_ORDER, SECOND_ORDER
 from metagrad.compiler.enzyme.worker import WORKER
 from metagrad.compiler.passes import expand, raise_gradients
@@ -141,6 +141,7 @@ class Job:
         lowered = jax_internals.lower_with_rules(traced, overrides, "cpu").compiler_ir("stablehlo")
         with lowered.context, ir.Location.unknown():
             scalar_slices.run(lowered)
+            placements.hide(lowered)
         source = ir.Module.parse(lowered.operation.get_asm(enable_debug_info=True))
         symbols = [ir.StringAttr(op.attributes["sym_name"]).value for op in source.body.operations]
         for s in symbols:
@@ -268,6 +269,7 @@ def run_module(text, arguments):
         context.allow_unregistered_dialects = True
         module = ir.Module.parse(text)
         stopped.remove_marks(module)
+        placements.show(module)
         restore_main(module)
         client = jax.devices()[0].client
         loaded = client.compile_and_load(

@@ -4,9 +4,16 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.sharding import Mesh, NamedSharding, PartitionSpec
 
 from .case import case, normal
 
+HERE = NamedSharding(Mesh(np.array(jax.devices()[:1]), "d"), PartitionSpec("d"))
+case(
+    "sharding_constraint",
+    lambda x: jnp.sin(lax.with_sharding_constraint(jnp.sin(x), HERE)) * x,
+    normal(3),
+)
 case("jit", lambda x: jax.jit(jnp.sin)(x) * jax.jit(jnp.sin)(2 * x), normal(3), proves="jit")
 case(
     "remat",

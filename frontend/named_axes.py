@@ -1,7 +1,8 @@
-"""A metagradient is a run on one device: what asks for several is refused, with the user's line.
+"""Axes that a step, a loss or an outer function names: it binds them itself, with `jax.shard_map`
+or `jax.vmap`, or the collective over them is refused with the user's line.
 
-Axes that the step binds itself (`jax.vmap` with an `axis_name`) are allowed, since they are not
-devices. So is a mesh of one device.
+A metagradient is a program over whole arrays. Inside someone else's `shard_map` it would see one
+device's part of them, and a collective in the middle of its run would need the other parts.
 """
 
 from __future__ import annotations
@@ -10,7 +11,6 @@ import contextlib
 import traceback
 from collections.abc import Iterator
 
-import jax
 from jax.extend import core, source_info_util
 
 from metagrad.frontend.jaxprs.calls import inside
@@ -19,22 +19,26 @@ from metagrad.runtime import jax_internals
 from metagrad.runtime.jax_internals import NamedAxisEffect
 
 _INSTEAD = (
-    "metagrad differentiates a training run on one device: take collectives, shard_map, pmap and "
-    "shardings out of what it is given. A collective over the axis of a jax.vmap inside the step "
-    "is fine."
+    "Bind the axis inside, with jax.shard_map or jax.vmap around what needs it, and call the "
+    "metagradient outside of shard_map, with arrays that are sharded: it follows their shardings."
 )
 
 
 def check(jaxpr: core.ClosedJaxpr, what: str) -> None:
-    """Refuses collectives over axes from outside, and meshes of several devices.
+    """Refuses collectives over axes from outside.
 
     Raises:
       NotImplementedError: there is one; the message has its line.
     """
     outside = _axes(jaxpr)
-    lines = dict.fromkeys(f"{why}{_place(eqn)}" for eqn, why in _asking(jaxpr.jaxpr, outside))
+    lines = dict.fromkeys(
+        f"{eqn.primitive.name}{_place(eqn)}" for eqn in _collectives(jaxpr.jaxpr, outside)
+    )
     if lines:
-        raise NotImplementedError(f"{what} is for several devices: {'; '.join(lines)}. {_INSTEAD}")
+        raise NotImplementedError(
+            f"{what} has a collective over an axis of the shard_map around the metagradient: "
+            f"{'; '.join(lines)}. {_INSTEAD}"
+        )
 
 
 @contextlib.contextmanager
@@ -57,16 +61,11 @@ def tracing(what: str) -> Iterator[None]:
         ) from None
 
 
-def _asking(jaxpr: core.Jaxpr, outside: set) -> Iterator[tuple[core.JaxprEqn, str]]:
-    """The equations that concern several devices, and in which way.
-
-    `outside` are the names of axes that the step does not bind.
-    """
-    for eqn in equations(jaxpr, into=lambda eqn: _devices(eqn) == 1):
-        if _devices(eqn) > 1:
-            yield eqn, f"{eqn.primitive.name} on {_devices(eqn)} devices"
-        elif _axes(eqn) & outside and not any(_axes(inner) & outside for inner in inside(eqn)):
-            yield eqn, eqn.primitive.name
+def _collectives(jaxpr: core.Jaxpr, outside: set) -> Iterator[core.JaxprEqn]:
+    """The innermost equations over axes that the function does not bind, `outside`."""
+    for eqn in equations(jaxpr):
+        if _axes(eqn) & outside and not any(_axes(inner) & outside for inner in inside(eqn)):
+            yield eqn
 
 
 def _axes(has_effects: core.JaxprEqn | core.Jaxpr | core.ClosedJaxpr) -> set:
@@ -84,18 +83,3 @@ def _place(eqn: core.JaxprEqn) -> str:
         for inner in equations(jaxpr)
     )
     return next((f" at {line}" for line in lines if line), "")
-
-
-def _is_placement(value) -> bool:
-    return isinstance(value, (jax.sharding.Sharding, jax.sharding.Mesh, jax.sharding.AbstractMesh))
-
-
-def _devices(eqn: core.JaxprEqn) -> int:
-    placements = jax.tree.leaves(list(eqn.params.values()), is_leaf=_is_placement)
-    return max(map(_size, placements), default=1)
-
-
-def _size(value) -> int:
-    if isinstance(value, jax.sharding.Sharding):
-        return value.num_devices
-    return value.size if _is_placement(value) else 1

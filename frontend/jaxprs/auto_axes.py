@@ -1,0 +1,123 @@
+"""A function over arrays whose types have shardings (axes of a mesh that are `Explicit`), as one
+over arrays whose types have none (`Auto` axes).
+
+Shardings in types help to write a program: JAX refuses what would move data unasked. They move
+nothing themselves. So when the user's function has been traced, and is right, what it asks for in
+so many words stays as constraints, which the compiler keeps (compiler/dialect/placements.py):
+`jax.sharding.reshard`, and every `out_sharding`. The rest XLA's partitioner finds from the
+shardings of the arguments. Behind this file no type has a sharding, so a rewrite may make a zero,
+or add two arrays, without asking where they lie.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+from jax.extend import core
+from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
+
+from metagrad.frontend.jaxprs.calls import map_functions
+from metagrad.frontend.jaxprs.interpret import bind, equations, interpret
+
+_MOVES, _CASTS = "reshard", "mesh_cast"
+_OUT = ("out_sharding", "sharding")
+"""Parameters that say how a result is sharded. What JAX infers it writes there as well, but for the
+first of a product, a gather or a scatter, which only the user fills."""
+
+
+def with_auto_axes(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
+    """The function with all axes of meshes `Auto`; the same object if no type has a sharding."""
+    if not any(map(_is_typed, [*closed.in_avals, *closed.out_avals])) and not any(
+        _is_typed(var.aval) for eqn in equations(closed.jaxpr) for var in eqn.outvars
+    ):
+        return closed
+    return jax.make_jaxpr(lambda *args: interpret(closed, args, _rule))(
+        *map(without_sharding, closed.in_avals)
+    )
+
+
+@contextlib.contextmanager
+def auto_context() -> Iterator[None]:
+    """A context whose mesh has `Auto` axes, for what looks at functions that are without shardings
+    in their types. JAX compares the meshes of types and context.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if AxisType.Explicit in mesh.axis_types:
+        with jax.sharding.use_abstract_mesh(auto_mesh(mesh)):
+            yield
+    else:
+        yield
+
+
+def without_sharding(aval: Any) -> Any:
+    """The type of an array without the sharding in it."""
+    if not _is_typed(aval):
+        return aval
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))
+
+
+def explicit_sharding(aval: Any) -> NamedSharding | None:
+    """The sharding in an array's type; None if it has none, or if all axes are `Auto`."""
+    return aval.sharding if _is_typed(aval) else None
+
+
+def _is_typed(aval: Any) -> bool:
+    sharding = getattr(aval, "sharding", None)
+    return isinstance(sharding, NamedSharding) and AxisType.Explicit in sharding.mesh.axis_types
+
+
+def _rule(eqn: core.JaxprEqn, operands: list) -> Sequence[Any]:
+    name = eqn.primitive.name
+    with _context(eqn):
+        if name == _CASTS:
+            return operands
+        if name == _MOVES:
+            return [_constrained(operands[0], eqn.params["dst_sharding"])]
+        asked = [eqn.params[key] for key in _OUT if isinstance(eqn.params.get(key), NamedSharding)]
+        params = {key: None if key in _OUT else _auto(value) for key, value in eqn.params.items()}
+        params = map_functions(params, with_auto_axes)
+        results = bind(eqn.replace(params=params), operands)
+        if asked and name in _FILLED_BY_USERS:
+            results = [_constrained(x, asked[0]) for x in results]
+        return results
+
+
+_FILLED_BY_USERS = {"dot_general", "gather", "scatter", "scatter-add", "conv_general_dilated"}
+
+
+def _context(eqn: core.JaxprEqn):
+    """The mesh of the equation's context, with `Auto` axes."""
+    typed: list[Any] = [var.aval for var in eqn.outvars if _is_typed(var.aval)]
+    mesh = typed[0].sharding.mesh if typed else jax.sharding.get_abstract_mesh()
+    return jax.sharding.use_abstract_mesh(auto_mesh(mesh))
+
+
+def _constrained(x: Any, sharding: NamedSharding) -> Any:
+    spec = PartitionSpec(*sharding.spec)
+    return jax.lax.with_sharding_constraint(x, NamedSharding(auto_mesh(sharding.mesh), spec))
+
+
+def _auto(value: Any) -> Any:
+    """A parameter with the meshes in it of `Auto` axes."""
+    if isinstance(value, NamedSharding):
+        return NamedSharding(auto_mesh(value.mesh), value.spec)
+    if isinstance(value, (Mesh, AbstractMesh)):
+        return auto_mesh(value)
+    if type(value) in (tuple, list):
+        return type(value)(map(_auto, value))
+    return value
+
+
+@functools.cache
+def auto_mesh(mesh: Any) -> Any:
+    """A mesh, or an abstract one, with `Auto` axes in the place of `Explicit` ones."""
+    if AxisType.Explicit not in mesh.axis_types:
+        return mesh
+    types = tuple(AxisType.Auto if ty == AxisType.Explicit else ty for ty in mesh.axis_types)
+    if isinstance(mesh, Mesh):
+        return Mesh(mesh.devices, mesh.axis_names, axis_types=types)
+    return mesh.update(axis_types=types)
