@@ -227,14 +227,13 @@ def test_a_process_that_is_killed_while_it_fetches(index):
     process = start()
     assert index.reached.wait(60)
     waiting = start()
-    time.sleep(0.5)
+    assert "another process is getting Enzyme's library" in waiting.stderr.readline()
     index.sends = None
     os.killpg(process.pid, signal.SIGKILL)
     process.communicate()
     assert process.returncode == -signal.SIGKILL
     out, err = waiting.communicate(timeout=60)
     assert waiting.returncode == 0, err
-    assert "another process is getting Enzyme's library" in err
     assert pathlib.Path(out.strip()).read_bytes() == LIBRARY and in_the_folder() == WHOLE
 
 
