@@ -7,7 +7,7 @@
 - host: a CPU's host tier that keeps the arrays, and one that copies them into buffers.
 - memory: the peak of a process (VmHWM) whose slots take ten times its memory budget.
 
-It prints tables and writes results/tiers.json.
+It prints tables and writes results/tiers_PART.json for each part.
 """
 
 from __future__ import annotations
@@ -285,10 +285,10 @@ def main() -> None:
     logging.disable(logging.WARNING)
     warnings.filterwarnings("ignore", module="orbax")
     console = Console() if sys.stdout.isatty() else Console(width=140)
-    path = options.out / "tiers.json"
-    written = record.provenance("python -m benchmarks.tiers " + shlex.join(sys.argv[1:]))
+    provenance = record.provenance("python -m benchmarks.tiers " + shlex.join(sys.argv[1:]))
     # Processes that run or wait for a processor: far above zero, and times say little.
-    written["load"] = os.getloadavg()
+    provenance["load"] = os.getloadavg()
+    written: dict[str, Any] = {}
     with tempfile.TemporaryDirectory(dir=options.directory, prefix="metagrad-bench-") as name:
         folder = pathlib.Path(name)
         if "stores" in options.parts:
@@ -321,8 +321,10 @@ def main() -> None:
                 f"{format_bytes(row['budget'])}, the process's peak {format_bytes(row['peak'])} "
                 f"({row['peak'] / row['budget'] - 1:+.1%}); {row['seconds']:.0f} s"
             )
-    record.write(path, written)
-    console.print(f"written: {path}")
+    for part, rows in written.items():
+        path = options.out / f"tiers_{part}.json"
+        record.write(path, provenance | {part: rows})
+        console.print(f"written: {path}")
 
 
 if __name__ == "__main__":
