@@ -91,8 +91,8 @@ def test_it_is_jaxs_attention_in_single_precision(name):
 @pytest.mark.single
 @pytest.mark.parametrize("dtype", [jnp.bfloat16, jnp.float16])
 def test_low_precision(dtype):
-    """The softmax is in f32, the results have the inputs' dtype, and the errors are no larger than
-    those of JAX.
+    """The softmax is in f32, and the results have the inputs' dtype. In bf16 the errors are no
+    larger than those of JAX; JAX has no f16 on a CPU.
     """
     operands = tuple(x.astype(dtype) for x in arrays())
     wide = tuple(x.astype(jnp.float32) for x in operands)
@@ -102,17 +102,22 @@ def test_low_precision(dtype):
         value = attention(*operands, is_causal=True)
         return value, *jax.grad(f, argnums=(0, 1, 2))(*operands)
 
+    has_jaxs = dtype == jnp.bfloat16
     got, theirs, want = jax.jit(
         lambda: (
             results(ours, operands),
-            results(jax.nn.dot_product_attention, operands),
+            results(jax.nn.dot_product_attention, operands) if has_jaxs else (None,) * 4,
             results(reference, wide),
         )
     )()
     for g, t, w in zip(got, theirs, want):
         assert g.dtype == dtype
-        error, of_jax = (float(jnp.max(jnp.abs(x.astype(jnp.float32) - w))) for x in (g, t))
-        assert error <= of_jax
+        bound = deviation(t, w) if has_jaxs else jnp.finfo(dtype).eps * float(jnp.max(jnp.abs(w)))
+        assert deviation(g, w) <= bound
+
+
+def deviation(got, want) -> float:
+    return float(jnp.max(jnp.abs(got.astype(jnp.float32) - want)))
 
 
 def ours(*args, **options):
