@@ -33,16 +33,17 @@ HEADS, LENGTH, WIDTH = 4, 32, 128
 NAMES = "jax.nn", "metagrad"
 PROGRAMS = "step_vjp", "metagradient"
 CONTEXTS = 256, 512, 1024, 2048, 4096
+BLOCK = 256
+"""That of the comparisons with `jax.nn`."""
 BLOCKS = 64, 128, 256, 512, 1024
 
 
-def attention_of(name: str, block_size: int | None = None) -> Callable:
+def attention_of(name: str, block_size: int = BLOCK) -> Callable:
     import metagrad
 
     if name == "jax.nn":
         return functools.partial(jax.nn.dot_product_attention, is_causal=True)
-    options = {} if block_size is None else {"block_size": block_size}
-    return functools.partial(metagrad.dot_product_attention, is_causal=True, **options)
+    return functools.partial(metagrad.dot_product_attention, is_causal=True, block_size=block_size)
 
 
 def shapes(context: int, steps: int = 2) -> tuple:
