@@ -35,7 +35,7 @@ import jax.numpy as jnp
 from jax.extend import core, source_info_util
 from jax.extend.core import primitives
 
-from metagrad.frontend import capabilities
+from metagrad.frontend import capabilities, fused_kernels
 from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.grad_primitive import (
     expanded,
@@ -310,6 +310,8 @@ def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
     try:
         yield
     except (TypeError, ValueError, NotImplementedError) as error:
+        if kernels := fused_kernels.found(jaxpr, error):
+            raise NotImplementedError(fused_kernels.refusal(label, kernels)) from error
         suspects = [
             item
             for item in capabilities.unproven(jaxpr, "reverse", active)

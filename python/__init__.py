@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from metagrad.api.attention import dot_product_attention
     from metagrad.api.check import check
     from metagrad.api.grad import grad, value_and_grad
     from metagrad.api.load import load
@@ -60,12 +61,14 @@ __all__ = [
     "TwoLevelPlan",
     "check",
     "compile",
+    "dot_product_attention",
     "grad",
     "load",
     "value_and_grad",
 ]
 
 _HOMES = {
+    "api.attention": ("dot_product_attention",),
     "api.check": ("check",),
     "api.grad": ("grad", "value_and_grad"),
     "api.load": ("load",),

@@ -13,7 +13,9 @@ Moving to a new JAX starts here. A name that moved gets a version case. A functi
 from __future__ import annotations
 
 import importlib
+import os
 import re
+import traceback
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -49,6 +51,7 @@ __all__ = [
     "equality_errors",
     "frames",
     "function",
+    "fused_kernel",
     "has_hi_primitive",
     "host_callbacks",
     "io_callback_p",
@@ -66,6 +69,7 @@ __all__ = [
     "polynomial_p",
     "portable_artifact",
     "prepare_lapack",
+    "refuses_kernel",
     "refuses_reverse",
     "setting",
     "settings",
@@ -310,6 +314,35 @@ _WITHOUT_REVERSE = {while_p.name: "while_loop", _pure_callback_p.name: "callback
 def refuses_reverse(error: Exception, primitive: str) -> bool:
     """Whether an error says that JAX cannot differentiate the primitive of this name in reverse."""
     return primitive in _WITHOUT_REVERSE and _WITHOUT_REVERSE[primitive] in str(error)
+
+
+_KERNELS = {"dot_product_attention_": "cuDNN's fused attention", "pallas_call": "a Pallas kernel"}
+
+
+def fused_kernel(primitive: Primitive) -> str | None:
+    """What kind of kernel a primitive calls, if it is one that somebody wrote as a whole.
+
+    By the beginning of the name: of cuDNN's attention there are forward and backward, in two
+    precisions, each with a wrapper. They are private, as is the module of `pallas_call`.
+    """
+    return next((kind for name, kind in _KERNELS.items() if primitive.name.startswith(name)), None)
+
+
+def refuses_kernel(error: Exception, kind: str) -> bool:
+    """Whether an error says that JAX has no derivative of a kernel of this kind.
+
+    Some of Pallas's are without a text, or speak of the linearisation in general: then the error
+    comes from Pallas, or there is no other kernel that it can be about.
+    """
+    text = str(error)
+    if any(name in text for name, of in _KERNELS.items() if of == kind):
+        return True
+    if kind != _KERNELS["pallas_call"]:
+        return False
+    frames = traceback.extract_tb(error.__traceback__)
+    return "Linearization failed" in text or any(
+        f"{os.sep}pallas{os.sep}" in frame.filename for frame in frames
+    )
 
 
 def speaks_of_an_unbound_axis(error: NameError) -> bool:

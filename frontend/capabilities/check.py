@@ -15,6 +15,7 @@ from metagrad.frontend.capabilities.table import BOTH, CAPABILITIES, NOT_ENZYME,
 from metagrad.frontend.capabilities.true_rules import (
     TRUE_HI_RULES,
     TRUE_RULES,
+    left_to_jax,
     true_hi_rule,
     true_rule,
 )
@@ -131,6 +132,8 @@ def _equation(eqn, inputs, walk):
     if any(is_float(v.aval) and v.aval.dtype.itemsize < 2 for v in (*eqn.invars, *eqn.outvars)):
         return unknown("floats of 8 bits or fewer")
     if primitive is P.custom_jvp_call_p:
+        if why := left_to_jax(eqn.params):
+            return unknown(why)
         function = true_rule(eqn.params)
         if function is None or eqn.params["symbolic_zeros"]:
             return unknown(CUSTOM_RULE)

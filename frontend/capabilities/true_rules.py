@@ -12,13 +12,14 @@ from __future__ import annotations
 
 import functools
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 import jax
 from jax.extend import core, linear_util
 from jax.extend.core import primitives
 from jax.interpreters import mlir
 
+from metagrad.frontend import blockwise_attention
 from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.exact_lowerings import activations, powers
 from metagrad.frontend.exact_lowerings.jaxs_rules import ByRule, constant
@@ -74,6 +75,12 @@ TRUE_RULES: dict[jax.custom_jvp, Callable | None] = {
 }
 """The functions that this JAX has."""
 
+LEFT_TO_JAX: dict[jax.custom_jvp, str] = {
+    blockwise_attention.attend: (
+        "metagrad.dot_product_attention, whose blocks JAX computes again and Enzyme would keep"
+    ),
+}
+"""Functions of ours whose rules are true derivatives and are JAX's work, and why they are."""
 
 _HI_ROWS: tuple[tuple[str, str, Callable | None], ...] = (
     ("numpy.ufuncs", "Frexp", None),
@@ -93,8 +100,20 @@ TRUE_HI_RULES: dict[Callable, Callable | None] = {
 
 def true_rule(params: dict) -> jax.custom_jvp | None:
     """The function above whose `custom_jvp_call` has these parameters, if there is one."""
+    return _whose_rule(params, TRUE_RULES)
+
+
+def left_to_jax(params: dict) -> str | None:
+    """Why JAX differentiates the function whose `custom_jvp_call` has these parameters, if it is
+    one of ours with a true derivative.
+    """
+    function = _whose_rule(params, LEFT_TO_JAX)
+    return None if function is None else LEFT_TO_JAX[function]
+
+
+def _whose_rule(params: dict, functions: Iterable[jax.custom_jvp]) -> jax.custom_jvp | None:
     source = params["call_jaxpr"].jaxpr.debug_info.func_src_info
-    for function in TRUE_RULES:
+    for function in functions:
         if source == jax_internals.source_of(function.fun) and _leads_to(
             params["jvp_jaxpr_fun"], function.jvp
         ):
@@ -114,7 +133,9 @@ def has_true_derivative(eqn: core.JaxprEqn) -> bool:
         return True
     if hi_primitives.is_hi(eqn):
         return hi_primitives.is_constant(eqn) or true_hi_rule(eqn)
-    return eqn.primitive is primitives.custom_jvp_call_p and bool(true_rule(eqn.params))
+    return eqn.primitive is primitives.custom_jvp_call_p and bool(
+        true_rule(eqn.params) or left_to_jax(eqn.params)
+    )
 
 
 def _leads_to(rule, wanted) -> bool:
