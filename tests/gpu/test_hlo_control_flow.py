@@ -1,10 +1,14 @@
 """Questions to the host are counted on the program's own tables; copies stand in their loops."""
 
+import jax.numpy as jnp
 import pytest
 
+import metagrad
 from benchmarks.hlo.control_flow import Undecided, count, unknown_loops
 from benchmarks.hlo.copies import copies, loop_depths
 from benchmarks.hlo.text import parse
+from metagrad.runtime import jax_internals
+from metagrad.runtime.schedules.loop_tables import loop_tables
 
 # for walk in 0 .. 3:            (trips known)
 #     for i in 0 .. lengths[walk]:
@@ -227,3 +231,60 @@ ENTRY %main (x: f32[64,4]) -> f32[64,4] {{
 }}
 """)
     assert [each.is_state for each in copies(module, 0, {state})] == [is_state]
+
+
+def test_a_plans_loops_run_as_often_as_the_plan_says():
+    """The program of a plan, compiled for this machine: walks, runs, steps and VJPs."""
+
+    @metagrad.compile
+    def step(state, rate, x):
+        gradient = metagrad.grad(lambda w: jnp.sum(jnp.tanh(x @ w) ** 2))(state)
+        return state - rate * gradient
+
+    # A state of 2,000 floats is too large to be written where it need not be.
+    arguments = jnp.ones((40, 50)), jnp.float32(0.1), jnp.ones((11, 3, 40))
+    compiled = step.metagradient(jnp.sum, schedule=metagrad.Binomial(3)).lower(*arguments).compile()
+    tables = loop_tables(compiled.plan, gradients=True)
+    counts = count(parse(jax_internals.hlo_text(compiled.xla)))
+    executions = set(counts.executions.values())
+    assert len(tables.walks["walk_load"]) in executions
+    assert len(tables.runs["run_steps"]) in executions
+    assert int(tables.runs["run_steps"].sum()) in executions
+    assert compiled.plan.vjps in executions
+    steps, runs = int(tables.runs["run_steps"].sum()), len(tables.runs["run_steps"])
+    # The loop over the steps of a run is asked once more in each run.
+    assert steps + runs in counts.questions.values()
+
+
+def test_values_pass_through_asynchronous_fusions():
+    module = parse("""\
+HloModule asynchronous
+
+%fetch (t: s32[4], i: s32[]) -> s32[1] {
+  %t = s32[4]{0} parameter(0)
+  %i = s32[] parameter(1)
+  ROOT %part = s32[1]{0} dynamic-slice(%t, %i), dynamic_slice_sizes={1}
+}
+
+%body (b: s32[]) -> s32[] {
+  %b = s32[] parameter(0)
+  %less = s32[] constant(-1)
+  ROOT %next = s32[] add(%b, %less)
+}
+
+%cond (c: s32[]) -> pred[] {
+  %c = s32[] parameter(0)
+  %zero = s32[] constant(0)
+  ROOT %more = pred[] compare(%c, %zero), direction=GT
+}
+
+ENTRY %main () -> s32[] {
+  %table = s32[4]{0} constant({9, 5, 7, 8})
+  %at = s32[] constant(1)
+  %start = ((s32[4]{0}, s32[]), s32[1]{0}, u32[]) fusion-start(%table, %at), calls=%fetch
+  %done = s32[1]{0} fusion-done(%start)
+  %trips = s32[] bitcast(%done)
+  ROOT %loop = s32[] while(%trips), condition=%cond, body=%body
+}
+""")
+    assert count(module).total == 5 + 1
