@@ -133,6 +133,7 @@ def test_a_worker_that_takes_too_long_is_stopped():
 
 
 @needs_cuda
+@pytest.mark.slow
 def test_the_small_mlp_reaches_the_aims(tmp_path):
     out = tmp_path / "gpu_compile.json"
     assert pathlib.Path(gpu_compile.__file__).parent.is_dir()

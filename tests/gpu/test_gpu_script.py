@@ -13,6 +13,7 @@ from benchmarks.contenders import checkpointed, unrolled
 from benchmarks.models import gpt2
 
 
+@pytest.mark.slow
 def test_small(tmp_path, capsys):
     assert gpu.main(["export", str(tmp_path), "--small"]) == 0
     out = tmp_path / "gpu.json"
@@ -39,6 +40,7 @@ def test_a_wrong_gradient_is_a_failure():
     assert gpu.failures(run, [gpu.Row("metagrad StoreAll()", error=float("nan"))])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("remat", [False, True])
 def test_the_small_gpt2_has_jaxs_gradient(remat):
     """In f64, where rounding hides nothing."""
