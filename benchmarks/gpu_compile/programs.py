@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
@@ -28,6 +29,8 @@ SCHEDULES = {
 """The schedules of a model and a number of steps; the others have those of `DEFAULT`."""
 
 DEFAULT = ("Binomial(24)", "StoreAll()")
+
+TREE = Path(__file__).parents[2]
 
 METAGRAD = "metagrad "
 STEP = "step"
@@ -114,7 +117,7 @@ def _by_metagrad(of: Problem, schedule: str) -> Program:
         "bytes_of_steps": plan.estimate.steps,
         "advances": plan.advances,
         "vjps": plan.vjps,
-        "explain": lowered.explain(),
+        "explain": lowered.explain().replace(f"{TREE}/", ""),
     }
     return Program(fused.call, fused.inputs, details)
 
