@@ -20,7 +20,7 @@ NATIVE := pyproject.toml CMakeLists.txt $(wildcard runtime/schedules/native/* co
 # native code means a new install.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test lint coverage bench matrix clean
+.PHONY: demo test lint coverage bench gpu-compile matrix clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python -m metagrad demo
@@ -48,6 +48,15 @@ bench: $(VENV)/installed-bench
 	$(BIN)/python -m benchmarks.frontier
 	$(BIN)/python -m benchmarks.queries
 
+# Compiles for an NVIDIA H100 without one, with Python 3.12 or 3.13: make gpu-compile
+# PYTHON=python3.12 ARGS='--target-config FILE --models mlp'. The environment is not that of the
+# tests: with JAX's CUDA plugin in it, JAX looks for a GPU wherever it starts.
+GPU_VENV := $(VENV)-gpu
+
+gpu-compile: $(GPU_VENV)/installed
+	$(GPU_VENV)/bin/python -m metagrad doctor --fetch
+	$(GPU_VENV)/bin/python -m benchmarks.gpu_compile $(ARGS)
+
 matrix: $(VENV)/installed-matrix
 	$(BIN)/python -m nox
 
@@ -57,6 +66,12 @@ $(BIN)/python:
 $(VENV)/installed-%: $(BIN)/python $(NATIVE)
 	@echo "installing metagrad[$*] into $(VENV) (a few minutes, once)"
 	$(INSTALL) ".[$*]"
+	@touch $@
+
+$(GPU_VENV)/installed: $(NATIVE)
+	"$(CHOSEN)" -m venv $(GPU_VENV)
+	@echo "installing metagrad[gpu-compile] into $(GPU_VENV) (a few minutes, once)"
+	$(GPU_VENV)/bin/python -m pip install --quiet --disable-pip-version-check --editable ".[gpu-compile]"
 	@touch $@
 
 $(VENV)/installed-matrix: $(BIN)/python

@@ -14,8 +14,11 @@ from benchmarks.measure import Row
 HEADINGS = "time, s", "x plain", "x pieces", "MiB", "states", "compile, s", "error"
 
 
-def table(problem: Problem, rows: Sequence[Row]) -> Group:
-    """The rows as a table, and under it why something is missing from a row."""
+def table(problem: Problem, rows: Sequence[Row], reference: str = "f64") -> Group:
+    """The rows as a table, and under it why something is missing from a row.
+
+    `reference` says what errors are against.
+    """
     rounds = max((len(row.times) for row in rows), default=0)
     rich_table = Table(
         title=f"{problem.model.description}\nT = {problem.steps}, "
@@ -41,7 +44,7 @@ def table(problem: Problem, rows: Sequence[Row]) -> Group:
         )
     legend = (
         "MiB and states: memory beyond arguments and results (* counted, else by XLA); "
-        "error: against f64"
+        f"error: against {reference}"
     )
     notes = [f"{row.contender}: {row.note}" for row in rows if row.note]
     return Group(rich_table, *(Text(line) for line in (legend, *notes)), Text())

@@ -24,6 +24,7 @@ from jax._src import config as _config
 from jax._src import core as _core
 from jax._src import source_info_util as _source_info_util
 from jax._src import tree_util as _tree_util
+from jax._src import xla_bridge as _xla_bridge
 from jax._src.api_util import fun_sourceinfo as _fun_sourceinfo
 from jax._src.callback import io_callback_p
 from jax._src.callback import pure_callback_p as _pure_callback_p
@@ -32,6 +33,7 @@ from jax._src.interpreters import mlir as _mlir
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax._src.lax import lax as _lax
 from jax._src.lax import linalg as _linalg
+from jax._src.lib import hlo as _hlo
 from jax._src.state.types import RefEffect
 from jax.extend.core import Jaxpr, JaxprEqn, Primitive
 from jax.extend.core.primitives import while_p
@@ -48,11 +50,13 @@ __all__ = [
     "debug_callback_p",
     "debug_effect",
     "debug_print_p",
+    "default_platform",
     "equality_errors",
     "frames",
     "function",
     "fused_kernel",
     "has_hi_primitive",
+    "hlo_text",
     "host_callbacks",
     "io_callback_p",
     "ir_constants",
@@ -127,6 +131,14 @@ def is_live(tracer: jax.core.Tracer) -> bool:
             return True
         trace = getattr(trace, "parent_trace", None)
     return False
+
+
+def default_platform() -> str:
+    """The default device's platform as lowerings name it: "cpu", "cuda", "rocm", "tpu".
+
+    `jax.default_backend()` says "gpu" on CUDA and on ROCm, and no lowering has that name.
+    """
+    return _xla_bridge.canonicalize_platform(_xla_bridge.default_backend())
 
 
 # --- Effects and primitives that have no public name ----------------------------------------------
@@ -282,6 +294,14 @@ def lower_with_rules(
     # JAX's annotation says one rule; it takes any number.
     parameters = mlir.LoweringParameters(override_lowering_rules=tuple(rules))  # type: ignore[arg-type]
     return traced.lower(lowering_platforms=(platform,), _private_parameters=parameters)
+
+
+def hlo_text(compiled: jax.stages.Compiled) -> str:
+    """The optimised HLO with all its constants; `Compiled.as_text` leaves the large ones out."""
+    options = _hlo.HloPrintOptions()
+    options.print_large_constants = True
+    (module,) = compiled.runtime_executable().hlo_modules()  # type: ignore[union-attr]
+    return module.to_string(options)
 
 
 def host_callbacks(lowered: jax.stages.Lowered) -> tuple[Callable, ...]:

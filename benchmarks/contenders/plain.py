@@ -15,18 +15,24 @@ import jax
 import numpy as np
 
 from benchmarks.contenders.contender import Built, Contender, Memory, Problem, compile_program
+from benchmarks.models.model import Model
 
 
-def build_fused(problem: Problem) -> Built:
-    step = problem.model.make_step(jax)
+def training(model: Model):
+    """`program(state0, meta, batches, held_out) -> (value, None)`: the scan that trains."""
+    step = model.make_step(jax)
 
     def program(state, meta, batches, held_out):
         state, _ = jax.lax.scan(
             lambda state, batch: (step(state, meta, batch), None), state, batches
         )
-        return problem.model.outer(state, held_out), None
+        return model.outer(state, held_out), None
 
-    return compile_program(program, problem)
+    return program
+
+
+def build_fused(problem: Problem) -> Built:
+    return compile_program(training(problem.model), problem)
 
 
 def build_loop(problem: Problem) -> Built:

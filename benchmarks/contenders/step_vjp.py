@@ -124,6 +124,7 @@ def by_metagrad(problem: Problem, example: Operands):
     import metagrad
     from metagrad.compiler import pipeline
     from metagrad.compiler.dialect import context, functions
+    from metagrad.runtime import jax_internals
     from metagrad.runtime.executors.fused import FusedProgram, Gradients
 
     lowered = metagradient(problem, metagrad.StoreAll()).lower(*problem.arguments)
@@ -148,7 +149,7 @@ def by_metagrad(problem: Problem, example: Operands):
     bytecode = pipeline.bytecode_of(module)
     program = FusedProgram(
         lambda platform: bytecode,
-        jax.default_backend(),
+        jax_internals.default_platform(),
         tuple(shape(x) for x in flat(example)),
         tuple(shape(x) for x in (*example.seeds, *jax.tree.leaves(example.meta))),
         (),

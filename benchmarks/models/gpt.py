@@ -7,12 +7,15 @@ The vocabulary has 64 tokens, and batches are four sequences of 64 tokens.
 
 from __future__ import annotations
 
+import functools
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import optax
 
 from benchmarks.models.data import Draw
-from benchmarks.models.layers import layer_norm, transformer_block
+from benchmarks.models.layers import dense, layer_norm, transformer_block
 from benchmarks.models.model import Model
 from benchmarks.models.training import weighted_run
 
@@ -21,32 +24,35 @@ BATCH, TOKENS = 4, 64
 EXAMPLES = 256
 
 
-def logits(params, tokens):
+def logits(params, tokens, narrow=None):
     length = tokens.shape[1]
     causal = jnp.tril(jnp.ones((length, length), bool))
     x = params["embedding"][tokens] + params["position"][:length]
     layers = params["layers"]
     if isinstance(layers, list):
         for layer in layers:
-            x = transformer_block(x, layer, HEADS, causal)
+            x = transformer_block(x, layer, HEADS, causal, narrow)
     else:
-        body = lambda x, layer: (transformer_block(x, layer, HEADS, causal), None)
+        body = lambda x, layer: (transformer_block(x, layer, HEADS, causal, narrow), None)
         x, _ = jax.lax.scan(body, x, layers)
-    return layer_norm(x, params["last"]) @ params["embedding"].T
+    return dense(layer_norm(x, params["last"]), params["embedding"].T, narrow)
 
 
-def losses(params, tokens):
+def losses(params, tokens, narrow=None):
     """[batch]; cross entropy of each next token, averaged over a sequence."""
     return jnp.mean(
         optax.softmax_cross_entropy_with_integer_labels(
-            logits(params, tokens[:, :-1]), tokens[:, 1:]
+            logits(params, tokens[:, :-1], narrow), tokens[:, 1:]
         ),
         -1,
     )
 
 
-def model(layers: int = LAYERS, scanned: bool = False) -> Model:
-    """The model; with `scanned`, one `lax.scan` runs the layers over stacked parameters."""
+def model(layers: int = LAYERS, scanned: bool = False, narrow: Any = None) -> Model:
+    """The model; with `scanned`, one `lax.scan` runs the layers over stacked parameters.
+
+    `narrow` is the dtype that products are taken in, f32 if None.
+    """
     draw = Draw()
     blocks = [draw.block(WIDTH) for _ in range(layers)]
     params = {
@@ -63,7 +69,7 @@ def model(layers: int = LAYERS, scanned: bool = False) -> Model:
         "gpt",
         description,
         params,
-        losses,
+        functools.partial(losses, narrow=narrow),
         *draw.text(VOCABULARY, TOKENS, EXAMPLES, 2 * BATCH),
         BATCH,
     )

@@ -5,6 +5,8 @@ A layer is a function of its input and its parameters, a dict of arrays.
 
 from __future__ import annotations
 
+import functools
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -12,11 +14,28 @@ import numpy as np
 MOMENTUM = 0.9
 
 
-def convolve(x, kernel, stride=1):
+def in_precision(product, narrow, a, b):
+    """product(a, b), with operands and result rounded to the dtype `narrow` on the way.
+
+    As mixed precision is usually written: what enters and leaves the product is as wide as before.
+    None: nothing is rounded. XLA sums products of bfloat16 in float32 on a GPU.
+    """
+    if narrow is None:
+        return product(a, b)
+    return product(a.astype(narrow), b.astype(narrow)).astype(a.dtype)
+
+
+def convolve(x, kernel, stride=1, narrow=None):
     """NHWC by HWIO, padded to the input's size over the stride."""
-    return jax.lax.conv_general_dilated(
+    convolution = lambda x, kernel: jax.lax.conv_general_dilated(
         x, kernel, (stride, stride), "SAME", dimension_numbers=("NHWC", "HWIO", "NHWC")
     )
+    return in_precision(convolution, narrow, x, kernel)
+
+
+def dense(x, weights, narrow=None):
+    """x @ weights."""
+    return in_precision(jnp.matmul, narrow, x, weights)
 
 
 def normalise(x, mean, variance, layer):
@@ -58,22 +77,24 @@ def max_pool(x):
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
 
-def attend(x, layer, heads, mask=None):
+def attend(x, layer, heads, mask=None, narrow=None):
     """Multi-head self-attention of x[batch, length, width]; `mask` says where a query may look."""
     batch, length, width = x.shape
     apart = lambda a: a.reshape(batch, length, heads, width // heads)
-    query, key, value = (apart(part) for part in jnp.split(x @ layer["qkv"], 3, -1))
-    scores = jnp.einsum("bqhd,bkhd->bhqk", query, key) / np.sqrt(width // heads)
+    contract = lambda text, a, b: in_precision(functools.partial(jnp.einsum, text), narrow, a, b)
+    query, key, value = (apart(part) for part in jnp.split(dense(x, layer["qkv"], narrow), 3, -1))
+    scores = contract("bqhd,bkhd->bhqk", query, key) / np.sqrt(width // heads)
     if mask is not None:
         scores = jnp.where(mask, scores, -1e9)
-    mixed = jnp.einsum("bhqk,bkhd->bqhd", jax.nn.softmax(scores, -1), value)
-    return mixed.reshape(batch, length, width) @ layer["out"]
+    mixed = contract("bhqk,bkhd->bqhd", jax.nn.softmax(scores, -1), value)
+    return dense(mixed.reshape(batch, length, width), layer["out"], narrow)
 
 
-def transformer_block(x, layer, heads, mask=None):
+def transformer_block(x, layer, heads, mask=None, narrow=None):
     """Attention and a gelu layer four times as wide, each normalised before, with a residual."""
-    x = x + attend(layer_norm(x, layer["before_attention"]), layer, heads, mask)
-    return x + jax.nn.gelu(layer_norm(x, layer["before_mlp"]) @ layer["up"]) @ layer["down"]
+    x = x + attend(layer_norm(x, layer["before_attention"]), layer, heads, mask, narrow)
+    hidden = jax.nn.gelu(dense(layer_norm(x, layer["before_mlp"]), layer["up"], narrow))
+    return x + dense(hidden, layer["down"], narrow)
 
 
 def patches(images, size):

@@ -5,13 +5,16 @@ Most of a step is three matrix products and Adam's traffic.
 
 from __future__ import annotations
 
+import functools
 import itertools
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
 import optax
 
 from benchmarks.models.data import Draw
+from benchmarks.models.layers import dense
 from benchmarks.models.model import Model
 from benchmarks.models.training import weighted_run
 
@@ -20,19 +23,20 @@ BATCH = 128
 EXAMPLES = 2048
 
 
-def logits(params, x):
+def logits(params, x, narrow=None):
     *hidden, last = params
     for layer in hidden:
-        x = jnp.tanh(x @ layer["w"] + layer["b"])
-    return x @ last["w"] + last["b"]
+        x = jnp.tanh(dense(x, layer["w"], narrow) + layer["b"])
+    return dense(x, last["w"], narrow) + last["b"]
 
 
-def losses(params, inputs):
+def losses(params, inputs, narrow=None):
     x, labels = inputs
-    return optax.softmax_cross_entropy_with_integer_labels(logits(params, x), labels)
+    return optax.softmax_cross_entropy_with_integer_labels(logits(params, x, narrow), labels)
 
 
-def model() -> Model:
+def model(narrow: Any = None) -> Model:
+    """The model; `narrow` is the dtype that products are taken in, f32 if None."""
     draw = Draw()
     params = [
         {"w": draw.matrix(a, b), "b": np.zeros(b, np.float32)}
@@ -49,5 +53,11 @@ def model() -> Model:
     unseen = draw.normal(BATCH, WIDTHS[0])
     description = "MLP " + "-".join(map(str, WIDTHS)) + f", tanh, batch {BATCH}"
     return weighted_run(
-        "mlp", description, params, losses, (x, labels), (unseen, label(unseen)), BATCH
+        "mlp",
+        description,
+        params,
+        functools.partial(losses, narrow=narrow),
+        (x, labels),
+        (unseen, label(unseen)),
+        BATCH,
     )

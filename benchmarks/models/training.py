@@ -30,23 +30,6 @@ def weighted_run(
       held_out: inputs on which the outer function takes the mean loss.
       batch: examples per step.
     """
-
-    def loss(params, weights, batch):
-        inputs, index = batch
-        return jnp.mean(weights[index] * losses(params, inputs))
-
-    def make_step(autodiff: Autodiff):
-        def step(state, weights, batch):
-            params, optimiser = state
-            gradient = autodiff.grad(loss)(params, weights, batch)
-            updates, optimiser = OPTIMISER.update(gradient, optimiser, params)
-            return optax.apply_updates(params, updates), optimiser
-
-        return step
-
-    def outer(state, held_out):
-        return jnp.mean(losses(state[0], held_out))
-
     return _model(
         name,
         description,
@@ -54,9 +37,37 @@ def weighted_run(
         examples,
         held_out,
         batch,
-        make_step,
-        outer,
+        *weighted_step(losses, OPTIMISER),
     )
+
+
+def weighted_step(
+    losses: Callable, optimiser: optax.GradientTransformation
+) -> tuple[Callable, Callable]:
+    """(make_step, outer) of a model whose state is (params, optimiser's state).
+
+    Args:
+      losses: as of `weighted_run`.
+      optimiser: of the training run.
+    """
+
+    def loss(params, weights, batch):
+        inputs, index = batch
+        return jnp.mean(weights[index] * losses(params, inputs))
+
+    def make_step(autodiff: Autodiff):
+        def step(state, weights, batch):
+            params, moments = state
+            gradient = autodiff.grad(loss)(params, weights, batch)
+            updates, moments = optimiser.update(gradient, moments, params)
+            return optax.apply_updates(params, updates), moments
+
+        return step
+
+    def outer(state, held_out):
+        return jnp.mean(losses(state[0], held_out))
+
+    return make_step, outer
 
 
 def weighted_run_with_statistics(

@@ -34,7 +34,7 @@ class Loaded(LoadedFile):
         fused = contents.stored["fused"]
         self._fused = FusedProgram(
             functools.partial(self._bytecode, "fused"),
-            jax.default_backend(),
+            jax_internals.default_platform(),
             fused.inputs,
             fused.outputs,
             (),

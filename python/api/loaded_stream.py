@@ -7,8 +7,6 @@ import functools
 import hashlib
 from typing import Any
 
-import jax
-
 from metagrad.api.check_arguments import Inputs
 from metagrad.api.flat_arguments import FlatArguments, flatten_streamed
 from metagrad.api.loaded_file import FileContents, LoadedFile, without_batches
@@ -19,6 +17,7 @@ from metagrad.api.run_options import StreamOptions
 from metagrad.api.signature import Signature
 from metagrad.api.streamed_executable import StreamedExecutable
 from metagrad.api.streamed_run import refuse_traced_call, run_streamed
+from metagrad.runtime import jax_internals
 from metagrad.runtime.executors.fused import FusedProgram
 from metagrad.runtime.executors.kernels import Kernels, StepLayout, kernel_names
 from metagrad.runtime.schedules.segment_tables import KERNELS, Segment
@@ -48,7 +47,7 @@ class LoadedStream(LoadedFile):
     ):
         super().__init__(contents)
         self.plan: TwoLevelPlan = plan
-        platform = jax.default_backend()
+        platform = jax_internals.default_platform()
         kernels = Kernels.of(
             layout,
             segment,

@@ -6,8 +6,6 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 
-import jax
-
 from metagrad.api.request import Request
 from metagrad.api.traced_run import TracedRun
 from metagrad.api.user_frame import users_level
@@ -18,6 +16,7 @@ from metagrad.frontend.captured import Captured
 from metagrad.frontend.divide import Division, divide
 from metagrad.frontend.jaxprs.auto_axes import auto_context
 from metagrad.frontend.partition import Decision
+from metagrad.runtime import jax_internals
 from metagrad.runtime.stage_reports import stage
 
 
@@ -52,7 +51,7 @@ def lower_pieces(request: Request, traced: TracedRun) -> LoweredPieces:
     Raises:
       EnzymeError: Enzyme failed, and `ad` is "enzyme".
     """
-    platform = jax.default_backend()
+    platform = jax_internals.default_platform()
     try:
         return pieces_for(traced, request.ad, platform)
     except EnzymeError as error:

@@ -6,6 +6,7 @@ import numpy as np
 import pytest
 
 import metagrad
+from metagrad.runtime import jax_internals
 
 # The gradient in w contracts two dimensions; flatten-contractions makes one of them.
 X = jnp.linspace(-1.0, 1.0, 2 * 3 * 4 * 5).reshape(2, 3, 4, 5)
@@ -38,3 +39,21 @@ def test_exported_for_two_platforms():
     assert FLAT in text and AS_IT_CAME in text
     result, expected = exported.call(W, RATE, X), mg(W, RATE, X)
     np.testing.assert_array_equal(result.grad, expected.grad)
+
+
+@pytest.mark.parametrize(
+    "default, there, platform",
+    [("cpu", ["cpu"], "cpu"), ("gpu", ["cpu", "cuda"], "cuda"), ("gpu", ["rocm", "cpu"], "rocm")],
+)
+def test_the_default_platform_has_the_name_of_its_lowerings(monkeypatch, default, there, platform):
+    """JAX calls both kinds of GPU "gpu" where it does not lower for them."""
+    bridge = jax_internals._xla_bridge
+    monkeypatch.setattr(bridge, "default_backend", lambda: default)
+    monkeypatch.setattr(bridge, "backends", lambda: dict.fromkeys(there))
+    assert jax_internals.default_platform() == platform
+
+
+def test_lowered_for_the_default_platform(monkeypatch):
+    monkeypatch.setattr(jax_internals, "default_platform", lambda: "cuda")
+    on_cuda = step.metagradient(jnp.sum, schedule=metagrad.StoreAll()).lower(W, RATE, X)
+    assert AS_IT_CAME in on_cuda.ir("scheduled") and FLAT not in on_cuda.ir("scheduled")

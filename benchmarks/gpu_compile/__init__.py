@@ -1,0 +1,2 @@
+"""Programs compiled for an NVIDIA H100 on a machine that has none: `python -m
+benchmarks.gpu_compile`."""
