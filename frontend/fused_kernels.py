@@ -51,7 +51,7 @@ _INSTEAD = {
 }
 
 
-def found(jaxpr: core.ClosedJaxpr, error: Exception) -> list[Kernel]:
+def kernels_in(jaxpr: core.ClosedJaxpr, error: Exception) -> list[Kernel]:
     """The kernels in a function that JAX refused to differentiate because of them."""
     lines: dict[str, dict[str, None]] = {}
     for eqn, line in _with_lines(jaxpr.jaxpr, ""):

@@ -310,7 +310,7 @@ def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
     try:
         yield
     except (TypeError, ValueError, NotImplementedError) as error:
-        if kernels := fused_kernels.found(jaxpr, error):
+        if kernels := fused_kernels.kernels_in(jaxpr, error):
             raise NotImplementedError(fused_kernels.refusal(label, kernels)) from error
         suspects = [
             item
