@@ -244,4 +244,6 @@ def _show(console: Console, setting: dict[str, Any], rows: list[dict[str, Any]])
 
 
 if __name__ == "__main__":
+    # So that what is asked to stop stops its worker as well.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(128 + signal.SIGTERM))
     sys.exit(main())
