@@ -22,6 +22,7 @@ from typing import Any
 import jax
 from jax._src import config as _config
 from jax._src import core as _core
+from jax._src import distributed as _distributed
 from jax._src import source_info_util as _source_info_util
 from jax._src import tree_util as _tree_util
 from jax._src import xla_bridge as _xla_bridge
@@ -46,6 +47,7 @@ __all__ = [
     "RefEffect",
     "call_hi_primitive_p",
     "constants_to_operands",
+    "coordination_client",
     "custom_call",
     "debug_callback_p",
     "debug_effect",
@@ -109,6 +111,24 @@ def setting(name: str) -> Any:
     Not private, but without a type: `jax.config.read` gives the value outside of all contexts.
     """
     return getattr(jax.config, name)
+
+
+def coordination_client() -> Any:
+    """The client of the service through which the processes of `jax.distributed` find each other.
+
+    What is public of it (`jax.experimental.multihost_utils`) takes the devices, and so has to wait
+    for what they are computing.
+
+    Raises:
+      RuntimeError: `jax.distributed.initialize` has not been called.
+    """
+    client = _distributed.global_state.client
+    if client is None:
+        raise RuntimeError(
+            "the arrays are on the devices of several processes, and jax.distributed.initialize() "
+            "was not called in this one"
+        )
+    return client
 
 
 def is_traced_call() -> bool:

@@ -15,6 +15,7 @@ import jax
 from metagrad.frontend.jaxprs.auto_axes import explicit_sharding
 from metagrad.frontend.pytrees import is_array_leaf
 from metagrad.runtime.streams import Stream
+from metagrad.runtime.streams.batch_shards import with_leading_axes
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -94,7 +95,13 @@ class FlatArguments:
         if self.stream is None:
             return self.trees
         steps = len(self.stream)
-        stacked = lambda aval: jax.ShapeDtypeStruct((steps, *aval.shape), aval.dtype)
+
+        def stacked(aval: jax.ShapeDtypeStruct) -> jax.ShapeDtypeStruct:
+            sharding = aval.sharding
+            if sharding is not None:
+                sharding = with_leading_axes(sharding, 1)
+            return jax.ShapeDtypeStruct((steps, *aval.shape), aval.dtype, sharding=sharding)
+
         state0, meta, _, outer_args = self.trees
         return state0, meta, jax.tree.map(stacked, self.stream.aval), outer_args
 

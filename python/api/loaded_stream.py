@@ -19,7 +19,7 @@ from metagrad.api.streamed_executable import StreamedExecutable
 from metagrad.api.streamed_run import refuse_traced_call, run_streamed
 from metagrad.runtime import jax_internals
 from metagrad.runtime.executors.fused import FusedProgram
-from metagrad.runtime.executors.kernels import Kernels, StepLayout, kernel_names
+from metagrad.runtime.executors.kernels import Kernels, StepLayout, kernel_gradients
 from metagrad.runtime.schedules.segment_tables import KERNELS, Segment
 from metagrad.runtime.schedules.two_level import TwoLevelPlan
 from metagrad.runtime.streams import Stream
@@ -52,7 +52,7 @@ class LoadedStream(LoadedFile):
             layout,
             segment,
             plan.segment_slots,
-            *(self._program(name, platform) for name in KERNELS),
+            *(self._program(name, layout, platform) for name in KERNELS),
         )
         # Its signature is that of a call.
         self._executable = StreamedExecutable(
@@ -68,7 +68,7 @@ class LoadedStream(LoadedFile):
         )
         self._kernels = kernels
 
-    def _program(self, name: str, platform: str) -> FusedProgram:
+    def _program(self, name: str, layout: StepLayout, platform: str) -> FusedProgram:
         stored = self._stored[name]
         return FusedProgram(
             functools.partial(self._bytecode, name),
@@ -76,7 +76,7 @@ class LoadedStream(LoadedFile):
             stored.inputs,
             stored.outputs,
             (),
-            kernel_names(stored.inputs, stored.outputs),
+            kernel_gradients(name, layout, stored.inputs, stored.outputs),
         )
 
     def _fingerprint(self) -> str:
@@ -118,7 +118,8 @@ class LoadedStream(LoadedFile):
             arguments = self._flatten(trees, stream)
             bound = self._bound(arguments.signature, trees)
             arrays = bound.inputs.arrays(arguments)
-            self._compile(arrays)
+            if stream.sharding is None:
+                self._compile(arrays)
             executable = dataclasses.replace(self._executable, signature=bound.signature)
             return run_streamed(executable, self._plan_of(len(stream)), arrays, stream)
 

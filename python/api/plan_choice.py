@@ -19,7 +19,7 @@ from metagrad.api.step_costs import PROBE_STEPS, ProbeSource, step_costs
 from metagrad.compiler.analysis import operations
 from metagrad.compiler.passes.kernels import layout_of
 from metagrad.frontend.pytrees import to_stored
-from metagrad.runtime import jax_internals
+from metagrad.runtime import jax_internals, processes
 from metagrad.runtime.executors.fused import signature
 from metagrad.runtime.schedules.accept import Schedule
 from metagrad.runtime.schedules.auto import Auto, everything_bytes
@@ -40,7 +40,15 @@ host's, where other processes work too."""
 
 
 def free_budget(shardings: Shardings) -> int:
-    """Bytes that a plan may take on each device where the user gave no budget."""
+    """Bytes that a plan may take on each device where the user gave no budget.
+
+    Where the devices belong to several processes it is the least of what these say, so that all
+    make the same plan.
+    """
+    return processes.agreed(shardings.values(), _own_budget(shardings), min)
+
+
+def _own_budget(shardings: Shardings) -> int:
     used: set[Any] = {device for sharding in shardings.values() for device in sharding.device_set}
     local = [device for device in used if device.process_index == jax.process_index()]
     device = local[0] if local else jax.local_devices()[0]
@@ -91,9 +99,10 @@ def streamed_choice(
     """
     steps, has_gradients = pieces.traced.steps, bool(pieces.traced.sites)
     sizes = dataclasses.replace(fused_sizes(pieces), step=0)
+    shardings = pieces.traced.shardings
     if isinstance(schedule, Auto) and schedule != Auto():
         budget = schedule.budget("memory")
-        memory = free_budget(pieces.traced.shardings) if budget is None else budget
+        memory = free_budget(shardings) if budget is None else budget
         arguments = *arguments[:2], _first_batches(stream), arguments[3]
         costs = (
             measured(pieces, sizes, memory, arguments)
@@ -101,20 +110,21 @@ def streamed_choice(
             else operations_costs(pieces, sizes)
         )
         if schedule.disk is not None:
-            costs = with_tier(costs, "disk", *_disk_seconds(sizes.state))
+            seconds = processes.agreed(shardings.values(), _disk_seconds(sizes.state), max)
+            costs = with_tier(costs, "disk", *seconds)
         return streamed_plan(
             schedule,
             steps,
             gradients=has_gradients,
             costs=costs,
             device_free=memory,
-            host_free=int(USED_OF_HOST * host_free()),
+            host_free=processes.agreed(shardings.values(), int(USED_OF_HOST * host_free()), min),
         )
     return choose(
         steps,
         sizes,
         has_gradients=has_gradients,
-        memory=free_budget(pieces.traced.shardings),
+        memory=free_budget(shardings),
         schedule=None if isinstance(schedule, Auto) else schedule,
     )
 
@@ -179,11 +189,13 @@ def can_measure(pieces: LoweredPieces, arguments: tuple) -> bool:
 
     It is run on the arguments, so they need values: on others a loop that waits for a condition may
     never end. And it must not call the host, which would print, or count, what nobody asked for.
+    Several processes would measure other times each, and choose other plans.
     """
     values = jax.tree.leaves(arguments[:3])
     concrete = not any(isinstance(x, (jax.core.Tracer, jax.ShapeDtypeStruct)) for x in values)
     return (
         concrete
+        and processes.Processes.of(pieces.traced.shardings.values()) is None
         and not jax_internals.is_traced_call()
         and not pieces.captured.are_traced
         and not pieces.emitted.callbacks

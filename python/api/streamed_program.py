@@ -19,7 +19,7 @@ from metagrad.frontend.jaxprs.cuts import Place
 from metagrad.frontend.partition import Decision
 from metagrad.runtime.executors import host_calls
 from metagrad.runtime.executors.fused import FusedProgram, signature
-from metagrad.runtime.executors.kernels import Kernels, StepLayout, kernel_names
+from metagrad.runtime.executors.kernels import Kernels, StepLayout, kernel_gradients
 from metagrad.runtime.schedules.segment_tables import KERNELS, Segment
 from metagrad.runtime.schedules.two_level import SegmentSlots
 
@@ -116,7 +116,7 @@ class StreamedProgram:
             inputs,
             outputs,
             self.callbacks if host_calls.calls_host(module) else (),
-            kernel_names(inputs, outputs),
+            kernel_gradients(name, self.layout, inputs, outputs),
             self.mesh,
         )
 

@@ -19,6 +19,7 @@ from metagrad.diagnostics.paths import enumerate_paths
 from metagrad.frontend.dtypes import is_float
 from metagrad.runtime.executors.collectors import BatchGradients, Rows
 from metagrad.runtime.executors.streamed import Arguments, Standing
+from metagrad.runtime.streams.batch_shards import with_leading_axes
 
 
 def assemble(
@@ -48,7 +49,10 @@ def assemble(
             continue
         carried, cotangents, tree = of_group[name]
         of_leaf = dict(zip(carried, cotangents))
-        gradient += [_or_zeros(of_leaf.get(i), queries, tree.leaves[i].stored) for i in floats]
+        arrays = arguments.state0 if name == "state" else arguments.meta
+        gradient += [
+            _or_zeros(of_leaf.get(i), queries, tree.leaves[i].stored, arrays[i]) for i in floats
+        ]
     final = layout.whole_state(arguments.state0, standing.final)
     stacks: Sequence[Any] = aux.stacks if aux is not None else []
     result = signature.unflatten([*standing.value, *gradient, *map(jnp.asarray, final), *stacks])
@@ -62,9 +66,14 @@ def assemble(
     return result._replace(grad=tuple(grads))
 
 
-def _or_zeros(cotangent: Any, queries: tuple[int, ...], like: jax.ShapeDtypeStruct) -> jax.Array:
+def _or_zeros(
+    cotangent: Any, queries: tuple[int, ...], like: jax.ShapeDtypeStruct, primal: Any
+) -> jax.Array:
     if cotangent is None:
-        return jnp.zeros((*queries, *like.shape), like.dtype)
+        device = None
+        if isinstance(primal, jax.Array) and primal.sharding.num_devices > 1:
+            device = with_leading_axes(primal.sharding, len(queries))
+        return jnp.zeros((*queries, *like.shape), like.dtype, device=device)
     return jnp.asarray(cotangent)
 
 

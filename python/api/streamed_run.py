@@ -6,6 +6,7 @@ import contextlib
 import dataclasses
 import functools
 import hashlib
+import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -14,6 +15,7 @@ import jaxlib
 import numpy as np
 import xxhash
 
+from metagrad.api.run_placement import RunPlacement
 from metagrad.api.run_progress import reported
 from metagrad.api.streamed_executable import StreamedExecutable
 from metagrad.api.streamed_result import assemble, check_finite
@@ -23,14 +25,18 @@ from metagrad.runtime.executors import walk_progress
 from metagrad.runtime.executors.collectors import BatchGradients, Rows, Sums
 from metagrad.runtime.executors.kernels import Arrays, Kernels
 from metagrad.runtime.executors.replay_check import ReplayCheck
+from metagrad.runtime.executors.run_shardings import own_pieces
+from metagrad.runtime.executors.save_turns import CommonTurns
 from metagrad.runtime.executors.saver import Kept, Saver
-from metagrad.runtime.executors.streamed import Arguments, Standing, StreamedRun
+from metagrad.runtime.executors.streamed import Standing, StreamedRun
 from metagrad.runtime.executors.walk import Action, Kind, actions, bounds
 from metagrad.runtime.journal import Journal
+from metagrad.runtime.processes import Processes
 from metagrad.runtime.progress_reports import Reporter
 from metagrad.runtime.schedules.plan import Plan
 from metagrad.runtime.schedules.two_level import TIERS, TwoLevelPlan
 from metagrad.runtime.streams import GradientSink, Prefetcher, Stream
+from metagrad.runtime.streams.batch_shards import BatchShards
 from metagrad.runtime.tiers.device import DeviceTier
 from metagrad.runtime.tiers.disk import DiskTier
 from metagrad.runtime.tiers.host import host_tier
@@ -58,14 +64,11 @@ def run_streamed(
     check_gradients(program.signature.wrt, stream)
     _check_batches(program, stream)
     layout, n = stream.layout(), program.layout
-    arguments = Arguments(
-        arrays[: n.state],
-        arrays[n.state : n.state + n.meta],
-        arrays[n.state + n.meta :],
-        program.captured(arrays),
-    )
-    kernels = program.kernels(plan.segment_slots).on([*arrays, *arguments.captured])
-    place = _placement(arguments.state0)
+    placement = RunPlacement.of(program, program.kernels(plan.segment_slots), arrays, stream)
+    kernels, arguments = placement.kernels, placement.arguments
+    processes, shards = placement.processes, placement.shards
+    if processes is not None:
+        _check_gradients_in_memory(stream)
     walk = actions(plan.outer)
     options, steps = program.options, plan.steps
     raises = options.check_nans or debug_checks.are_on()
@@ -75,8 +78,13 @@ def run_streamed(
             stack.enter_context(debug_checks.unchecked())
         journal = None
         if options.resume_dir is not None:
-            identity = _identity(program, plan, arguments, stream)
-            journal = stack.enter_context(Journal.open(options.resume_dir, identity))
+            identity = _identity(program, plan, placement, stream)
+            folder = pathlib.Path(options.resume_dir)
+            if processes is not None:
+                folder /= f"process-{jax.process_index()}"
+            journal = stack.enter_context(Journal.open(folder, identity))
+            if processes is not None:
+                journal.go_back(_common_point(journal, processes))
         slots = stack.enter_context(_slots(plan))
         slots.allocate(program.changed)
         sink = batch_bar = None
@@ -89,14 +97,18 @@ def run_streamed(
         aux = Rows(steps, _aux_avals(kernels)) if n.aux else None
         sums = Sums(layout, steps)
         check = _replay_check(program, plan) if kernels.checksums else None
-        saver, standing = None, Standing.at_the_start(kernels, arguments.state0)
-        if kernels.anywhere:
-            # As those that come back from the programs are, which are compiled once then.
-            standing = dataclasses.replace(standing, meta_bar=[*map(place, standing.meta_bar)])
+        saver, standing = None, placement.start()
         if journal is not None:
-            saver = Saver(journal, slots, _kept(sums, aux, batch_bar, check), options.save_every)
+            saver = Saver(
+                journal,
+                slots,
+                _kept(sums, aux, batch_bar, check),
+                options.save_every,
+                placement,
+                None if processes is None else CommonTurns(processes),
+            )
             if (point := journal.latest()) is not None:
-                standing = saver.resume(point, place)
+                standing = saver.resume(point)
         counts = walk_progress.counts(walk, plan.segment, steps, functools.cache(plan.replayed))
         reporter = stack.enter_context(_reported(options.progress, counts, standing.position))
         reporter.update(*counts[standing.position], slots.bytes_in_use)
@@ -106,7 +118,8 @@ def run_streamed(
                 _requests(walk[standing.position :], plan),
                 plan.segment,
                 checksums=sums.checksums,
-                place=None if _is_on_host() else place,
+                place=None if _is_on_host() else placement.place,
+                shards=shards,
             )
         )
         run = StreamedRun(
@@ -126,6 +139,9 @@ def run_streamed(
         # In this order a run that is killed here is made again, at the worst: once a folder says
         # that its gradients are complete, no run writes to it.
         if journal is not None:
+            if processes is not None:
+                # One that is killed before this finds its journal, and so do the others.
+                processes.answers("at the end")
             journal.finish()
         gradient = sink.result() if sink is not None else None
         result = assemble(program, arguments, standing, aux, gradient)
@@ -195,13 +211,19 @@ def _slots(plan: TwoLevelPlan) -> PlacedSlots:
     return PlacedSlots(tiers, [used.index(i) for i in plan.tier_of_slot])
 
 
-def _placement(state0: Arrays) -> Callable[[Any], Any]:
-    """Puts an array where the state is, if that is one place."""
-    shardings = {leaf.sharding for leaf in state0 if isinstance(leaf, jax.Array) and leaf.committed}
-    target = shardings.pop() if len(shardings) == 1 else None
-    if target is not None and not isinstance(target, jax.sharding.SingleDeviceSharding):
-        target = None
-    return lambda array: jax.device_put(array, target)
+def _common_point(journal: Journal, processes: Processes) -> int | None:
+    """The latest point that the journals of all processes have; None if there is none."""
+    positions = processes.answers([point.position for point in journal.points])
+    return max(set.intersection(*map(set, positions)), default=None)
+
+
+def _check_gradients_in_memory(stream: Stream) -> None:
+    if stream.gradients is not None:
+        raise ValueError(
+            "Stream(gradients=...) is for runs of one process, and this one is on the devices of "
+            "several. Leave it out: each process then gets the gradients of all batches as arrays "
+            "in its memory."
+        )
 
 
 def _is_on_host() -> bool:
@@ -269,17 +291,24 @@ def _on_start(
 
 
 def _identity(
-    program: StreamedExecutable, plan: TwoLevelPlan, arguments: Arguments, stream: Stream
+    program: StreamedExecutable, plan: TwoLevelPlan, placement: RunPlacement, stream: Stream
 ) -> dict[str, str | int]:
-    """What must be the same for a run to be resumed, by the name that an error gives it."""
-    device = next(iter(jax.devices()))
+    """What must be the same for a run to be resumed, by the name that an error gives it.
+
+    Of arrays on several processes it is what this one has of them.
+    """
+    arguments, shards = placement.arguments, placement.shards
+    device = jax.local_devices()[0]
     left = plan.steps - (plan.outer.steps - 1) * plan.segment
     # Only the tables: two plans that do the same are the same, whatever made them.
     plans = [
         dataclasses.replace(each, schedule="", estimate=None)
         for each in (plan.outer, plan.inner, plan.segment_slots.plan(left))
     ]
-    return {
+    on_several: dict[str, str | int] = {}
+    if shards is not None:
+        on_several["the shardings"] = _hash(repr(placement.kernels.shardings).encode())
+    return on_several | {
         "the program": _hash(program.fingerprint().encode()),
         "the number of steps": plan.steps,
         "the steps of a segment": plan.segment,
@@ -293,11 +322,23 @@ def _identity(
         "outer_args": _hash_arrays(arguments.outer),
         "captured arrays": _hash_arrays(arguments.captured),
         "the order of the stream": _hash_arrays([] if stream.order is None else [stream.order]),
-        "batch 0": _hash_arrays(jax.tree.leaves(stream[0])),
+        "batch 0": _hash_arrays(_first_batch(stream, shards)),
         "the device": f"{device.platform} {device.device_kind}",
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
     }
+
+
+def _first_batch(stream: Stream, shards: BatchShards | None) -> Sequence[Any]:
+    """The leaves of batch 0, as far as this process reads them."""
+    if shards is None:
+        return jax.tree.leaves(stream[0])
+    buffers = [
+        np.empty((1, *shards.read_shape(i)), leaf.stored.dtype)
+        for i, leaf in enumerate(shards.layout.leaves)
+    ]
+    stream.read(0, shards.layout, buffers, shards.rows)
+    return buffers
 
 
 def _destination(stream: Stream) -> str:
@@ -318,7 +359,7 @@ def _hash_arrays(arrays: Sequence[Any]) -> str:
     for array in arrays:
         if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
             array = jax.random.key_data(array)
-        array = np.asarray(array)
-        digest.update(f"{array.dtype}{array.shape}".encode())
-        digest.update(np.ascontiguousarray(array).reshape(-1).view(np.uint8))
+        for piece in map(np.asarray, own_pieces(array)):
+            digest.update(f"{piece.dtype}{piece.shape}".encode())
+            digest.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8))
     return digest.hexdigest()

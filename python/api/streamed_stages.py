@@ -111,7 +111,8 @@ class StreamedLowered:
         """Compiles what is not compiled yet. `finish` runs, and shows how far it is."""
         refuse_traced_call()
         kernels = self._kernels
-        if not (kernels.is_compiled or kernels.on(arguments.leaves).anywhere):
+        sharded = arguments.stream is not None and arguments.stream.sharding is not None
+        if not (sharded or kernels.is_compiled or kernels.on(arguments.leaves).anywhere):
             self.compile()
 
     def finish(self, _: Any, arguments: FlatArguments):

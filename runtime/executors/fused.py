@@ -18,7 +18,7 @@ import ml_dtypes
 import numpy as np
 from jax.extend.core import Primitive
 from jax.interpreters import mlir
-from jax.sharding import Mesh
+from jax.sharding import Mesh, Sharding
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 
@@ -82,6 +82,16 @@ class FusedProgram:
     def jitted(self) -> Callable:
         """`call` as a program of its own, compiled once."""
         return jax.jit(self.call)
+
+    def jitted_to(self, shardings: tuple[Sharding, ...]) -> Callable:
+        """`call` as a program whose results have these shardings, compiled once for each."""
+        if shardings not in self._jitted_to:
+            self._jitted_to[shardings] = jax.jit(self.call, out_shardings=list(shardings))
+        return self._jitted_to[shardings]
+
+    @functools.cached_property
+    def _jitted_to(self) -> dict[tuple[Sharding, ...], Callable]:
+        return {}
 
     @functools.cached_property
     def compiled(self) -> jax.stages.Compiled:

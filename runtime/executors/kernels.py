@@ -7,14 +7,16 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.sharding import Sharding
 
 from metagrad.runtime.executors.fused import FusedProgram, Gradients
+from metagrad.runtime.executors.run_shardings import RunShardings
 from metagrad.runtime.schedules.segment_tables import KERNELS, Segment
 from metagrad.runtime.schedules.two_level import SegmentSlots
 from metagrad.runtime.stage_reports import stage
@@ -73,6 +75,7 @@ class Kernels:
       checksums: whether the programs return checksums.
       anywhere: whether the arguments may be on other devices than the default one; the programs
         are then compiled when they are called first.
+      shardings: where the arguments lie, if on several devices.
     """
 
     steps: int
@@ -83,6 +86,7 @@ class Kernels:
     tables: Callable[[int], tuple[int, Sequence[np.ndarray]]]
     checksums: bool
     anywhere: bool = False
+    shardings: RunShardings | None = None
 
     @classmethod
     def of(
@@ -110,8 +114,14 @@ class Kernels:
                 stage(f"compiling {name} with XLA")
                 program.compiled  # noqa: B018 (compiles it)
 
-    def on(self, arrays: Sequence[Any]) -> Kernels:
-        """These programs for arguments that are where some arrays are."""
+    def on(self, arrays: Sequence[Any], shardings: RunShardings | None = None) -> Kernels:
+        """These programs for arguments that are where some arrays are.
+
+        Args:
+          shardings: where exactly, if on several devices.
+        """
+        if shardings is not None:
+            return dataclasses.replace(self, anywhere=True, shardings=shardings)
         if self.is_compiled:
             (result, *_) = jax.tree.leaves(self.outer_vjp.compiled.output_shardings)
             devices = result.device_set
@@ -129,8 +139,58 @@ class Kernels:
         """Whether the programs are compiled for the default device."""
         return all(p.is_compiled for p in (self.advance, self.outer_vjp, self.reverse))
 
-    def _call(self, program: FusedProgram, *arrays: Any) -> Sequence:
+    def _call(self, name: str, *arrays: Any) -> Sequence:
+        program: FusedProgram = getattr(self, name)
+        if self.shardings is not None:
+            return program.jitted_to(self._result_shardings[name])(*arrays)
         return (program.jitted if self.anywhere else program.compiled)(*arrays)
+
+    @functools.cached_property
+    def parts(self) -> Mapping[str, tuple[Sequence[Any], Sequence[Sharding | None]]]:
+        """What a run has at hand between two programs: shapes and dtypes, and shardings, by name.
+
+        They are "state" and "final" (the changed leaves), "value" (with what is auxiliary),
+        "state_bar" and "meta_bar".
+        """
+        n = self.layout
+        state, _, _ = _split(self.advance.outputs, len(n.changed), 0)
+        value, state_bar, _ = _split(self.outer_vjp.outputs, 1 + n.outer_aux, len(n.state_bar))
+        meta_bar = self.reverse.outputs[self._meta_bar]
+        avals = {
+            "state": state,
+            "final": state,
+            "value": value,
+            "state_bar": state_bar,
+            "meta_bar": meta_bar,
+        }
+        if self.shardings is None:
+            return {name: (of, len(of) * [None]) for name, of in avals.items()}
+        shardings = {"value": len(value) * [self.shardings.replicated], **self._part_shardings}
+        return {name: (of, shardings[name]) for name, of in avals.items()}
+
+    @functools.cached_property
+    def _part_shardings(self) -> Mapping[str, Sequence[Sharding]]:
+        assert self.shardings is not None
+        n = self.layout
+        return self.shardings.parts(
+            n.changed, n.state_bar, n.meta_bar, n.batch_bar, len(self.outer_vjp.outputs[0].shape)
+        )
+
+    @functools.cached_property
+    def _result_shardings(self) -> dict[str, tuple[Sharding, ...]]:
+        """The shardings of the results of each program."""
+        assert self.shardings is not None
+        parts, everywhere = self._part_shardings, self.shardings.replicated
+        value = [everywhere] * (1 + self.layout.outer_aux)
+        first = {
+            "advance": parts["state"],
+            "outer_vjp": [*value, *parts["state_bar"]],
+            "reverse": [*parts["state_bar"], *parts["meta_bar"], *parts["batch_bar"]],
+        }
+        return {
+            name: (*of, *(len(getattr(self, name).outputs) - len(of)) * [everywhere])
+            for name, of in first.items()
+        }
 
     def run_advance(
         self, state: Arrays, meta: Arrays, batches: Arrays, captured: Arrays, count: int
@@ -141,7 +201,7 @@ class Kernels:
           state: all leaves.
           batches: stacked over L steps, of which `count` are run.
         """
-        results = self._call(self.advance, *state, *meta, *batches, np.int32(count), *captured)
+        results = self._call("advance", *state, *meta, *batches, np.int32(count), *captured)
         state, aux, rest = _split(results, len(self.layout.changed), self.layout.aux)
         return state, aux, rest[: self._sums]
 
@@ -149,7 +209,7 @@ class Kernels:
         self, state: Arrays, outer: Arrays, captured: Arrays
     ) -> tuple[Arrays, Arrays]:
         """The value with what is auxiliary, and the cotangents of the state."""
-        results = self._call(self.outer_vjp, *state, *outer, *captured)
+        results = self._call("outer_vjp", *state, *outer, *captured)
         value, state_bar, _ = _split(results, 1 + self.layout.outer_aux, len(self.layout.state_bar))
         return value, state_bar
 
@@ -171,7 +231,7 @@ class Kernels:
         """
         walks, packed = self.tables(count)
         results = self._call(
-            self.reverse,
+            "reverse",
             *state,
             *meta,
             *batches,
@@ -202,9 +262,31 @@ class Kernels:
         return slice(first, first + len(self.layout.meta_bar))
 
 
-def kernel_names(inputs: Sequence[Any], outputs: Sequence[Any]) -> Gradients:
-    """What the arguments and results of a kernel are called. It has no derivative of its own."""
-    return Gradients({}, _numbered("argument", inputs), _numbered("result", outputs))
+def kernel_gradients(
+    name: str, layout: StepLayout, inputs: Sequence[Any], outputs: Sequence[Any]
+) -> Gradients:
+    """What the arguments and results of a kernel are called, and which results are like which
+    arguments. It has no derivative of its own.
+    """
+    n = layout
+    state, meta, batches = 0, n.state, n.state + n.meta
+    changed = [state + i for i in n.changed]
+    state_bar = [state + i for i in n.state_bar]
+    like: Mapping[str, Sequence[int | None]] = {
+        "advance": changed,
+        "outer_vjp": [*(1 + n.outer_aux) * [None], *state_bar],
+        "reverse": [
+            *state_bar,
+            *(meta + i for i in n.meta_bar),
+            *(batches + i for i in n.batch_bar),
+        ],
+    }
+    return Gradients(
+        {},
+        _numbered("argument", inputs),
+        _numbered("result", outputs),
+        {result: operand for result, operand in enumerate(like[name]) if operand is not None},
+    )
 
 
 def _numbered(what: str, values: Sequence[Any]) -> tuple[str, ...]:

@@ -43,8 +43,10 @@ def result_types(
         result = jax.core.ShapedArray(out.shape, out.dtype)
         if meshes:
             spec = PartitionSpec(*out.ndim * [None])
-            if index in like and avals[like[index]].shape == out.shape:
-                spec = avals[like[index]].sharding.spec
+            axes = len(out.shape) - len(avals[like[index]].shape) if index in like else -1
+            # The gradients of several queries have their axis in front.
+            if axes >= 0 and avals[like[index]].shape == out.shape[axes:]:
+                spec = PartitionSpec(*axes * [None], *avals[like[index]].sharding.spec)
             result = result.update(sharding=NamedSharding(meshes[0], spec))
         results.append(result)
     return results

@@ -14,6 +14,7 @@ from typing import Any, Protocol
 import numpy as np
 
 from metagrad.runtime.executors.kernels import Arrays
+from metagrad.runtime.executors.save_turns import OwnTurns, Turns
 from metagrad.runtime.executors.streamed import Slots, Standing
 from metagrad.runtime.journal import Journal, PayloadRef, Point
 
@@ -34,6 +35,20 @@ class Kept(Protocol):
         """Takes up what an earlier process had collected."""
 
 
+class Storage(Protocol):
+    """How the arrays of a run become those of a payload, and back."""
+
+    def take_apart(self, arrays: Arrays) -> Arrays:
+        """What this process stores of some arrays."""
+
+    def put_together(self, part: str, stored: Sequence[np.ndarray]) -> Arrays:
+        """The arrays, where those of the run are.
+
+        Args:
+          part: which arrays of a standing they are: "state", ...
+        """
+
+
 class Saver:
     """The slots of a run, with a journal of what is in them, and the points of the run.
 
@@ -43,10 +58,21 @@ class Saver:
       kept: what else belongs to a point, by name.
       every: seconds from one point to the next, at least. With 0 a point follows as soon as the one
         before is saved.
+      storage: what is stored of arrays.
+      turns: whether a point is saved when this process is ready for one.
     """
 
-    def __init__(self, journal: Journal, slots: Slots, kept: Mapping[str, Kept], every: float):
+    def __init__(
+        self,
+        journal: Journal,
+        slots: Slots,
+        kept: Mapping[str, Kept],
+        every: float,
+        storage: Storage,
+        turns: Turns | None = None,
+    ):
         self._journal, self._slots, self._kept, self._every = journal, slots, kept, every
+        self._storage, self._turns = storage, turns or OwnTurns()
         # None: nothing of what is in the slot has been stored yet.
         self._contents: dict[int, PayloadRef | None] = {}
         self._constant: dict[str, PayloadRef] = {}
@@ -79,13 +105,15 @@ class Saver:
         now = time.monotonic()
         # One point at a time: the journal keeps what is stored until the second commit after that.
         # And a disk that cannot keep up gets fewer points, rather than holding up the run.
-        if now - self._saved < self._every or self._is_under_way or self._journal.pending:
+        is_free = not self._is_under_way and not self._journal.pending
+        is_durable = is_free and self._journal.is_durable
+        if not self._turns.saves(is_free and now - self._saved >= self._every, is_durable):
             return None
         self._saved, self._is_under_way = now, True
         payloads = self._store_parts(standing)
         for slot, ref in self._contents.items():
             if ref is None:
-                ref = self._contents[slot] = self._journal.store(self._slots.read(slot))
+                ref = self._contents[slot] = self._store(self._slots.read(slot))
             payloads[f"{_SLOT}{slot}"] = ref
         position = standing.position
         return lambda: self._commit(position, payloads)
@@ -94,9 +122,12 @@ class Saver:
         refs = {}
         for name in _PARTS:
             if arrays := getattr(standing, name):
-                refs[name] = self._constant.get(name) or self._journal.store(arrays)
+                refs[name] = self._constant.get(name) or self._store(arrays)
         self._constant = {name: refs[name] for name in _CONSTANT if name in refs}
         return refs
+
+    def _store(self, arrays: Arrays) -> PayloadRef:
+        return self._journal.store(self._storage.take_apart(arrays))
 
     def _commit(self, position: int, payloads: dict[str, PayloadRef]) -> None:
         tables = {
@@ -106,12 +137,8 @@ class Saver:
         self._journal.commit(position, {}, payloads | tables)
         self._is_under_way = False
 
-    def resume(self, point: Point, place: Callable[[Any], Any]) -> Standing:
-        """The standing at a point. Slots and what else is kept are as they were then.
-
-        Args:
-          place: puts an array where those of the run are.
-        """
+    def resume(self, point: Point) -> Standing:
+        """The standing at a point. Slots and what else is kept are as they were then."""
         arrays: dict[str, Any] = {name: [] for name in _PARTS}
         for name, ref in point.payloads.items():
             loaded = self._journal.load(ref)
@@ -119,10 +146,10 @@ class Saver:
                 self._kept[name.removeprefix(_TABLE)].restore(loaded)
             elif name.startswith(_SLOT):
                 slot = int(name.removeprefix(_SLOT))
-                self._slots.write(slot, [place(array) for array in loaded])
+                self._slots.write(slot, self._storage.put_together("state", loaded))
                 self._contents[slot] = ref
             else:
                 if name in _CONSTANT:
                     self._constant[name] = ref
-                arrays[name] = [place(array) for array in loaded]
+                arrays[name] = self._storage.put_together(name, loaded)
         return Standing(point.position, **arrays)

@@ -7,6 +7,7 @@ read it for five years: https://github.com/openxla/stablehlo/blob/main/docs/comp
 from __future__ import annotations
 
 import json
+import re
 import signal
 import struct
 import subprocess
@@ -24,6 +25,9 @@ VERSION = "1.17.0"
 `jax.export` takes what was current four weeks before the JAX that writes. So JAX 0.12.0.1 writes
 1.18.0, which 0.10.2 refuses."""
 
+_PLACEMENT = re.compile(r"\bsdy\.(sharding_constraint|manual_computation|reshard|mesh)\b")
+"""Operations of Shardy, whose bytecode has no promise of compatibility."""
+
 _SCRIPT = str(Path(__file__).with_name("examine.py"))
 _REFUSED = 3
 _SECONDS, _BYTES_PER_SECOND = 60, 2**20
@@ -39,6 +43,14 @@ def serialise(bytecode: bytes) -> bytes:
     """
     with jax_internals.ir_context():
         text = str(ir.Module.parse(bytecode))
+        if _PLACEMENT.search(text):
+            raise ValueError(
+                "it says where values lie on a mesh of devices (with_sharding_constraint, "
+                "jax.set_mesh or shard_map in the step, the loss or the outer function), and the "
+                "form in which a file would hold that is not one that each JAX reads. Leave the "
+                "constraint out of what is exported: the program follows the shardings of the "
+                "arguments that it is called with"
+            )
         try:
             return jax_internals.portable_artifact(ir.Module.parse(text), VERSION)
         except RuntimeError as error:

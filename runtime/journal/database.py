@@ -157,6 +157,17 @@ class Database:
             execute("DELETE FROM point WHERE number <= ?", (number - KEPT,))
             execute("DELETE FROM payload WHERE number NOT IN (SELECT payload FROM content)")
 
+    def keep_first(self, count: int) -> None:
+        """Forgets all points but the oldest `count`, and what they alone refer to."""
+        execute = self._connection.execute
+        with _Transaction(self):
+            execute(
+                "DELETE FROM point WHERE number NOT IN "
+                "(SELECT number FROM point ORDER BY number LIMIT ?)",
+                (count,),
+            )
+            execute("DELETE FROM payload WHERE number NOT IN (SELECT payload FROM content)")
+
     def clear(self) -> None:
         """Forgets the run: the database is as one that has not begun."""
         with _Transaction(self):

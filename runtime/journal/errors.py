@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import pathlib
 import sqlite3
 
 
@@ -19,3 +20,11 @@ def reason(error: OSError | sqlite3.Error) -> str:
             text += ": make room, or allow more"
         return text
     return str(error) or type(error).__name__
+
+
+def unusable(path: pathlib.Path, error: OSError | sqlite3.Error) -> JournalError:
+    """The error for a directory that cannot be read or written."""
+    return JournalError(
+        f"resume_dir={str(path)!r} cannot be used: {reason(error)}. Name a directory that this "
+        "process can write."
+    )

@@ -7,7 +7,6 @@ import errno
 import json
 import os
 import pathlib
-import re
 import sqlite3
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -15,7 +14,7 @@ from typing import Any
 import numpy as np
 
 from metagrad.runtime.journal import database, directory_lock, payload_files
-from metagrad.runtime.journal.errors import JournalError, reason
+from metagrad.runtime.journal.errors import JournalError, reason, unusable
 from metagrad.runtime.journal.identity import check_identity
 from metagrad.runtime.journal.points import PayloadRef, Point, StoredPayload
 from metagrad.runtime.journal.writer import Abandoned, Writer
@@ -24,7 +23,6 @@ PENDING = 1 << 30
 """Bytes of arrays that may wait to be written, unless `Journal.open` is told otherwise."""
 
 _FOLDER = "payloads"
-_PAYLOAD = re.compile(r"\d{12}\.payload")
 _OURS = {directory_lock.NAME, _FOLDER} | {
     database.NAME + suffix for suffix in ("", "-wal", "-shm", "-journal")
 }
@@ -62,12 +60,12 @@ class Journal:
             _make(path)
             lock = directory_lock.DirectoryLock(path)
         except OSError as error:
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         try:
             return cls(path, lock, identity, pending)
         except (OSError, sqlite3.Error) as error:
             lock.release()
-            raise _unusable(path, error) from error
+            raise unusable(path, error) from error
         except BaseException:
             lock.release()
             raise
@@ -106,6 +104,37 @@ class Journal:
     def latest(self) -> Point | None:
         """The last point that was committed; None if there is none."""
         return self._points[-1] if self._points else None
+
+    @property
+    def points(self) -> list[Point]:
+        """The points that a run can go on from, the oldest first."""
+        return list(self._points)
+
+    @property
+    def is_durable(self) -> bool:
+        """Whether all that was committed is on the disk."""
+        return self._durable is self.latest()
+
+    def go_back(self, position: int | None) -> None:
+        """Forgets the points behind one of those that there are; all of them, if it is None.
+
+        Raises:
+          ValueError: there is no point at that position.
+          JournalError: something could not be written.
+        """
+        self.wait()
+        positions = [point.position for point in self._points]
+        kept = self._points[: 0 if position is None else positions.index(position) + 1]
+        try:
+            self._database.keep_first(len(kept))
+            self._points, self._durable = kept, kept[-1] if kept else None
+            referred = {ref for point in kept for ref in point.payloads.values()}
+            for ref in self._live - referred:
+                self._file(ref).unlink()
+                del self._stored[ref]
+            self._live, self._fresh = referred, set()
+        except (OSError, sqlite3.Error) as error:
+            raise unusable(self._path, error) from error
 
     def store(self, arrays: Sequence[Any]) -> PayloadRef:
         """Stores arrays, for points to refer to.
@@ -247,7 +276,7 @@ class Journal:
             os.unlink(self._path / database.NAME)
             self._lock.release(remove=True)
         except (OSError, sqlite3.Error) as error:
-            raise _unusable(self._path, error) from error
+            raise unusable(self._path, error) from error
 
     def _close(self) -> None:
         self._closed = True
@@ -263,7 +292,7 @@ class Journal:
     def _resumed(self, identity: Mapping[str, str | int]) -> list[Point]:
         """The points of the run that the directory holds; begins a new run if it holds none."""
         folder = self._path / _FOLDER
-        if self._database.is_new and any(_payload_files(folder)):
+        if self._database.is_new and any(payload_files.in_folder(folder)):
             raise JournalError(
                 f"{self._path} is damaged: {database.NAME} is empty or missing, and there are "
                 f"payloads. Restore it from a copy, or remove the directory to start anew."
@@ -283,7 +312,7 @@ class Journal:
 
     def _sweep(self, wanted: set[str]) -> None:
         """Removes the payload files that no point refers to."""
-        for file in _payload_files(self._path / _FOLDER):
+        for file in payload_files.in_folder(self._path / _FOLDER):
             if file.name not in wanted:
                 file.unlink()
 
@@ -351,14 +380,6 @@ def _make(path: pathlib.Path) -> None:
         )
 
 
-def _payload_files(folder: pathlib.Path) -> list[pathlib.Path]:
-    try:
-        names = os.listdir(folder)
-    except FileNotFoundError:
-        return []
-    return [folder / name for name in names if _PAYLOAD.fullmatch(name)]
-
-
 def _sync(folder: pathlib.Path) -> None:
     """Puts the entries of a folder on the disk."""
     descriptor = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
@@ -366,13 +387,6 @@ def _sync(folder: pathlib.Path) -> None:
         os.fsync(descriptor)
     finally:
         os.close(descriptor)
-
-
-def _unusable(path: pathlib.Path, error: OSError | sqlite3.Error) -> JournalError:
-    return JournalError(
-        f"resume_dir={str(path)!r} cannot be used: {reason(error)}. Name a directory that this "
-        "process can write."
-    )
 
 
 def _leave_all_to_parent() -> None:

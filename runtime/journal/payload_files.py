@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import pathlib
+import re
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
@@ -26,6 +27,7 @@ import xxhash
 
 from metagrad.runtime.journal.errors import JournalError
 
+_NAME = re.compile(r"\d{12}\.payload")
 _MAGIC = b"metagrad payload 1\n"
 _ALIGNMENT = 64
 _CHUNK = 1 << 22
@@ -198,3 +200,12 @@ def _dtype(name: str) -> np.dtype | None:
     except TypeError:
         return None
     return dtype if dtype.kind in "biufc" else None
+
+
+def in_folder(folder: pathlib.Path) -> list[pathlib.Path]:
+    """The files of a folder that have the names of payloads; none if there is no folder."""
+    try:
+        names = os.listdir(folder)
+    except FileNotFoundError:
+        return []
+    return [folder / name for name in names if _NAME.fullmatch(name)]

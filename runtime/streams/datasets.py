@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
 
+from metagrad.runtime.streams.batch_shards import Rows
 from metagrad.runtime.streams.layout import BatchLayout, layout_of, raw_avals
 
 
@@ -28,12 +29,18 @@ class Batches:
             self._raw = raw_avals(batch, "batch 0 of the stream")
         return layout_of(self._raw)
 
-    def read(self, first: int, layout: BatchLayout, buffers: list[np.ndarray]) -> None:
+    def read(
+        self,
+        first: int,
+        layout: BatchLayout,
+        buffers: list[np.ndarray],
+        rows: Sequence[Rows | None],
+    ) -> None:
         for offset in range(len(buffers[0])):
             t = first + offset
             batch = _asked(functools.partial(operator.getitem, self._source, t), t)
-            for buffer, array in zip(buffers, layout.arrays(batch, f"batch {t} of the stream")):
-                np.copyto(buffer[offset, ...], array, casting="unsafe")
+            arrays = layout.arrays(batch, f"batch {t} of the stream")
+            _copy_own_rows(arrays, [buffer[offset, ...] for buffer in buffers], rows)
 
 
 class RowsOfDataset:
@@ -45,9 +52,14 @@ class RowsOfDataset:
 
     reads_many = False
 
-    def __init__(self, source: Any, order: np.ndarray):
+    def __init__(self, source: Any, order: np.ndarray, first: int = 0):
+        """
+        Args:
+          first: the position in batch 0 of the row that is asked for what rows look like.
+        """
         self._source = source
         self._order = order
+        self._first = first
         self.steps = len(order)
         self._raw: Any = None
         several = getattr(source, "__getitems__", None)
@@ -57,35 +69,72 @@ class RowsOfDataset:
 
     def layout(self) -> BatchLayout:
         if self._raw is None:
-            row = self._asked(0)[0]
-            self._raw = raw_avals(row, f"row {self._indices(0)[0]} of the source")
+            index = self._indices(0)[self._first]
+            (row,) = self._asked(0, [index])
+            self._raw = raw_avals(row, f"row {index} of the source")
         return layout_of(self._raw, self._order.shape[1:])
 
-    def read(self, first: int, layout: BatchLayout, buffers: list[np.ndarray]) -> None:
-        of_row = layout.without_leading(self._order.ndim - 1)
+    def read(
+        self,
+        first: int,
+        layout: BatchLayout,
+        buffers: list[np.ndarray],
+        rows: Sequence[Rows | None],
+    ) -> None:
         for offset in range(len(buffers[0])):
             t = first + offset
-            # One place for each row, also for an order [T].
-            places = [
-                buffer[offset : offset + 1].reshape(-1, *leaf.stored.shape)
-                for buffer, leaf in zip(buffers, of_row.leaves)
-            ]
-            for position, (row, index) in enumerate(zip(self._asked(t), self._indices(t))):
-                name = f"row {index} of the source, in batch {t},"
-                for place, array in zip(places, of_row.arrays(row, name)):
-                    np.copyto(place[position, ...], array, casting="unsafe")
+            into = [buffer[offset, ...] for buffer in buffers]
+            if self._order.ndim == 1:
+                self._read_row(t, layout, into, rows)
+            else:
+                self._read_rows(t, layout.without_leading(1), into, rows)
+
+    def _read_row(
+        self, t: int, layout: BatchLayout, into: list[np.ndarray], rows: Sequence[Rows | None]
+    ) -> None:
+        """A batch that is one row of the source."""
+        (index,) = self._indices(t)
+        (row,) = self._asked(t, [index])
+        _copy_own_rows(layout.arrays(row, _name(index, t)), into, rows)
+
+    def _read_rows(
+        self, t: int, of_row: BatchLayout, into: list[np.ndarray], rows: Sequence[Rows | None]
+    ) -> None:
+        """A batch of several rows of the source. Only those that are read are asked for."""
+        indices = self._indices(t)
+        everywhere = range(len(indices))
+        read = [everywhere if own is None else own.tolist() for own in rows]
+        asked = sorted(set().union(*read))
+        places = [dict(zip(own, range(len(own)))) for own in read]
+        answers = self._asked(t, [indices[position] for position in asked])
+        for position, row in zip(asked, answers):
+            for out, place, array in zip(
+                into, places, of_row.arrays(row, _name(indices[position], t))
+            ):
+                if position in place:
+                    np.copyto(out[place[position], ...], array, casting="unsafe")
 
     def _indices(self, t: int) -> list[int]:
         return self._order[t].reshape(-1).tolist()
 
-    def _asked(self, t: int) -> list:
-        indices = self._indices(t)
+    def _asked(self, t: int, indices: list[int]) -> list:
         rows = _asked(lambda: list(self._rows(indices)), t)
         if len(rows) != len(indices):
             raise ValueError(
                 f"the source was asked for {len(indices)} rows of batch {t}, and gave {len(rows)}"
             )
         return rows
+
+
+def _name(index: int, t: int) -> str:
+    return f"row {index} of the source, in batch {t},"
+
+
+def _copy_own_rows(
+    arrays: Sequence[np.ndarray], into: Sequence[np.ndarray], rows: Sequence[Rows | None]
+) -> None:
+    for array, out, own in zip(arrays, into, rows):
+        np.copyto(out, array if own is None else array[own], casting="unsafe")
 
 
 def _asked(ask: Callable[[], Any], t: int) -> Any:

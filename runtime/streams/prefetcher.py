@@ -15,6 +15,7 @@ import numpy as np
 
 from metagrad.runtime import jax_internals
 from metagrad.runtime.host_arrays import empty_for_xla
+from metagrad.runtime.streams.batch_shards import BatchShards
 from metagrad.runtime.streams.checksums import Checksums
 from metagrad.runtime.streams.stream import Stream
 
@@ -38,6 +39,7 @@ class Prefetcher:
         *,
         checksums: Checksums | None = None,
         place: Callable[[np.ndarray], Any] | None = None,
+        shards: BatchShards | None = None,
         depth: int = 2,
     ):
         """Begins to read.
@@ -50,6 +52,8 @@ class Prefetcher:
           checksums: where batches are noted and compared; None to compare nothing.
           place: called with each array in the background thread, `jax.device_put` to a device say,
             under this thread's x64 setting. Nobody writes to the array afterwards.
+          shards: of batches on several devices: what is read of them, and where it goes; `place` is
+            not called then.
           depth: how many segments to read ahead, at least 1.
 
         Raises:
@@ -61,7 +65,7 @@ class Prefetcher:
         # Settings of JAX belong to a thread, so they are looked up in this one.
         self._layout = stream.layout()
         self._x64 = jax_internals.setting("jax_enable_x64")
-        self._checksums, self._place = checksums, place
+        self._checksums, self._place, self._shards = checksums, place, shards
         self._requests = itertools.starmap(self._checked, requests)
         self._stopped = threading.Event()
         self._ready: collections.deque[Future[list]] = collections.deque()
@@ -130,16 +134,25 @@ class Prefetcher:
     def _segment(self, first: int, count: int) -> list:
         """Reads a segment. Runs in the assembling thread."""
         buffers = [
-            empty_for_xla((self._length, *leaf.stored.shape), leaf.stored.dtype)
-            for leaf in self._layout.leaves
+            empty_for_xla((self._length, *self._shape(i)), leaf.stored.dtype)
+            for i, leaf in enumerate(self._layout.leaves)
         ]
         for buffer in buffers:
             buffer[count:] = 0
         self._read_all(first, count, buffers)
-        if self._place is None:
+        if self._place is None and self._shards is None:
             return buffers
         with jax.enable_x64(self._x64):
+            if self._shards is not None:
+                return self._shards.place(buffers)
+            assert self._place is not None
             return [self._place(buffer) for buffer in buffers]
+
+    def _shape(self, position: int) -> tuple[int, ...]:
+        """Of what is read of a leaf of one batch."""
+        if self._shards is not None:
+            return self._shards.read_shape(position)
+        return self._layout.leaves[position].stored.shape
 
     def _read_all(self, first: int, count: int, buffers: list[np.ndarray]) -> None:
         if self._readers is None:
@@ -171,6 +184,7 @@ class Prefetcher:
             if self._stopped.is_set():
                 raise CancelledError
             rows = [buffer[start : start + at_once] for buffer in buffers]
-            self._stream.read(first + start, self._layout, rows)
+            own = self._shards.rows if self._shards is not None else None
+            self._stream.read(first + start, self._layout, rows, own)
             if self._checksums is not None:
                 self._checksums.check(first + start, at_once, rows)

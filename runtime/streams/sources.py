@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, Protocol
 
 import jax
 import numpy as np
 
 from metagrad.runtime.schedules.arguments import MOST_STEPS
+from metagrad.runtime.streams.batch_shards import Rows, first_own_row
 from metagrad.runtime.streams.datasets import Batches, RowsOfDataset
 from metagrad.runtime.streams.layout import BatchLayout
 from metagrad.runtime.streams.order import checked_order
@@ -29,11 +31,20 @@ class Source(Protocol):
     def layout(self) -> BatchLayout:
         """What batches look like under the present x64 setting."""
 
-    def read(self, first: int, layout: BatchLayout, buffers: list[np.ndarray]) -> None:
-        """Writes the batches first, first + 1, ... into buffers [n, ...], one for each leaf."""
+    def read(
+        self,
+        first: int,
+        layout: BatchLayout,
+        buffers: list[np.ndarray],
+        rows: Sequence[Rows | None],
+    ) -> None:
+        """Writes the batches first, first + 1, ... into buffers [n, ...], one for each leaf.
+
+        Where `rows` says which rows of a leaf are read, the buffer has these alone.
+        """
 
 
-def open_source(source: Any, order: Any) -> Source:
+def open_source(source: Any, order: Any, sharding: Any = None) -> Source:
     """What a user gave, as a source.
 
     A tuple, a dict or another pytree of arrays is stacked arrays. A list and whatever has a length
@@ -55,7 +66,9 @@ def open_source(source: Any, order: Any) -> Source:
             )
         return Batches(source, length)
     try:
-        return RowsOfDataset(source, checked_order(order, length))
+        checked = checked_order(order, length)
+        first = first_own_row(sharding, checked.shape[1]) if checked.ndim == 2 else 0
+        return RowsOfDataset(source, checked, first)
     except ValueError as error:
         if isinstance(source, list):
             error.add_note(

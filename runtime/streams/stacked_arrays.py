@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -9,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.runtime.schedules.arguments import MOST_STEPS
+from metagrad.runtime.streams.batch_shards import Rows
 from metagrad.runtime.streams.layout import BatchLayout, layout_of
 from metagrad.runtime.streams.leaves import as_array, is_real, is_torch_tensor
 from metagrad.runtime.streams.mapped_pages import MappedPages
@@ -53,26 +55,48 @@ class StackedArrays:
         ]
         return layout_of(jax.tree.unflatten(self._structure, avals), leading)
 
-    def read(self, first: int, layout: BatchLayout, buffers: list[np.ndarray]) -> None:
+    def read(
+        self,
+        first: int,
+        layout: BatchLayout,
+        buffers: list[np.ndarray],
+        rows: Sequence[Rows | None],
+    ) -> None:
         count = len(buffers[0])
         try:
-            if self._order is None:
-                self._read(range(first, first + count), buffers)
+            if self._order is None or self._order.ndim == 1:
+                index: Any = range(first, first + count)
+                if self._order is not None:
+                    index = self._order[first : first + count].astype(np.intp, copy=False)
+                for position, (buffer, own) in enumerate(zip(buffers, rows)):
+                    self._read(position, index, buffer, own)
             else:
-                index = self._order[first : first + count].reshape(-1).astype(np.intp, copy=False)
-                self._read(index, [_by_rows(buffer, self._order.ndim) for buffer in buffers])
+                batches = self._order[first : first + count].astype(np.intp, copy=False)
+                for position, (buffer, own) in enumerate(zip(buffers, rows)):
+                    index = (batches if own is None else batches[:, own]).reshape(-1)
+                    self._read(position, index, _by_rows(buffer, 2))
         except Exception as error:
             others = f", or one up to {first + count - 1}" if count > 1 else ""
             error.add_note(f"batch {first} of the stream{others}")
             raise
 
-    def _read(self, index: range | np.ndarray, buffers: list[np.ndarray]) -> None:
-        """Reads rows into buffers [rows, ...], memmaps in parts."""
-        at_once = self._pages.rows_at_once or len(index)
+    def _read(
+        self, position: int, index: range | np.ndarray, buffer: np.ndarray, own: Rows | None = None
+    ) -> None:
+        """Reads rows of an array into a buffer [rows, ...], memmaps in parts.
+
+        Args:
+          own: the entries that are read of each row; None: all.
+        """
+        rows = self._rows[position]
+        at_once = self._pages.rows_at_once or max(1, len(index))
         for start in range(0, len(index), at_once):
             part = slice(start, start + at_once)
-            for rows, buffer in zip(self._rows, buffers):
+            if own is None:
                 copy_rows(rows, index[part], buffer[part])
+            else:
+                for out, row in zip(buffer[part], index[part]):
+                    np.copyto(out, np.asarray(rows[row][own]), casting="unsafe")
             self._pages.touched()
 
 

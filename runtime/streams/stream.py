@@ -6,13 +6,17 @@ import contextlib
 import operator
 import os
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+from jax.sharding import Sharding
 
 from metagrad.runtime.host_arrays import empty_for_xla
 from metagrad.runtime.schedules.arguments import integer
+from metagrad.runtime.streams import batch_shards
+from metagrad.runtime.streams.batch_shards import BatchShards, Rows
 from metagrad.runtime.streams.gradients import GradientSink, gradient_sink
 from metagrad.runtime.streams.layout import BatchLayout
 from metagrad.runtime.streams.memmaps import with_bytes, without_bytes
@@ -56,6 +60,10 @@ class Stream:
         `Result.grad` maps; the folder must be new, empty, or that of a run which was cut off.
         A function: called as gradients(t, gradient), gradient a pytree of NumPy arrays like batch
         t, for t from T - 1 down to 0; `Result.grad` is then None.
+      sharding: how ONE batch lies on several devices, without the axis of steps: a
+        `jax.sharding.NamedSharding` for every leaf, or a pytree of them that is a prefix of a
+        batch. Where the devices belong to several processes, each reads the rows that its own
+        devices hold. None: each device has the whole batch.
 
     Raises:
       TypeError: the source cannot be asked for a batch again (an iterator, a loader, an iterable
@@ -71,11 +79,15 @@ class Stream:
         *,
         workers: int = 1,
         gradients: str | os.PathLike | Callable[[int, Any], None] | None = None,
+        sharding: Any = None,
     ):
         self._given = source, order
         self.workers = integer("Stream(workers=...)", workers, 1)
         self._gradients = _check_gradients(gradients)
-        self._source: Source = open_source(source, order)
+        if sharding is not None:
+            batch_shards.check_sharding(sharding)
+        self._sharding = sharding
+        self._source: Source = open_source(source, order, sharding)
         self._lock = threading.Lock()
 
     def __len__(self) -> int:
@@ -92,9 +104,39 @@ class Stream:
     def aval(self) -> Any:
         """Shapes and dtypes of one batch, as a pytree of `jax.ShapeDtypeStruct`s.
 
-        They are those under the present x64 setting. A dataset is asked for batch 0, once.
+        They are those under the present x64 setting, and have the shardings that were given. A
+        dataset is asked for one row of batch 0, once.
         """
-        return self.layout().aval
+        layout = self.layout()
+        if self._sharding is None:
+            return layout.aval
+        avals = [
+            jax.ShapeDtypeStruct(leaf.aval.shape, leaf.aval.dtype, sharding=sharding)
+            for leaf, sharding in zip(layout.leaves, self._shardings(layout))
+        ]
+        return jax.tree.unflatten(layout.structure, avals)
+
+    @property
+    def sharding(self) -> Any:
+        """How a batch lies on several devices, as it was given; None: it was not."""
+        return self._sharding
+
+    def shards(self, otherwise: Sharding) -> BatchShards:
+        """What this process reads of a batch.
+
+        Args:
+          otherwise: the sharding of every leaf, where none was given.
+
+        Raises:
+          ValueError: a leaf cannot be sharded so.
+        """
+        layout = self.layout()
+        if self._sharding is None:
+            return BatchShards.of(layout, len(layout.leaves) * [otherwise])
+        return BatchShards.of(layout, self._shardings(layout))
+
+    def _shardings(self, layout: BatchLayout) -> list[Sharding]:
+        return batch_shards.leaf_shardings(self._sharding, layout)
 
     def __getitem__(self, t: int) -> Any:
         """Batch t, as a pytree of NumPy arrays."""
@@ -116,16 +158,23 @@ class Stream:
         """Whether many batches are read at once as fast as may be, and not one by one."""
         return self._source.reads_many
 
-    def read(self, first: int, layout: BatchLayout, buffers: list[np.ndarray]) -> None:
+    def read(
+        self,
+        first: int,
+        layout: BatchLayout,
+        buffers: list[np.ndarray],
+        rows: Sequence[Rows | None] | None = None,
+    ) -> None:
         """Reads the batches first, first + 1, ... into buffers.
 
         Args:
           first: t of the first batch.
           layout: what `layout()` said, in the thread whose settings the program has.
           buffers: arrays [n, ...] of the layout's stored shapes and dtypes, one for each leaf.
+          rows: which rows of each leaf are read, into buffers that have these alone; None: all.
         """
         with self._alone():
-            self._source.read(first, layout, buffers)
+            self._source.read(first, layout, buffers, rows or len(buffers) * [None])
 
     @property
     def gradients(self) -> str | Callable[[int, Any], None] | None:
@@ -148,7 +197,16 @@ class Stream:
         return self._lock if self.workers == 1 else contextlib.nullcontext()
 
     def __getstate__(self) -> dict[str, Any]:
-        """Memmaps are pickled as the names of their files, and opened where this is loaded."""
+        """Memmaps are pickled as the names of their files, and opened where this is loaded.
+
+        Raises:
+          TypeError: the stream has a sharding.
+        """
+        if self._sharding is not None:
+            raise TypeError(
+                "a Stream(sharding=...) cannot be pickled, since devices belong to a process: make "
+                "the stream where it is used"
+            )
         return {
             "given": without_bytes(self._given),
             "workers": self.workers,

@@ -21,7 +21,7 @@ def device_free(device: jax.Device | None = None) -> int:
     Raises:
       NotImplementedError: the device does not say how much memory it has.
     """
-    device = device or jax.devices()[0]
+    device = device or jax.local_devices()[0]
     if device.platform == "cpu":
         return host_free()
     statistics = device.memory_stats() or {}

@@ -29,7 +29,7 @@ def host_tier(budget: int | None = None, device: jax.Device | None = None) -> Ti
       budget: the most bytes that the slots may take together; None is no limit.
       device: whose arrays they are; the default device if it is None.
     """
-    device = device or jax.devices()[0]
+    device = device or jax.local_devices()[0]
     if device.platform == "cpu":
         return KeptArrays("host", budget)
     if any(memory.kind == "pinned_host" for memory in device.addressable_memories()):

@@ -291,3 +291,26 @@ def test_any_sequence_of_calls(tmp_path, seed):
                 if points:
                     assert set(journal.latest().payloads.values()) == points[-1]
     journal.finish()
+
+
+@pytest.mark.parametrize("position, left", [(9, [4, 9]), (4, [4]), (None, [])])
+def test_a_run_goes_back_to_an_earlier_point(tmp_path, position, left):
+    with Journal.open(tmp_path, RUN) as journal:
+        both = journal.store([np.arange(2)])
+        for at in (4, 9):
+            journal.commit(at, {}, {"both": both, "own": journal.store([np.full(3, at)])})
+        journal.go_back(position)
+        assert [point.position for point in journal.points] == left and journal.is_durable
+        assert len(files(tmp_path)) == (len(left) + 1 if left else 0)
+        journal.commit(12, {}, {"own": journal.store([np.full(3, 12)])})
+    with Journal.open(tmp_path, RUN) as journal:
+        assert [point.position for point in journal.points] == [*left, 12][-2:]
+        for point in journal.points:
+            assert journal.load(point.payloads["own"])[0].tolist() == 3 * [point.position]
+
+
+def test_a_run_does_not_go_back_to_where_there_is_no_point(tmp_path):
+    with Journal.open(tmp_path, RUN) as journal:
+        journal.commit(4, {}, {})
+        with pytest.raises(ValueError, match="3 is not in list"):
+            journal.go_back(3)

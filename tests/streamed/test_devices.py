@@ -56,12 +56,8 @@ for _ in range(3):
 """
 
 
-@pytest.mark.parametrize(
-    "place, compiled",
-    # Over several devices @reverse is compiled again for the cotangents that it has made itself.
-    [("the default", 3), ("another", 3), ("both", 4)],
-)
-def test_each_program_is_compiled_once(place, compiled):
+@pytest.mark.parametrize("place", ["the default", "another", "both"])
+def test_each_program_is_compiled_once(place):
     flags = f"{FAST} --xla_force_host_platform_device_count=2"
     process = subprocess.run(
         [sys.executable, "-c", _PROGRAM, place],
@@ -72,4 +68,4 @@ def test_each_program_is_compiled_once(place, compiled):
         cwd=ROOT,
     )
     assert process.returncode == 0, process.stderr
-    assert process.stdout.split() == [str(compiled), "0", "0"]
+    assert process.stdout.split() == ["3", "0", "0"]
