@@ -13,7 +13,7 @@ import optax
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-FEATURES, WIDTH, BATCH, STEPS, EXAMPLES = 16, 32, 16, 5, 40
+FEATURES, WIDTH, BATCH, STEPS, EXAMPLES = 16, 32, 16, 4, 40
 LAYOUTS = ("data", "fsdp", "tensor", "both")
 OPTIMISER = optax.adam(1e-2, eps_root=1e-8)
 

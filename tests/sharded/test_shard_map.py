@@ -45,26 +45,48 @@ COLLECTIVES = {
 }
 
 
+def squared(w, x, y):
+    return jnp.mean((jnp.tanh(x @ w) - y) ** 2)
+
+
+def descent(grad, inside):
+    """A small step of descent on weighted examples; `inside` is applied to the outputs."""
+
+    def step(w, weights, batch):
+        x, y, examples = batch
+
+        def loss(w):
+            errors = jnp.sum((inside(jnp.tanh(x @ w)) - y) ** 2, -1)
+            return jnp.mean(weights[examples] * errors)
+
+        return w - 0.1 * grad(loss)(w)
+
+    return step
+
+
+def small_arguments():
+    _, weights, batches, x, y = networks.arguments(np.float64)
+    w0 = np.linspace(-1, 1, 256).reshape(16, 16)
+    return w0, weights, jax.tree.map(lambda leaf: leaf[:2], batches), x, y
+
+
 @pytest.mark.parametrize("name", COLLECTIVES)
 def test_in_a_loss(name):
     with jax.enable_x64(True):
-        arguments = networks.place("data", networks.arguments(np.float64))
+        arguments = small_arguments()
         inside = COLLECTIVES[name]
-        mg = metagrad.compile(networks.make_step(metagrad.grad, inside)).metagradient(
-            networks.outer
-        )
-        step = networks.make_step(jax.grad, inside)
-        assert_is_jaxs(mg(*arguments), step, networks.outer, arguments)
+        mg = metagrad.compile(descent(metagrad.grad, inside)).metagradient(squared)
         lowered = mg.lower(*arguments)
         assert lowered.decisions[0].rule.startswith("jax")
         assert "shard_map" in lowered.explain()
+        result = lowered.compile()(*arguments)
+        assert_is_jaxs(result, descent(jax.grad, inside), squared, arguments)
 
 
 @pytest.mark.parametrize("check", [True, False])
 def test_a_mean_of_gradients(check):
     """Data parallel training by hand: the gradient inside, the mean around it."""
     with jax.enable_x64(True):
-        arguments = networks.arguments(np.float64)
 
         def step_of(grad):
             def step(w, weights, batch):
@@ -86,11 +108,9 @@ def test_a_mean_of_gradients(check):
 
             return step
 
-        w0 = np.linspace(-1, 1, 256).reshape(16, 16)
-        arguments = w0, *arguments[1:]
-        outer = lambda w, x, y: jnp.mean((x @ w - y) ** 2)
-        result = metagrad.compile(step_of(metagrad.grad)).metagradient(outer)(*arguments)
-        assert_is_jaxs(result, step_of(jax.grad), outer, arguments)
+        arguments = small_arguments()
+        result = metagrad.compile(step_of(metagrad.grad)).metagradient(squared)(*arguments)
+        assert_is_jaxs(result, step_of(jax.grad), squared, arguments)
 
 
 def test_in_a_step_and_in_an_outer_function():
@@ -117,10 +137,7 @@ def test_an_array_that_it_captures():
     """A large one is an argument of the program, in a shard_map too."""
     with jax.enable_x64(True):
         table = jnp.asarray(np.linspace(0, 1, 16 * 64).reshape(16, 64))
-        arguments = networks.place("data", networks.arguments(np.float64))
+        arguments = small_arguments()
         inside = mapped(lambda x: x + x @ (table @ table.T) / 100)
-        mg = metagrad.compile(networks.make_step(metagrad.grad, inside)).metagradient(
-            networks.outer
-        )
-        step = networks.make_step(jax.grad, inside)
-        assert_is_jaxs(mg(*arguments), step, networks.outer, arguments)
+        result = metagrad.compile(descent(metagrad.grad, inside)).metagradient(squared)(*arguments)
+        assert_is_jaxs(result, descent(jax.grad, inside), squared, arguments)
