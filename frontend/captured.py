@@ -125,12 +125,15 @@ class Captured:
         self._stored = PlacedArrays([_stored(value) for value in self._values])
         self._lifted.clear()
 
-    def arrays_beside(self, arguments: Sequence[jax.Array]) -> list[jax.Array]:
-        """The arrays as the program takes them, on the devices of its arguments.
+    def arrays_beside(
+        self, arguments: Sequence[jax.Array], mesh: jax.sharding.Mesh | None = None
+    ) -> list[jax.Array]:
+        """The arrays as the program takes them, on the devices of its arguments; where these are on
+        none in particular, on those of the mesh.
 
         As with constants under `jax.jit`, where they were has no say. Typed keys are their data.
         """
-        return self._stored.beside(arguments)
+        return self._stored.beside(arguments, mesh)
 
 
 def _is_lifted(value) -> bool:

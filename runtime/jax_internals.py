@@ -85,6 +85,7 @@ __all__ = [
     "speaks_of_no_batching_rule",
     "unstack_p",
     "user_frames",
+    "varying_axes",
     "with_names_of_inputs",
 ]
 
@@ -383,6 +384,11 @@ def refuses_kernel(error: Exception, kind: str) -> bool:
     return "Linearization failed" in text or any(
         f"{os.sep}pallas{os.sep}" in frame.filename for frame in frames
     )
+
+
+def varying_axes(aval: Any) -> frozenset[str]:
+    """The axes of the `shard_map` around along which a value of this type may differ."""
+    return frozenset(getattr(getattr(aval, "manual_axis_type", None), "varying", ()))
 
 
 def speaks_of_an_unbound_axis(error: NameError) -> bool:

@@ -20,8 +20,11 @@ class PlacedArrays:
     def __init__(self, arrays: Sequence[Any]):
         self._arrays: dict[jax.sharding.Sharding | None, list[Any]] = {None: list(arrays)}
 
-    def beside(self, arguments: Sequence[jax.Array]) -> list[jax.Array]:
-        """The arrays on the devices of a program's arguments.
+    def beside(
+        self, arguments: Sequence[jax.Array], mesh: jax.sharding.Mesh | None = None
+    ) -> list[jax.Array]:
+        """The arrays on the devices of a program's arguments; where these are on none in
+        particular, on those of the mesh.
 
         As with constants under `jax.jit`, where they were has no say. On several devices an array
         that lies on these stays as it is sharded, and the others are on each of them.
@@ -32,7 +35,12 @@ class PlacedArrays:
         if jax_internals.is_traced_call():
             # There they are constants, and XLA would copy them into loops and fold what reads them.
             return jax.lax.optimization_barrier(arrays)
-        placement = next((x.sharding for x in arguments if _is_committed(x)), _default_device())
+        otherwise = (
+            _default_device()
+            if mesh is None
+            else jax.sharding.NamedSharding(mesh, jax.sharding.PartitionSpec())
+        )
+        placement = next((x.sharding for x in arguments if _is_committed(x)), otherwise)
         if isinstance(placement, jax.sharding.NamedSharding):
             placement = jax.sharding.NamedSharding(placement.mesh, jax.sharding.PartitionSpec())
         if placement not in self._arrays:

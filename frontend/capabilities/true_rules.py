@@ -138,12 +138,15 @@ def has_true_derivative(eqn: core.JaxprEqn) -> bool:
     )
 
 
+_LAYERS = ("jax.", "metagrad.frontend.jaxprs.auto_axes")
+
+
 def _leads_to(rule, wanted) -> bool:
     """Whether a traced rule is made of the function `wanted`, and not of another one.
 
     The rule in an equation is JAX's own layers (flattening, batching, dead code elimination,
-    memoising) around the function that was given to `defjvp`. Code that is not JAX's is not looked
-    into.
+    memoising), and ours for other meshes, around the function that was given to `defjvp`. Code of
+    others is not looked into.
     """
     seen: dict[int, object] = {}
     queue = [rule]
@@ -160,7 +163,7 @@ def _leads_to(rule, wanted) -> bool:
             queue += [layer.func, *layer.args]
         elif isinstance(layer, tuple | list):
             queue += layer
-        elif isinstance(layer, types.FunctionType) and layer.__module__.startswith("jax."):
+        elif isinstance(layer, types.FunctionType) and layer.__module__.startswith(_LAYERS):
             queue += [
                 cell.cell_contents for cell in layer.__closure__ or () if cell != types.CellType()
             ]

@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-from jax.extend import core
+from jax.extend import core, linear_util
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
 from metagrad.frontend.jaxprs.calls import map_functions
@@ -78,8 +78,11 @@ def _rule(eqn: core.JaxprEqn, operands: list) -> Sequence[Any]:
         if name == _MOVES:
             return [_constrained(operands[0], eqn.params["dst_sharding"])]
         asked = [eqn.params[key] for key in _OUT if isinstance(eqn.params.get(key), NamedSharding)]
-        params = {key: None if key in _OUT else _auto(value) for key, value in eqn.params.items()}
+        kept = _OUT if name != "sharding_constraint" else ()
+        params = {key: None if key in kept else _auto(value) for key, value in eqn.params.items()}
         params = map_functions(params, with_auto_axes)
+        for key in _RULES & params.keys():
+            params[key] = _rule_with_auto_axes(params[key], eqn.ctx.cur_abstract_mesh)
         results = bind(eqn.replace(params=params), operands)
         if asked and name in _FILLED_BY_USERS:
             results = [_constrained(x, asked[0]) for x in results]
@@ -87,6 +90,23 @@ def _rule(eqn: core.JaxprEqn, operands: list) -> Sequence[Any]:
 
 
 _FILLED_BY_USERS = {"dot_general", "gather", "scatter", "scatter-add", "conv_general_dilated"}
+
+
+_RULES = {"jvp_jaxpr_fun"}
+"""The parameter of `custom_jvp` that traces the rule when it is needed. That of `custom_vjp` knows
+the types of its operands, and compares."""
+
+
+def _rule_with_auto_axes(rule: linear_util.WrappedFun, mesh: Any) -> linear_util.WrappedFun:
+    """A rule that is traced later, for types with shardings, as one for types without."""
+
+    def traced(*zeros):
+        with jax.sharding.use_abstract_mesh(mesh):
+            jaxpr, consts, *rest = rule.call_wrapped(*zeros)
+        closed = with_auto_axes(core.ClosedJaxpr(jaxpr, consts))
+        return closed.jaxpr, closed.consts, *rest
+
+    return linear_util.wrap_init(traced, debug_info=rule.debug_info)
 
 
 def _context(eqn: core.JaxprEqn):

@@ -151,7 +151,8 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
 
     def start_with(self, execute: Callable[..., tuple], arrays: list) -> Outcome:
         """Begins a run of the program, compiled as `execute`."""
-        inputs = [*arrays, *self._program.captured.arrays_beside(arrays)]
+        mesh = self._program.fused.mesh
+        inputs = [*arrays, *self._program.captured.arrays_beside(arrays, mesh)]
         checks = debug_checks.unchecked() if debug_checks.are_on() else contextlib.nullcontext()
         try:
             with checks:

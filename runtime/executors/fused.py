@@ -22,6 +22,7 @@ from jax.sharding import Mesh, Sharding
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 
+from metagrad.runtime import jax_internals
 from metagrad.runtime.executors import host_calls, placements
 from metagrad.runtime.jax_internals import debug_effect
 
@@ -164,6 +165,13 @@ def _function(module: ir.Module, name: str) -> func.FuncOp:
 
 
 def _shapes(*avals, program: FusedProgram):
+    if any(map(jax_internals.varying_axes, avals)):
+        raise NotImplementedError(
+            "a metagradient inside of jax.shard_map was given values that differ from device to "
+            "device, and its derivative there would leave out what devices share. Call it outside "
+            "of shard_map, with arrays that are sharded; or give shard_map check_vma=False, and "
+            "add up over devices yourself."
+        )
     like = {result: operand for operand, result in program.gradients.of_input.items()}
     like |= program.gradients.like_input
     results = placements.result_types(program.outputs, like, avals)

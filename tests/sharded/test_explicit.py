@@ -103,3 +103,28 @@ def test_one_program_does_not_serve_another_type():
     result = mg(put(w, "data"), put(m), put(b))
     np.testing.assert_allclose(result.grad, expected)
     assert seen[-1] == P("data") and seen[0] == P(None)
+
+
+@jax.custom_jvp
+def cubed(x):
+    return x**3
+
+
+cubed.defjvp(lambda primals, tangents: (cubed(*primals), 3 * primals[0] ** 2 * tangents[0]))
+
+
+@pytest.mark.parametrize("function", [jax.nn.relu, jax.nn.softplus, cubed])
+def test_custom_jvp(function):
+    """JAX traces a rule late, and for types with shardings."""
+    mesh = networks.mesh_of("data", AxisType.Explicit)
+    with jax.enable_x64(True):
+        put = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, P(*spec)))
+        batches = put(np.linspace(-1, 2, 24).reshape(3, 8), None, "data")
+
+        def step_of(grad):
+            return lambda w, m, b: w - m * grad(lambda w: jnp.mean(function(b * w) ** 2))(w)
+
+        arguments = put(np.linspace(0.5, 1.5, 8), "data"), put(0.3), batches
+        outer = lambda w: jnp.sum(function(w) ** 2)
+        result = metagrad.compile(step_of(metagrad.grad)).metagradient(outer)(*arguments)
+        assert_is_jaxs(result, step_of(jax.grad), outer, arguments)

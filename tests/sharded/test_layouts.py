@@ -52,8 +52,8 @@ def test_single_precision():
     exact, on_one = on_one_device(np.float64), on_one_device(np.float32)
     for got, single, right in zip(*map(jax.tree.leaves, (result, on_one, exact)), strict=True):
         if right.dtype != jax.dtypes.float0:
-            error = lambda x, right=right: np.max(np.abs(x - np.asarray(right)), initial=0)
-            scale = np.max(np.abs(right), initial=0)
+            error = lambda x, right=right: np.linalg.norm(x - np.asarray(right))
+            scale = np.linalg.norm(right)
             assert error(np.asarray(got)) <= 1e-6 * scale + 2 * error(np.asarray(single))
 
 

@@ -141,3 +141,17 @@ def test_an_array_that_it_captures():
         inside = mapped(lambda x: x + x @ (table @ table.T) / 100)
         result = metagrad.compile(descent(metagrad.grad, inside)).metagradient(squared)(*arguments)
         assert_is_jaxs(result, descent(jax.grad, inside), squared, arguments)
+
+
+def test_a_metagradient_inside():
+    """Its derivative would leave out what devices share, so it is refused; not under
+    check_vma=False, where JAX leaves it to the user as well.
+    """
+    mg = metagrad.compile(lambda w, m, b: w - m * b * w).metagradient(lambda w: jnp.sum(w**2))
+    inside = lambda w, m, b: lax.psum(mg(w, m, b).value, "data")
+    specs = {"mesh": MESH, "in_specs": (P("data"), P(), P()), "out_specs": P()}
+    arguments = np.arange(8.0, dtype=np.float32), np.float32(0.1), np.ones(3, np.float32)
+    with pytest.raises(NotImplementedError, match="was given values that differ"):
+        jax.jit(jax.shard_map(inside, **specs))(*arguments)
+    value = jax.jit(jax.shard_map(inside, **specs, check_vma=False))(*arguments)
+    np.testing.assert_allclose(value, mg(*arguments).value, rtol=1e-6)
