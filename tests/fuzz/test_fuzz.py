@@ -247,7 +247,7 @@ def captured_arrays_are_doubled():
     from metagrad.frontend.captured import Captured
 
     right = Captured.arrays_beside
-    Captured.arrays_beside = lambda self, arguments: [2 * a for a in right(self, arguments)]
+    Captured.arrays_beside = lambda self, *where: [2 * a for a in right(self, *where)]
 
 
 def test_all_that_can_be_around_a_program_at_once(worker):
