@@ -9,7 +9,7 @@ tiers of the slots from sizes and seconds, as for a run on this machine.
                 P each; a step's VJP, forward over reverse, has 8
     memory      an update reads and writes the state; so does the update's VJP
     network     bytes that a device receives in a step, in units of the parameters' bytes: counted
-                in small programs (`--check`)
+                in small programs (`--check`). What falls as 1 / N beside is left out
     a step      takes the longest of compute and network, and then the update
 
 The rates of an H100 host are those of data sheets, and the part of the peak that products reach is
@@ -45,11 +45,12 @@ from metagrad.runtime.schedules.costs import Costs, Sizes
 CHECKED = (2, 4, 8)
 """Devices of the small programs."""
 
-STEP_TRAFFIC, VJP_TRAFFIC = 3.0, 12.5
+STEP_TRAFFIC, VJP_TRAFFIC = 3.0, 6.25
 """What a device receives in a training step and in a step's VJP, in units of (N - 1) / N of the
-parameters' bytes: counted by `--check`. In a training step parameters are gathered once, and the
+parameters' bytes, as `--check` counts it. In a training step parameters are gathered once, and the
 gradient is summed over devices, which XLA:CPU does by an all-reduce, twice the bytes of a
-reduce-scatter. In the VJP there are the direction of the product and two backward passes."""
+reduce-scatter. The VJP also sends what falls as 1 / N, the parts of a batch that devices have; that
+is not in the model."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -310,9 +311,18 @@ def check(console: Console) -> list[dict[str, Any]]:
             f"{count} devices: a slot takes {format_bytes(int(slot))} of a device "
             f"({slot / line['slot, expected']:.2f} of what the model says); a training step "
             f"receives {in_loops[0] / unit:.2f} times the parameters (model: {STEP_TRAFFIC}), "
-            f"a VJP {in_loops[-1] / unit:.2f} times (model: {VJP_TRAFFIC})"
+            f"a VJP {in_loops[-1] / unit:.2f} times"
         )
         lines.append(line)
+    # c + d / N, by two of the programs; the third says whether that is the law.
+    few, more, most = (line["received in a VJP, in parameters"] for line in lines)
+    falling = (few - more) / (1 / CHECKED[0] - 1 / CHECKED[1])
+    constant = few - falling / CHECKED[0]
+    console.print(
+        f"of a VJP {constant:.2f} times the parameters do not depend on N (model: {VJP_TRAFFIC}), "
+        f"and {falling:.1f} / N fall: {constant + falling / CHECKED[2]:.2f} for {CHECKED[2]} "
+        f"devices, where {most:.2f} were counted"
+    )
     return lines
 
 

@@ -312,6 +312,13 @@ def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
     except (TypeError, ValueError, NotImplementedError) as error:
         if kernels := fused_kernels.kernels_in(jaxpr, error):
             raise NotImplementedError(fused_kernels.refusal(label, kernels)) from error
+        if jax_internals.speaks_of_another_mesh(error):
+            raise NotImplementedError(
+                f"{label} has a custom rule (jax.custom_vjp, say) over arrays whose types have "
+                "shardings, which metagrad cannot differentiate yet. Make the mesh with Auto axes: "
+                "jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Auto, ...)). "
+                f"JAX says: {error}"
+            ) from error
         suspects = [
             item
             for item in capabilities.unproven(jaxpr, "reverse", active)

@@ -82,6 +82,7 @@ __all__ = [
     "source_of",
     "speaks_of_a_traced_constant",
     "speaks_of_an_unbound_axis",
+    "speaks_of_another_mesh",
     "speaks_of_no_batching_rule",
     "unstack_p",
     "user_frames",
@@ -391,6 +392,11 @@ def varying_axes(aval: Any) -> frozenset[str]:
     return frozenset(getattr(getattr(aval, "manual_axis_type", None), "varying", ()))
 
 
+def speaks_of_another_mesh(error: Exception) -> bool:
+    """Whether types have shardings of another mesh than that of the context."""
+    return "should match the aval mesh" in str(error)
+
+
 def speaks_of_an_unbound_axis(error: NameError) -> bool:
     """Whether a NameError is of a collective over an axis that nobody binds."""
     return "axis name" in str(error)
@@ -408,4 +414,5 @@ def speaks_of_no_batching_rule(error: NotImplementedError) -> bool:
 
 def with_names_of_inputs(error: Exception, names: Sequence[str]) -> str:
     """The message of an error about inputs of a jitted `f(*inputs)`, which JAX counts, by name."""
-    return re.sub(r"inputs\[(\d+)\] of \S+", lambda match: names[int(match[1])], str(error))
+    name = lambda match: names[int(match[1])]
+    return re.sub(r"inputs\[(\d+)\](?: of \S+)?", name, str(error))

@@ -161,15 +161,15 @@ def settings(arguments: argparse.Namespace) -> list[dict[str, Any]]:
 
 def chosen(known: tuple[str, ...], patterns: tuple[str, ...]) -> list[str]:
     """The programs that patterns choose of those known, and schedules that are named beside."""
-    found = [
+    matching = [
         name for name in known if any(fnmatch.fnmatchcase(name, pattern) for pattern in patterns)
     ]
     beside = [
         pattern
         for pattern in patterns
-        if pattern.startswith(METAGRAD) and pattern.endswith(")") and pattern not in found
+        if pattern.startswith(METAGRAD) and pattern.endswith(")") and pattern not in matching
     ]
-    return [*beside, *found]
+    return [*beside, *matching]
 
 
 def compiled(

@@ -27,7 +27,6 @@ can be cloned, renamed and moved to other modules without the meshes of these.
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator
 
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import stablehlo as hlo
@@ -83,13 +82,6 @@ def show(module: ir.Module) -> None:
     for name in names:
         if (function := functions.find(module, name)) is not None:
             function.operation.erase()
-
-
-def has_placements(module: ir.Module) -> bool:
-    """Whether a module that `show` has seen says where something lies."""
-    return any(
-        op.operation.name.startswith("sdy.") for op in functions.operations(module, _of_interest)
-    )
 
 
 def _of_interest(name: str) -> bool:
@@ -181,7 +173,8 @@ def _show_constraint(op: ir.Operation) -> None:
     if len(op.operands):
         _constrain(op, op.operands[0], result, sharding)
     else:
-        for product in _products_with(result):
+        uses = [use.owner.operation for use in result.uses]
+        for product in (op for op in uses if op.name == "stablehlo.multiply"):
             left, right = product.operands
             _constrain(product, right if left == result else left, product.results[0], sharding)
             product.erase()
@@ -193,11 +186,6 @@ def _show_constraint(op: ir.Operation) -> None:
                 one = hlo.constant(ir.DenseElementsAttr.get_splat(result.type, element))
             result.replace_all_uses_with(one)
     op.erase()
-
-
-def _products_with(one: ir.Value) -> Iterator[ir.Operation]:
-    products = [use.owner.operation for use in one.uses]
-    return iter([op for op in products if op.name == "stablehlo.multiply"])
 
 
 def _constrain(op: ir.Operation, value: ir.Value, result: ir.Value, sharding) -> None:

@@ -4,9 +4,9 @@ over arrays whose types have none (`Auto` axes).
 Shardings in types help to write a program: JAX refuses what would move data unasked. They move
 nothing themselves. So when the user's function has been traced, and is right, what it asks for in
 so many words stays as constraints, which the compiler keeps (compiler/dialect/placements.py):
-`jax.sharding.reshard`, and every `out_sharding`. The rest XLA's partitioner finds from the
-shardings of the arguments. Behind this file no type has a sharding, so a rewrite may make a zero,
-or add two arrays, without asking where they lie.
+`jax.sharding.reshard`, and the `out_sharding` of a product, a gather, a scatter or a convolution.
+The rest XLA's partitioner finds from the shardings of the arguments. Behind this file no type has a
+sharding, so a rewrite may make a zero, or add two arrays, without asking where they lie.
 """
 
 from __future__ import annotations
@@ -25,8 +25,8 @@ from metagrad.frontend.jaxprs.interpret import bind, equations, interpret
 
 _MOVES, _CASTS = "reshard", "mesh_cast"
 _OUT = ("out_sharding", "sharding")
-"""Parameters that say how a result is sharded. What JAX infers it writes there as well, but for the
-first of a product, a gather or a scatter, which only the user fills."""
+"""Parameters that say how a result is sharded. JAX writes there what it infers, too; only in the
+primitives of `_FILLED_BY_USERS` is it always what the user asked for."""
 
 
 def with_auto_axes(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
@@ -90,7 +90,6 @@ def _rule(eqn: core.JaxprEqn, operands: list) -> Sequence[Any]:
 
 
 _FILLED_BY_USERS = {"dot_general", "gather", "scatter", "scatter-add", "conv_general_dilated"}
-
 
 _RULES = {"jvp_jaxpr_fun"}
 """The parameter of `custom_jvp` that traces the rule when it is needed. That of `custom_vjp` knows

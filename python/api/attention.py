@@ -12,7 +12,7 @@ from jax.typing import ArrayLike
 from metagrad.frontend.blockwise_attention import Operands, Pattern, attend
 
 BLOCK_SIZE = 128
-"""The fastest of 64 to 1024 on a CPU, for contexts of 512 and 2048 (docs/attention.md)."""
+"""As fast as any of 64 to 1024 on a CPU, for contexts of 512 and 2048 (docs/attention.md)."""
 
 
 def dot_product_attention(

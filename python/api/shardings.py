@@ -23,11 +23,12 @@ def shardings_of(trees: Sequence[Tree], arguments: Sequence[Any]) -> Shardings:
         for leaf, array in zip(tree.leaves, tree.arrays(argument), strict=True)
         if isinstance(array, (jax.Array, jax.ShapeDtypeStruct))
         and not isinstance(array, jax.core.Tracer)
-        and _is_on_several(array.sharding)
+        and is_on_several(array.sharding)
     }
 
 
-def _is_on_several(sharding: Any) -> bool:
+def is_on_several(sharding: Any) -> bool:
+    """Whether it places an array on more than one device."""
     # A sharding on an abstract mesh says how, and not yet where.
     return isinstance(sharding, Sharding) and sharding.num_devices > 1
 

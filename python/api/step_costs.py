@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax.sharding import Mesh
 
+from metagrad.api.shardings import is_on_several
 from metagrad.compiler import pipeline
 from metagrad.compiler.analysis.fingerprint import fingerprint
 from metagrad.compiler.pipeline import Snapshots
@@ -67,7 +68,7 @@ def step_costs(source: ProbeSource, memory: int, arguments: Sequence[Any]) -> Co
       arguments: leaves of state0 and meta, and of PROBE_STEPS batches, to run on.
     """
     text = fingerprint(source.snapshots.module("pieces"), _PIECES)
-    sharded = [str(x.sharding) for x in arguments if _is_on_several(x)]
+    sharded = [str(x.sharding) for x in arguments if _is_sharded(x)]
     return measured_costs(
         "\n".join([text, *sharded]), lambda: _probe(source, memory, arguments), source.sizes
     )
@@ -144,13 +145,13 @@ def _slots(source: ProbeSource, memory: int) -> int:
 
 def _as_placed(aval: Any, argument: Any) -> Any:
     """A program's input, sharded as the argument if that lies on several devices."""
-    if not _is_on_several(argument):
+    if not _is_sharded(argument):
         return aval
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype, sharding=argument.sharding)
 
 
-def _is_on_several(argument: Any) -> bool:
-    return isinstance(argument, jax.Array) and argument.sharding.num_devices > 1
+def _is_sharded(argument: Any) -> bool:
+    return isinstance(argument, jax.Array) and is_on_several(argument.sharding)
 
 
 def _like(aval: Any, seed: int) -> np.ndarray:

@@ -38,7 +38,17 @@ def calls_host(module: ir.Module) -> bool:
 
 
 def add(module: ir.Module, callbacks: Sequence[Callable], ctx: mlir.LoweringRuleContext) -> None:
-    """Adds the host functions to the module that is being lowered, and shifts the indices."""
+    """Adds the host functions to the module that is being lowered, and shifts the indices.
+
+    Raises:
+      NotImplementedError: the module prints, and is lowered for several devices.
+    """
+    devices = getattr(ctx.module_context.axis_context, "num_devices", None) or 1
+    if devices > 1 and any("has_side_effect" in op.attributes for op in _calls(module)):
+        raise NotImplementedError(
+            f"a metagradient on {devices} devices cannot print: take jax.debug.print out of the "
+            "step and the outer function, or return what you want to see as aux (has_aux=True)"
+        )
     first = len(ctx.module_context.host_callbacks)
     for callback in callbacks:
         ctx.module_context.add_host_callback(callback)

@@ -27,8 +27,8 @@ def mesh_of_arrays(arrays: Iterable[Any], shardings: Iterable[Sharding] = ()) ->
     Raises:
       TypeError: an array is on several devices, and its sharding has no mesh.
     """
-    found = [array.sharding for array in arrays if isinstance(array, jax.Array)]
-    for sharding in [*found, *shardings]:
+    of_arrays = [array.sharding for array in arrays if isinstance(array, jax.Array)]
+    for sharding in [*of_arrays, *shardings]:
         if sharding.num_devices > 1:
             if not isinstance(sharding, NamedSharding):
                 raise TypeError(

@@ -51,10 +51,10 @@ def leaf_shardings(sharding: Any, layout: BatchLayout) -> list[Sharding]:
     whole = jax.tree.unflatten(layout.structure, range(len(layout.leaves)))
     try:
         shardings = jax.tree.leaves(jax.tree.broadcast(sharding, whole, is_leaf), is_leaf=is_leaf)
-    except ValueError as error:
+    except ValueError:
         raise ValueError(
-            f"Stream(sharding=...) is not a prefix of a batch, whose structure is "
-            f"{layout.structure}: {error}"
+            "Stream(sharding=...) is not a prefix of a batch: its structure is "
+            f"{jax.tree.structure(sharding, is_leaf=is_leaf)}, and a batch's {layout.structure}"
         ) from None
     for leaf, each in zip(layout.leaves, shardings, strict=True):
         axes = len(each.spec) if isinstance(each, NamedSharding) else 0
@@ -104,10 +104,10 @@ def own_rows(sharding: Sharding, shape: tuple[int, ...]) -> Rows | None:
     """
     if not shape or sharding.is_fully_addressable:
         return None
-    held = np.zeros(shape[0], bool)
+    is_own = np.zeros(shape[0], bool)
     for index in sharding.addressable_devices_indices_map(shape).values():
-        held[index[0] if index else slice(None)] = True
-    return None if held.all() else np.flatnonzero(held)
+        is_own[index[0] if index else slice(None)] = True
+    return None if is_own.all() else np.flatnonzero(is_own)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -163,8 +163,8 @@ class BatchShards:
         def piece(index: tuple[slice, ...] | None) -> np.ndarray:
             if rows is None or index is None:
                 return buffer if index is None else buffer[index]
-            steps, held, *rest = index
-            start, stop, _ = held.indices(shape[1])
+            steps, own, *rest = index
+            start, stop, _ = own.indices(shape[1])
             # The rows of a device lie one behind the other, here as well.
             first = int(np.searchsorted(rows, start))
             return buffer[(steps, slice(first, first + stop - start), *rest)]

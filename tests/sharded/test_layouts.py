@@ -163,6 +163,13 @@ def test_what_is_sent_between_devices(layout):
     training, vjp = jax_collectives(arguments)
     for kind in networks.KINDS:
         assert max(count[kind] for count in in_loops) <= max(training[kind], vjp[kind])
-        assert sum(count[kind] for count in in_loops) <= training[kind] + 2 * vjp[kind]
+        assert sum(count[kind] for count in in_loops) <= 2 * training[kind] + vjp[kind]
     if not (training + vjp)["all-to-all"]:
         assert not networks.collectives(hlo)["all-to-all"]
+
+
+def test_a_program_that_was_compiled_for_another_layout():
+    on_host = networks.arguments(np.float32)
+    compiled = metagradient().lower(*networks.place("fsdp", on_host)).compile()
+    with pytest.raises(ValueError, match=r"state\[0\]\['first'\]\['w'\] of the metagradient"):
+        compiled(*networks.place("tensor", on_host))
