@@ -25,8 +25,12 @@ VERSION = "1.17.0"
 `jax.export` takes what was current four weeks before the JAX that writes. So JAX 0.12.0.1 writes
 1.18.0, which 0.10.2 refuses."""
 
-_PLACEMENT = re.compile(r"\bsdy\.(sharding_constraint|manual_computation|reshard|mesh)\b")
-"""Operations of Shardy, whose bytecode has no promise of compatibility."""
+_PLACEMENT = re.compile(
+    r"\bsdy\.(sharding_constraint|manual_computation|reshard)\b|\bsdy\.mesh @\S+ = <\[\""
+)
+"""Operations of Shardy, whose bytecode has no promise of compatibility.
+
+A mesh without axes says nothing: JAX writes one where it calls the host."""
 
 _SCRIPT = str(Path(__file__).with_name("examine.py"))
 _REFUSED = 3
