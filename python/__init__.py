@@ -92,6 +92,9 @@ _HOMES = {
 }
 """The public names, by the module that each is imported from."""
 
+_MODULES = ("applications", "attribution", "mgd")
+"""Public modules, whose names stand behind theirs: `metagrad.attribution.scores`."""
+
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}
 
 # Not for type checkers: they would take any misspelt name for one that is made here.
@@ -100,6 +103,8 @@ if not TYPE_CHECKING:
     def __getattr__(name):
         if name in _MODULE_OF:
             value = getattr(importlib.import_module(f"metagrad.{_MODULE_OF[name]}"), name)
+        elif name in _MODULES:
+            value = importlib.import_module(f"metagrad.{name}")
         elif name == "__version__":
             value = importlib.import_module("importlib.metadata").version("metagrad")
         else:
@@ -108,4 +113,4 @@ if not TYPE_CHECKING:
         return value
 
     def __dir__():
-        return sorted({*globals(), *__all__, "__version__"})
+        return sorted({*globals(), *__all__, *_MODULES, "__version__"})

@@ -1,0 +1,1 @@
+"""What each training example, or token, contributed to what a run ended up with."""

@@ -1,0 +1,1 @@
+"""Metagradient descent: what `metagrad.descent` is made of."""
