@@ -13,6 +13,7 @@ in forward mode: n per-example gradients are never there. All of it is exact.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable
@@ -34,9 +35,11 @@ def no_extra(params: Any) -> float:
 
 
 class Surrogate(Generic[StateT]):
-    """Called and answering like a metagradient with respect to counts; `surrogate` makes it."""
+    """Called and answering like a metagradient with respect to counts; `surrogate` makes it.
 
-    wrt = "meta"
+    Attributes:
+      request: the plain step and the outer function.
+    """
 
     def __init__(
         self,
@@ -57,9 +60,14 @@ class Surrogate(Generic[StateT]):
 
         self._first = PlainSteps(plain)
         self._last = compile(plain).metagradient(outer, wrt="state", **options)
+        self.request = dataclasses.replace(self._last.request, wrt=("meta",))
         self._after_the_last = jax.jit(jax.value_and_grad(outer, allow_int=True))
         self._direction = jax.jit(self._direction_of)
         self._products = jax.jit(self._products_of)
+
+    @property
+    def settings(self) -> str:
+        return f"at={self._at}"
 
     def __call__(
         self, state0: StateT, counts: jax.Array, batches: Any, pool: Any, *outer_args: Any
