@@ -98,16 +98,6 @@ def other_problem(number, key):
 
 
 IDS = "meta structure,optimiser structure,optimiser,seeds,key,meta,projection,problem,step"
-    "meta structure",
-    "optimiser structure",
-    "optimiser",
-    "seeds",
-    "key",
-    "meta",
-    "projection",
-    "problem",
-    "step",
-]
 
 
 @pytest.fixture(scope="module")
