@@ -24,6 +24,7 @@ COMMAND = "python -m examples.label_cleaning"
 NOISES = "systematic", "uniform"
 RUNS = 4
 """Runs over which every score is averaged."""
+ROUNDS = 10
 FRESH = 8
 """Runs in which each choice of examples is measured."""
 
@@ -65,7 +66,7 @@ def study(noise, seed, mg):
     note_scores("metagradient, once", RUNS * price, once.scores)
 
     rounds = label_cleaning.clean(
-        mg, count, task.problem, drop=planted // 5, rounds=10, patience=1, seeds=RUNS, key=key
+        mg, count, task.problem, drop=planted // 5, rounds=ROUNDS, patience=1, seeds=RUNS, key=key
     )
     found = float(task.wrong[rounds.dropped].mean()) if len(rounds.dropped) else 0.0
     spent = RUNS * price * len(rounds.descent.history)
