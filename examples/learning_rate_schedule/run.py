@@ -78,12 +78,14 @@ def study(seed, price, steps, rounds, points, start):
     described, rates = searches.grid(steps)
     repeats = math.ceil(DEAR * cost / len(rates))
     losses = searches.measure(task, rates, jax.random.split(jax.random.fold_in(key, 1), repeats))
-    few = np.random.default_rng(seed).choice(len(rates), round(cost), replace=False)
+    few = np.random.default_rng(seed).choice(
+        len(rates), min(round(cost), len(rates)), replace=False
+    )
     flat = np.flatnonzero([each[1:] == (0.0, 1.0, "linear") for each in described])
     chosen = {
         "flat start": (0, None),
         "best constant": (len(flat) * repeats, flat[searches.best(losses[flat])]),
-        "grid at equal cost": (round(cost), few[searches.best(losses[few, :1])]),
+        "grid at equal cost": (len(few), few[searches.best(losses[few, :1])]),
         "grid at 20 times the cost": (losses.size, searches.best(losses)),
     }
     fresh = jax.random.split(jax.random.fold_in(key, 2), FRESH)
