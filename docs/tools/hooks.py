@@ -1,0 +1,50 @@
+"""What mkdocs does beside its own: the events of the site's build.
+
+- A link to a file outside docs/, which works where the repository is read, becomes a link to a page
+  that is made of that file (links.py).
+- A notebook is shown with the results that it was saved with (notebooks.py).
+- `<!-- README: Heading -->` is replaced by that part of the README (readme.py).
+- An example with prompts (`>>>`) is coloured as a session.
+
+Everything is made of files of this repository. Nothing is fetched.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import links
+import notebooks
+import readme
+from mkdocs.config.defaults import MkDocsConfig
+from mkdocs.structure.files import Files, InclusionLevel
+from mkdocs.structure.pages import Page
+
+ROOT = Path(__file__).resolve().parent.parent.parent
+
+_SITE = links.Site(ROOT, Path("docs"))
+
+
+def on_files(files: Files, config: MkDocsConfig) -> Files:
+    """Adds the pages that are made of other files."""
+    for notebook in [file for file in files if file.src_uri.endswith(".ipynb")]:
+        files.remove(notebook)
+        for file in notebooks.pages(config, notebook):
+            files.append(file)
+    texts = {
+        Path("docs", file.src_uri): readme.with_sections(ROOT, file.content_string)
+        for file in files.documentation_pages()
+    }
+    for file in _SITE.sources(config, texts):
+        file.inclusion = InclusionLevel.NOT_IN_NAV
+        files.append(file)
+    return files
+
+
+def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, files: Files) -> str:
+    """The text of a page, with the README's parts, links within the site, and coloured sessions."""
+    markdown = readme.with_sections(ROOT, markdown)
+    markdown = markdown.replace("```python\n>>>", "```pycon\n>>>").replace(
+        "```\n>>>", "```pycon\n>>>"
+    )
+    return _SITE.with_links(markdown, page.file.src_uri)
