@@ -1,4 +1,4 @@
-"""Examples with prompts in docstrings become sessions; Markdown would take `>>>` for a quotation."""
+"""Examples with prompts in docstrings become sessions. Markdown takes `>>>` for a quotation."""
 
 from __future__ import annotations
 

@@ -76,9 +76,12 @@ class Site:
     def _target(self, link: str, origin: PurePosixPath) -> PurePosixPath | None:
         """The file that a link means, if it has to be rewritten."""
         path = PurePosixPath(os.path.normpath(origin.parent / link))
-        is_page = path.is_relative_to(self._docs)
-        stays = is_page and origin.is_relative_to(self._docs)
+        stays = self._is_page(path) and self._is_page(origin)
         return None if stays or not (self._root / path).exists() else path
+
+    def _is_page(self, path: PurePosixPath) -> bool:
+        """Whether the site has the file as it is. It leaves out the programs in docs/."""
+        return path.is_relative_to(self._docs) and path.suffix != ".py"
 
     def _outside(self, text: str, origin: PurePosixPath) -> list[PurePosixPath]:
         """What a page links to outside docs/."""
@@ -86,12 +89,12 @@ class Site:
         for part in _FENCE.split(text)[::2]:
             for match in _LINK.finditer(part):
                 path = self._target(match.group(1), origin)
-                if path is not None and not path.is_relative_to(self._docs):
+                if path is not None and not self._is_page(path):
                     found.append(path)
         return found
 
     def _page_of(self, path: PurePosixPath) -> str:
-        if path.is_relative_to(self._docs):
+        if self._is_page(path):
             return str(path.relative_to(self._docs))
         if str(path) in NAMED:
             return NAMED[str(path)]
