@@ -18,7 +18,7 @@ from problem import (
 )
 
 
-# --8<-- [start:step]
+# --- step ---
 # one Adam step on weighted examples
 def train_step(state, weights, i):
     params, opt_state = state
@@ -34,10 +34,7 @@ def train_step(state, weights, i):
     return optax.apply_updates(params, updates), opt_state
 
 
-# --8<-- [end:step]
-
-
-# --8<-- [start:run]
+# --- run ---
 LENGTH = 8  # of a segment: about sqrt(T)
 
 
@@ -62,10 +59,8 @@ def run(weights, state0, batches, *outer_args):
 
 
 metagradient = jax.jit(jax.value_and_grad(run, has_aux=True))
-# --8<-- [end:run]
 
-# --8<-- [start:call]
+# --- call ---
 (value, state), grad = metagradient(
     weights, state0, batches, x_validation, y_validation
 )
-# --8<-- [end:call]

@@ -1,4 +1,4 @@
-"""What both programs share: the data, the network, the run."""
+"""What both programs share: data, network, run."""
 
 import jax
 import jax.numpy as jnp
@@ -44,6 +44,7 @@ params = {
 state0 = params, optimiser.init(params)
 weights = jnp.ones(500)
 epochs = [
-    random.permutation(500)[:400].reshape(8, 50) for _ in range(8)
+    random.permutation(500)[:400].reshape(8, 50)
+    for _ in range(8)
 ]
 batches = jnp.asarray(np.concatenate(epochs))  # [64, 50]

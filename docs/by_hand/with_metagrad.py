@@ -18,7 +18,7 @@ from problem import (
 )
 
 
-# --8<-- [start:step]
+# --- step ---
 @metagrad.compile
 def train_step(state, weights, i):
     params, opt_state = state
@@ -34,17 +34,12 @@ def train_step(state, weights, i):
     return optax.apply_updates(params, updates), opt_state
 
 
-# --8<-- [end:step]
-
-
-# --8<-- [start:run]
+# --- run ---
 metagradient = train_step.metagradient(
     validation_loss, schedule=metagrad.Periodic(every=8)
 )
-# --8<-- [end:run]
 
-# --8<-- [start:call]
+# --- call ---
 value, grad, state = metagradient(
     state0, weights, batches, x_validation, y_validation
 )
-# --8<-- [end:call]

@@ -3,7 +3,8 @@
 - A link to a file outside docs/, which works where the repository is read, becomes a link to a page
   that is made of that file (links.py).
 - A notebook is shown with the results that it was saved with (notebooks.py).
-- `<!-- README: Heading -->` is replaced by that part of the README (readme.py).
+- `<!-- README: Heading -->` is replaced by that part of the README (readme.py), and
+  `<!-- Title: file.py section -->` by that section of a program (programs.py).
 - An example with prompts (`>>>`) is coloured as a session.
 
 Everything is made of files of this repository. Nothing is fetched.
@@ -15,12 +16,20 @@ from pathlib import Path
 
 import links
 import notebooks
+import programs
 import readme
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files, InclusionLevel
 from mkdocs.structure.pages import Page
 
 ROOT = Path(__file__).resolve().parent.parent.parent
+
+_SESSIONS = {
+    "```python\n>>>": "```pycon\n>>>",
+    "```\n>>>": "```pycon\n>>>",
+    "\n<BLANKLINE>\n": "\n\n",
+}
+"""Doctests as a page shows them."""
 
 _SITE = links.Site(ROOT, Path("docs"))
 
@@ -43,8 +52,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 
 def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """The text of a page, with the README's parts, links within the site, and coloured sessions."""
-    markdown = readme.with_sections(ROOT, markdown)
-    markdown = markdown.replace("```python\n>>>", "```pycon\n>>>").replace(
-        "```\n>>>", "```pycon\n>>>"
-    )
+    markdown = programs.with_programs(ROOT / "docs", readme.with_sections(ROOT, markdown))
+    for written, shown in _SESSIONS.items():
+        markdown = markdown.replace(written, shown)
     return _SITE.with_links(markdown, page.file.src_uri)

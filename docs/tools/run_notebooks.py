@@ -1,6 +1,6 @@
 """Runs the notebooks of docs/notebooks and saves them with their results.
 
-    python docs/tools/run_notebooks.py [NAME ...]
+python docs/tools/run_notebooks.py [NAME ...]
 """
 
 from __future__ import annotations

@@ -32,7 +32,7 @@ def test_they_are_the_same_step_line_by_line():
     steps = []
     for name in ("plain_jax.py", "with_metagrad.py"):
         text = (FOLDER / name).read_text()
-        step = text.partition("[start:step]")[2].partition("# --8<-- [end:step]")[0]
+        step = text.partition("# --- step ---")[2].partition("# --- run ---")[0]
         steps.append({line for line in step.splitlines() if line.strip()})
     plain, ours = steps
     assert plain - ours == {

@@ -11,7 +11,9 @@ import pytest
 
 PAGE = Path(__file__).parent.parent.parent / "docs" / "command_line.md"
 TEXT = PAGE.read_text(encoding="utf-8")
-SESSIONS = re.findall(r"^```console\n\$ metagrad ([^\n]*)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE)
+SESSIONS = re.findall(
+    r"^```console\n\$ metagrad ([^\n]*)\n(.*?)^```$", TEXT, re.DOTALL | re.MULTILINE
+)
 FILES = re.findall(r'^```python title="([^"]*)"\n(.*?)^```$', TEXT, re.DOTALL | re.MULTILINE)
 
 
