@@ -14,6 +14,8 @@ import jax
 from jax.extend import core, linear_util
 from jax.interpreters import ad
 
+from metagrad.runtime.jax_internals import cotangents_of_rule
+
 AutoAxes = Callable[[core.ClosedJaxpr], core.ClosedJaxpr]
 """A function over arrays without shardings in their types."""
 
@@ -50,37 +52,40 @@ def of_custom_vjp(eqn: core.JaxprEqn, with_auto_axes: AutoAxes) -> dict[str, Any
         own = iter(typed_results)
         residuals = [next(own) if i is None else eqn.invars[i].aval for i in forwarded]
         cotangents = [var.aval.to_tangent_aval() for var in eqn.outvars]
-        return _evaluated(backward, mesh, [*residuals, *cotangents], operands, with_auto_axes)
+        return _pulled_back(backward, mesh, [*residuals, *cotangents], operands, with_auto_axes)
 
     changed = {"fwd_jaxpr_thunk": _like(forward, traced), "bwd": _like(backward, pulled_back)}
     return {} if eqn.params["symbolic_zeros"] else changed
 
 
-def _evaluated(
-    function: linear_util.WrappedFun,
+def _pulled_back(
+    rule: linear_util.WrappedFun,
     mesh: Any,
     typed: Sequence[Any],
     operands: Sequence[Any],
     with_auto_axes: AutoAxes,
-) -> list[Any]:
-    """The results for `operands` of a function that is written for the types `typed`.
+) -> Any:
+    """What a backward rule that is written for the types `typed` returns for `operands`.
 
     A cotangent that the user's rule leaves out stays one that is absent.
     """
     absent: dict[int, ad.Zero] = {}
+    returned: list[Callable] = []
 
     def present(*args):
-        results = function.call_wrapped(*args)
+        results, as_returned = cotangents_of_rule(rule.call_wrapped(*args))
+        returned.append(as_returned)
         absent.update({i: x for i, x in enumerate(results) if isinstance(x, ad.Zero)})
         return [x for i, x in enumerate(results) if i not in absent]
 
     with jax.sharding.use_abstract_mesh(mesh):
         closed = jax.make_jaxpr(present)(*typed)
     results = iter(core.jaxpr_as_fun(with_auto_axes(closed))(*operands))
-    return [
+    cotangents = [
         ad.Zero(_plain(absent[i].aval)) if i in absent else next(results)
         for i in range(len(closed.out_avals) + len(absent))
     ]
+    return returned[-1](cotangents)
 
 
 def _plain(aval: Any) -> Any:

@@ -43,15 +43,11 @@ clipped.defvjp(
 
 
 @jax.custom_vjp
-def closed_over(x):
+def tripled(x):
     return 3 * x
 
 
-def _closed_over_rule(x):
-    return 3 * x, None
-
-
-closed_over.defvjp(_closed_over_rule, lambda _, bar: (3 * bar,))
+tripled.defvjp(lambda x: (3 * x, None), lambda _, bar: (3 * bar,))
 
 
 @pytest.mark.parametrize("low", [0.0, np.zeros(8)], ids=["number", "array"])
@@ -59,7 +55,7 @@ def test_custom_vjp(put, low):
     low = low if isinstance(low, float) else put(low, "data")
 
     def step_of(grad):
-        loss = lambda w, b: jnp.sum(jnp.tanh(clipped(b * w, low) + closed_over(w)) ** 2)
+        loss = lambda w, b: jnp.sum(jnp.tanh(clipped(b * w, low) + tripled(w)) ** 2)
         return lambda w, m, b: w - m * grad(loss)(w, b)
 
     assert_exact(step_of, lambda w: jnp.sum(clipped(w, 0.0) ** 2), small_arguments(put))
@@ -157,3 +153,54 @@ def test_arrays_that_are_closed_over_under_jit(put):
     scale = put(np.linspace(1, 2, 8), "data")
     ours, jaxs = (jax.jit(lambda s, g=g: value(s, g))(scale) for g in (metagrad.grad, jax.grad))
     np.testing.assert_allclose(ours, jaxs, rtol=1e-12)
+
+
+@jax.custom_vjp
+def with_symbolic_zeros(x):
+    return x / 2
+
+
+with_symbolic_zeros.defvjp(
+    lambda x: (x.value / 2, None), lambda _, bar: (bar / 2,), symbolic_zeros=True
+)
+
+
+def test_a_rule_with_symbolic_zeros_is_refused(put):
+    """It is called with zeros that have types, and those have shardings."""
+    loss = lambda w, b: jnp.sum(with_symbolic_zeros(b * w) ** 2)
+    step = lambda w, m, b: w - m * metagrad.grad(loss)(w, b)
+    mg = metagrad.compile(step).metagradient(lambda w: jnp.sum(w**2))
+    with pytest.raises(NotImplementedError, match=r"has a custom rule .* mesh with Auto axes"):
+        mg(*small_arguments(put))
+
+
+def test_a_constraint_where_axes_are_auto_for_a_while(put):
+    def constrained(x):
+        return jax.lax.with_sharding_constraint(jnp.tanh(x), P("data"))
+
+    def step_of(grad):
+        def loss(w, b):
+            inside = jax.sharding.auto_axes(constrained, out_sharding=P("data"))
+            return jnp.sum(inside(b * w) ** 2)
+
+        return lambda w, m, b: w - m * grad(loss)(w, b)
+
+    assert_exact(step_of, lambda w: jnp.sum(w**2), small_arguments(put))
+
+
+def test_a_mesh_of_which_one_axis_is_auto():
+    types = AxisType.Explicit, AxisType.Auto
+    mesh = jax.make_mesh((4, 2), ("data", "model"), axis_types=types)
+    with jax.enable_x64(True), jax.set_mesh(mesh):
+        put = lambda x, *spec: jax.device_put(x, NamedSharding(mesh, P(*spec)))
+        batches = put(np.linspace(-1, 2, 3 * 8 * 6).reshape(3, 8, 6), None, "data", "model")
+
+        def step_of(grad):
+            def loss(w, b):
+                kept = jax.lax.with_sharding_constraint(jnp.tanh(b * w), P(None, "model"))
+                return jnp.mean(kept**2)
+
+            return lambda w, m, b: w - m * grad(loss)(w, b)
+
+        arguments = put(np.linspace(0.5, 1.5, 6), "model"), put(0.1), batches
+        assert_exact(step_of, lambda w: jnp.sum(w**2), arguments)
