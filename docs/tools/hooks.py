@@ -5,6 +5,8 @@
 - A notebook is shown with the results that it was saved with (notebooks.py).
 - `<!-- README: Heading -->` is replaced by that part of the README (readme.py), and
   `<!-- Title: file.py section -->` by that section of a program (programs.py).
+- `<!-- names of metagrad.attribution -->` is replaced by a line for each public name of that module
+  (public_names.py).
 - An example with prompts (`>>>`) is coloured as a session.
 
 Everything is made of files of this repository. Nothing is fetched.
@@ -17,6 +19,7 @@ from pathlib import Path
 import links
 import notebooks
 import programs
+import public_names
 import readme
 from mkdocs.config.defaults import MkDocsConfig
 from mkdocs.structure.files import Files, InclusionLevel
@@ -53,6 +56,7 @@ def on_files(files: Files, config: MkDocsConfig) -> Files:
 def on_page_markdown(markdown: str, /, *, page: Page, config: MkDocsConfig, files: Files) -> str:
     """The text of a page, with the README's parts, links within the site, and coloured sessions."""
     markdown = programs.with_programs(ROOT / "docs", readme.with_sections(ROOT, markdown))
+    markdown = public_names.with_names(markdown)
     for written, shown in _SESSIONS.items():
         markdown = markdown.replace(written, shown)
     return _SITE.with_links(markdown, page.file.src_uri)

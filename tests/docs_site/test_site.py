@@ -1,5 +1,6 @@
 """The site builds without warnings and without a network, and asks for nothing when it is read."""
 
+import importlib
 import os
 import re
 import subprocess
@@ -65,6 +66,15 @@ def test_pages_load_nothing_from_elsewhere(site):
             assert not re.match(r"(https?:)?//", address), (page, address)
             if page.name != "404.html" and not address.startswith(("data:", "/")):
                 assert (page.parent / address.partition("?")[0]).exists(), (page, address)
+
+
+def test_every_public_name_has_a_place(site, monkeypatch):
+    """One without a docstring would be left out."""
+    monkeypatch.syspath_prepend(str(ROOT / "docs" / "tools"))
+    names = importlib.import_module("public_names").public_names()
+    del sys.modules["public_names"]
+    pages = "".join(page.read_text() for page in (site / "reference").glob("*.html"))
+    assert [name for name in names if f'id="{name}"' not in pages] == []
 
 
 def test_a_page_of_a_source_file(site):
