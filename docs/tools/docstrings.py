@@ -1,4 +1,4 @@
-"""Examples with prompts in docstrings become sessions. Markdown takes `>>>` for a quotation."""
+"""Docstrings as Markdown that means what they say."""
 
 from __future__ import annotations
 
@@ -8,14 +8,21 @@ from typing import Any
 import griffe
 
 _SESSION = re.compile(r"^( *)>>> .*\n(?:\1\S.*\n?)*", re.MULTILINE)
+_CODE = re.compile(r"(```.*?```|`[^`\n]*`)", re.DOTALL)
 
 
-class Sessions(griffe.Extension):
-    """Fences the doctests of every docstring."""
+class PlainText(griffe.Extension):
+    """Fences the doctests of every docstring, and escapes what is no link.
+
+    Markdown takes `>>>` for a quotation, and meta["a"]["b"] for a reference.
+    """
 
     def on_object(self, *, obj: griffe.Object, **kwargs: Any) -> None:
         if obj.docstring is not None:
-            obj.docstring.value = _SESSION.sub(_fenced, obj.docstring.value)
+            text = _SESSION.sub(_fenced, obj.docstring.value)
+            parts = _CODE.split(text)
+            parts[::2] = [part.replace("][", "]\\[") for part in parts[::2]]
+            obj.docstring.value = "".join(parts)
 
 
 def _fenced(match: re.Match) -> str:
