@@ -40,7 +40,7 @@ step's inner gradient, which is the size of the parameters. Times are in plain t
 training without any gradient of it, and a metagradient takes 1 + VJP at the least, 3.36 by default.
 
 Examples:
-  3,125 Adam steps of a model with 150 million float32 parameters, on an 80 GB GPU:
+  3,125 Adam steps of a model with 160 million float32 parameters, on an 80 GB GPU:
     metagrad plan --steps 3125 --state 1.8GiB --memory 72GiB
 
   The same, with states in the host's memory as well; batches and plan are then streamed:
@@ -134,7 +134,7 @@ def run(arguments: argparse.Namespace) -> int:
     _check(arguments)
     costs = _costs(arguments)
     auto = Auto(arguments.memory, arguments.host, arguments.disk)
-    plans, reason = _automatic(auto, arguments.steps, costs)
+    plans, refusals = _automatic(auto, arguments.steps, costs)
     best = min(plans.values(), key=plan_table.seconds, default=None)
     if best is not None:
         print(best if arguments.step_seconds else _without_time(best), end="\n\n")
@@ -145,26 +145,30 @@ def run(arguments: argparse.Namespace) -> int:
     training = arguments.steps * costs.advance
     print(plan_table.table(rows, training, in_seconds=arguments.step_seconds is not None))
     print(_notes(arguments))
-    return 0 if best is not None else complain(arguments, reason)
+    if best is None:
+        return complain(arguments, refusals[0])
+    for refusal in refusals:
+        print(f"Not possible: {refusal}")
+    return 0
 
 
 def _automatic(
     auto: Auto, steps: int, costs: Costs
-) -> tuple[dict[str, Plan | TwoLevelPlan], ValueError | None]:
+) -> tuple[dict[str, Plan | TwoLevelPlan], list[ValueError]]:
     """The plans of `Auto`, fused and streamed, and why one of them does not fit."""
     from metagrad.runtime.schedules.auto_streamed import streamed_plan
 
     gradients, sizes = costs.sizes.gradient > 0, costs.sizes
     plans: dict[str, Plan | TwoLevelPlan] = {}
-    reason = None
+    refusals = []
     try:
         plans["Auto, one program"] = auto.plan(
             steps, gradients=gradients, sizes=sizes, measure=lambda: costs
         )
     except ValueError as error:
-        reason = error
+        refusals.append(error)
     if auto.host is None and auto.disk is None:
-        return plans, reason
+        return plans, refusals
     # A streamed run has the batches of some steps on the device, and not all of them.
     costs = dataclasses.replace(costs, sizes=dataclasses.replace(sizes, step=0))
     try:
@@ -172,8 +176,8 @@ def _automatic(
             auto, steps, gradients=gradients, costs=costs, device_free=0, host_free=0
         )
     except ValueError as error:
-        reason = error
-    return plans, reason
+        refusals.append(error)
+    return plans, refusals
 
 
 def _without_time(plan: Any) -> Any:

@@ -151,6 +151,17 @@ def test_nothing_fits(capsys):
     assert rest == 4 * [["does not fit"]]
 
 
+def test_only_one_of_the_two_is_possible(capsys):
+    small = ("--steps", "100", "--state", "1GB", "--memory", "1.5GB", "--host")
+    text = printed(capsys, "plan", *small, "1MB")
+    assert "Auto, streamed" not in table(text)
+    assert "\nNot possible: Auto(memory='1.5GB', host='1MB'): no slot for a state" in text
+    many = ("plan", "--steps", "9", "--state", "3MB", "--batch", "1GB", "--memory", "5GB")
+    text = printed(capsys, *many, "--host", "1GB")
+    assert "Auto, one program" not in table(text) and "Auto, streamed" in table(text)
+    assert "\nNot possible: Auto(memory='5GB', host='1GB'): no plan for 9 steps fits" in text
+
+
 @pytest.mark.parametrize(
     "arguments, message",
     [
