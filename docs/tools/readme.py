@@ -33,11 +33,33 @@ _SPECIAL = {
 
 def _section(root: Path, heading: str) -> str:
     text = (root / "README.md").read_text(encoding="utf-8")
-    pattern = _SPECIAL.get(heading, rf"^#+ {re.escape(heading)}\n(.*?)(?=^#{{1,2}} |\Z)")
-    match = re.search(pattern, text, re.DOTALL | re.MULTILINE)
-    if match is None:
+    if heading in _SPECIAL:
+        match = re.search(_SPECIAL[heading], text, re.DOTALL | re.MULTILINE)
+        part = match.group(1) if match else ""
+    else:
+        part = _below(heading, text)
+    if not part:
         raise ValueError(f"README.md has no part {heading!r}, which a page of docs/ shows")
-    return _LINK.sub(_from_docs, match.group(1).strip())
+    # The page lies in docs/, the README above it.
+    return _LINK.sub(_from_docs, part.strip())
+
+
+def _below(heading: str, text: str) -> str:
+    """What stands between a heading and the next of its level or above."""
+    lines: list[str] = []
+    level, in_block = 0, False
+    for line in text.splitlines():
+        in_block ^= line.startswith("```")
+        marks = re.match(r"(#+) ", line)
+        if marks and not in_block:
+            if level and len(marks.group(1)) <= level:
+                break
+            if not level and line[marks.end() :] == heading:
+                level = len(marks.group(1))
+                continue
+        if level:
+            lines.append(line)
+    return "\n".join(lines)
 
 
 def _from_docs(match: re.Match) -> str:

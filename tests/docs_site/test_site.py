@@ -87,7 +87,17 @@ def test_a_page_of_a_source_file(site):
 def test_parts_of_the_readme(site):
     start = (site / "index.html").read_text()
     assert "largest gradient at example 7" in start and "README:" not in start
+    interface = (site / "interface.html").read_text()
+    assert ">Long runs" in interface and "any schedule of the" in interface
     assert "metagrad <code>Auto</code> (the default)" in (site / "peers.html").read_text()
+
+
+def test_no_markdown_is_left(site):
+    """Blocks and tables that were not understood would stand in the text as they were written."""
+    for page in site.rglob("*.html"):
+        text = re.sub(r"<(pre|code|script)\b.*?</\1>", "", page.read_text(), flags=re.DOTALL)
+        left = re.findall(r"```.*|<p>\|.*|\*\*.*", text)
+        assert "source" in page.relative_to(site).parts or left == [], page
 
 
 def test_notebooks_are_shown_with_their_results(site):

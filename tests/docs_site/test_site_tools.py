@@ -49,11 +49,12 @@ def test_links(site, page, written, shown):
 
 
 def test_a_part_of_the_readme(tools, tmp_path):
-    text = "# T\n\n## One\n\nSee [b](docs/b.md), [c](code/c.py).\n\n### Inner\n\n## Two\n\ntext\n"
+    text = "# T\n\n## One\n\nSee [b](docs/b.md), [c](code/c.py).\n\n### Inner\n\n"
+    text += "```\n# a comment\n```\n\n## Two\n\ntext\n"
     (tmp_path / "README.md").write_text(text)
     with_sections = tools["readme"].with_sections
     assert with_sections(tmp_path, "a\n<!-- README: One -->\nb") == (
-        "a\nSee [b](b.md), [c](../code/c.py).\n\n### Inner\nb"
+        "a\nSee [b](b.md), [c](../code/c.py).\n\n### Inner\n\n```\n# a comment\n```\nb"
     )
     with pytest.raises(ValueError, match=r"README\.md has no part 'Three'"):
         with_sections(tmp_path, "<!-- README: Three -->")
