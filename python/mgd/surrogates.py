@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 import jax
@@ -77,7 +77,7 @@ class Surrogate(Generic[StateT]):
           ValueError: there is no step `at`, or the pool has not n examples.
         """
         counts = jnp.asarray(counts)
-        _check_pool(pool, counts)
+        check_pool(pool, counts)
         steps = steps_of(batches)
         at = self._at + steps if self._at < 0 else self._at
         if not 0 <= at < steps:
@@ -101,7 +101,7 @@ class Surrogate(Generic[StateT]):
         params = self._params(state)
 
         def step(added: Any) -> Any:
-            return self._step(state, meta, batch, functools.partial(_inner, added))
+            return self._step(state, meta, batch, functools.partial(inner, added))
 
         _, vjp = jax.vjp(step, jax.tree.map(jnp.zeros_like, params))
         return params, vjp(cotangent)[0]
@@ -121,7 +121,7 @@ def surrogate(
     losses: Callable[[Any, Any], Any],
     outer: Callable[..., Any],
     *,
-    at: int,
+    at: int | Sequence[int],
     params: Callable[[StateT], Any],
     chunk: int | None = None,
     **options: Any,
@@ -138,7 +138,8 @@ def surrogate(
       losses: `losses(params, examples) -> [m]`: the loss of each of m examples of the pool.
       outer: `outer(state, *outer_args)`, a real scalar.
       at: the step at which the examples are added, from 0; or from the end, if it is negative. A
-        late one costs less: only the steps behind it are reversed.
+        late one costs less: only the steps behind it are reversed. Several steps: the sum of their
+        gradients, which has less noise, for the price of the earliest.
       params: `params(state)`: the parameters that the loss is called with.
       chunk: how many examples of the pool are on their way at the same time; None: all.
       **options: of `metagradient`, for the steps behind `at`: `schedule`, `progress`, ...
@@ -147,7 +148,8 @@ def surrogate(
       A callable `(state0, counts, batches, pool, *outer_args) -> Result(value, grad [n], state)`.
 
     Raises:
-      TypeError: a function is none, or `at` is not an integer.
+      TypeError: a function is none, or `at` is neither an integer nor several.
+      ValueError: `at` is empty, or `chunk` is below 1.
 
     >>> import jax.numpy as jnp, metagrad
     >>> losses = lambda w, x: (w - x) ** 2
@@ -165,10 +167,22 @@ def surrogate(
             raise TypeError(f"{name} must be a function, got {function!r}")
     if chunk is not None and operator.index(chunk) < 1:
         raise ValueError(f"chunk={chunk} must be at least 1")
+    if isinstance(at, Sequence):
+        return _of_steps(at)(step, losses, outer, tuple(at), params, chunk, options)
     return Surrogate(step, losses, outer, operator.index(at), params, chunk, options)
 
 
-def _inner(added: Any, params: Any) -> Any:
+def _of_steps(at: Sequence[int]) -> type[Surrogate]:
+    from metagrad.mgd.surrogate_of_steps import SurrogateOfSteps
+
+    if not at:
+        raise ValueError("at=() names no step")
+    for t in at:
+        operator.index(t)
+    return SurrogateOfSteps
+
+
+def inner(added: Any, params: Any) -> Any:
     """The inner product, whose gradient is `added`.
 
     Raises:
@@ -184,7 +198,7 @@ def _inner(added: Any, params: Any) -> Any:
     return sum(jax.tree.leaves(products))
 
 
-def _check_pool(pool: Any, counts: jax.Array) -> None:
+def check_pool(pool: Any, counts: jax.Array) -> None:
     if counts.ndim != 1:
         raise ValueError(f"counts must have the shape [n], got {counts.shape}")
     for path, leaf in jax.tree_util.tree_flatten_with_path(pool)[0]:
