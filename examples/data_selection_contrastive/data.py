@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 TARGET = (0, 1, 2, 3, 4)
-CLEAN, TEST = 100, 300
+CLEAN, TEST = 200, 300
 """Sizes of the clean set and the test set."""
 WRONG_CAPTION, NOISY_IMAGE = 0.4, 0.1
 """The shares of the pool, of all classes, whose captions are wrong and whose images are noise."""

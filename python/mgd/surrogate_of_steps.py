@@ -88,7 +88,7 @@ class SurrogateOfSteps(Surrogate):
         return jax.lax.fori_loop(begin, end, lambda t, s: self._step(s, counts, row(t)), state)
 
     def _sum_of(self, params: Any, directions: Any, pool: Any) -> jax.Array:
-        products = lambda pair: self._products_of(*pair, pool)
+        products = lambda pair: self._products_of(pair[0], pair[1], pool)
         return jax.lax.map(products, (params, directions)).sum(0)
 
 

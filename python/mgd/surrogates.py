@@ -168,18 +168,16 @@ def surrogate(
     if chunk is not None and operator.index(chunk) < 1:
         raise ValueError(f"chunk={chunk} must be at least 1")
     if isinstance(at, Sequence):
-        return _of_steps(at)(step, losses, outer, tuple(at), params, chunk, options)
+        return _of_steps(step, losses, outer, tuple(at), params, chunk, options)
     return Surrogate(step, losses, outer, operator.index(at), params, chunk, options)
 
 
-def _of_steps(at: Sequence[int]) -> type[Surrogate]:
+def _of_steps(step: Any, losses: Any, outer: Any, at: tuple[int, ...], *rest: Any) -> Surrogate:
     from metagrad.mgd.surrogate_of_steps import SurrogateOfSteps
 
     if not at:
         raise ValueError("at=() names no step")
-    for t in at:
-        operator.index(t)
-    return SurrogateOfSteps
+    return SurrogateOfSteps(step, losses, outer, tuple(map(operator.index, at)), *rest)
 
 
 def inner(added: Any, params: Any) -> Any:
