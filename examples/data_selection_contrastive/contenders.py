@@ -18,6 +18,7 @@ class Sizes(NamedTuple):
     """How much is computed. The defaults are those of the results in the README."""
 
     rounds: int = 40  # of metagradient descent
+    one_step_rounds: int = 40  # of the same with one late step; 0 leaves it out
     random_subsets: int = 300  # that are tried
     tries: int = 4  # training runs by which a fraction is chosen
     tests: int = 8  # training runs of each selection in the end
@@ -64,17 +65,17 @@ def by_metagradients(problem, seed, rounds, late=LATE):
 
 
 @jax.jit
-def _measure(params, pairs):
-    recalls = lambda params: jnp.stack(retrieval.recalls(params, pairs))
-    return jax.lax.map(recalls, params)
+def _recalls(params, pairs):
+    return jnp.stack(retrieval.recalls(params, pairs))
 
 
 def recalls(pairs, counts, on, seed, runs):
     """Trains `runs` models with these counts: their recall@1 both ways on a set, [runs, 2]."""
     seeds = [(seed, run) for run in range(runs)]
     orders = [data_selection.order(counts, training.STEPS, training.BATCH, s) for s in seeds]
-    keys = jnp.stack([jax.random.fold_in(jax.random.key(seed), run) for _, run in seeds])
-    return np.asarray(_measure(training.train(keys, pairs, np.stack(orders)), on))
+    keys = [jax.random.fold_in(jax.random.key(seed), run) for _, run in seeds]
+    params = training.train(keys, pairs, orders)
+    return np.stack([_recalls(jax.tree.map(lambda x: x[run], params), on) for run in range(runs)])
 
 
 def best_on_clean(problem, candidates, seed, tries):

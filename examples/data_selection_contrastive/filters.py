@@ -41,7 +41,7 @@ def scores(pool, clean, seed):
             data_selection.order(ones, training.STEPS, training.BATCH, [seed, run])
             for run in range(MODELS)
         ]
-        return np.asarray(_cosines(training.train(keys, data, np.stack(orders)), pool)).mean(0)
+        return np.asarray(_cosines(training.train(keys, data, orders), pool)).mean(0)
 
     own, reference = cosine(pool), cosine(clean)
     return {

@@ -33,8 +33,10 @@ def run_seed(seed, sizes, out):
     chosen = contenders.selections(problem, seed, sizes)
     out.print(f"seed {seed}: filters {time.perf_counter() - began:.0f} s", end=", ")
     descended = contenders.by_metagradients(problem, seed, sizes.rounds)
-    one_step = contenders.by_metagradients(problem, seed, sizes.rounds, late=(0.9,))
-    chosen |= {OURS: ("", descended.counts), ONE_STEP: ("", one_step.counts)}
+    chosen[OURS] = "", descended.counts
+    if sizes.one_step_rounds:
+        one_step = contenders.by_metagradients(problem, seed, sizes.one_step_rounds, late=(0.9,))
+        chosen[ONE_STEP] = "", one_step.counts
     rows = {
         name: {
             "chosen": what,
@@ -51,7 +53,6 @@ def run_seed(seed, sizes, out):
         "losses": descended.losses.tolist(),
         "mean_counts": descended.mean_counts.tolist(),
         "seconds_per_round": descended.seconds,
-        "seconds_per_round_one_step": one_step.seconds,
         "seconds_per_training": seconds_of_training(problem, sizes),
     }
 
@@ -98,19 +99,21 @@ def difference(found, key="alone"):
     return best, (found[OURS][key] - found[best][key]).mean(1)
 
 
-def table(found):
-    """The recalls in points, mean and standard deviation over the seeds."""
-    columns = ("selection", "image to caption", "caption to image", "mean", "mean, clean set added")
-    made = Table(*columns, box=box.SIMPLE_HEAD)
+COLUMNS = ("selection", "image to caption", "caption to image", "mean", "mean, clean set added")
+
+
+def cells(values):
+    """A row of the table: mean and standard deviation over the seeds, in points."""
     spread = lambda values: f"{values.mean():.1f} ± {values.std(ddof=len(values) > 1):.1f}"
+    alone, added = values["alone"], values.get("with clean")
+    last = "" if added is None else spread(added.mean(1))
+    return [*map(spread, alone.T), spread(alone.mean(1)), last]
+
+
+def table(found):
+    made = Table(*COLUMNS, box=box.SIMPLE_HEAD)
     for name, values in found.items():
-        alone, added = values["alone"], values.get("with clean")
-        made.add_row(
-            name,
-            *(spread(column) for column in alone.T),
-            spread(alone.mean(1)),
-            "" if added is None else spread(added.mean(1)),
-        )
+        made.add_row(name, *cells(values))
     return made
 
 

@@ -40,7 +40,6 @@ def step(state, counts, batch, extra=metagrad.mgd.no_extra, grad=metagrad.grad):
     return State(optax.apply_updates(state.params, changes), adam)
 
 
-@jax.jit
 def train(keys, pool, orders):
     """Plain trainings, no metagradients: the final parameters, with a leading axis of the runs.
 
@@ -49,12 +48,14 @@ def train(keys, pool, orders):
       pool: the pairs.
       orders: int32 [runs, STEPS, BATCH], places in the pool.
     """
+    runs = [_train(key, pool, order) for key, order in zip(keys, orders)]
+    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
 
-    def run(key, order):
-        advance = lambda state, rows: (
-            step(state, None, jax.tree.map(lambda leaf: leaf[rows], pool), grad=jax.grad),
-            None,
-        )
-        return jax.lax.scan(advance, start(key), order)[0].params
 
-    return jax.lax.map(lambda pair: run(*pair), (keys, orders))
+@jax.jit
+def _train(key, pool, order):
+    def advance(state, rows):
+        batch = jax.tree.map(lambda leaf: leaf[rows], pool)
+        return step(state, None, batch, grad=jax.grad), None
+
+    return jax.lax.scan(advance, start(key), order)[0].params
