@@ -74,8 +74,7 @@ def recalls(pairs, counts, on, seed, runs):
     seeds = [(seed, run) for run in range(runs)]
     orders = [data_selection.order(counts, training.STEPS, training.BATCH, s) for s in seeds]
     keys = [jax.random.fold_in(jax.random.key(seed), run) for _, run in seeds]
-    params = training.train(keys, pairs, orders)
-    return np.stack([_recalls(jax.tree.map(lambda x: x[run], params), on) for run in range(runs)])
+    return np.stack([_recalls(params, on) for params in training.train(keys, pairs, orders)])
 
 
 def best_on_clean(problem, candidates, seed, tries):

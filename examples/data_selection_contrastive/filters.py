@@ -22,13 +22,9 @@ FRACTIONS = (0.2, 0.3, 0.4, 0.5, 0.6, 0.7, 0.8, 0.9)
 
 @jax.jit
 def _cosines(params, pool):
-    """[models, n]"""
-
-    def of(params):
-        image = model.embed_images(params["image"], pool.image)
-        return jnp.sum(image * model.embed_captions(params["caption"], pool.caption), -1)
-
-    return jax.lax.map(of, params)
+    """[n]"""
+    image = model.embed_images(params["image"], pool.image)
+    return jnp.sum(image * model.embed_captions(params["caption"], pool.caption), -1)
 
 
 def scores(pool, clean, seed):
@@ -41,7 +37,7 @@ def scores(pool, clean, seed):
             data_selection.order(ones, training.STEPS, training.BATCH, [seed, run])
             for run in range(MODELS)
         ]
-        return np.asarray(_cosines(training.train(keys, data, orders), pool)).mean(0)
+        return np.mean([_cosines(params, pool) for params in training.train(keys, data, orders)], 0)
 
     own, reference = cosine(pool), cosine(clean)
     return {

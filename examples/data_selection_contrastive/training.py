@@ -41,15 +41,14 @@ def step(state, counts, batch, extra=metagrad.mgd.no_extra, grad=metagrad.grad):
 
 
 def train(keys, pool, orders):
-    """Plain trainings, no metagradients: the final parameters, with a leading axis of the runs.
+    """Plain trainings, no metagradients: a list of the final parameters of each run.
 
     Args:
-      keys: of the initial parameters, [runs].
+      keys: of the initial parameters, one for each run.
       pool: the pairs.
       orders: int32 [runs, STEPS, BATCH], places in the pool.
     """
-    runs = [_train(key, pool, order) for key, order in zip(keys, orders)]
-    return jax.tree.map(lambda *leaves: jnp.stack(leaves), *runs)
+    return [_train(key, pool, order) for key, order in zip(keys, orders)]
 
 
 @jax.jit
