@@ -19,14 +19,12 @@ import numpy as np
 from metagrad.api.results import Result
 from metagrad.api.train_step import compile
 from metagrad.mgd.plain_steps import batches_from, steps_of
-from metagrad.mgd.surrogates import Surrogate, check_pool, inner, no_extra
+from metagrad.mgd.surrogates import Surrogate, check_pool, inner, no_extra, request_of
 from metagrad.runtime.streams import Stream
 
 
 class SurrogateOfSteps(Surrogate):
     """`Surrogate` for several steps: called the same way, and its gradient is their sum."""
-
-    wrt = "meta"
 
     def __init__(
         self,
@@ -43,9 +41,20 @@ class SurrogateOfSteps(Surrogate):
         self._mg = compile(functools.partial(_numbered_step, step)).metagradient(
             lambda state, *outer_args: outer(state[0], *outer_args), wrt="meta", **options
         )
-        self._step = jax.jit(lambda state, meta, batch: step(state, meta, batch, no_extra))
+
+        @functools.wraps(step)
+        def plain(state: Any, meta: Any, batch: Any) -> Any:
+            return step(state, meta, batch, no_extra)
+
+        of_plain = compile(plain).metagradient(outer, wrt="state", **options)
+        self.request = request_of(of_plain, losses, outer, params)
+        self._step = jax.jit(plain)
         self._between = jax.jit(self._loop)
         self._sum = jax.jit(self._sum_of)
+
+    @property
+    def settings(self) -> str:
+        return f"at={self._several}"
 
     def __call__(
         self, state0: Any, counts: jax.Array, batches: Any, pool: Any, *outer_args: Any

@@ -13,6 +13,7 @@ in forward mode: n per-example gradients are never there. All of it is exact.
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Sequence
@@ -34,9 +35,11 @@ def no_extra(params: Any) -> float:
 
 
 class Surrogate(Generic[StateT]):
-    """Called and answering like a metagradient with respect to counts; `surrogate` makes it."""
+    """Called and answering like a metagradient with respect to counts; `surrogate` makes it.
 
-    wrt = "meta"
+    Attributes:
+      request: the plain step, and the outer function with the losses of the pool.
+    """
 
     def __init__(
         self,
@@ -57,9 +60,14 @@ class Surrogate(Generic[StateT]):
 
         self._first = PlainSteps(plain)
         self._last = compile(plain).metagradient(outer, wrt="state", **options)
+        self.request = request_of(self._last, losses, outer, params)
         self._after_the_last = jax.jit(jax.value_and_grad(outer, allow_int=True))
         self._direction = jax.jit(self._direction_of)
         self._products = jax.jit(self._products_of)
+
+    @property
+    def settings(self) -> str:
+        return f"at={self._at}"
 
     def __call__(
         self, state0: StateT, counts: jax.Array, batches: Any, pool: Any, *outer_args: Any
@@ -178,6 +186,19 @@ def _of_steps(step: Any, losses: Any, outer: Any, at: tuple[int, ...], *rest: An
     if not at:
         raise ValueError("at=() names no step")
     return SurrogateOfSteps(step, losses, outer, tuple(map(operator.index, at)), *rest)
+
+
+def request_of(mg: Any, losses: Callable, outer: Callable, params: Callable) -> Any:
+    """What is compared when a descent goes on after a kill: the step, the outer value, the losses.
+
+    It is traced and not run. The outer function is called with the pool in front of its own
+    arguments, as a surrogate is.
+    """
+
+    def with_losses(state: Any, pool: Any, *outer_args: Any) -> Any:
+        return outer(state, *outer_args) + 0 * jnp.sum(losses(params(state), pool))
+
+    return dataclasses.replace(mg.request, wrt=("meta",), outer=with_losses)
 
 
 def inner(added: Any, params: Any) -> Any:

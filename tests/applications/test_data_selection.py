@@ -56,8 +56,9 @@ def select(**changes):
         "progress": False,
     }
     outer_args = changes.pop("outer_args", clean)
+    of_examples = changes.pop("losses", losses)
     return data_selection.select(
-        step, losses, outer, start, pool, outer_args, **(arguments | changes)
+        step, of_examples, outer, start, pool, outer_args, **(arguments | changes)
     )
 
 
@@ -155,6 +156,23 @@ def test_the_key_decides_everything():
     assert np.array_equal(same.counts, again.counts)
     assert np.array_equal(same.history.column("value"), again.history.column("value"))
     assert not np.array_equal(same.counts, other.counts)
+
+
+@pytest.mark.parametrize("at", [(-4, -1), -3])
+def test_it_goes_on_where_it_was(tmp_path, at):
+    whole = select(rounds=4, at=at)
+    select(rounds=2, at=at, resume_dir=tmp_path)
+    resumed = select(rounds=4, at=at, resume_dir=tmp_path)
+    assert np.array_equal(resumed.counts, whole.counts)
+    assert np.array_equal(resumed.history.column("value"), whole.history.column("value"))
+
+
+def test_other_steps_or_losses_do_not_go_on(tmp_path):
+    select(rounds=1, resume_dir=tmp_path)
+    with pytest.raises(metagrad.JournalError, match="at="):
+        select(rounds=2, resume_dir=tmp_path, at=(-3, -1))
+    with pytest.raises(metagrad.JournalError, match="training step or the outer function"):
+        select(rounds=2, resume_dir=tmp_path, losses=lambda *given: 2 * losses(*given))
 
 
 def test_streams_give_what_arrays_give():
