@@ -1,0 +1,3 @@
+from examples.attribution_digits.run import main
+
+main()
