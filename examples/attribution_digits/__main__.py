@@ -1,3 +1,4 @@
 from examples.attribution_digits.run import main
 
-main()
+if __name__ == "__main__":
+    main()
