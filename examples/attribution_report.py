@@ -8,6 +8,30 @@ from pathlib import Path
 import jax
 import numpy as np
 
+from metagrad import attribution
+
+
+def retrain(metagradient, run, queries, kept, count, seed):
+    """Trainings on random subsets: {name: `attribution.Retrained`}, from one compiled program.
+
+    Args:
+      metagradient: of the run.
+      run: (state0, meta, batches), with meta["weight"].
+      queries: what the outer function takes.
+      kept: {name: the part of the examples that a subset keeps}.
+      count: how many subsets of each kind.
+      seed: of the draw.
+    """
+    n = len(run[1]["weight"])
+    subsets = [attribution.random_subsets(n, count, part, seed) for part in kept.values()]
+    together = attribution.retrain(metagradient, *run, queries, subsets=np.concatenate(subsets))
+    return {
+        name: attribution.Retrained(
+            each, together.outcomes[i * count : (i + 1) * count], together.full, together.seconds
+        )
+        for i, (name, each) in enumerate(zip(kept, subsets))
+    }
+
 
 def over_seeds(comparisons):
     """One row for each method: means over the seeds, and the lowest and highest.
@@ -76,7 +100,7 @@ def draw(panels, path):
             ax.errorbar(names, values[0], errors, color=colour, marker="o", capsize=3, label=label)
         ax.set(title=title, ylabel="LDS", ylim=(-0.1, 1.02))
         ax.axhline(0.95, color=style.GREY, linewidth=0.7, linestyle=":")
-        ax.legend(frameon=False, fontsize=7, loc="lower left")
+        ax.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     figure.savefig(path, dpi=90)
 
 

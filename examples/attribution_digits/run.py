@@ -3,8 +3,6 @@
 import argparse
 from pathlib import Path
 
-import jax
-
 from examples import attribution_report as report
 from examples.attribution_digits import model
 from metagrad import attribution
@@ -17,7 +15,6 @@ def methods(problem, run):
     """{name: function that returns Scores} for one trained network."""
     network, training = model.Network(run.activation), model.training(run)
     arguments = training.arguments(problem.params, problem.examples, problem.order)
-    metagradient = training.metagradient(network.outcome)
     state, checkpoints = training.train(*arguments, checkpoints=model.CHECKPOINTS)
     common = problem.examples, problem.queries
     functions = network.losses, network.outcome
@@ -40,7 +37,9 @@ def methods(problem, run):
         )
 
     return {
-        "metagradient": lambda: attribution.scores(metagradient, *arguments, problem.queries),
+        "metagradient": lambda: attribution.scores(
+            model.metagradient(run), *arguments, problem.queries
+        ),
         **{f"influence, CG, damping {d}": influence(d) for d in (1e-1, 1e-2, 1e-3)},
         **{f"influence, EK-FAC, damping {d}": ekfac(d) for d in (0.1, 1.0)},
         "TracIn": lambda: baselines.tracin(*functions, checkpoints, run.rate, *common),
@@ -51,18 +50,8 @@ def methods(problem, run):
 
 def retrainings(problem, run, subsets, seed):
     """{name: Retrained}, for each part of the examples that is kept."""
-    training = model.training(run)
-    metagradient = training.metagradient(model.Network(run.activation).outcome)
-    arguments = training.arguments(problem.params, problem.examples, problem.order)
-    return {
-        name: attribution.retrain(
-            metagradient,
-            *arguments,
-            problem.queries,
-            subsets=attribution.random_subsets(model.EXAMPLES, subsets, kept, seed),
-        )
-        for name, kept in KEPT.items()
-    }
+    arguments = model.training(run).arguments(problem.params, problem.examples, problem.order)
+    return report.retrain(model.metagradient(run), arguments, problem.queries, KEPT, subsets, seed)
 
 
 def compare(run, seeds, subsets):
@@ -73,7 +62,6 @@ def compare(run, seeds, subsets):
         retrained = retrainings(problem, run, subsets, seed)
         comparisons.append(attribution.compare(methods(problem, run), retrained))
         print(f"{run.name}, seed {seed}\n{comparisons[-1]}\n", flush=True)
-        jax.clear_caches()
     return report.over_seeds(comparisons)
 
 

@@ -1,4 +1,4 @@
-"""Fine-tuning: 256 pieces of the language manual, after pretraining on code and docstrings."""
+"""Fine-tuning: 192 pieces of the language manual, after pretraining on code and docstrings."""
 
 from typing import NamedTuple
 
@@ -10,7 +10,7 @@ import optax
 from examples import language_model
 from metagrad import attribution
 
-EXAMPLES, QUERIES, STEPS, BATCH, CHECKPOINTS = 256, 12, 64, 16, 8
+EXAMPLES, QUERIES, STEPS, BATCH, CHECKPOINTS = 192, 8, 60, 16, 6
 RATE = 1e-3
 OPTIMIZER = optax.adam(RATE, eps_root=1e-6)
 

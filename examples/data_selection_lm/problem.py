@@ -22,6 +22,8 @@ POOLS = {
     "alike": {"manual": 512},
 }
 STEPS, BATCH, VALIDATION, TEST = 64, 16, 96, 400
+LATE = (-1, -8)
+"""The steps at which the surrogate run weighs the pool; their gradients are added."""
 OPTIMIZER = optax.adam(1e-3, eps_root=1e-6)
 
 

@@ -83,7 +83,7 @@ def _dot(a, b):
 # --- Metagradients --------------------------------------------------------------------------------
 
 
-def by_metagradients(problem, rounds, probability=0.2, **options):
+def by_metagradients(problem, rounds, probability=0.2):
     """A `Selection` for the target's validation loss."""
     return data_selection.select(
         problems.step,
@@ -97,9 +97,8 @@ def by_metagradients(problem, rounds, probability=0.2, **options):
         batch_size=problems.BATCH,
         rounds=rounds,
         probability=probability,
-        at=(-1, -8),
+        at=problems.LATE,
         key=problem.seed,
-        **options,
     )
 
 
@@ -110,7 +109,8 @@ def best_part(problem, choose):
     return choose(best), best
 
 
-random_of = lambda problem: best_part(problem, functools.partial(random, problem))
+def random_of(problem):
+    return best_part(problem, functools.partial(random, problem))
 
 
 def similar_of(problem):
