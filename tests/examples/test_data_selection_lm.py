@@ -22,10 +22,12 @@ def small(monkeypatch):
 
 
 def test_whole_example(small, monkeypatch, tmp_path):
+    few = language_model._modules(1)
+    monkeypatch.setattr(language_model, "_modules", lambda: few)
     monkeypatch.setattr(
         language_model, "pretrained", lambda *_: language_model.initial(jax.random.key(0))
     )
-    arguments = ["--seeds", "2", "--rounds", "12", "--pools", "mixed", "--out", str(tmp_path)]
+    arguments = ["--seeds", "2", "--rounds", "8", "--pools", "mixed", "--out", str(tmp_path)]
     summary = run.main(arguments)
     ways = {"not fine-tuned", "all data", "the manual's pieces", "random"}
     assert set(summary["mixed"]) == ways | {"gradient similarity", "metagradients"}
@@ -34,7 +36,7 @@ def test_whole_example(small, monkeypatch, tmp_path):
         assert rows["gradient similarity"]["counts"]["manual"] > 12  # of 16; by chance 8
         counts = rows["metagradients"]["counts"]
         assert counts["manual"] > counts["unicode_names"]
-        assert len(rows["metagradients"]["rounds"]) == 12
+        assert len(rows["metagradients"]["rounds"]) == 8
     assert (tmp_path / "selection.png").stat().st_size > 5000
 
 
