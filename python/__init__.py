@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from metagrad.compiler.enzyme.worker import EnzymeError
     from metagrad.diagnostics.check_report import CheckReport
     from metagrad.diagnostics.finite_differences import DirectionCheck
+    from metagrad.mgd.descent import descent
     from metagrad.runtime.executors.replay_check import ReplayError
     from metagrad.runtime.exported.container import InvalidFile
     from metagrad.runtime.journal import JournalError
@@ -65,6 +66,7 @@ __all__ = [
     "TwoLevelPlan",
     "check",
     "compile",
+    "descent",
     "dot_product_attention",
     "grad",
     "load",
@@ -86,6 +88,7 @@ _HOMES = {
     "compiler.enzyme.worker": ("EnzymeError",),
     "diagnostics.check_report": ("CheckReport",),
     "diagnostics.finite_differences": ("DirectionCheck",),
+    "mgd.descent": ("descent",),
     "runtime.executors.replay_check": ("ReplayError",),
     "runtime.journal": ("JournalError",),
     "runtime.progress_reports": ("Progress",),

@@ -9,13 +9,14 @@ import pytest
 import metagrad
 import metagrad.api
 import metagrad.frontend
+import metagrad.mgd
 import metagrad.runtime.streams
 
 MODULES = [
     "metagrad",
     *(
         f"{package.__name__}.{module.name}"
-        for package in (metagrad.api, metagrad.frontend, metagrad.runtime.streams)
+        for package in (metagrad.api, metagrad.frontend, metagrad.mgd, metagrad.runtime.streams)
         for module in pkgutil.iter_modules(package.__path__)
     ),
 ]

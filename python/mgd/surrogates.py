@@ -1,0 +1,209 @@
+"""`metagrad.mgd.surrogate`: what one more use of an example would do to the outer value.
+
+Counts are integers, and a run is no differentiable function of them. In their place stands a
+surrogate (Engstrom et al. 2025, arXiv 2503.13751, section 4.1): the run as it is, with
+sum_i z_i l(x_i) added to the loss of one late step k, over the whole pool. Its gradient at z = 0 is
+
+    g_i = d outer / d z_i = <u, grad l(x_i)(params_k)>,    u = d outer / d (the gradient of step k)
+
+Nothing depends on z before step k. So the steps before it are plain training, the metagradient is
+that of the steps behind it, and the products of all n gradients with u are one pass over the pool
+in forward mode: n per-example gradients are never there. All of it is exact.
+"""
+
+from __future__ import annotations
+
+import functools
+import operator
+from collections.abc import Callable
+from typing import Any, Generic
+
+import jax
+import jax.numpy as jnp
+
+from metagrad.api.results import Result
+from metagrad.api.train_step import compile
+from metagrad.api.type_variables import StateT
+from metagrad.mgd.plain_steps import PlainSteps, batch_at, batches_from, steps_of
+
+
+def no_extra(params: Any) -> float:
+    """The extra loss of every step but one: none. It is the default of a step's fourth argument."""
+    del params
+    return 0.0
+
+
+class Surrogate(Generic[StateT]):
+    """Called and answering like a metagradient with respect to counts; `surrogate` makes it."""
+
+    wrt = "meta"
+
+    def __init__(
+        self,
+        step: Callable[..., StateT],
+        losses: Callable[[Any, Any], Any],
+        outer: Callable[..., Any],
+        at: int,
+        params: Callable[[StateT], Any],
+        chunk: int | None,
+        options: dict[str, Any],
+    ):
+        self._step, self._losses, self._outer = step, losses, outer
+        self._at, self._params, self._chunk = at, params, chunk
+
+        @functools.wraps(step)
+        def plain(state: Any, meta: Any, batch: Any) -> Any:
+            return step(state, meta, batch, no_extra)
+
+        self._first = PlainSteps(plain)
+        self._last = compile(plain).metagradient(outer, wrt="state", **options)
+        self._after_the_last = jax.jit(jax.value_and_grad(outer, allow_int=True))
+        self._direction = jax.jit(self._direction_of)
+        self._products = jax.jit(self._products_of)
+
+    def __call__(
+        self, state0: StateT, counts: jax.Array, batches: Any, pool: Any, *outer_args: Any
+    ) -> Result[jax.Array, jax.Array, StateT]:
+        """The value, the gradient [n] at z = 0, and the final state.
+
+        Args:
+          state0: the state before the first step.
+          counts: [n]. The step is given them as `meta`; the gradient is that of z alone.
+          batches: as for a metagradient, drawn with these counts; or a `metagrad.Stream`.
+          pool: the n examples, a pytree of arrays [n, ...], as `losses` takes them.
+          *outer_args: further arguments of the outer function.
+
+        Raises:
+          ValueError: there is no step `at`, or the pool has not n examples.
+        """
+        counts = jnp.asarray(counts)
+        _check_pool(pool, counts)
+        steps = steps_of(batches)
+        at = self._at + steps if self._at < 0 else self._at
+        if not 0 <= at < steps:
+            raise ValueError(f"at={self._at} is none of the {steps} steps of these batches")
+        state = self._first(state0, counts, batches, at)
+        batch = batch_at(batches, at)
+        after = self._first(state, counts, jax.tree.map(lambda x: x[None], batch), 1)
+        if at == steps - 1:
+            value, cotangent = self._after_the_last(after, *outer_args)
+            final = after
+        else:
+            value, cotangent, final = self._last(
+                after, counts, batches_from(batches, at + 1), *outer_args
+            )
+        params, direction = self._direction(state, counts, batch, cotangent)
+        gradient = self._products(params, direction, pool).astype(counts.dtype)
+        return Result(value, gradient, final)
+
+    def _direction_of(self, state: Any, meta: Any, batch: Any, cotangent: Any) -> tuple[Any, Any]:
+        """The parameters, and the derivative with respect to what is added to their gradient."""
+        params = self._params(state)
+
+        def step(added: Any) -> Any:
+            return self._step(state, meta, batch, functools.partial(_inner, added))
+
+        _, vjp = jax.vjp(step, jax.tree.map(jnp.zeros_like, params))
+        return params, vjp(cotangent)[0]
+
+    def _products_of(self, params: Any, direction: Any, pool: Any) -> jax.Array:
+        """The derivative of each example's loss along the direction: [n]."""
+
+        def along(examples: Any) -> jax.Array:
+            losses = lambda params: self._losses(params, examples)
+            return jax.jvp(losses, (params,), (direction,))[1]
+
+        return _in_chunks(along, pool, self._chunk)
+
+
+def surrogate(
+    step: Callable[..., StateT],
+    losses: Callable[[Any, Any], Any],
+    outer: Callable[..., Any],
+    *,
+    at: int,
+    params: Callable[[StateT], Any],
+    chunk: int | None = None,
+    **options: Any,
+) -> Surrogate[StateT]:
+    """The gradient by which `integer_counts` updates how often each example is used.
+
+    It stands in the place of a metagradient in `metagrad.descent`, and exactly gives the gradient
+    at z = 0 of the run in which sum_i z_i losses_i is added to the training loss of step `at`.
+
+    Args:
+      step: `step(state, meta, batch, extra) -> new_state`. It adds `extra(params)` to the loss that
+        it takes the gradient of, once, and is undecorated. `metagrad.mgd.no_extra` is the extra
+        loss of plain training: make it the default, and the same function is your training step.
+      losses: `losses(params, examples) -> [m]`: the loss of each of m examples of the pool.
+      outer: `outer(state, *outer_args)`, a real scalar.
+      at: the step at which the examples are added, from 0; or from the end, if it is negative. A
+        late one costs less: only the steps behind it are reversed.
+      params: `params(state)`: the parameters that the loss is called with.
+      chunk: how many examples of the pool are on their way at the same time; None: all.
+      **options: of `metagradient`, for the steps behind `at`: `schedule`, `progress`, ...
+
+    Returns:
+      A callable `(state0, counts, batches, pool, *outer_args) -> Result(value, grad [n], state)`.
+
+    Raises:
+      TypeError: a function is none, or `at` is not an integer.
+
+    >>> import jax.numpy as jnp, metagrad
+    >>> losses = lambda w, x: (w - x) ** 2
+    >>> def step(w, counts, x, extra=metagrad.mgd.no_extra):
+    ...     return w - 0.1 * metagrad.grad(lambda w: jnp.mean(losses(w, x)) + extra(w))(w)
+    >>> outer = lambda w: (w - 2) ** 2
+    >>> mg = metagrad.mgd.surrogate(step, losses, outer, at=-2, params=lambda w: w)
+    >>> pool = jnp.array([0.0, 1.0, 2.0])
+    >>> mg(0.0, jnp.ones(3), jnp.ones((10, 4)), pool).grad.round(1)  # more of 2 would lower it
+    Array([ 0.3, -0.1, -0.4], dtype=float32)
+    """
+    functions = {"step": step, "losses": losses, "outer": outer, "params": params}
+    for name, function in functions.items():
+        if not callable(function):
+            raise TypeError(f"{name} must be a function, got {function!r}")
+    if chunk is not None and operator.index(chunk) < 1:
+        raise ValueError(f"chunk={chunk} must be at least 1")
+    return Surrogate(step, losses, outer, operator.index(at), params, chunk, options)
+
+
+def _inner(added: Any, params: Any) -> Any:
+    """The inner product, whose gradient is `added`.
+
+    Raises:
+      ValueError: the step's loss has other parameters than `params(state)`.
+    """
+    structure: Any = jax.tree.structure(added)
+    if structure != jax.tree.structure(params):
+        raise ValueError(
+            f"extra was called with {jax.tree.structure(params)}, and params(state) is "
+            f"{structure}: give `surrogate` the parameters that the loss has"
+        )
+    products = jax.tree.map(lambda a, p: jnp.sum(a * p), added, params)
+    return sum(jax.tree.leaves(products))
+
+
+def _check_pool(pool: Any, counts: jax.Array) -> None:
+    if counts.ndim != 1:
+        raise ValueError(f"counts must have the shape [n], got {counts.shape}")
+    for path, leaf in jax.tree_util.tree_flatten_with_path(pool)[0]:
+        if jnp.shape(leaf)[:1] != counts.shape:
+            raise ValueError(
+                f"pool{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}, and there are "
+                f"{counts.size} counts"
+            )
+
+
+def _in_chunks(function: Callable[[Any], jax.Array], pool: Any, chunk: int | None) -> jax.Array:
+    """`function` of the pool, [n], in turn over chunks of it."""
+    count = len(jax.tree.leaves(pool)[0])
+    if chunk is None or chunk >= count:
+        return function(pool)
+    whole = count // chunk
+    cut = lambda x: x[: whole * chunk].reshape(whole, chunk, *x.shape[1:])
+    results = jax.lax.map(function, jax.tree.map(cut, pool)).reshape(-1)
+    if whole * chunk == count:
+        return results
+    rest = function(jax.tree.map(lambda x: x[whole * chunk :], pool))
+    return jnp.concatenate([results, rest])
