@@ -43,7 +43,7 @@ class Routine:
 
 
 SMOOTH = Routine()
-ROUGH = Routine(4, "after", "max", "relu", 2.0, 1e-12, 16, 4e-2)
+ROUGH = Routine(6, "after", "max", "relu", 2.0, 1e-12, 32, 2e-2)
 
 
 def initial(routine, key):

@@ -5,11 +5,12 @@ import time
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 
 import metagrad
 from examples.metasmoothness import digits, network
 
-TRAIN, HELD_OUT, STEPS = 300, 400, 64
+TRAIN, HELD_OUT, STEPS = 300, 400, 80
 MOVED = 30
 """How many of the training images the configuration holds: 10%."""
 STEP = 0.05
@@ -22,7 +23,8 @@ class Problem:
     Attributes:
       data: the digits.
       train: from the images of the training set to the parameters.
-      metagradient: from (images, descent on the held-out loss) to a metagrad.Result.
+      metagradient: of minus the held-out loss, with respect to the images.
+      arguments: what it is called with beside the images: (state0, batches, *held out).
       images: the training images as they are, {"image": float32 [300, 8, 8]}.
       mask: 1 for the images that move, [300, 1, 1].
     """
@@ -30,59 +32,92 @@ class Problem:
     def __init__(self, routine, seed):
         self.routine = routine
         self.data = digits.load(TRAIN, HELD_OUT)
-        label = self.data.train.label
         step = network.train_step(routine, STEPS)
         state0 = network.state0(routine, STEPS, jax.random.key(seed))
-        batches = digits.batches(label, STEPS, routine.batch, seed)
+        batches = digits.batches(self.data.train.label, STEPS, routine.batch, seed)
+        self.arguments = (state0, batches, *self.data.held_out)
         self.train = metagrad.smoothness.training(
             step, state0, batches, params=lambda state: state["params"]
         )
-        mg = step.metagradient(lambda state, *held_out: self.loss(state["params"], *held_out))
-        self.metagradient = lambda images: mg(state0, images, batches, *self.data.held_out)
+        self.metagradient = step.metagradient(
+            lambda state, image, label: -self.loss(state["params"], image, label), progress=False
+        )
         self.images = {"image": jnp.asarray(self.data.train.image)}
         chosen = np.random.default_rng(seed).choice(TRAIN, MOVED, replace=False)
-        self.mask = np.zeros((TRAIN, 1, 1))
+        self.mask = np.zeros((TRAIN, 1, 1), np.float32)
         self.mask[chosen] = 1
 
     def loss(self, params, image, label):
         return jnp.mean(network.losses(self.routine, params, image, label))
 
+    def held_out_loss(self, images):
+        """The loss on the held-out digits after training on these images."""
+        return self.loss(self.train(images), *self.data.held_out)
+
+    def accuracies(self, images):
+        """The accuracy on the held-out digits and on the test digits after training."""
+        params = self.train(images)
+        parts = (self.data.held_out, self.data.test)
+        return [network.accuracy(self.routine, params, *part) for part in parts]
+
     def directions(self, count, seed):
+        """Directions of random signs in the images that move."""
         drawn = metagrad.smoothness.random_directions(self.images, count, seed)
         return [{"image": self.mask * each["image"]} for each in drawn]
 
 
 def study(routine, seed, directions=4, rounds=15):
-    """The numbers of one routine and seed.
+    """The numbers of one routine and seed, as a dictionary.
 
-    Returns:
-      {"metasmoothness", "undecided", "losses": held-out loss of each round, "gain": log of the
-      highest over the first, "accuracy": on the held-out digits before, "seconds"}.
+    "gain" is the logarithm of the highest held-out loss over that before, by descent; "random" the
+    same by as many random steps of the same size.
     """
     begun = time.perf_counter()
     problem = Problem(routine, seed)
     smoothness = metagrad.metasmoothness(
         problem.train, problem.images, problem.directions(directions, seed), STEP
     )
-    losses = ascend(problem, rounds)
-    params = jax.jit(problem.train)(problem.images)
+    descent = descend(problem, rounds)
+    losses = [-record.value for record in descent.history]
+    walk = random_walk(problem, rounds, seed)
+    accuracies = jax.jit(problem.accuracies)
     return {
         "metasmoothness": smoothness.value,
         "standard_error": smoothness.standard_error,
         "undecided": float(smoothness.undecided.max()),
         "losses": losses,
+        "random_losses": walk,
         "gain": float(np.log(max(losses) / losses[0])),
-        "accuracy": float(network.accuracy(routine, params, *problem.data.held_out)),
+        "random": float(np.log(max(walk) / walk[0])),
+        "accuracy_before": [float(a) for a in accuracies(problem.images)],
+        "accuracy_after": [float(a) for a in accuracies(descent.best.meta)],
         "seconds": time.perf_counter() - begun,
     }
 
 
-def ascend(problem, rounds):
-    """Metagradient ascent by signs on the held-out loss, in the box [0, 1]: the loss by round."""
-    images, losses = problem.images, []
-    for _ in range(rounds + 1):
-        result = problem.metagradient(images)
-        losses.append(float(result.value))
-        step = STEP * problem.mask * jnp.sign(result.grad["image"])
-        images = {"image": jnp.clip(images["image"] + step, 0, 1)}
+def descend(problem, rounds):
+    """Metagradient descent by signs on minus the held-out loss, in the box [0, 1]."""
+    state0, batches, *held_out = problem.arguments
+    by_signs = optax.stateless(
+        lambda gradient, _: {"image": -STEP * problem.mask * jnp.sign(gradient["image"])}
+    )
+    return metagrad.descent(
+        problem.metagradient,
+        problem.images,
+        lambda round, key: (state0, batches, *held_out),
+        by_signs,
+        rounds=rounds + 1,
+        projection=lambda images: optax.projections.projection_box(images, 0.0, 1.0),
+        progress=False,
+    )
+
+
+def random_walk(problem, rounds, seed):
+    """The held-out loss along steps of random signs, of the same size and in the same box."""
+    value_at = jax.jit(problem.held_out_loss)
+    images, losses = problem.images, [float(value_at(problem.images))]
+    for direction in problem.directions(rounds, [seed, 1]):
+        images = {"image": jnp.clip(images["image"] + STEP * direction["image"], 0, 1)}
+        images = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), images)
+        losses.append(float(value_at(images)))
     return losses

@@ -42,8 +42,9 @@ def metasmoothness(
         sign(d)^T diag(|d| / ||d||_1) sign(e),
 
     the agreement in sign of the two movements of the parameters, weighted by the first movement: 1
-    where every parameter moves on as it did, 0 where signs agree by chance. Where it is far below
-    1, the metagradient says little about the next step of descent.
+    where every parameter moves on as it did, -1 where all turn back. Trainings that have nothing in
+    common give about -1/2, which is the correlation of b - a and c - b for independent a, b and c.
+    Where it is far below 1, the metagradient says little about the next step of descent.
     Source: Definition 2 of Engstrom et al. 2025 (arXiv 2503.13751).
 
     It costs one training, two for each direction and step size, and one for each direction to

@@ -27,10 +27,15 @@ def as_arrays(z: Any) -> Any:
     Raises:
       TypeError: no leaf is a float.
     """
-    fixed = jax.tree.map(lambda leaf: jnp.array(leaf) if is_array_leaf(leaf) else leaf, z)
+    fixed = jax.tree.map(as_array, z)
     if not any(map(is_float, jax.tree.leaves(fixed))):
         raise TypeError("z has no floating-point leaf to move; write 1.0 for 1")
     return fixed
+
+
+def as_array(leaf: Any) -> Any:
+    """A number as an array whose type is not weak; other leaves as they are."""
+    return jnp.array(leaf) if is_array_leaf(leaf) else leaf
 
 
 def in_double(tree: Any) -> Any:

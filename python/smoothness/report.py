@@ -134,8 +134,9 @@ class Metasmoothness:
         spread = "" if math.isnan(error) else f" +- {error:.2f} (standard error over directions)"
         return (
             f"metasmoothness: {self.value:.3f}{spread}. 1 means that on a second step of the "
-            "configuration every parameter moves on as it did on the first; 0, that signs agree "
-            f"by chance; -1, that all turn back. In {self.dtype}, {self.trainings} trainings."
+            "configuration every parameter moves on as it did on the first; about -0.5, that "
+            "the trainings have nothing in common; -1, that all parameters turn back. In "
+            f"{self.dtype}, {self.trainings} trainings."
         )
 
     def warning(self) -> str:

@@ -41,7 +41,7 @@ class Training:
             new = self.step(of_state.rebuild(arrays), meta, batch)
             return of_state.arrays(new[0] if self.has_aux else new), None
 
-        start = points.as_arrays(of_state.arrays(self.state0))
+        start = list(map(points.as_array, of_state.arrays(self.state0)))
         final, _ = jax.lax.scan(advance, start, self.batches)
         return self.params(of_state.rebuild(final))
 
