@@ -1,5 +1,6 @@
 """scikit-learn's handwritten digits, 8x8 pixels in [0, 1], in three parts that share no image."""
 
+import itertools
 from typing import NamedTuple
 
 import numpy as np
@@ -28,7 +29,7 @@ def load(train, held_out, seed=0):
     image = (image[order] / 16).reshape(-1, 8, 8).astype(np.float32)
     label = label[order].astype(np.int32)
     cuts = [0, train, train + held_out, len(label)]
-    return Digits(*(Examples(image[a:b], label[a:b]) for a, b in zip(cuts, cuts[1:])))
+    return Digits(*(Examples(image[a:b], label[a:b]) for a, b in itertools.pairwise(cuts)))
 
 
 def batches(label, steps, size, seed):

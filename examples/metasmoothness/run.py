@@ -54,24 +54,26 @@ def rank_correlation(smoothness, gain, seed=0, draws=10_000):
 
 def summary(results):
     """One row for each routine: means over seeds; and the rank correlations."""
-    rows = {}
-    for name, runs in results["runs"].items():
-        mean = lambda read: float(np.mean([read(run) for run in runs.values()]))
-        rows[name] = {
-            "metasmoothness": mean(lambda run: run["metasmoothness"]),
-            "loss before": mean(lambda run: run["losses"][0]),
-            "loss after": mean(lambda run: max(run["losses"])),
-            "gain": mean(lambda run: run["gain"]),
-            "random": mean(lambda run: run["random"]),
-            "over random": mean(lambda run: run["gain"] - run["random"]),
-            "test drop": mean(lambda run: run["accuracy_before"][1] - run["accuracy_after"][1]),
-        }
+    rows = {name: _row(list(runs.values())) for name, runs in results["runs"].items()}
     columns = {key: [row[key] for row in rows.values()] for key in next(iter(rows.values()))}
     correlations = {
         key: rank_correlation(columns["metasmoothness"], columns[key])
         for key in ("over random", "gain", "test drop")
     }
     return rows, correlations
+
+
+def _row(runs):
+    mean = lambda read: float(np.mean([read(run) for run in runs]))
+    return {
+        "metasmoothness": mean(lambda run: run["metasmoothness"]),
+        "loss before": mean(lambda run: run["losses"][0]),
+        "loss after": mean(lambda run: max(run["losses"])),
+        "gain": mean(lambda run: run["gain"]),
+        "random": mean(lambda run: run["random"]),
+        "over random": mean(lambda run: run["gain"] - run["random"]),
+        "test drop": mean(lambda run: run["accuracy_before"][1] - run["accuracy_after"][1]),
+    }
 
 
 def report(rows, correlations):
@@ -114,8 +116,8 @@ def measure(options, path):
     for name in ("smooth", "rough"):
         problem = study.Problem(routines()[name], 0)
         results["landscapes"][name] = picture.landscape_of(problem)
-    for seed in range(options.seeds):
-        for name, routine in routines().items():
+    for name, routine in routines().items():
+        for seed in range(options.seeds):
             numbers = study.study(routine, seed, rounds=options.rounds)
             results["runs"].setdefault(name, {})[str(seed)] = numbers
             path.write_text(json.dumps(results, indent=1) + "\n")

@@ -1,5 +1,6 @@
 """One routine: how smooth it is, and how far metagradient descent gets on it."""
 
+import functools
 import time
 
 import jax
@@ -17,6 +18,17 @@ STEP = 0.05
 """The step of the descent in each pixel, whose range is [0, 1], and the step size h."""
 
 
+@functools.cache
+def compiled(routine):
+    """The routine's step, and the metagradient of minus the loss: one program for all seeds."""
+    step = network.train_step(routine, STEPS)
+
+    def minus_loss(state, image, label):
+        return -jnp.mean(network.losses(routine, state["params"], image, label))
+
+    return step, step.metagradient(minus_loss, progress=False)
+
+
 class Problem:
     """A routine on the digits, whose configuration is the pixels of 30 training images.
 
@@ -32,15 +44,12 @@ class Problem:
     def __init__(self, routine, seed):
         self.routine = routine
         self.data = digits.load(TRAIN, HELD_OUT)
-        step = network.train_step(routine, STEPS)
+        step, self.metagradient = compiled(routine)
         state0 = network.state0(routine, STEPS, jax.random.key(seed))
         batches = digits.batches(self.data.train.label, STEPS, routine.batch, seed)
         self.arguments = (state0, batches, *self.data.held_out)
         self.train = metagrad.smoothness.training(
             step, state0, batches, params=lambda state: state["params"]
-        )
-        self.metagradient = step.metagradient(
-            lambda state, image, label: -self.loss(state["params"], image, label), progress=False
         )
         self.images = {"image": jnp.asarray(self.data.train.image)}
         chosen = np.random.default_rng(seed).choice(TRAIN, MOVED, replace=False)

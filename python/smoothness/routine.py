@@ -36,6 +36,7 @@ class Training:
 
     def __call__(self, meta: Any) -> Any:
         of_state = tree_of("state0", self.state0)
+        meta = jax.tree.map(points.as_array, meta)
 
         def advance(arrays, batch):
             new = self.step(of_state.rebuild(arrays), meta, batch)
