@@ -36,14 +36,14 @@ class Routine:
     norm: str = "before"
     pool: str = "average"
     activation: str = "gelu"
-    output_scale: float = 0.5
+    output_scale: float = 1.0
     eps_root: float = 1e-7
     batch: int = 64
-    rate: float = 2e-2
+    rate: float = 1e-2
 
 
 SMOOTH = Routine()
-ROUGH = Routine(6, "after", "max", "relu", 2.0, 1e-12, 32, 2e-2)
+ROUGH = Routine(6, "after", "max", "relu", 4.0, 1e-12, 32, 2e-2)
 
 
 def initial(routine, key):

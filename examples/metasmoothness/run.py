@@ -15,7 +15,6 @@ from examples.metasmoothness import picture
 from examples.metasmoothness.network import ROUGH, SMOOTH
 
 HERE = pathlib.Path(__file__).parent
-RATES = (1e-2, 4e-2)
 
 
 def routines():
@@ -27,8 +26,6 @@ def routines():
             if value != getattr(one, field.name):
                 changed = dataclasses.replace(one, **{field.name: value})
                 named[f"{base}, {_words(field.name, value)}"] = changed
-        for rate in RATES:
-            named[f"{base}, rate {rate:g}"] = dataclasses.replace(one, rate=rate)
     return named
 
 
@@ -92,7 +89,7 @@ def report(rows, correlations):
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog="python -m examples.metasmoothness", description=__doc__)
     parser.add_argument("--seeds", type=int, default=2, help="runs of each routine")
-    parser.add_argument("--rounds", type=int, default=15, help="rounds of descent")
+    parser.add_argument("--rounds", type=int, default=12, help="rounds of descent")
     parser.add_argument("--draw", action="store_true", help="only draw results.json again")
     parser.add_argument("--out", type=pathlib.Path, default=HERE, help="folder of the results")
     options = parser.parse_args(arguments)
@@ -108,24 +105,28 @@ def main(arguments=None):
 
 
 def measure(options, path):
-    """Writes results.json, anew after each routine."""
+    """Fills results.json, which is written anew after each routine. What is there is kept."""
     from examples.metasmoothness import study
 
-    command = f"python -m examples.metasmoothness --seeds {options.seeds} --rounds {options.rounds}"
-    results = {"command": command, "runs": {}, "landscapes": {}}
-    for name in ("smooth", "rough"):
-        problem = study.Problem(routines()[name], 0)
-        results["landscapes"][name] = picture.landscape_of(problem)
+    results = json.loads(path.read_text()) if path.exists() else {"runs": {}, "landscapes": {}}
+    results["command"] = (
+        f"python -m examples.metasmoothness --seeds {options.seeds} --rounds {options.rounds}"
+    )
     for name, routine in routines().items():
+        runs = results["runs"].setdefault(name, {})
         for seed in range(options.seeds):
-            numbers = study.study(routine, seed, rounds=options.rounds)
-            results["runs"].setdefault(name, {})[str(seed)] = numbers
+            if str(seed) in runs:
+                continue
+            runs[str(seed)] = numbers = study.study(routine, seed, rounds=options.rounds)
             path.write_text(json.dumps(results, indent=1) + "\n")
             print(
                 f"{name}, seed {seed}: metasmoothness {numbers['metasmoothness']:.2f}, gain "
                 f"{numbers['gain']:.2f}, random {numbers['random']:.2f}",
                 flush=True,
             )
+        if name in ("smooth", "rough") and name not in results["landscapes"]:
+            results["landscapes"][name] = picture.landscape_of(study.Problem(routine, 0))
+        path.write_text(json.dumps(results, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -134,18 +134,17 @@ class _Raised:
 
     def __init__(self, mg: Callable):
         self._mg = mg
-        self.wrt = wrt_of(mg)[0]
-        if self.wrt != ("meta",):
+        wrt, _ = wrt_of(mg)
+        if wrt != ("meta",):
             raise ValueError(
-                f"the metagradient is with respect to {' and '.join(self.wrt)}, and the data that "
+                f"the metagradient is with respect to {' and '.join(wrt)}, and the data that "
                 "are perturbed have to be the step's metaparameters: let the step read them as "
                 'data["image"][batch], and take metagradient(held_out_loss)'
             )
-        self.wrt = "meta"
 
     def __call__(self, *arguments: Any) -> Any:
         result = self._mg(*arguments)
-        if jnp.ndim(result[0]) if not isinstance(result[0], tuple) else True:
+        if isinstance(result.value, tuple) or jnp.ndim(result.value):
             raise ValueError("the held-out loss must be one number, without auxiliary data")
         return result._replace(value=-result.value, grad=jax.tree.map(_minus, result.grad))
 

@@ -8,6 +8,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.flatten_util import ravel_pytree
 
 from metagrad.applications.poisoning_box import Box
 
@@ -50,7 +51,7 @@ def corrupt_parameters(
       distance: the radius of the ball, over the norm of the parameters.
       steps: of ascent.
     """
-    flat, rebuild = jax.flatten_util.ravel_pytree(params)
+    flat, rebuild = ravel_pytree(params)
     radius = distance * jnp.linalg.norm(flat)
     slope = jax.grad(lambda x: loss(rebuild(x)))
 
