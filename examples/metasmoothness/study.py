@@ -116,7 +116,7 @@ def descend(problem, rounds):
         lambda round, key: (state0, batches, *held_out),
         by_signs,
         rounds=rounds + 1,
-        projection=lambda images: optax.projections.projection_box(images, 0.0, 1.0),
+        projection=optax.projections.projection_hypercube,
         progress=False,
     )
 

@@ -95,13 +95,15 @@ def by_cancelling(victim, box, seed, steps):
     label = victim.data.train.label
     params = victim.train(victim.clean, ATTACKED + seed)
     held_out_loss = lambda params: victim.loss(params, *victim.data.held_out)
-    training_loss = lambda params, data: victim.loss(params, data["image"], label)
+    losses = lambda params, data: network.losses(
+        victim.routine, params, data["image"], data["label"]
+    )
+    data = victim.clean | {"label": jnp.asarray(label)}
     attempts = []
     for distance in DISTANCES:
         target = poisoning.corrupt_parameters(held_out_loss, params, distance)
-        images, norms = poisoning.cancel_gradients(
-            training_loss, target, victim.clean, box, steps=steps
-        )
+        cancelled, norms = poisoning.cancel_gradients(losses, target, data, box, steps=steps)
+        images = {"image": cancelled["image"]}
         held_out, _ = victim.accuracies(images, trainings=2)
         attempts.append((held_out, distance, images, norms[[0, -1]].tolist()))
     return min(attempts, key=lambda attempt: attempt[0])

@@ -65,7 +65,7 @@ def corrupt_parameters(
 
 
 def cancel_gradients(
-    training_loss: Callable[[Any, Any], jax.Array],
+    losses: Callable[[Any, Any], jax.Array],
     params: Any,
     data: Any,
     box: Box,
@@ -74,13 +74,15 @@ def cancel_gradients(
 ) -> tuple[Any, np.ndarray]:
     """Data with which training would rest at given parameters (Lu et al. 2023, arXiv 2303.03592).
 
-    The norm of the gradient of the training loss at these parameters is made small by Adam on the
-    examples that may change, which are projected to the box after each step.
+    The norm of the gradient of the mean training loss at these parameters is made small by Adam on
+    the examples that may change, which are projected to the box after each step. The gradient of
+    the other examples does not change and is taken once.
 
     Args:
-      training_loss: `training_loss(params, data)`, over all training data.
+      losses: `losses(params, data)`, the loss of each example of the data, [n]. It is called with
+        rows of the data, too.
       params: where training is to rest: `corrupt_parameters` makes them.
-      data: the clean data.
+      data: the clean data; all its leaves have a leading axis of n examples, labels too.
       box: which rows may change, and how far.
       steps, rate: of Adam.
 
@@ -95,20 +97,28 @@ def cancel_gradients(
     except ImportError as error:
         raise ImportError('this attack needs optax: pip install "metagrad[examples]"') from error
     adam = optax.adam(rate)
-    clean = jax.tree.leaves(data)[box.position][box.examples]
-    with_rows = lambda rows: box.replace(data, lambda _: rows)
+    leaves, structure = jax.tree.flatten(data)
+    count = len(leaves[box.position])
+    rows_of = lambda index: [jnp.asarray(leaf)[index] for leaf in leaves]
+    moving = rows_of(box.examples)
+    others = jax.tree.unflatten(structure, rows_of(np.delete(np.arange(count), box.examples)))
+    total = lambda params, data: jnp.sum(losses(params, data)) / count
+    of_others = jax.jit(jax.grad(total))(params, others)
 
     def squared_norm(rows):
-        gradient = jax.grad(training_loss)(params, with_rows(rows))
+        changed = jax.tree.unflatten(
+            structure, [rows if i == box.position else leaf for i, leaf in enumerate(moving)]
+        )
+        gradient = jax.tree.map(jnp.add, of_others, jax.grad(total)(params, changed))
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))
 
     def step(carry, _):
         rows, moments = carry
-        # The root of what is minimised would have an infinite slope at zero.
+        # The square of the norm, since the norm has no slope at zero.
         value, gradient = jax.value_and_grad(squared_norm)(rows)
         updates, moments = adam.update(gradient, moments)
         return (jnp.clip(rows + updates, box.low, box.high), moments), jnp.sqrt(value)
 
     run = jax.jit(lambda rows: jax.lax.scan(step, (rows, adam.init(rows)), length=steps))
-    (rows, _), norms = run(jnp.asarray(clean))
-    return with_rows(rows), np.asarray(norms)
+    (rows, _), norms = run(moving[box.position])
+    return box.replace(data, lambda _: rows), np.asarray(norms)
