@@ -15,7 +15,12 @@ def landscape_of(problem):
     u = {"image": problem.mask * -jnp.sign(gradient["image"])}
     (v,) = problem.directions(1, 7)
     seen = metagrad.smoothness.landscape(
-        problem.held_out_loss, problem.images, u, v, reach=REACH, points_per_axis=POINTS
+        lambda images: problem.outcomes(images)[0],
+        problem.images,
+        u,
+        v,
+        reach=REACH,
+        points_per_axis=POINTS,
     )
     return {
         "a": seen.a.tolist(),

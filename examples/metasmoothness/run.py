@@ -35,7 +35,10 @@ def _words(field, value):
 
 
 def rank_correlation(smoothness, gain, seed=0, draws=10_000):
-    """(Spearman's rho, its 95% interval over bootstrap draws of the routines)."""
+    """(Spearman's rho, its 95% interval over bootstrap draws of the routines).
+
+    Of fewer than four routines there is no interval: NaN.
+    """
     from scipy.stats import spearmanr
 
     smoothness, gain = np.asarray(smoothness), np.asarray(gain)
@@ -45,7 +48,8 @@ def rank_correlation(smoothness, gain, seed=0, draws=10_000):
         drawn = random.integers(0, len(gain), len(gain))
         if len(set(drawn)) > 2:
             rhos.append(spearmanr(smoothness[drawn], gain[drawn]).statistic)
-    interval = [float(each) for each in np.percentile(rhos, [2.5, 97.5])]
+    few = len(gain) < 4
+    interval = [float("nan")] * 2 if few else np.percentile(rhos, [2.5, 97.5]).tolist()
     return float(spearmanr(smoothness, gain).statistic), interval
 
 

@@ -59,15 +59,12 @@ class Problem:
     def loss(self, params, image, label):
         return jnp.mean(network.losses(self.routine, params, image, label))
 
-    def held_out_loss(self, images):
-        """The loss on the held-out digits after training on these images."""
-        return self.loss(self.train(images), *self.data.held_out)
-
-    def accuracies(self, images):
-        """The accuracy on the held-out digits and on the test digits after training."""
+    def outcomes(self, images):
+        """After training: the held-out loss, and the accuracies on the held-out and test digits."""
         params = self.train(images)
         parts = (self.data.held_out, self.data.test)
-        return [network.accuracy(self.routine, params, *part) for part in parts]
+        accuracies = [network.accuracy(self.routine, params, *part) for part in parts]
+        return self.loss(params, *self.data.held_out), accuracies
 
     def directions(self, count, seed):
         """Directions of random signs in the images that move."""
@@ -88,8 +85,8 @@ def study(routine, seed, directions=4, rounds=15):
     )
     descent = descend(problem, rounds)
     losses = [-record.value for record in descent.history]
-    walk = random_walk(problem, rounds, seed)
-    accuracies = jax.jit(problem.accuracies)
+    outcomes = jax.jit(problem.outcomes)
+    walk = random_walk(problem, outcomes, rounds, seed)
     return {
         "metasmoothness": smoothness.value,
         "standard_error": smoothness.standard_error,
@@ -98,8 +95,8 @@ def study(routine, seed, directions=4, rounds=15):
         "random_losses": walk,
         "gain": float(np.log(max(losses) / losses[0])),
         "random": float(np.log(max(walk) / walk[0])),
-        "accuracy_before": [float(a) for a in accuracies(problem.images)],
-        "accuracy_after": [float(a) for a in accuracies(descent.best.meta)],
+        "accuracy_before": [float(a) for a in outcomes(problem.images)[1]],
+        "accuracy_after": [float(a) for a in outcomes(descent.best.meta)[1]],
         "seconds": time.perf_counter() - begun,
     }
 
@@ -116,17 +113,16 @@ def descend(problem, rounds):
         lambda round, key: (state0, batches, *held_out),
         by_signs,
         rounds=rounds + 1,
-        projection=optax.projections.projection_hypercube,
+        projection=lambda images: jax.tree.map(lambda x: jnp.clip(x, 0, 1), images),
         progress=False,
     )
 
 
-def random_walk(problem, rounds, seed):
+def random_walk(problem, outcomes, rounds, seed):
     """The held-out loss along steps of random signs, of the same size and in the same box."""
-    value_at = jax.jit(problem.held_out_loss)
-    images, losses = problem.images, [float(value_at(problem.images))]
+    images, losses = problem.images, [float(outcomes(problem.images)[0])]
     for direction in problem.directions(rounds, [seed, 1]):
         images = {"image": jnp.clip(images["image"] + STEP * direction["image"], 0, 1)}
         images = jax.tree.map(lambda leaf: leaf.astype(jnp.float32), images)
-        losses.append(float(value_at(images)))
+        losses.append(float(outcomes(images)[0]))
     return losses
