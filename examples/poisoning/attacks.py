@@ -9,16 +9,16 @@ import metagrad
 from examples.metasmoothness import digits, network
 from metagrad.applications import poisoning
 
-TRAIN, HELD_OUT, STEPS = 1000, 400, 100
+TRAIN, HELD_OUT, STEPS = 400, 400, 200
 FRACTION = 0.025
 STEP_SIZE = 0.1
 DISTANCES = (0.1, 0.2, 0.4, 0.8)
 """How far gradient cancelling's target is from the clean parameters. The best is taken."""
 
-SMOOTH = network.Routine(output_scale=1.0)
+SMOOTH = network.Routine(rate=2e-2)
 ROUGH = network.Routine(8, "after", "max", "relu", 1.0, 1e-12, 32, 1e-2)
-ATTACKED, FRESH = 0, 1_000_000
-"""Where the seeds begin: of trainings that an attack may look at, and of those that judge it."""
+FRESH = 1_000_000
+"""Where the seeds of the trainings begin that no attack has seen."""
 
 
 class Victim:
@@ -34,6 +34,9 @@ class Victim:
         self.data = digits.load(TRAIN, HELD_OUT)
         self.clean = {"image": jnp.asarray(self.data.train.image)}
         self.step = network.train_step(routine, STEPS)
+        self.metagradient = self.step.metagradient(
+            lambda state, *held_out: self.loss(state["params"], *held_out), progress=False
+        )
         self._train = jax.jit(self._trained)
         self._accuracy = jax.jit(lambda params, *part: network.accuracy(routine, params, *part))
 
@@ -50,11 +53,11 @@ class Victim:
     def train(self, images, seed, label=None):
         return self._train(images, *self.run(seed, label))
 
-    def accuracies(self, images, label=None, trainings=5):
-        """Mean accuracy of fresh trainings on the held-out and on the test digits, in percent."""
+    def accuracies(self, images, seeds, label=None):
+        """Mean accuracy of trainings on the held-out and on the test digits, in percent."""
         of_all = []
-        for i in range(trainings):
-            params = self.train(images, FRESH + i, label)
+        for seed in seeds:
+            params = self.train(images, seed, label)
             parts = (self.data.held_out, self.data.test)
             of_all.append([100 * float(self._accuracy(params, *part)) for part in parts])
         return np.mean(of_all, axis=0).tolist()
@@ -69,31 +72,28 @@ def chosen(seed):
 
 
 def by_descent(victim, examples, rounds, seed):
-    """Metagradient descent; every round has other initial parameters and another order."""
-    metagradient = victim.step.metagradient(
-        lambda state, *held_out: victim.loss(state["params"], *held_out), progress=False
-    )
-
-    def problem(round, key):
-        drawn = int(jax.random.randint(key, (), ATTACKED, FRESH))
-        return (*victim.run(drawn), *victim.data.held_out)
-
+    """Metagradient descent on the training with this seed."""
     return poisoning.poison(
-        metagradient,
+        victim.metagradient,
         victim.clean,
-        problem,
+        lambda round, key: (*victim.run(seed), *victim.data.held_out),
         examples,
         rounds=rounds,
         step_size=optax.linear_schedule(STEP_SIZE, STEP_SIZE / 10, rounds),
-        key=seed,
         progress=False,
     )
 
 
 def by_cancelling(victim, box, seed, steps):
-    """Gradient cancelling. Of several targets, that with the lowest held-out accuracy."""
+    """Gradient cancelling of the training with this seed.
+
+    Of several targets, the one that lowers its held-out accuracy most.
+
+    Returns:
+      (held-out accuracy, distance, images, gradient norm before and after).
+    """
     label = victim.data.train.label
-    params = victim.train(victim.clean, ATTACKED + seed)
+    params = victim.train(victim.clean, seed)
     held_out_loss = lambda params: victim.loss(params, *victim.data.held_out)
     losses = lambda params, data: network.losses(
         victim.routine, params, data["image"], data["label"]
@@ -104,6 +104,6 @@ def by_cancelling(victim, box, seed, steps):
         target = poisoning.corrupt_parameters(held_out_loss, params, distance)
         cancelled, norms = poisoning.cancel_gradients(losses, target, data, box, steps=steps)
         images = {"image": cancelled["image"]}
-        held_out, _ = victim.accuracies(images, trainings=2)
+        held_out, _ = victim.accuracies(images, [seed])
         attempts.append((held_out, distance, images, norms[[0, -1]].tolist()))
     return min(attempts, key=lambda attempt: attempt[0])

@@ -33,7 +33,7 @@ def _bars(ax, drops):
             label = name if i == 0 else None
             ax.bar(x, points.mean(), 0.18, color=COLOURS[j], label=label)
             ax.plot([x] * len(points), points, "k.", markersize=4)
-    ax.set_xticks(range(len(drops)), [f"{victim} training" for victim in drops])
+    ax.set_xticks(range(len(drops)), list(drops))
     ax.set_ylabel("fall of the test accuracy, points")
     ax.axhline(0, color="black", linewidth=0.5)
     ax.spines[["top", "right"]].set_visible(False)

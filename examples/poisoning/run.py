@@ -5,6 +5,7 @@ python -m examples.poisoning --draw            # only the picture, from results.
 """
 
 import argparse
+import functools
 import json
 import pathlib
 import time
@@ -13,31 +14,45 @@ import numpy as np
 
 HERE = pathlib.Path(__file__).parent
 ATTACKS = ("random noise", "flipped labels", "gradient cancelling", "metagradient descent")
-VICTIMS = {"smooth": "the routine that was attacked", "rough": "another, that is not smooth"}
+VICTIMS = {
+    "attacked": "the training that was attacked",
+    "fresh": "the same routine from other initial parameters, in another order",
+    "rough": "another routine, that is not smooth",
+}
+"""Who is judged. "attacked" is one training, the others are means over several."""
 
 
-def attack_all(victims, seed, options):
-    """{attack: {victim: [held-out, test] accuracy, "seconds", ...}} of one choice of images."""
+def judge(routines, seed, trainings, images, label=None):
+    """{victim: [held-out, test] accuracy in percent} of training on these images."""
+    from examples.poisoning.attacks import FRESH
+
+    smooth, rough = routines
+    unseen = range(FRESH, FRESH + trainings)
+    return {
+        "attacked": smooth.accuracies(images, [seed], label),
+        "fresh": smooth.accuracies(images, unseen, label),
+        "rough": rough.accuracies(images, unseen, label),
+    }
+
+
+def attack_all(routines, seed, options):
+    """{attack: {victim: [held-out, test] accuracy}, ...} of one choice of images."""
     from examples.poisoning import attacks
     from metagrad.applications import poisoning
 
-    attacked = victims["smooth"]
+    attacked, _ = routines
     examples = attacks.chosen(seed)
     box = poisoning.Box.of(attacked.clean, examples)
-    judge = lambda images, label=None: {
-        name: victim.accuracies(images, label, options.trainings)
-        for name, victim in victims.items()
-    }
+    of = functools.partial(judge, routines, seed, options.trainings)
+    flipped = poisoning.flip_labels(attacked.data.train.label, examples, 10, seed)
     results = {
-        "random noise": judge(poisoning.random_noise(attacked.clean, box, seed)),
-        "flipped labels": judge(
-            attacked.clean,
-            poisoning.flip_labels(attacked.data.train.label, examples, 10, seed),
-        ),
+        "none": of(attacked.clean),
+        "random noise": of(poisoning.random_noise(attacked.clean, box, seed)),
+        "flipped labels": of(attacked.clean, flipped),
     }
     begun = time.perf_counter()
     _, distance, images, norms = attacks.by_cancelling(attacked, box, seed, options.steps)
-    results["gradient cancelling"] = judge(images) | {
+    results["gradient cancelling"] = of(images) | {
         "distance": distance,
         "gradient norms": norms,
         "seconds": time.perf_counter() - begun,
@@ -45,8 +60,8 @@ def attack_all(victims, seed, options):
     begun = time.perf_counter()
     poisoned = attacks.by_descent(attacked, examples, options.rounds, seed)
     seconds = time.perf_counter() - begun
-    images = poisoned.descent.meta
-    results["metagradient descent"] = judge(images) | {
+    images = poisoned.data
+    results["metagradient descent"] = of(images) | {
         "losses": poisoned.losses.tolist(),
         "seconds": seconds,
         "images": np.asarray(images["image"])[box.examples[:8]].round(3).tolist(),
@@ -57,23 +72,20 @@ def attack_all(victims, seed, options):
 
 def drops(results, victim):
     """{attack: the fall of the test accuracy in points, one for each seed}."""
-    clean = results["clean"][victim][1]
-    return {
-        name: np.array([clean - run[name][victim][1] for run in results["runs"].values()])
-        for name in ATTACKS
-    }
+    fall = lambda run, name: run["none"][victim][1] - run[name][victim][1]
+    runs = results["runs"].values()
+    return {name: np.array([fall(run, name) for run in runs]) for name in ATTACKS}
 
 
 def report(results):
     lines = []
     for victim, words in VICTIMS.items():
-        lines.append(
-            f"{victim} ({words}): {results['clean'][victim][1]:.1f}% test accuracy unpoisoned"
-        )
+        clean = np.mean([run["none"][victim][1] for run in results["runs"].values()])
+        lines.append(f"{victim} ({words}): {clean:.1f}% test accuracy unpoisoned")
         for name, points in drops(results, victim).items():
             spread = points.std(ddof=1) if len(points) > 1 else float("nan")
-            each = ", ".join(f"{point:.1f}" for point in points)
-            lines.append(f"  {name:<22} -{points.mean():5.2f} points +- {spread:.2f}  ({each})")
+            each = ", ".join(f"{-point:+.1f}" for point in points)
+            lines.append(f"  {name:<22}{-points.mean():+7.2f} points +- {spread:.2f}  ({each})")
     return "\n".join(lines)
 
 
@@ -107,18 +119,10 @@ def measure(options, path):
         f"python -m examples.poisoning --seeds {options.seeds} --rounds {options.rounds} "
         f"--steps {options.steps} --trainings {options.trainings}"
     )
-    victims = {
-        "smooth": attacks.Victim(attacks.SMOOTH),
-        "rough": attacks.Victim(attacks.ROUGH),
-    }
-    if "clean" not in results:
-        results["clean"] = {
-            name: victim.accuracies(victim.clean, trainings=options.trainings)
-            for name, victim in victims.items()
-        }
+    routines = attacks.Victim(attacks.SMOOTH), attacks.Victim(attacks.ROUGH)
     for seed in range(options.seeds):
         if str(seed) not in results["runs"]:
-            results["runs"][str(seed)] = attack_all(victims, seed, options)
+            results["runs"][str(seed)] = attack_all(routines, seed, options)
             path.write_text(json.dumps(results) + "\n")
             print(f"seed {seed} done", flush=True)
     path.write_text(json.dumps(results) + "\n")
