@@ -13,7 +13,13 @@ import time
 import numpy as np
 
 HERE = pathlib.Path(__file__).parent
-ATTACKS = ("random noise", "flipped labels", "gradient cancelling", "metagradient descent")
+ATTACKS = (
+    "random noise",
+    "flipped labels",
+    "gradient cancelling",
+    "metagradient descent",
+    "descent over trainings",
+)
 VICTIMS = {
     "attacked": "the training that was attacked",
     "fresh": "the same routine from other initial parameters, in another order",
@@ -35,8 +41,8 @@ def judge(routines, seed, trainings, images, label=None):
     }
 
 
-def attack_all(routines, seed, options):
-    """{attack: {victim: [held-out, test] accuracy}, ...} of one choice of images."""
+def attack(name, routines, seed, options):
+    """One attack with one choice of images: {victim: [held-out, test] accuracy, ...}."""
     from examples.poisoning import attacks
     from metagrad.applications import poisoning
 
@@ -44,30 +50,30 @@ def attack_all(routines, seed, options):
     examples = attacks.chosen(seed)
     box = poisoning.Box.of(attacked.clean, examples)
     of = functools.partial(judge, routines, seed, options.trainings)
-    flipped = poisoning.flip_labels(attacked.data.train.label, examples, 10, seed)
-    results = {
-        "none": of(attacked.clean),
-        "random noise": of(poisoning.random_noise(attacked.clean, box, seed)),
-        "flipped labels": of(attacked.clean, flipped),
-    }
+    if name == "none":
+        return of(attacked.clean)
+    if name == "random noise":
+        return of(poisoning.random_noise(attacked.clean, box, seed))
+    if name == "flipped labels":
+        label = poisoning.flip_labels(attacked.data.train.label, examples, 10, seed)
+        return of(attacked.clean, label)
     begun = time.perf_counter()
-    _, distance, images, norms = attacks.by_cancelling(attacked, box, seed, options.steps)
-    results["gradient cancelling"] = of(images) | {
-        "distance": distance,
-        "gradient norms": norms,
-        "seconds": time.perf_counter() - begun,
-    }
-    begun = time.perf_counter()
-    poisoned = attacks.by_descent(attacked, examples, options.rounds, seed)
-    seconds = time.perf_counter() - begun
-    images = poisoned.data
-    results["metagradient descent"] = of(images) | {
-        "losses": poisoned.losses.tolist(),
-        "seconds": seconds,
-        "images": np.asarray(images["image"])[box.examples[:8]].round(3).tolist(),
-        "clean images": np.asarray(attacked.clean["image"])[box.examples[:8]].round(3).tolist(),
-    }
-    return results
+    if name == "gradient cancelling":
+        _, distance, images, norms = attacks.by_cancelling(attacked, box, seed, options.steps)
+        about = {"distance": distance, "gradient norms": norms}
+    else:
+        of_name = {
+            "metagradient descent": attacks.by_descent,
+            "descent over trainings": attacks.by_descent_over_trainings,
+        }
+        images, losses = of_name[name](attacked, examples, options.rounds, seed)
+        some = lambda data: np.asarray(data["image"])[box.examples[:8]].round(3).tolist()
+        about = {
+            "losses": losses.tolist(),
+            "images": some(images),
+            "clean images": some(attacked.clean),
+        }
+    return of(images) | about | {"seconds": time.perf_counter() - begun}
 
 
 def drops(results, victim):
@@ -111,7 +117,7 @@ def main(arguments=None):
 
 
 def measure(options, path):
-    """Fills results.json, which is written anew after each seed. What is there is kept."""
+    """Fills results.json, which is written anew after each attack. What is there is kept."""
     from examples.poisoning import attacks
 
     results = json.loads(path.read_text()) if path.exists() else {"runs": {}}
@@ -121,11 +127,12 @@ def measure(options, path):
     )
     routines = attacks.Victim(attacks.SMOOTH), attacks.Victim(attacks.ROUGH)
     for seed in range(options.seeds):
-        if str(seed) not in results["runs"]:
-            results["runs"][str(seed)] = attack_all(routines, seed, options)
-            path.write_text(json.dumps(results) + "\n")
-            print(f"seed {seed} done", flush=True)
-    path.write_text(json.dumps(results) + "\n")
+        run = results["runs"].setdefault(str(seed), {})
+        for name in ("none", *ATTACKS):
+            if name not in run:
+                run[name] = attack(name, routines, seed, options)
+                path.write_text(json.dumps(results) + "\n")
+                print(f"seed {seed}, {name}: {run[name]['attacked'][1]:.1f}%", flush=True)
 
 
 if __name__ == "__main__":
