@@ -114,7 +114,7 @@ def poison(
     Raises:
       ValueError: leaf, examples, limits or radius does not fit the data.
       ImportError: optax is not installed.
-      Others, as `metagrad.descent`.
+      Exception: others, as `metagrad.descent`.
     """
     box = Box.of(data, examples, leaf, limits, radius)
     result = descent(
