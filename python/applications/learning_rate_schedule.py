@@ -126,7 +126,7 @@ def learn(
     Raises:
       ValueError: `start` is not positive, or a number is too small.
       TypeError: `step` is not a function.
-      As `metagrad.descent`.
+      Exception: as `metagrad.descent`.
     """
     import optax
 

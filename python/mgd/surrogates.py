@@ -16,7 +16,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import operator
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Generic
 
 import jax
@@ -38,7 +38,7 @@ class Surrogate(Generic[StateT]):
     """Called and answering like a metagradient with respect to counts; `surrogate` makes it.
 
     Attributes:
-      request: the plain step and the outer function.
+      request: the plain step, and the outer function with the losses of the pool.
     """
 
     def __init__(
@@ -60,7 +60,7 @@ class Surrogate(Generic[StateT]):
 
         self._first = PlainSteps(plain)
         self._last = compile(plain).metagradient(outer, wrt="state", **options)
-        self.request = dataclasses.replace(self._last.request, wrt=("meta",))
+        self.request = request_of(self._last, losses, outer, params)
         self._after_the_last = jax.jit(jax.value_and_grad(outer, allow_int=True))
         self._direction = jax.jit(self._direction_of)
         self._products = jax.jit(self._products_of)
@@ -85,7 +85,7 @@ class Surrogate(Generic[StateT]):
           ValueError: there is no step `at`, or the pool has not n examples.
         """
         counts = jnp.asarray(counts)
-        _check_pool(pool, counts)
+        check_pool(pool, counts)
         steps = steps_of(batches)
         at = self._at + steps if self._at < 0 else self._at
         if not 0 <= at < steps:
@@ -109,7 +109,7 @@ class Surrogate(Generic[StateT]):
         params = self._params(state)
 
         def step(added: Any) -> Any:
-            return self._step(state, meta, batch, functools.partial(_inner, added))
+            return self._step(state, meta, batch, functools.partial(inner, added))
 
         _, vjp = jax.vjp(step, jax.tree.map(jnp.zeros_like, params))
         return params, vjp(cotangent)[0]
@@ -129,7 +129,7 @@ def surrogate(
     losses: Callable[[Any, Any], Any],
     outer: Callable[..., Any],
     *,
-    at: int,
+    at: int | Sequence[int],
     params: Callable[[StateT], Any],
     chunk: int | None = None,
     **options: Any,
@@ -146,7 +146,8 @@ def surrogate(
       losses: `losses(params, examples) -> [m]`: the loss of each of m examples of the pool.
       outer: `outer(state, *outer_args)`, a real scalar.
       at: the step at which the examples are added, from 0; or from the end, if it is negative. A
-        late one costs less: only the steps behind it are reversed.
+        late one costs less: only the steps behind it are reversed. Several steps: the sum of their
+        gradients, which has less noise, for the price of the earliest.
       params: `params(state)`: the parameters that the loss is called with.
       chunk: how many examples of the pool are on their way at the same time; None: all.
       **options: of `metagradient`, for the steps behind `at`: `schedule`, `progress`, ...
@@ -155,7 +156,8 @@ def surrogate(
       A callable `(state0, counts, batches, pool, *outer_args) -> Result(value, grad [n], state)`.
 
     Raises:
-      TypeError: a function is none, or `at` is not an integer.
+      TypeError: a function is none, or `at` is neither an integer nor several.
+      ValueError: `at` is empty, or `chunk` is below 1.
 
     >>> import jax.numpy as jnp, metagrad
     >>> losses = lambda w, x: (w - x) ** 2
@@ -173,10 +175,33 @@ def surrogate(
             raise TypeError(f"{name} must be a function, got {function!r}")
     if chunk is not None and operator.index(chunk) < 1:
         raise ValueError(f"chunk={chunk} must be at least 1")
+    if isinstance(at, Sequence):
+        return _of_steps(step, losses, outer, tuple(at), params, chunk, options)
     return Surrogate(step, losses, outer, operator.index(at), params, chunk, options)
 
 
-def _inner(added: Any, params: Any) -> Any:
+def _of_steps(step: Any, losses: Any, outer: Any, at: tuple[int, ...], *rest: Any) -> Surrogate:
+    from metagrad.mgd.surrogate_of_steps import SurrogateOfSteps
+
+    if not at:
+        raise ValueError("at=() names no step")
+    return SurrogateOfSteps(step, losses, outer, tuple(map(operator.index, at)), *rest)
+
+
+def request_of(mg: Any, losses: Callable, outer: Callable, params: Callable) -> Any:
+    """What is compared when a descent goes on after a kill: the step, the outer value, the losses.
+
+    It is traced and not run. The outer function is called with the pool in front of its own
+    arguments, as a surrogate is.
+    """
+
+    def with_losses(state: Any, pool: Any, *outer_args: Any) -> Any:
+        return outer(state, *outer_args) + 0 * jnp.sum(losses(params(state), pool))
+
+    return dataclasses.replace(mg.request, wrt=("meta",), outer=with_losses)
+
+
+def inner(added: Any, params: Any) -> Any:
     """The inner product, whose gradient is `added`.
 
     Raises:
@@ -192,7 +217,7 @@ def _inner(added: Any, params: Any) -> Any:
     return sum(jax.tree.leaves(products))
 
 
-def _check_pool(pool: Any, counts: jax.Array) -> None:
+def check_pool(pool: Any, counts: jax.Array) -> None:
     if counts.ndim != 1:
         raise ValueError(f"counts must have the shape [n], got {counts.shape}")
     for path, leaf in jax.tree_util.tree_flatten_with_path(pool)[0]:

@@ -1,0 +1,1 @@
+"""Examples on real data: `python -m examples.NAME` runs one."""
