@@ -230,3 +230,9 @@ def test_optimisers_are_passed_value_and_gradient(mg):
     assert seen["value"].shape == () and set(seen["grad"]) == {"weight", "log_rate"}
     plateau = optax.chain(optax.sgd(0.01), optax.contrib.reduce_on_plateau(patience=1))
     descend(mg, plateau)
+
+
+def test_a_compiled_metagradient_will_do(mg):
+    state0, *rest = run.problem(0, jax.random.key(0))
+    compiled = mg.lower(state0, descend(mg, rounds=0).meta, *rest).compile()
+    assert_close(descend(compiled).meta, descend(mg).meta, 0)
