@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax.flatten_util import ravel_pytree
 
-from metagrad.applications.poisoning_box import Box
+from metagrad.applications.poisoning.box import Box
 
 
 def random_noise(data: Any, box: Box, seed: int = 0) -> Any:
