@@ -153,7 +153,7 @@ def clean(
 
     Raises:
       ValueError: `drop` or `examples` is less than 1.
-      As `metagrad.descent`.
+      Exception: as `metagrad.descent`.
     """
     if operator.index(examples) < 1:
         raise ValueError(f"examples={examples} must be at least 1")

@@ -1,0 +1,1 @@
+"""Attribution on handwritten digits: which training images make a prediction."""
