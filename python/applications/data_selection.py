@@ -74,7 +74,8 @@ def order(counts: Any, steps: int, batch_size: int, seed: Any = 0) -> np.ndarray
 
     In each epoch, example i comes up counts[i] times. Of a count that is not whole, the fraction is
     the probability of one more. Epochs are shuffled anew until the steps are full; a batch may
-    reach over the end of one, so that all batches have one size.
+    reach over the end of one, so that all batches have one size. Counts with a sum below one are
+    scaled to one.
 
     Args:
       counts: [n], not negative.
@@ -96,6 +97,7 @@ def order(counts: Any, steps: int, batch_size: int, seed: Any = 0) -> np.ndarray
         raise ValueError("counts must be one row of numbers that are finite and not negative")
     if not counts.any():
         raise ValueError("all counts are zero, so there is nothing to train on")
+    counts = counts / min(1.0, counts.sum())
     random = np.random.default_rng(seed)
     needed, epochs, length = steps * batch_size, [], 0
     while length < needed:
@@ -162,7 +164,8 @@ def select(
       seeds: training runs per round, of which the mean gradient is taken.
       key: of all draws, an integer or a key of `jax.random`.
       batches: `batches(pool, order)` makes the run's batches of an order int32 [steps, batch_size]:
-        stacked arrays, or a `metagrad.Stream(pool, order)` for a pool that is not on the device.
+        stacked arrays, or a `metagrad.Stream(pool, order)`, which reads them while the run goes on.
+        (The passes over the pool have all of it on the device.)
       chunk: how many examples of the pool are on their way at the same time in `losses`; None: all.
       callback: called with a `metagrad.mgd.Round` after each round; True ends the selection.
       resume_dir, progress: as for `metagrad.descent`.
