@@ -85,31 +85,10 @@ def by_descent(victim, examples, rounds, seed):
         lambda round, key: (*victim.run(seed), *victim.data.held_out),
         examples,
         rounds=rounds,
-        step_size=_falling(rounds),
+        step_size=optax.linear_schedule(STEP_SIZE, STEP_SIZE / 10, rounds),
         progress=False,
     )
     return poisoned.data, poisoned.losses
-
-
-def by_descent_over_trainings(victim, examples, rounds, seed):
-    """Metagradient descent in which every round has another training: the images at the end.
-
-    The signs are those of a moving average of the metagradients, since one training's is noisy.
-    """
-    poisoned = poisoning.poison(
-        victim.metagradient,
-        victim.clean,
-        lambda round, key: (*victim.run(1000 * (seed + 1) + round), *victim.data.held_out),
-        examples,
-        rounds=rounds,
-        optimizer=optax.chain(optax.ema(0.8), optax.sign_sgd(_falling(rounds))),
-        progress=False,
-    )
-    return poisoned.descent.meta, poisoned.losses
-
-
-def _falling(rounds):
-    return optax.linear_schedule(STEP_SIZE, STEP_SIZE / 10, rounds)
 
 
 def by_cancelling(victim, box, seed, steps):
