@@ -68,7 +68,7 @@ def table(ways):
     lines = ["| fine-tuned on | test loss | less than random, each seed |", "| --- | --- | --- |"]
     for name, row in ways.items():
         spread = "" if row["deviation"] is None else f" ± {row['deviation']:.4f}"
-        each = ", ".join(f"{-gain:+.4f}" for gain in row["against random"])
+        each = ", ".join(f"{0 - gain:+.4f}" for gain in row["against random"])
         lines.append(f"| {name} | {row['test']:.4f}{spread} | {each} |")
     return "\n".join(lines)
 
@@ -99,7 +99,7 @@ def draw(pools, path):
 def main(arguments=None):
     parser = argparse.ArgumentParser(prog=COMMAND, description=__doc__)
     parser.add_argument("--seeds", type=int, default=3)
-    parser.add_argument("--rounds", type=int, default=40)
+    parser.add_argument("--rounds", type=int, default=30)
     parser.add_argument("--pools", nargs="+", choices=problems.POOLS, default=[*problems.POOLS])
     parser.add_argument("--pretraining", type=int, default=600, help="steps")
     parser.add_argument("--out", type=Path, default=HERE, help="where the results go")

@@ -15,13 +15,15 @@ from metagrad.demo import model
 FOLDS, NEIGHBOURS = 5, 10
 
 
+@jax.jit
 def training_loss(task, keys):
     """The loss of an example on its own label after training on all. One run for each key."""
     ones = jnp.ones(len(task.train[1]))
     one = lambda key: model.losses(task.params(ones, key), *task.train)
-    return jnp.mean(jax.jit(jax.vmap(one))(keys), axis=0)
+    return jnp.mean(jax.lax.map(one, keys), axis=0)
 
 
+@jax.jit
 def held_out_loss(task, keys):
     """The loss under a run that did not see the example: FOLDS runs for each key.
 
@@ -30,23 +32,26 @@ def held_out_loss(task, keys):
     count = len(task.train[1])
     fold = np.random.default_rng(0).permutation(count) % FOLDS
 
-    def one(key, number):
+    def one(at):
+        key, number = at
         seen = jnp.asarray(fold) != number
         losses = model.losses(task.params(seen.astype(jnp.float32), key), *task.train)
         return jnp.where(seen, 0, losses)
 
-    of_folds = jax.vmap(jax.vmap(one, (0, None)), (None, 0))
-    return jnp.mean(jnp.sum(jax.jit(of_folds)(keys, jnp.arange(FOLDS)), axis=0), axis=0)
+    pairs = jnp.repeat(keys, FOLDS), jnp.tile(jnp.arange(FOLDS), len(keys))
+    return jnp.sum(jax.lax.map(one, pairs), axis=0) / len(keys)
 
 
+@jax.jit
 def loss_of_clean(task, keys):
     """The loss under a network that is trained on the validation part only. A run for each key."""
     clean = task._replace(train=task.validation)
     ones = jnp.ones(len(clean.train[1]))
     one = lambda key: model.losses(clean.params(ones, key), *task.train)
-    return jnp.mean(jax.jit(jax.vmap(one))(keys), axis=0)
+    return jnp.mean(jax.lax.map(one, keys), axis=0)
 
 
+@jax.jit
 def neighbours(task, keys):
     """The share of the nearest examples of the validation part with another label. No run."""
     del keys
@@ -55,6 +60,7 @@ def neighbours(task, keys):
     return jnp.mean(task.validation[1][nearest] != task.train[1][:, None], axis=1)
 
 
+@jax.jit
 def gradient_similarity(task, keys):
     """How far a gradient step on the example raises the validation loss, after training.
 
@@ -68,7 +74,7 @@ def gradient_similarity(task, keys):
         along = functools.partial(jax.jvp, lambda params: model.losses(params, *task.train))
         return -along((params,), (jax.grad(loss)(params),))[1]
 
-    return jnp.mean(jax.jit(jax.vmap(one))(keys), axis=0)
+    return jnp.mean(jax.lax.map(one, keys), axis=0)
 
 
 ALL = {

@@ -29,10 +29,11 @@ def draw(studies, path):
         loss = [each[name]["validation loss"] for each in studies]
         right.plot(price, loss, ".", color=COLOURS.get(name, "C2"), alpha=0.5)
         right.plot(np.mean(price), np.mean(loss), "o", color=COLOURS.get(name, "C2"))
-        right.annotate(
-            name, (np.mean(price), np.mean(loss)), (4, 4), textcoords="offset points", fontsize=7
-        )
+        offset = (5, -9) if name in ("mechanize", "grid at equal cost") else (5, 3)
+        place = np.mean(price), np.mean(loss)
+        right.annotate(name, place, offset, textcoords="offset points", fontsize=7)
     right.set_xscale("log")
+    right.set_xlim(0.6, 1e5)
     right.set_yscale("log")
     right.set_xlabel("price, in plain training runs")
     right.set_ylabel("validation loss on fresh runs")

@@ -37,8 +37,13 @@ def grid(steps):
 
 def measure(task, rates, keys):
     """The validation loss of each schedule with each key: [schedules, keys]."""
-    one = lambda rates: jax.vmap(lambda key: task.run(rates, key)["validation loss"])(keys)
-    return np.asarray(jax.jit(lambda all: jax.lax.map(one, all, batch_size=10))(jnp.asarray(rates)))
+    return np.asarray(_losses(task, jnp.asarray(rates), keys))
+
+
+@jax.jit
+def _losses(task, rates, keys):
+    run = lambda rates, key: task.run(rates, key)["validation loss"]
+    return jax.lax.map(lambda one: jax.vmap(run, (None, 0))(one, keys), rates, batch_size=10)
 
 
 def best(losses):

@@ -3,7 +3,8 @@
 `step` is what a user brings: it takes a learning rate, and knows nothing of schedules.
 """
 
-from typing import NamedTuple
+import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -36,8 +37,14 @@ def outer(state, image, label):
     return loss(state[0], image, label)
 
 
-class Task(NamedTuple):
-    """The data of one split, and how long a run is."""
+@functools.partial(
+    jax.tree_util.register_dataclass,
+    data_fields=["train", "validation", "test"],
+    meta_fields=["steps"],
+)
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """The data of one split, (images, labels) of each part, and how many steps a run has."""
 
     train: tuple
     validation: tuple

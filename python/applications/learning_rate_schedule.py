@@ -19,6 +19,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metagrad.api.step_types import Mode
 from metagrad.api.train_step import TrainStep
 from metagrad.api.train_step import compile as compile_step
 from metagrad.mgd.descent import descent
@@ -93,7 +94,7 @@ def learn(
     points: int = 8,
     rounds: int = 20,
     optimizer: Any = None,
-    ad: str = "auto",
+    ad: Mode = "auto",
     metagradient: dict[str, Any] | None = None,
     **options: Any,
 ) -> LearnedSchedule:

@@ -7,6 +7,7 @@ import descent_runs as run
 import jax
 import jax.numpy as jnp
 import numpy as np
+import optax
 import pytest
 from test_descent import assert_close
 
@@ -145,3 +146,43 @@ def test_counts_descend():
     assert result.meta[:4].mean() < result.meta[4:].mean()
     values = result.history.column("value")
     assert values[-4:].mean() < values[:4].mean()
+
+
+@pytest.mark.parametrize("at", [2, -1])
+def test_a_state_with_counters_and_keys(at):
+    """As of Adam: their cotangents are of the type float0."""
+    optimizer = optax.adam(0.1, eps_root=1e-8)
+
+    def step_of(gradient_of):
+        def step(state, counts, batch, extra=mgd.no_extra):
+            w, memory, key = state
+            x, y, _ = batch
+            loss = lambda w: jnp.mean(losses(w, (x, y))) + extra(w)
+            changes, memory = optimizer.update(gradient_of(loss)(w), memory, w)
+            key, own = jax.random.split(key)
+            noise = 0.01 * jax.random.normal(own, w.shape, w.dtype)
+            return optax.apply_updates(w, changes) + noise, memory, key
+
+        return step
+
+    with jax.enable_x64(True):
+        x, y, clean, target, order = run.draw(jax.random.key(0))
+        w = jnp.zeros(run.FEATURES)
+        state, batches = (w, optimizer.init(w), jax.random.key(3)), (x[order], y[order], order)
+        outer = lambda state, x, y: jnp.mean((x @ state[0] - y) ** 2)
+
+        def by_hand(z):
+            now, step = state, step_of(jax.grad)
+            for t in range(run.STEPS):
+                extra = mgd.no_extra
+                if t == at % run.STEPS:
+                    extra = lambda w: jnp.sum(z * losses(w, (x, y)))
+                now = step(now, None, jax.tree.map(operator.itemgetter(t), batches), extra)
+            return outer(now, clean, target)
+
+        mg = mgd.surrogate(
+            step_of(metagrad.grad), losses, outer, at=at, params=operator.itemgetter(0), chunk=5
+        )
+        value, gradient, _ = mg(state, jnp.ones(run.EXAMPLES), batches, (x, y), clean, target)
+        expected = jax.value_and_grad(by_hand)(jnp.zeros(run.EXAMPLES))
+        assert_close((value, gradient), expected)
