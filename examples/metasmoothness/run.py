@@ -59,7 +59,7 @@ def summary(results):
     columns = {key: [row[key] for row in rows.values()] for key in next(iter(rows.values()))}
     correlations = {
         key: rank_correlation(columns["metasmoothness"], columns[key])
-        for key in ("over random", "gain", "test drop")
+        for key in ("over random", "gain", "rounds up", "test drop")
     }
     return rows, correlations
 
@@ -73,8 +73,14 @@ def _row(runs):
         "gain": mean(lambda run: run["gain"]),
         "random": mean(lambda run: run["random"]),
         "over random": mean(lambda run: run["gain"] - run["random"]),
+        "rounds up": mean(lambda run: _rising(run["losses"])),
         "test drop": mean(lambda run: run["accuracy_before"][1] - run["accuracy_after"][1]),
     }
+
+
+def _rising(losses):
+    """The share of the rounds that raised the loss."""
+    return np.mean(np.diff(losses) > 0)
 
 
 def report(rows, correlations):

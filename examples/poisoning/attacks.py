@@ -12,7 +12,7 @@ from metagrad.applications import poisoning
 TRAIN, HELD_OUT, STEPS = 400, 400, 200
 FRACTION = 0.025
 STEP_SIZE = 0.1
-DISTANCES = (0.1, 0.2, 0.4, 0.8)
+DISTANCES = (0.003, 0.01, 0.03, 0.1, 0.3)
 """How far gradient cancelling's target is from the clean parameters. The best is taken."""
 
 SMOOTH = network.Routine(rate=2e-2)
@@ -62,6 +62,12 @@ class Victim:
             of_all.append([100 * float(self._accuracy(params, *part)) for part in parts])
         return np.mean(of_all, axis=0).tolist()
 
+    def losses(self, params, data):
+        return network.losses(self.routine, params, data["image"], data["label"])
+
+    def held_out_loss(self, params):
+        return self.loss(params, *self.data.held_out)
+
     def loss(self, params, image, label):
         return jnp.mean(network.losses(self.routine, params, image, label))
 
@@ -79,31 +85,10 @@ def by_descent(victim, examples, rounds, seed):
         lambda round, key: (*victim.run(seed), *victim.data.held_out),
         examples,
         rounds=rounds,
-        step_size=_falling(rounds),
+        step_size=optax.linear_schedule(STEP_SIZE, STEP_SIZE / 10, rounds),
         progress=False,
     )
     return poisoned.data, poisoned.losses
-
-
-def by_descent_over_trainings(victim, examples, rounds, seed):
-    """Metagradient descent in which every round has another training: the images at the end.
-
-    The signs are those of a moving average of the metagradients, since one training's is noisy.
-    """
-    poisoned = poisoning.poison(
-        victim.metagradient,
-        victim.clean,
-        lambda round, key: (*victim.run(1000 * (seed + 1) + round), *victim.data.held_out),
-        examples,
-        rounds=rounds,
-        optimizer=optax.chain(optax.ema(0.8), optax.sign_sgd(_falling(rounds))),
-        progress=False,
-    )
-    return poisoned.descent.meta, poisoned.losses
-
-
-def _falling(rounds):
-    return optax.linear_schedule(STEP_SIZE, STEP_SIZE / 10, rounds)
 
 
 def by_cancelling(victim, box, seed, steps):
@@ -116,15 +101,11 @@ def by_cancelling(victim, box, seed, steps):
     """
     label = victim.data.train.label
     params = victim.train(victim.clean, seed)
-    held_out_loss = lambda params: victim.loss(params, *victim.data.held_out)
-    losses = lambda params, data: network.losses(
-        victim.routine, params, data["image"], data["label"]
-    )
     data = victim.clean | {"label": jnp.asarray(label)}
     attempts = []
     for distance in DISTANCES:
-        target = poisoning.corrupt_parameters(held_out_loss, params, distance)
-        cancelled, norms = poisoning.cancel_gradients(losses, target, data, box, steps=steps)
+        target = poisoning.corrupt_parameters(victim.held_out_loss, params, distance)
+        cancelled, norms = poisoning.cancel_gradients(victim.losses, target, data, box, steps=steps)
         images = {"image": cancelled["image"]}
         held_out, _ = victim.accuracies(images, [seed])
         attempts.append((held_out, distance, images, norms[[0, -1]].tolist()))

@@ -18,7 +18,6 @@ ATTACKS = (
     "flipped labels",
     "gradient cancelling",
     "metagradient descent",
-    "descent over trainings",
 )
 VICTIMS = {
     "attacked": "the training that was attacked",
@@ -62,11 +61,7 @@ def attack(name, routines, seed, options):
         _, distance, images, norms = attacks.by_cancelling(attacked, box, seed, options.steps)
         about = {"distance": distance, "gradient norms": norms}
     else:
-        of_name = {
-            "metagradient descent": attacks.by_descent,
-            "descent over trainings": attacks.by_descent_over_trainings,
-        }
-        images, losses = of_name[name](attacked, examples, options.rounds, seed)
+        images, losses = attacks.by_descent(attacked, examples, options.rounds, seed)
         some = lambda data: np.asarray(data["image"])[box.examples[:8]].round(3).tolist()
         about = {
             "losses": losses.tolist(),

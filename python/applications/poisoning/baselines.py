@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -51,6 +52,11 @@ def corrupt_parameters(
       distance: the radius of the ball, over the norm of the parameters.
       steps: of ascent.
     """
+    return _corrupted(loss, params, distance, steps)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 3))
+def _corrupted(loss: Callable, params: Any, distance: float, steps: int) -> Any:
     flat, rebuild = ravel_pytree(params)
     radius = distance * jnp.linalg.norm(flat)
     slope = jax.grad(lambda x: loss(rebuild(x)))
@@ -61,7 +67,7 @@ def corrupt_parameters(
         moved = x - flat
         return flat + moved * jnp.minimum(1, radius / (jnp.linalg.norm(moved) + 1e-12)), None
 
-    return rebuild(jax.jit(lambda x: jax.lax.scan(ascend, x, length=steps)[0])(flat))
+    return rebuild(jax.lax.scan(ascend, flat, length=steps)[0])
 
 
 def cancel_gradients(
@@ -92,24 +98,46 @@ def cancel_gradients(
     Raises:
       ImportError: optax is not installed.
     """
-    try:
-        import optax
-    except ImportError as error:
-        raise ImportError('this attack needs optax: pip install "metagrad[examples]"') from error
+    rows_of = lambda index: jax.tree.map(lambda leaf: jnp.asarray(leaf)[index], data)
+    kept = np.delete(np.arange(len(jax.tree.leaves(data)[box.position])), box.examples)
+    rows, norms = _cancelled(
+        losses,
+        box.position,
+        steps,
+        params,
+        rows_of(box.examples),
+        rows_of(kept),
+        box.low,
+        box.high,
+        rate,
+    )
+    return box.replace(data, lambda _: rows), np.asarray(norms)
+
+
+@functools.partial(jax.jit, static_argnums=(0, 1, 2))
+def _cancelled(
+    losses: Callable,
+    position: int,
+    steps: int,
+    params: Any,
+    moving: Any,
+    others: Any,
+    low: jax.Array,
+    high: jax.Array,
+    rate: float,
+) -> tuple[jax.Array, jax.Array]:
+    """The rows of the leaf at the position, and the norms: see `cancel_gradients`."""
+    optax = _optax()
     adam = optax.adam(rate)
-    leaves, structure = jax.tree.flatten(data)
-    count = len(leaves[box.position])
-    rows_of = lambda index: [jnp.asarray(leaf)[index] for leaf in leaves]
-    moving = rows_of(box.examples)
-    others = jax.tree.unflatten(structure, rows_of(np.delete(np.arange(count), box.examples)))
+    leaves, structure = jax.tree.flatten(moving)
+    count = len(low) + len(jax.tree.leaves(others)[position])
     total = lambda params, data: jnp.sum(losses(params, data)) / count
-    of_others = jax.jit(jax.grad(total))(params, others)
+    of_others = jax.grad(total)(params, others)
 
     def squared_norm(rows):
-        changed = jax.tree.unflatten(
-            structure, [rows if i == box.position else leaf for i, leaf in enumerate(moving)]
-        )
-        gradient = jax.tree.map(jnp.add, of_others, jax.grad(total)(params, changed))
+        changed = [rows if i == position else leaf for i, leaf in enumerate(leaves)]
+        of_moving = jax.grad(total)(params, jax.tree.unflatten(structure, changed))
+        gradient = jax.tree.map(jnp.add, of_others, of_moving)
         return sum(jnp.sum(leaf**2) for leaf in jax.tree.leaves(gradient))
 
     def step(carry, _):
@@ -117,8 +145,16 @@ def cancel_gradients(
         # The square of the norm, since the norm has no slope at zero.
         value, gradient = jax.value_and_grad(squared_norm)(rows)
         updates, moments = adam.update(gradient, moments)
-        return (jnp.clip(rows + updates, box.low, box.high), moments), jnp.sqrt(value)
+        return (jnp.clip(rows + updates, low, high), moments), jnp.sqrt(value)
 
-    run = jax.jit(lambda rows: jax.lax.scan(step, (rows, adam.init(rows)), length=steps))
-    (rows, _), norms = run(moving[box.position])
-    return box.replace(data, lambda _: rows), np.asarray(norms)
+    start = leaves[position]
+    (rows, _), norms = jax.lax.scan(step, (start, adam.init(start)), length=steps)
+    return rows, norms
+
+
+def _optax() -> Any:
+    try:
+        import optax
+    except ImportError as error:
+        raise ImportError('this attack needs optax: pip install "metagrad[examples]"') from error
+    return optax
