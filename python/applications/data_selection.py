@@ -86,7 +86,7 @@ def order(counts: Any, steps: int, batch_size: int, seed: Any = 0) -> np.ndarray
       int32 [steps, batch_size], places in the pool.
 
     Raises:
-      ValueError: a count is negative or not finite, or all are zero.
+      ValueError: a count is negative or not finite, all are zero, or the run has no steps.
 
     >>> from metagrad.applications import data_selection
     >>> sorted(data_selection.order([2, 0, 1], 2, 3).ravel().tolist())
@@ -97,6 +97,8 @@ def order(counts: Any, steps: int, batch_size: int, seed: Any = 0) -> np.ndarray
         raise ValueError("counts must be one row of numbers that are finite and not negative")
     if not counts.any():
         raise ValueError("all counts are zero, so there is nothing to train on")
+    if steps < 1 or batch_size < 1:
+        raise ValueError(f"steps={steps} and batch_size={batch_size} must be at least 1")
     counts = counts / min(1.0, counts.sum())
     random = np.random.default_rng(seed)
     needed, epochs, length = steps * batch_size, [], 0
@@ -233,6 +235,8 @@ def _first_counts(pool: Any, counts: Any, most: int | None) -> jax.Array:
     counts = np.asarray(counts)
     if counts.shape not in sizes or (counts < 0).any() or (counts != np.floor(counts)).any():
         raise ValueError(f"counts must be {sizes.pop()[0]} whole numbers, not negative")
+    if most is not None and counts.max() > most:
+        raise ValueError(f"most={most}, and there is a count of {counts.max()}")
     return jnp.asarray(counts, jnp.float32)
 
 

@@ -98,3 +98,8 @@ def test_refused(mg):
     drop = label_cleaning.drop_most_harmful(1)
     with pytest.raises(ValueError, match="needs the weights"):
         drop.update(jnp.ones(2), drop.init(jnp.ones(2)))
+
+
+def test_there_is_no_precision_without_wrong_labels():
+    with pytest.raises(ValueError, match="wrong names no example"):
+        label_cleaning.precision(np.arange(4.0), np.zeros(4, bool))
