@@ -19,7 +19,7 @@ import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 import jax
 import jax.numpy as jnp
@@ -193,9 +193,11 @@ def surrogate(
             raise TypeError(f"{name} must be a function, got {function!r}")
     if chunk is not None and operator.index(chunk) < 1:
         raise ValueError(f"chunk={chunk} must be at least 1")
-    if isinstance(at, (Sequence, np.ndarray)) and np.ndim(at) == 1:
-        return _of_steps(step, losses, outer, tuple(at), params, chunk, options)
-    return Surrogate(step, losses, outer, operator.index(at), params, chunk, options)
+    if np.ndim(at) == 1:
+        several = tuple(cast(Sequence[int], at))
+        return _of_steps(step, losses, outer, several, params, chunk, options)
+    one = operator.index(cast(int, at))
+    return Surrogate(step, losses, outer, one, params, chunk, options)
 
 
 def _of_steps(step: Any, losses: Any, outer: Any, at: tuple[int, ...], *rest: Any) -> Surrogate:
