@@ -19,7 +19,15 @@ import numpy as np
 from metagrad.api.results import Result
 from metagrad.api.train_step import compile
 from metagrad.mgd.plain_steps import batches_from, steps_of
-from metagrad.mgd.surrogates import Surrogate, check_pool, inner, no_extra, request_of
+from metagrad.mgd.surrogates import (
+    Surrogate,
+    check_pool,
+    check_value,
+    inner,
+    no_extra,
+    request_of,
+    with_extra,
+)
 from metagrad.runtime.streams import Stream
 
 
@@ -73,6 +81,7 @@ class SurrogateOfSteps(Surrogate):
         value, directions, (final, _) = self._mg(
             (states[0], counts), added, _numbered(batches, at), *outer_args
         )
+        check_value(value)
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
         gradient = self._sum(stacked, directions, pool).astype(counts.dtype)
         return Result(value, gradient, final)
@@ -124,7 +133,7 @@ def _numbered_step(step: Callable, state_and_counts: Any, added: Any, numbered: 
         row = jax.tree.map(lambda leaf: leaf[jnp.maximum(number, 0)], added)
         return jnp.where(number < 0, 0.0, inner(row, params))
 
-    return step(state, counts, batch, extra), counts
+    return with_extra(step, state, counts, batch, extra), counts
 
 
 def _numbered(batches: Any, at: list[int]) -> Any:

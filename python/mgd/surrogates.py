@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Generic
@@ -23,7 +24,7 @@ import jax
 import jax.numpy as jnp
 
 from metagrad.api.results import Result
-from metagrad.api.train_step import compile
+from metagrad.api.train_step import TrainStep, compile
 from metagrad.api.type_variables import StateT
 from metagrad.mgd.plain_steps import PlainSteps, batch_at, batches_from, steps_of
 
@@ -100,6 +101,7 @@ class Surrogate(Generic[StateT]):
             value, cotangent, final = self._last(
                 after, counts, batches_from(batches, at + 1), *outer_args
             )
+        check_value(value)
         params, direction = self._direction(state, counts, batch, cotangent)
         gradient = self._products(params, direction, pool).astype(counts.dtype)
         return Result(value, gradient, final)
@@ -109,7 +111,7 @@ class Surrogate(Generic[StateT]):
         params = self._params(state)
 
         def step(added: Any) -> Any:
-            return self._step(state, meta, batch, functools.partial(inner, added))
+            return with_extra(self._step, state, meta, batch, functools.partial(inner, added))
 
         _, vjp = jax.vjp(step, jax.tree.map(jnp.zeros_like, params))
         return params, vjp(cotangent)[0]
@@ -118,7 +120,7 @@ class Surrogate(Generic[StateT]):
         """The derivative of each example's loss along the direction: [n]."""
 
         def along(examples: Any) -> jax.Array:
-            losses = lambda params: self._losses(params, examples)
+            losses = lambda params: checked_losses(self._losses(params, examples), examples)
             return jax.jvp(losses, (params,), (direction,))[1]
 
         return _in_chunks(along, pool, self._chunk)
@@ -173,11 +175,33 @@ def surrogate(
     for name, function in functions.items():
         if not callable(function):
             raise TypeError(f"{name} must be a function, got {function!r}")
+    _check_step(step)
     if chunk is not None and operator.index(chunk) < 1:
         raise ValueError(f"chunk={chunk} must be at least 1")
     if isinstance(at, Sequence):
         return _of_steps(step, losses, outer, tuple(at), params, chunk, options)
     return Surrogate(step, losses, outer, operator.index(at), params, chunk, options)
+
+
+def _check_step(step: Any) -> None:
+    """Raises TypeError for a step that is decorated, or does not take `extra`."""
+    if isinstance(step, TrainStep):
+        raise TypeError(
+            "step must be undecorated, a function (state, meta, batch, extra), got "
+            f"{step!r}: take metagrad.compile away"
+        )
+    try:
+        signature = inspect.signature(step)
+    except (TypeError, ValueError):  # a builtin has none to see
+        return
+    try:
+        signature.bind(*[None] * 4)
+    except TypeError:
+        raise TypeError(
+            f"step must take (state, meta, batch, extra), and takes {signature}. Give it a fourth "
+            "argument, extra=metagrad.mgd.no_extra, and add extra(params) to the loss that it "
+            "takes the gradient of."
+        ) from None
 
 
 def _of_steps(step: Any, losses: Any, outer: Any, at: tuple[int, ...], *rest: Any) -> Surrogate:
@@ -201,6 +225,36 @@ def request_of(mg: Any, losses: Callable, outer: Callable, params: Callable) -> 
     return dataclasses.replace(mg.request, wrt=("meta",), outer=with_losses)
 
 
+def with_extra(step: Callable, state: Any, meta: Any, batch: Any, extra: Callable) -> Any:
+    """A step with an extra loss.
+
+    Raises:
+      ValueError: the step does not call it, so that counts would never move.
+    """
+    calls = []
+
+    def counted(params: Any) -> Any:
+        calls.append(params)
+        return extra(params)
+
+    new = step(state, meta, batch, counted)
+    if not calls:
+        raise ValueError(
+            "step never calls its fourth argument, extra, through which the pool comes in: add "
+            "extra(params) to the loss that it takes the gradient of"
+        )
+    return new
+
+
+def check_value(value: Any) -> None:
+    """Raises ValueError for the value of an outer function that is no scalar."""
+    if jnp.shape(value) != ():
+        raise ValueError(
+            f"outer must return a real scalar, and returned one of shape {jnp.shape(value)}: take "
+            "its mean"
+        )
+
+
 def inner(added: Any, params: Any) -> Any:
     """The inner product, whose gradient is `added`.
 
@@ -215,6 +269,22 @@ def inner(added: Any, params: Any) -> Any:
         )
     products = jax.tree.map(lambda a, p: jnp.sum(a * p), added, params)
     return sum(jax.tree.leaves(products))
+
+
+def checked_losses(losses: Any, examples: Any) -> Any:
+    """What `losses` returned.
+
+    Raises:
+      ValueError: it is not one number for each of the examples. (A mean of them would be spread
+        over the pool, and every count would get the same gradient.)
+    """
+    count = len(jax.tree.leaves(examples)[0])
+    if jnp.shape(losses) != (count,):
+        raise ValueError(
+            f"losses must return the loss of each example, of shape ({count},) for {count} "
+            f"examples, and returned one of shape {jnp.shape(losses)}"
+        )
+    return losses
 
 
 def check_pool(pool: Any, counts: jax.Array) -> None:
