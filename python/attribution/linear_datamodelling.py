@@ -60,11 +60,12 @@ def lds(
       An `LDS`.
 
     Raises:
+      TypeError: `scores` are no `Scores`, or `retrained` is no `Retrained`.
       ValueError: the numbers of queries or of examples differ, there are too few subsets, or a
         query has the same outcome, or the same prediction, for all of them.
     """
-    predicted, true = scores.predict(retrained.subsets), retrained.outcomes
     check_alike(scores, retrained)
+    predicted, true = scores.predict(retrained.subsets), retrained.outcomes
     if len(true) < 3:
         raise ValueError(f"retrained has {len(true)} subsets; a rank correlation needs three")
     for name, table in (("outcome", true), ("prediction", predicted)):
@@ -78,7 +79,10 @@ def lds(
 
 
 def check_alike(scores: Scores, retrained: Retrained) -> None:
-    """Checks that both have the same queries."""
+    """Checks that both are what they should be, and have the same queries."""
+    for name, value, kind in (("scores", scores, Scores), ("retrained", retrained, Retrained)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be {kind.__name__}, and is a {type(value).__name__}")
     if len(scores.outcomes) != len(retrained.full):
         raise ValueError(
             f"scores has {len(scores.outcomes)} queries, and retrained {len(retrained.full)}"
