@@ -194,6 +194,8 @@ def select(
     0
     """
     first = _first_counts(pool, counts, most)
+    if not callable(start):
+        raise TypeError(f"start must be a function of a key, start(key) -> state0, got {start!r}")
     mg = surrogate(step, losses, outer, at=at, params=params, chunk=chunk, **options)
 
     def problem(round: int, key: jax.Array, meta: Any) -> tuple:

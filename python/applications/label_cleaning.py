@@ -123,6 +123,12 @@ class Cleaning:
     scores: np.ndarray
     descent: DescentResult
 
+    def __repr__(self) -> str:
+        return (
+            f"<Cleaning: {int(self.kept.sum())} of {len(self.kept)} examples kept, "
+            f"{len(self.descent.history)} rounds>"
+        )
+
 
 def clean(
     mg: Callable[..., Any],

@@ -59,7 +59,8 @@ class Comparison:
     def __str__(self) -> str:
         names = list(self.rows[0].lds)
         width = max(len(row.method) for row in self.rows)
-        lines = [f"{'':{width}}  trainings  " + "  ".join(f"{name:^20}" for name in names)]
+        heads = "  ".join(f"{name:^20}" for name in names)
+        lines = [f"{'':{width}}  trainings  {heads}".rstrip()]
         for row in self.rows:
             each = (
                 f"{s.value:6.3f} [{s.interval[0]:.2f}, {s.interval[1]:.2f}]"
@@ -88,8 +89,20 @@ def compare(
       plain training.
 
     Raises:
+      TypeError: a method is not a function, or `retrained` has no names.
       ValueError: there are no methods or no trainings.
     """
+    if not isinstance(retrained, Mapping):
+        raise TypeError(
+            'retrained must be a dict of what `retrain` returned, {"half": retrained}, and is a '
+            f"{type(retrained).__name__}"
+        )
+    for name, method in methods.items():
+        if not callable(method):
+            raise TypeError(
+                f"methods[{name!r}] must be a function without arguments, which is timed: "
+                f"lambda: attribution.scores(...). It is a {type(method).__name__}."
+            )
     if not methods or not retrained:
         raise ValueError("compare needs at least one method, and one retrained set of subsets")
     plain = min(each.seconds for each in retrained.values())

@@ -64,6 +64,7 @@ def lds(
       An `LDS`.
 
     Raises:
+      TypeError: `scores` are no `Scores`, or `retrained` is no `Retrained`.
       ValueError: the numbers of queries or of examples differ, there are too few subsets, a query
         has the same outcome, or the same prediction, for all of them, or an option is out of range.
       FloatingPointError: an outcome or a prediction is NaN.
@@ -73,8 +74,8 @@ def lds(
             f"confidence={confidence!r} must lie between 0 and 1, and resamples={resamples!r} be "
             "at least 1"
         )
-    predicted, true = scores.predict(retrained.subsets), retrained.outcomes
     check_alike(scores, retrained)
+    predicted, true = scores.predict(retrained.subsets), retrained.outcomes
     if len(true) < 3:
         raise ValueError(f"retrained has {len(true)} subsets; a rank correlation needs three")
     for name, table in (("outcome", true), ("prediction", predicted)):
@@ -88,12 +89,16 @@ def lds(
 
 
 def check_alike(scores: Scores, retrained: Retrained) -> None:
-    """Checks that both have the same queries, and numbers for each.
+    """Checks that both are what they should be, and have the same queries, and numbers for each.
 
     Raises:
+      TypeError: one is of another kind.
       ValueError: they have different queries.
       FloatingPointError: a score or an outcome is NaN.
     """
+    for name, value, kind in (("scores", scores, Scores), ("retrained", retrained, Retrained)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be {kind.__name__}, and is a {type(value).__name__}")
     if len(scores.outcomes) != len(retrained.full):
         raise ValueError(
             f"scores has {len(scores.outcomes)} queries, and retrained {len(retrained.full)}"

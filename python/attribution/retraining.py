@@ -43,6 +43,10 @@ class Retrained:
                 f"full {np.shape(self.full)}; they must be [m, Q], [m, n] and [Q]"
             )
 
+    def __repr__(self) -> str:
+        rows, examples = self.subsets.shape
+        return f"Retrained({rows} subsets of {examples} examples, {len(self.full)} queries)"
+
     def save(self, path: str | os.PathLike) -> None:
         """Writes them into one file, .npz or .safetensors.
 

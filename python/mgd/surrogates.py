@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, cast
@@ -26,7 +27,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.api.results import Result
-from metagrad.api.train_step import compile
+from metagrad.api.train_step import TrainStep, compile
 from metagrad.api.type_variables import StateT
 from metagrad.mgd.added_loss import Added, added_loss, check_use, no_addition
 from metagrad.mgd.plain_steps import PlainSteps, batch_at, batches_from, steps_of
@@ -105,6 +106,7 @@ class Surrogate(Generic[StateT]):
             value, cotangent, final = self._last(
                 after, counts, batches_from(batches, at + 1), *outer_args
             )
+        check_value(value)
         params, direction = self._direction(state, counts, batch, cotangent)
         check_use(direction)
         gradient = self._products(params, direction, pool).astype(counts.dtype)
@@ -116,7 +118,7 @@ class Surrogate(Generic[StateT]):
 
         def step(added: Added) -> Any:
             extra = functools.partial(added_loss, added, params)
-            return self._step(state, meta, batch, extra)
+            return with_extra(self._step, state, meta, batch, extra)
 
         _, vjp = jax.vjp(step, no_addition(params))
         return params, vjp(cotangent)[0]
@@ -125,14 +127,8 @@ class Surrogate(Generic[StateT]):
         """The derivative along the direction that each example's loss, if it is added, has: [n]."""
 
         def along(examples: Any) -> jax.Array:
-            losses = lambda params: self._losses(params, examples)
+            losses = lambda params: checked_losses(self._losses(params, examples), examples)
             values, products = jax.jvp(losses, (params,), (direction.slope,))
-            size = jax.tree.leaves(examples)[0].shape[0]
-            if values.shape != (size,):
-                raise ValueError(
-                    f"losses returned shape {values.shape} for {size} examples, and has to return "
-                    f"one loss for each: [{size}]"
-                )
             of_value = direction.rest[0].astype(values.dtype)
             return products + jnp.where(of_value == 0, 0, of_value * values)
 
@@ -191,6 +187,7 @@ def surrogate(
     for name, function in functions.items():
         if not callable(function):
             raise TypeError(f"{name} must be a function, got {function!r}")
+    _check_step(step)
     if chunk is not None and operator.index(chunk) < 1:
         raise ValueError(f"chunk={chunk} must be at least 1")
     if np.ndim(at) == 1:
@@ -198,6 +195,27 @@ def surrogate(
         return _of_steps(step, losses, outer, several, params, chunk, options)
     one = operator.index(cast(int, at))
     return Surrogate(step, losses, outer, one, params, chunk, options)
+
+
+def _check_step(step: Any) -> None:
+    """Raises TypeError for a step that is decorated, or does not take `extra`."""
+    if isinstance(step, TrainStep):
+        raise TypeError(
+            "step must be undecorated, a function (state, meta, batch, extra), got "
+            f"{step!r}: take metagrad.compile away"
+        )
+    try:
+        signature = inspect.signature(step)
+    except (TypeError, ValueError):  # a builtin has none to see
+        return
+    try:
+        signature.bind(*[None] * 4)
+    except TypeError:
+        raise TypeError(
+            f"step must take (state, meta, batch, extra), and takes {signature}. Give it a fourth "
+            "argument, extra=metagrad.mgd.no_extra, and add extra(params) to the loss that it "
+            "takes the gradient of."
+        ) from None
 
 
 def _of_steps(step: Any, losses: Any, outer: Any, at: tuple[int, ...], *rest: Any) -> Surrogate:
@@ -219,6 +237,52 @@ def request_of(mg: Any, losses: Callable, outer: Callable, params: Callable) -> 
         return outer(state, *outer_args) + 0 * jnp.sum(losses(params(state), pool))
 
     return dataclasses.replace(mg.request, wrt=("meta",), outer=with_losses)
+
+
+def with_extra(step: Callable, state: Any, meta: Any, batch: Any, extra: Callable) -> Any:
+    """A step with an extra loss.
+
+    Raises:
+      ValueError: the step does not call it, so that counts would never move.
+    """
+    calls = []
+
+    def counted(params: Any) -> Any:
+        calls.append(params)
+        return extra(params)
+
+    new = step(state, meta, batch, counted)
+    if not calls:
+        raise ValueError(
+            "step never calls its fourth argument, extra, through which the pool comes in: add "
+            "extra(params) to the loss that it takes the gradient of"
+        )
+    return new
+
+
+def check_value(value: Any) -> None:
+    """Raises ValueError for the value of an outer function that is no scalar."""
+    if jnp.shape(value) != ():
+        raise ValueError(
+            f"outer must return a real scalar, and returned one of shape {jnp.shape(value)}: take "
+            "its mean"
+        )
+
+
+def checked_losses(losses: Any, examples: Any) -> Any:
+    """What `losses` returned.
+
+    Raises:
+      ValueError: it is not one number for each of the examples. (A mean of them would be spread
+        over the pool, and every count would get the same gradient.)
+    """
+    count = len(jax.tree.leaves(examples)[0])
+    if jnp.shape(losses) != (count,):
+        raise ValueError(
+            f"losses must return the loss of each example, of shape ({count},) for {count} "
+            f"examples, and returned one of shape {jnp.shape(losses)}"
+        )
+    return losses
 
 
 def check_pool(pool: Any, counts: jax.Array) -> None:

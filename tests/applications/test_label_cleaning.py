@@ -52,6 +52,7 @@ def test_the_wrong_labels_go(mg):
 
 def test_scores_are_the_metagradient(mg):
     cleaning = label_cleaning.clean(mg, EXAMPLES, problem, drop=3, rounds=1)
+    assert repr(cleaning) == f"<Cleaning: {EXAMPLES} of {EXAMPLES} examples kept, 1 rounds>"
     state, *rest = problem(0, None)
     exact = mg(state, jnp.ones(EXAMPLES), *rest)
     np.testing.assert_array_equal(cleaning.scores, exact.grad)

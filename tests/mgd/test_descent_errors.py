@@ -25,6 +25,7 @@ ARGUMENTS = {"meta0": run.meta0(), "problem": run.problem, "optimizer": optax.sg
     "change, error, message",
     [
         ({"mg": 3}, TypeError, r"mg must be a metagradient, .*, got 3"),
+        ({"mg": metagrad.compile(run.step)}, TypeError, r"mg must be .*, got TrainStep\(step"),
         ({"problem": None}, TypeError, "problem must be a function"),
         ({"optimizer": 0.1}, TypeError, r"optimizer must be an optax.GradientTransformation.* 0.1"),
         ({"projection": 1}, TypeError, "projection must be a function or None, got 1"),
