@@ -20,7 +20,7 @@ NATIVE := pyproject.toml CMakeLists.txt $(wildcard runtime/schedules/native/* co
 # native code means a new install.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test lint coverage bench gpu-compile matrix clean
+.PHONY: demo test lint docs coverage bench gpu-compile matrix clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python -m metagrad demo
@@ -36,6 +36,10 @@ lint: $(VENV)/installed-lint
 	$(BIN)/ruff check
 	$(BIN)/clang-format --dry-run --Werror $(filter %.cpp %.h %.c,$(NATIVE))
 	$(BIN)/mypy
+
+# The site, in build/site. A warning is an error, and nothing is fetched.
+docs: $(VENV)/installed-docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/python -m mkdocs build --strict
 
 coverage: $(VENV)/installed-test
 	$(BIN)/python -m metagrad doctor --fetch

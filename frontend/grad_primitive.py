@@ -25,6 +25,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable, Sequence
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -34,6 +35,7 @@ from jax.interpreters import ad, batching, mlir
 
 from metagrad.frontend import capabilities
 from metagrad.frontend.dtypes import is_float
+from metagrad.frontend.jaxprs.auto_axes import explicit_sharding
 from metagrad.frontend.jaxprs.interpret import equations
 from metagrad.runtime import jax_internals
 
@@ -155,13 +157,24 @@ def _batch(operands, dims, *, jaxpr, wrt, label):
     """
     size = next(operand.shape[dim] for operand, dim in zip(operands, dims) if dim is not None)
     operands, dims = list(operands), list(dims)
+    divided = _mapped_axis_of_mesh(operands, dims)
     for i in wrt:
-        operands[i] = batching.bdim_at_front(operands[i], dims[i], size)
+        operands[i] = batching.bdim_at_front(operands[i], dims[i], size, divided)
         dims[i] = 0
     axes = list(dims)
     batched = jax.make_jaxpr(jax.vmap(jaxpr_as_fun(jaxpr), in_axes=axes, axis_size=size))(*operands)
     results = grad_p.bind(*operands, jaxpr=batched, wrt=wrt, label=label)
     return results, [0] * len(results)
+
+
+def _mapped_axis_of_mesh(operands: Sequence[Any], dims: Sequence[int | None]) -> Any:
+    """The axes of a mesh over which the mapped axis is divided, where types say so; or None."""
+    specs = (
+        (explicit_sharding(jax.typeof(operand)), dim)
+        for operand, dim in zip(operands, dims)
+        if dim is not None
+    )
+    return next((sharding.spec[dim] for sharding, dim in specs if sharding is not None), None)
 
 
 def _jvp(primals, tangents, **params):

@@ -127,13 +127,25 @@ def _settle(state: Tree, out: Tree) -> Tree:
             and leaf.aval.dtype != new.aval.dtype
             and not new.is_key
         ):
-            aval = jax.ShapeDtypeStruct(leaf.aval.shape, jnp.result_type(leaf.aval, new.aval))
+            dtype = jnp.result_type(_promoted_as(leaf.aval), _promoted_as(new.aval))
+            aval = jax.ShapeDtypeStruct(leaf.aval.shape, dtype)
             leaves.append(dataclasses.replace(leaf, aval=aval, stored=aval))
         else:
             leaves.append(leaf)
     return (
         state if tuple(leaves) == state.leaves else dataclasses.replace(state, leaves=tuple(leaves))
     )
+
+
+_PYTHON_NUMBERS = {"b": False, "i": 0, "f": 0.0, "c": 0j}
+
+
+def _promoted_as(aval: Any) -> Any:
+    """What stands for a type where dtypes are promoted.
+
+    `jnp.result_type` forgets that a type is weak, but of arrays and of Python's numbers.
+    """
+    return _PYTHON_NUMBERS[aval.dtype.kind] if aval.weak_type else aval.dtype
 
 
 @dataclasses.dataclass(frozen=True)

@@ -33,6 +33,8 @@ if TYPE_CHECKING:
     from metagrad.runtime.schedules.plan import Plan
     from metagrad.runtime.schedules.two_level import TwoLevelPlan
     from metagrad.runtime.streams import Stream
+    from metagrad.smoothness.measure import metasmoothness
+    from metagrad.smoothness.report import DirectionSmoothness, Metasmoothness
 
     __version__: str
 
@@ -42,6 +44,7 @@ __all__ = [
     "CheckReport",
     "Compiled",
     "DirectionCheck",
+    "DirectionSmoothness",
     "EnzymeError",
     "InvalidFile",
     "JournalError",
@@ -50,6 +53,7 @@ __all__ = [
     "LoadedStream",
     "Lowered",
     "Metagradient",
+    "Metasmoothness",
     "Periodic",
     "Plan",
     "Progress",
@@ -66,6 +70,7 @@ __all__ = [
     "dot_product_attention",
     "grad",
     "load",
+    "metasmoothness",
     "value_and_grad",
 ]
 
@@ -92,10 +97,12 @@ _HOMES = {
     "runtime.schedules.plan": ("Plan",),
     "runtime.schedules.two_level": ("TwoLevelPlan",),
     "runtime.streams": ("Stream",),
+    "smoothness.measure": ("metasmoothness",),
+    "smoothness.report": ("DirectionSmoothness", "Metasmoothness"),
 }
 """The public names, by the module that each is imported from."""
 
-_MODULES = ("applications", "attribution", "mgd")
+_MODULES = ("applications", "attribution", "mgd", "smoothness")
 """Public modules, whose names stand behind theirs: `metagrad.attribution.scores`."""
 
 _MODULE_OF = {name: module for module, names in _HOMES.items() for name in names}

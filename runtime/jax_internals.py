@@ -48,6 +48,7 @@ __all__ = [
     "call_hi_primitive_p",
     "constants_to_operands",
     "coordination_client",
+    "cotangents_of_rule",
     "custom_call",
     "debug_callback_p",
     "debug_effect",
@@ -390,6 +391,17 @@ def refuses_kernel(error: Exception, kind: str) -> bool:
 def varying_axes(aval: Any) -> frozenset[str]:
     """The axes of the `shard_map` around along which a value of this type may differ."""
     return frozenset(getattr(getattr(aval, "manual_axis_type", None), "varying", ()))
+
+
+def cotangents_of_rule(results: Any) -> tuple[list, Callable[[list], Any]]:
+    """What the backward half of a `custom_vjp` returned, and how it returns other cotangents.
+
+    From 0.12 on the cotangents come with a dict of what the rule logs, which only
+    `jax.vjp(...)[1].with_logs` reads; or None.
+    """
+    if isinstance(results, tuple):
+        return results[0], lambda cotangents: (cotangents, None)
+    return results, lambda cotangents: cotangents
 
 
 def speaks_of_another_mesh(error: Exception) -> bool:

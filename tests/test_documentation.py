@@ -1,4 +1,7 @@
-"""The documentation shows what happens: the README's example, and every doctest in docs/."""
+"""The documentation shows what happens: the README's example, and every doctest in docs/.
+
+The guides, the notebooks and the site have tests of their own (docs_site/).
+"""
 
 import contextlib
 import doctest

@@ -89,15 +89,14 @@ def table(title: str, rows: list[dict[str, Any]]) -> Table:
             shown.add_row(row["program"], row["note"])
             continue
         plan, memory, questions = predicted(row, step), row["memory"], row["questions"]
-        by = ", ".join(f"{count} {name}" for name, count in row["products"]["by"].items())
         copied, inside = (row["copies"][name] for name in ("states", "states_inside_segments"))
         per_step = questions.get("per_step")
         shown.add_row(
             row["program"],
-            *(_size(memory[name]) for name in ("arguments", "outputs", "temporaries")),
-            "" if plan is None else f"{_size(plan)} ({memory['temporaries'] / plan:.2f})",
+            *(size(memory[name]) for name in ("arguments", "outputs", "temporaries")),
+            "" if plan is None else f"{size(plan)} ({memory['temporaries'] / plan:.2f})",
             f"{row['seconds']['xla']:.0f} s",
-            by,
+            by_library(row),
             str(row["products"]["in_bf16"]),
             str(row["products"]["widened"]),
             f"{copied:.2f}",
@@ -107,5 +106,11 @@ def table(title: str, rows: list[dict[str, Any]]) -> Table:
     return shown
 
 
-def _size(number: int) -> str:
+def by_library(row: dict[str, Any]) -> str:
+    """How many products each library has."""
+    return ", ".join(f"{count} {name}" for name, count in row["products"]["by"].items())
+
+
+def size(number: int) -> str:
+    """Bytes, in MB or GB of powers of ten."""
     return f"{number / GB:.2f} GB" if number >= GB / 10 else f"{number / 1e6:.1f} MB"

@@ -34,10 +34,12 @@ class Size(NamedTuple):
     batch: int = 64
     tokens: int = 128
     examples: int = 8192
+    sequences: int = 8
+    """How many have their logits at a time: for all 64 they take 1.6 GB, several times over."""
 
 
 GPT2 = Size()
-SMALL = Size(2, 32, 2, 61, 32, 2, 16, 32)
+SMALL = Size(2, 32, 2, 61, 32, 2, 16, 32, 1)
 """For tests."""
 
 # b2 is a number that f32 holds exactly; model.py says why, and why there is an eps_root.
@@ -68,13 +70,15 @@ def initial(key, size: Size = GPT2) -> Any:
     }
 
 
-def losses(params, tokens, *, heads: int, narrow: Any = None, remat: bool = True):
+def losses(params, tokens, *, heads: int, sequences: int, narrow: Any = None, remat: bool = True):
     """[batch]; cross entropy of each next token, averaged over a sequence.
 
     Args:
       tokens: int32[batch, length + 1].
+      sequences: how many of the batch have their logits at a time. It divides the batch.
       narrow: the dtype that products are taken in, f32 if None.
-      remat: each layer is in a `jax.checkpoint`, as in training of this size.
+      remat: each layer, and each part of the logits, is in a `jax.checkpoint`, as in training of
+        this size.
     """
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     length = inputs.shape[1]
@@ -85,8 +89,16 @@ def losses(params, tokens, *, heads: int, narrow: Any = None, remat: bool = True
         layer_of = jax.checkpoint(layer_of, prevent_cse=False)
     x = params["embedding"][inputs] + params["position"][:length]
     x, _ = jax.lax.scan(lambda x, layer: (layer_of(x, layer), None), x, params["layers"])
-    logits = dense(layer_norm(x, params["last"]), params["embedding"].T, narrow)
-    return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, targets), -1)
+
+    def of_sequences(x, targets):
+        logits = dense(layer_norm(x, params["last"]), params["embedding"].T, narrow)
+        return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, targets), -1)
+
+    if remat:
+        of_sequences = jax.checkpoint(of_sequences, prevent_cse=False)
+    parts = jax.tree.map(lambda leaf: leaf.reshape(-1, sequences, *leaf.shape[1:]), (x, targets))
+    _, of_parts = jax.lax.scan(lambda _, part: (None, of_sequences(*part)), None, parts)
+    return of_parts.reshape(-1)
 
 
 def model(narrow: Any = None, size: Size = GPT2, remat: bool = True) -> Model:
@@ -95,7 +107,10 @@ def model(narrow: Any = None, size: Size = GPT2, remat: bool = True) -> Model:
     text = lambda *axes: shape((*axes, size.tokens + 1), np.int32)
     params = jax.eval_shape(lambda: initial(jax.random.key(0), size))
     make_step, outer = weighted_step(
-        functools.partial(losses, heads=size.heads, narrow=narrow, remat=remat), OPTIMISER
+        functools.partial(
+            losses, heads=size.heads, sequences=size.sequences, narrow=narrow, remat=remat
+        ),
+        OPTIMISER,
     )
     return Model(
         name="gpt2",

@@ -61,12 +61,12 @@ def replace(op: ir.OpView, value: ir.Value) -> None:
     erase_unused(op.operation)
 
 
-def erase_unused(op: ir.Operation) -> None:
-    """Erases the op and what it alone used.
+def erase_unused(*ops: ir.Operation) -> None:
+    """Erases ops, of which one may stand twice, and what they alone used.
 
     The ops that we rewrite have no effects; a custom call may.
     """
-    waiting: dict[Any, None] = {op: None}
+    waiting: dict[Any, None] = dict.fromkeys(ops)
     while waiting:
         op, _ = waiting.popitem()
         if (

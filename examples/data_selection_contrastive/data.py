@@ -14,7 +14,7 @@ from typing import NamedTuple
 import numpy as np
 
 TARGET = (0, 1, 2, 3, 4)
-CLEAN, TEST = 100, 300
+CLEAN, TEST = 200, 300
 """Sizes of the clean set and the test set."""
 WRONG_CAPTION, NOISY_IMAGE = 0.4, 0.1
 """The shares of the pool, of all classes, whose captions are wrong and whose images are noise."""
@@ -120,7 +120,8 @@ def spoil(pairs, random):
     )
     caption[wrong], meaning[wrong] = (part[np.roll(wrong, 1)] for part in (caption, meaning))
     image[noisy] = np.clip(image[noisy] + random.normal(0, 0.8, image[noisy].shape), 0, 1)
-    kind = np.where(np.isin(pairs.meaning // 4, TARGET), GOOD, OFF_TARGET)
-    kind[noisy], kind[wrong] = NOISY, WRONG
+    kind = np.where(np.isin(meaning // 4, TARGET), GOOD, OFF_TARGET)
+    kind[noisy] = NOISY
+    # A few of the wrong captions say by chance what the right one says.
     kind[meaning != pairs.meaning] = WRONG
     return Pairs(image, caption, meaning), kind

@@ -1,9 +1,9 @@
 """Two towers that meet in a space of 32 dimensions, and the contrastive loss between them.
 
-The image tower is a small convolutional network, the caption tower embeds the words and mixes
-them by position. Activations are GELU behind a layer norm, and pooling is an average: the final
-loss is then a smoother function of the training data, which metagradients need (Engstrom et al.
-2025, "metasmoothness").
+The image tower is a network of two hidden layers on the 64 pixels. The caption tower averages the
+embeddings of the words and has one hidden layer. Activations are GELU behind a layer norm, and
+pooling is an average: the final loss is then a smoother function of the training data, which
+metagradients need (Engstrom et al. 2025, "metasmoothness").
 """
 
 import jax
@@ -11,7 +11,7 @@ import jax.numpy as jnp
 
 from examples.data_selection_contrastive.data import CODES
 
-WIDTH, SPACE, CHANNELS = 64, 32, 16
+WIDTH, SPACE = 64, 32
 SCALE = 10.0
 """The inverse temperature of the similarities, which lie in [-1, 1]."""
 
@@ -20,12 +20,9 @@ def initial(key):
     """Parameters with kernels of variance 1/fan-in and zero biases, float32."""
     keys = iter(jax.random.split(key, 8))
 
-    def dense(*shape):
-        inputs = 1
-        for size in shape[:-1]:
-            inputs *= size
-        kernel = jax.random.normal(next(keys), shape, jnp.float32) / inputs**0.5
-        return {"kernel": kernel, "bias": jnp.zeros(shape[-1], jnp.float32)}
+    def dense(inputs, outputs):
+        kernel = jax.random.normal(next(keys), (inputs, outputs), jnp.float32) / inputs**0.5
+        return {"kernel": kernel, "bias": jnp.zeros(outputs, jnp.float32)}
 
     return {
         "image": {

@@ -17,9 +17,10 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
-from jax.extend import core, linear_util
+from jax.extend import core
 from jax.sharding import AbstractMesh, AxisType, Mesh, NamedSharding, PartitionSpec
 
+from metagrad.frontend.jaxprs import typed_rules
 from metagrad.frontend.jaxprs.calls import map_functions
 from metagrad.frontend.jaxprs.interpret import bind, equations, interpret
 
@@ -31,12 +32,24 @@ primitives of `_FILLED_BY_USERS` is it always what the user asked for."""
 
 def with_auto_axes(closed: core.ClosedJaxpr) -> core.ClosedJaxpr:
     """The function with all axes of meshes `Auto`; the same object if no type has a sharding."""
-    if not any(map(_is_typed, [*closed.in_avals, *closed.out_avals])) and not any(
-        _is_typed(var.aval) for eqn in equations(closed.jaxpr) for var in eqn.outvars
+    jaxpr = closed.jaxpr
+    of_all = [*jaxpr.constvars, *jaxpr.invars, *jaxpr.outvars]
+    if not any(_is_typed(var.aval) for var in of_all) and not any(
+        _is_typed(var.aval) for eqn in equations(jaxpr) for var in eqn.outvars
     ):
         return closed
-    return jax.make_jaxpr(lambda *args: interpret(closed, args, _rule))(
-        *map(without_sharding, closed.in_avals)
+    # What is captured is an argument of the trace, and then captured again.
+    count, avals = len(closed.consts), [var.aval for var in (*jaxpr.constvars, *jaxpr.invars)]
+
+    def function(*args):
+        return interpret(core.ClosedJaxpr(jaxpr, args[:count]), args[count:], _rule)
+
+    traced = jax.make_jaxpr(function)(*map(without_sharding, avals))
+    variables = traced.jaxpr.invars
+    constvars = [*traced.jaxpr.constvars, *variables[:count]]
+    return core.ClosedJaxpr(
+        traced.jaxpr.replace(constvars=constvars, invars=variables[count:]),
+        [*traced.consts, *map(on_auto_axes, closed.consts)],
     )
 
 
@@ -60,6 +73,16 @@ def without_sharding(aval: Any) -> Any:
     return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=getattr(aval, "weak_type", False))
 
 
+def on_auto_axes(array: Any) -> Any:
+    """The same array, where it is, of a type without a sharding.
+
+    One that is traced has none to be asked for, and stays.
+    """
+    if isinstance(array, jax.core.Tracer) or not _is_typed(jax.typeof(array)):
+        return array
+    return jax.device_put(array, _auto(array.sharding))
+
+
 def explicit_sharding(aval: Any) -> NamedSharding | None:
     """The sharding in an array's type; None if it has none, or if all axes are `Auto`."""
     return aval.sharding if _is_typed(aval) else None
@@ -81,8 +104,8 @@ def _rule(eqn: core.JaxprEqn, operands: list) -> Sequence[Any]:
         kept = _OUT if name != "sharding_constraint" else ()
         params = {key: None if key in kept else _auto(value) for key, value in eqn.params.items()}
         params = map_functions(params, with_auto_axes)
-        for key in _RULES & params.keys():
-            params[key] = _rule_with_auto_axes(params[key], eqn.ctx.cur_abstract_mesh)
+        if name in _RULES:
+            params |= _RULES[name](eqn, with_auto_axes)
         results = bind(eqn.replace(params=params), operands)
         if asked and name in _FILLED_BY_USERS:
             results = [_constrained(x, asked[0]) for x in results]
@@ -91,21 +114,10 @@ def _rule(eqn: core.JaxprEqn, operands: list) -> Sequence[Any]:
 
 _FILLED_BY_USERS = {"dot_general", "gather", "scatter", "scatter-add", "conv_general_dilated"}
 
-_RULES = {"jvp_jaxpr_fun"}
-"""The parameter of `custom_jvp` that traces the rule when it is needed. That of `custom_vjp` knows
-the types of its operands, and compares."""
-
-
-def _rule_with_auto_axes(rule: linear_util.WrappedFun, mesh: Any) -> linear_util.WrappedFun:
-    """A rule that is traced later, for types with shardings, as one for types without."""
-
-    def traced(*zeros):
-        with jax.sharding.use_abstract_mesh(mesh):
-            jaxpr, consts, *rest = rule.call_wrapped(*zeros)
-        closed = with_auto_axes(core.ClosedJaxpr(jaxpr, consts))
-        return closed.jaxpr, closed.consts, *rest
-
-    return linear_util.wrap_init(traced, debug_info=rule.debug_info)
+_RULES = {
+    "custom_jvp_call": typed_rules.of_custom_jvp,
+    "custom_vjp_call": typed_rules.of_custom_vjp,
+}
 
 
 def _context(eqn: core.JaxprEqn):

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 import math
 
 import jax
@@ -10,6 +11,7 @@ import numpy as np
 from jax.typing import ArrayLike
 
 from metagrad.frontend.blockwise_attention import Operands, Pattern, attend
+from metagrad.frontend.jaxprs.auto_axes import explicit_sharding
 
 BLOCK_SIZE = 128
 """As fast as any of 64 to 1024 on a CPU, for contexts of 512 and 2048 (docs/attention.md)."""
@@ -86,7 +88,7 @@ def dot_product_attention(
     masked = None if mask is None else _of_rank_4("mask", mask)
     _check_shapes(q, k, v)
     batch, queries, heads, length = q.shape
-    keys, key_heads = k.shape[1:3]
+    keys = k.shape[1]
     for name, array in (("bias", b), ("mask", masked)):
         _check_broadcast(name, array, (batch, heads, queries, keys))
     if masked is not None and masked.dtype != np.dtype(bool):
@@ -99,8 +101,21 @@ def dot_product_attention(
     if 0 in (batch, queries, heads, keys):
         return jnp.zeros(shape, q.dtype)
 
-    dtype = jnp.promote_types(q.dtype, jnp.float32)
+    compute = functools.partial(_attention, pattern, rows, columns, shape)
+    sharding = explicit_sharding(jax.typeof(jnp.asarray(query)))
+    if sharding is not None:
+        # Blocks have other shapes than the arguments, and no shardings that a user could name.
+        compute = jax.sharding.auto_axes(compute, out_sharding=sharding)
     scale = 1 / math.sqrt(length) if scale is None else scale
+    return compute(q, k, v, b, masked, scale, query_lengths, key_lengths)
+
+
+def _attention(
+    pattern, rows, columns, shape, q, k, v, bias, mask, scale, query_lengths, key_lengths
+):
+    batch, queries, heads, length = q.shape
+    key_heads = k.shape[2]
+    dtype = jnp.promote_types(q.dtype, jnp.float32)
     scaled = q.astype(dtype) * jnp.asarray(scale, dtype)
     grouped = scaled.reshape(batch, queries, key_heads, heads // key_heads, length)
     out, _, _ = attend(
@@ -109,8 +124,10 @@ def dot_product_attention(
             jnp.moveaxis(_in_blocks(grouped, 1, *rows), (1, 2), (0, 4)),
             jnp.moveaxis(_in_blocks(k.astype(dtype), 1, *columns), (1, 2), (0, 3)),
             jnp.moveaxis(_in_blocks(v.astype(dtype), 1, *columns), (1, 2), (0, 3)),
-            None if b is None else _scores_in_blocks(b.astype(dtype), key_heads, rows, columns),
-            None if masked is None else _scores_in_blocks(masked, key_heads, rows, columns),
+            None
+            if bias is None
+            else _scores_in_blocks(bias.astype(dtype), key_heads, rows, columns),
+            None if mask is None else _scores_in_blocks(mask, key_heads, rows, columns),
             query_lengths,
             key_lengths,
         ),

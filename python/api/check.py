@@ -19,6 +19,7 @@ from metagrad.diagnostics.directions import Direction, choose_directions, leaves
 from metagrad.diagnostics.finite_differences import DISAGREES, NOT_SMOOTH, DirectionCheck
 from metagrad.diagnostics.plain_run import PlainRun, in_double, plain_run
 from metagrad.frontend.jaxprs import cuts, kinks
+from metagrad.frontend.jaxprs.auto_axes import auto_context
 
 DOUBLE_SIZES = tuple(float(f"{h:.2g}") for h in np.geomspace(1e-1, 1e-9, 17))
 SINGLE_SIZES = DOUBLE_SIZES[:9]
@@ -92,11 +93,13 @@ def check(
     check_values(arguments)
     run, precision = _run_of(mg, arguments, x64)
     with run.precision():
+        gradients = _gradients(mg, run)
+    with run.precision(), auto_context():
         choose = functools.partial(
             choose_directions,
             run,
             mg.request.wrt,
-            _gradients(mg, run),
+            gradients,
             directions,
             seed,
             leaf,

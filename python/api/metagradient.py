@@ -111,7 +111,7 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
 
         Raises:
           TypeError, ValueError: an argument or the step cannot be differentiated through; the
-          message names the leaf and says what to do.
+            message names the leaf and says what to do.
           EnzymeError: with ad="enzyme", Enzyme failed on a function.
         """
         with jit_enabled(), shown(self._progress):

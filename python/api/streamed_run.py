@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-import hashlib
 import pathlib
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -13,8 +12,8 @@ from typing import Any
 import jax
 import jaxlib
 import numpy as np
-import xxhash
 
+from metagrad.api.digests import digest_arrays, digest_bytes
 from metagrad.api.run_placement import RunPlacement
 from metagrad.api.run_progress import reported
 from metagrad.api.streamed_executable import StreamedExecutable
@@ -25,7 +24,6 @@ from metagrad.runtime.executors import walk_progress
 from metagrad.runtime.executors.collectors import BatchGradients, Rows, Sums
 from metagrad.runtime.executors.kernels import Arrays, Kernels
 from metagrad.runtime.executors.replay_check import ReplayCheck
-from metagrad.runtime.executors.run_shardings import own_pieces
 from metagrad.runtime.executors.save_turns import CommonTurns
 from metagrad.runtime.executors.saver import Kept, Saver
 from metagrad.runtime.executors.streamed import Standing, StreamedRun
@@ -307,22 +305,22 @@ def _identity(
     ]
     on_several: dict[str, str | int] = {}
     if shards is not None:
-        on_several["the shardings"] = _hash(repr(placement.kernels.shardings).encode())
+        on_several["the shardings"] = digest_bytes(repr(placement.kernels.shardings).encode())
     return on_several | {
-        "the program": _hash(program.fingerprint().encode()),
+        "the program": digest_bytes(program.fingerprint().encode()),
         "the number of steps": plan.steps,
         "the steps of a segment": plan.segment,
         "the slots between segments": plan.outer.state_slots,
-        "the plan": _hash(repr(tuple(map(Plan.jsonable, plans))).encode()),
+        "the plan": digest_bytes(repr(tuple(map(Plan.jsonable, plans))).encode()),
         "verify": str(program.options.verify),
         "wrt": ", ".join(program.signature.wrt),
         "where the gradients of batches go": _destination(stream),
-        "state0": _hash_arrays(arguments.state0),
-        "meta": _hash_arrays(arguments.meta),
-        "outer_args": _hash_arrays(arguments.outer),
-        "captured arrays": _hash_arrays(arguments.captured),
-        "the order of the stream": _hash_arrays([] if stream.order is None else [stream.order]),
-        "batch 0": _hash_arrays(_first_batch(stream, shards)),
+        "state0": digest_arrays(arguments.state0),
+        "meta": digest_arrays(arguments.meta),
+        "outer_args": digest_arrays(arguments.outer),
+        "captured arrays": digest_arrays(arguments.captured),
+        "the order of the stream": digest_arrays([] if stream.order is None else [stream.order]),
+        "batch 0": digest_arrays(_first_batch(stream, shards)),
         "the device": f"{device.platform} {device.device_kind}",
         "jax": jax.__version__,
         "jaxlib": jaxlib.__version__,
@@ -348,18 +346,3 @@ def _destination(stream: Stream) -> str:
         case str():
             return stream.gradients
     return "a function"
-
-
-def _hash(data: bytes) -> str:
-    return hashlib.sha256(data).hexdigest()[:16]
-
-
-def _hash_arrays(arrays: Sequence[Any]) -> str:
-    digest = xxhash.xxh3_64()
-    for array in arrays:
-        if jax.dtypes.issubdtype(array.dtype, jax.dtypes.prng_key):
-            array = jax.random.key_data(array)
-        for piece in map(np.asarray, own_pieces(array)):
-            digest.update(f"{piece.dtype}{piece.shape}".encode())
-            digest.update(np.ascontiguousarray(piece).reshape(-1).view(np.uint8))
-    return digest.hexdigest()

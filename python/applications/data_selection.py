@@ -17,7 +17,7 @@ from __future__ import annotations
 
 import dataclasses
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -40,14 +40,11 @@ class Selection:
 
     Attributes:
       counts: int64 [n], after the last round: how often an example is used, beside the others.
-      mean_counts: float64 [n], the mean of the counts over about the last `average` rounds. Single
-        moves are noisy, and a mean over rounds is less so; `order` takes it as it is.
       best_counts: int64 [n], of the round with the lowest outer value.
       descent: the `metagrad.mgd.DescentResult` behind it.
     """
 
     counts: np.ndarray
-    mean_counts: np.ndarray
     best_counts: np.ndarray
     descent: DescentResult
 
@@ -77,7 +74,8 @@ def order(counts: Any, steps: int, batch_size: int, seed: Any = 0) -> np.ndarray
 
     In each epoch, example i comes up counts[i] times. Of a count that is not whole, the fraction is
     the probability of one more. Epochs are shuffled anew until the steps are full; a batch may
-    reach over the end of one, so that all batches have one size.
+    reach over the end of one, so that all batches have one size. Counts with a sum below one are
+    scaled to one.
 
     Args:
       counts: [n], not negative.
@@ -88,7 +86,7 @@ def order(counts: Any, steps: int, batch_size: int, seed: Any = 0) -> np.ndarray
       int32 [steps, batch_size], places in the pool.
 
     Raises:
-      ValueError: a count is negative or not finite, or all are zero.
+      ValueError: a count is negative or not finite, all are zero, or the run has no steps.
 
     >>> from metagrad.applications import data_selection
     >>> sorted(data_selection.order([2, 0, 1], 2, 3).ravel().tolist())
@@ -99,6 +97,9 @@ def order(counts: Any, steps: int, batch_size: int, seed: Any = 0) -> np.ndarray
         raise ValueError("counts must be one row of numbers that are finite and not negative")
     if not counts.any():
         raise ValueError("all counts are zero, so there is nothing to train on")
+    if steps < 1 or batch_size < 1:
+        raise ValueError(f"steps={steps} and batch_size={batch_size} must be at least 1")
+    counts = counts / min(1.0, counts.sum())
     random = np.random.default_rng(seed)
     needed, epochs, length = steps * batch_size, [], 0
     while length < needed:
@@ -129,7 +130,6 @@ def select(
     probability: Any = 0.1,
     counts: Any = None,
     most: int | None = None,
-    average: int = 20,
     seeds: int = 1,
     key: Any = 0,
     batches: Callable[[Any, np.ndarray], Any] = rows,
@@ -163,11 +163,11 @@ def select(
       probability: that a count moves in a round, or a function of the round.
       counts: int [n], to start from; None: one for each.
       most: the highest count that is allowed; None: any.
-      average: over about how many of the last rounds `mean_counts` is a mean.
       seeds: training runs per round, of which the mean gradient is taken.
       key: of all draws, an integer or a key of `jax.random`.
       batches: `batches(pool, order)` makes the run's batches of an order int32 [steps, batch_size]:
-        stacked arrays, or a `metagrad.Stream(pool, order)` for a pool that is not on the device.
+        stacked arrays, or a `metagrad.Stream(pool, order)`, which reads them while the run goes on.
+        (The passes over the pool have all of it on the device.)
       chunk: how many examples of the pool are on their way at the same time in `losses`; None: all.
       callback: called with a `metagrad.mgd.Round` after each round; True ends the selection.
       resume_dir, progress: as for `metagrad.descent`.
@@ -202,12 +202,11 @@ def select(
         arguments = outer_args(round, outer_key) if callable(outer_args) else outer_args
         return (start(start_key), batches(pool, drawn), pool, *arguments)
 
-    update = integer_counts(probability, key=jax.random.fold_in(as_key(key), _MOVES))
     result = descent(
         mg,
         first,
         problem,
-        _with_mean(update, average),
+        integer_counts(probability, key=jax.random.fold_in(as_key(key), _MOVES)),
         rounds=rounds,
         key=key,
         seeds=seeds,
@@ -217,12 +216,7 @@ def select(
         progress=progress,
     )
     best = first if result.best is None else result.best.meta
-    return Selection(
-        _whole(result.meta),
-        np.asarray(result.optimizer_state.mean, np.float64),
-        _whole(best),
-        result,
-    )
+    return Selection(_whole(result.meta), _whole(best), result)
 
 
 def _first_counts(pool: Any, counts: Any, most: int | None) -> jax.Array:
@@ -241,36 +235,9 @@ def _first_counts(pool: Any, counts: Any, most: int | None) -> jax.Array:
     counts = np.asarray(counts)
     if counts.shape not in sizes or (counts < 0).any() or (counts != np.floor(counts)).any():
         raise ValueError(f"counts must be {sizes.pop()[0]} whole numbers, not negative")
+    if most is not None and counts.max() > most:
+        raise ValueError(f"most={most}, and there is a count of {counts.max()}")
     return jnp.asarray(counts, jnp.float32)
-
-
-class _MeanState(NamedTuple):
-    inner: Any
-    rounds: jax.Array
-    mean: jax.Array
-
-
-def _with_mean(update: Any, window: int) -> Any:
-    """The update, with a mean of the counts that the rounds measured in its state.
-
-    It is in the state so that a descent that goes on after a kill goes on with it. Up to `window`
-    rounds it is the plain mean, and then an exponential one.
-    """
-    import optax
-
-    if window < 1:
-        raise ValueError(f"average={window} must be at least 1")
-
-    def init(counts: Any) -> _MeanState:
-        return _MeanState(update.init(counts), jnp.zeros((), jnp.int32), jnp.zeros_like(counts))
-
-    def step(gradient: Any, state: _MeanState, counts: Any = None) -> tuple[Any, _MeanState]:
-        changes, inner = update.update(gradient, state.inner, counts)
-        rounds = state.rounds + 1
-        mean = state.mean + (counts - state.mean) / jnp.minimum(rounds, window)
-        return changes, _MeanState(inner, rounds, mean)
-
-    return optax.GradientTransformation(init, step)
 
 
 def _whole(counts: jax.Array) -> np.ndarray:

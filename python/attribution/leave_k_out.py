@@ -61,6 +61,7 @@ def leave_k_out(scores: Scores, retrained: Retrained) -> LeaveKOut:
 
     Raises:
       ValueError: the numbers of queries or of examples differ.
+      FloatingPointError: an outcome or a score is NaN.
     """
     check_alike(scores, retrained)
     predicted = scores.predict(retrained.subsets) - scores.outcomes

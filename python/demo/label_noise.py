@@ -1,4 +1,4 @@
-"""Wrong labels: how they are planted, and how well an order of the examples finds them.
+"""Wrong labels: how they are planted. `metagrad.applications.label_cleaning` finds them.
 
 The noise is systematic, as a careless annotator's would be: about half of the 3s are labelled 8,
 and half of the 9s are labelled 4. A network learns such an error as if it were the truth. So the
@@ -25,19 +25,3 @@ def plant(examples, seed, fraction=FRACTION):
     for truth, mistake in MISTAKEN_FOR.items():
         label[wrong & (examples.label == truth)] = mistake
     return examples._replace(label=label), wrong
-
-
-def suspects(score, count):
-    """The `count` examples with the highest score, the highest first: int [count].
-
-    Ties keep their order.
-    """
-    return np.argsort(-np.asarray(score), kind="stable")[:count]
-
-
-def precision(score, wrong):
-    """The share of wrong labels among as many suspects as wrong labels were planted.
-
-    By chance it would be the planted fraction.
-    """
-    return float(wrong[suspects(score, int(wrong.sum()))].mean())

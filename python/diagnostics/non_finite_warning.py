@@ -25,6 +25,10 @@ from metagrad.diagnostics.paths import enumerate_paths
 from metagrad.diagnostics.singular_roots import CountingFunction, Root
 from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.jaxprs.activity import Activity
+from metagrad.frontend.jaxprs.auto_axes import (
+    auto_context,
+    on_auto_axes,
+)
 from metagrad.frontend.pytrees import Leaf, Tree
 
 
@@ -63,7 +67,8 @@ def warning(
         counting_step = CountingFunction(step, names, leaves)
         counting_outer = CountingFunction(outer, outer_names, 1)
         try:
-            origin = _origin(counting_step, counting_outer, trees, arguments)
+            with auto_context():
+                origin = _origin(counting_step, counting_outer, trees, arguments)
         # The search may fail in ways that the run did not (out of memory, say), and the result
         # stands all the same.
         except Exception as error:
@@ -182,7 +187,7 @@ def _remedy(root: Root) -> str:
 
 def _arrays(tree: Tree, value: Any) -> list:
     return [
-        array if leaf.is_key else jnp.asarray(array, leaf.aval.dtype)
+        on_auto_axes(array) if leaf.is_key else jnp.asarray(on_auto_axes(array), leaf.aval.dtype)
         for leaf, array in zip(tree.leaves, tree.arrays(value))
     ]
 

@@ -20,6 +20,7 @@ from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend import trace
 from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.jaxprs import cuts, kinks
+from metagrad.frontend.jaxprs.auto_axes import on_auto_axes
 from metagrad.frontend.pytrees import Tree, is_array_leaf, tree_of
 
 NAMES = ("state", "meta", "batches", "outer_args")
@@ -56,10 +57,14 @@ class PlainRun:
         """The array leaves of each argument, in the dtypes that the run settles on.
 
         And what the functions capture: a large array would be a constant of the program else.
+        Their types have no shardings, as those of the traced functions have none: call
+        them in an `auto_context`.
         """
         arrays = {
             name: [
-                array if leaf.is_key else jnp.asarray(array, leaf.aval.dtype)
+                on_auto_axes(array)
+                if leaf.is_key
+                else jnp.asarray(on_auto_axes(array), leaf.aval.dtype)
                 for leaf, array in zip(tree.leaves, tree.arrays(value))
             ]
             for (name, tree), value in zip(self.trees.items(), self.arguments)

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 from collections.abc import Callable
 from typing import Any
 
 from metagrad.mgd import options
+from metagrad.mgd.display import shown
+from metagrad.mgd.identity import identity
 from metagrad.mgd.problems import Evaluation
 from metagrad.mgd.results import DescentResult, Round
 from metagrad.mgd.rounds import Position, Rounds
+from metagrad.mgd.saved import opened
 from metagrad.mgd.stopping import StoppingRules
 from metagrad.mgd.updates import Updates
 from metagrad.mgd.variables import Variables
+from metagrad.runtime.streams import Stream
 
 
 def descent(
@@ -94,13 +99,20 @@ def descent(
     options.check_saving(resume_dir, save_every, progress)
     variables = Variables(meta0, "meta0")
     update = Updates(optimizer, projection, variables, seeds)
-    made = Rounds(
-        Evaluation(mg, problem, variables, options.as_key(key)),
-        update,
-        variables,
-        seeds,
-        StoppingRules(rounds, seconds, patience, min_gain),
-        callback,
-        lambda position: None,
-    )
-    return made.run(Position(variables.floats, update.init(variables.floats)))
+    evaluation = Evaluation(mg, problem, variables, options.as_key(key))
+    rules = StoppingRules(rounds, seconds, patience, min_gain)
+    position = Position(variables.floats, update.init(variables.floats))
+    first = evaluation.first()
+    with contextlib.ExitStack() as stack:
+        listeners = []
+        if resume_dir is not None:
+            same = identity(evaluation, first, variables, update, seeds)
+            saved = stack.enter_context(opened(resume_dir, same, position, save_every))
+            position = saved.position()
+            listeners.append(saved.report)
+        display = stack.enter_context(shown(progress, rounds, isinstance(first[2], Stream)))
+        display.begin(position)
+        made = Rounds(
+            evaluation, update, variables, seeds, rules, callback, [*listeners, display.report]
+        )
+        return made.run(position)

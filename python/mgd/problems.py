@@ -24,14 +24,41 @@ class Evaluation:
       problem: `problem(round, key)`, see `metagrad.descent`.
       variables: what is optimised.
       key: of all random draws.
+
+    Attributes:
+      mg, key: as they were given.
+      wrt: the names of what the metagradient is with respect to.
     """
 
     def __init__(self, mg: Callable, problem: Callable, variables: Variables, key: jax.Array):
-        self._mg, self._problem, self._variables, self._key = mg, problem, variables, key
+        self.mg, self.key = mg, key
+        self._problem, self._variables = problem, variables
         self.wrt, self._single = wrt_of(mg)
         request = getattr(mg, "request", None)
         self._has_aux = getattr(request, "has_aux", False)
+        self._first: tuple | None = None
         self._takes_meta = "meta" in _parameters(problem)
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Checks that there is an entry of meta0 for each name in `wrt`, if that is a tuple.
+
+        Raises:
+          TypeError: there is not.
+        """
+        meta0 = self._variables.start
+        fits = isinstance(meta0, tuple) and len(meta0) == len(self.wrt)
+        if not (self._single or fits):
+            parts = ", ".join(_NAMES[name] for name in self.wrt)
+            raise TypeError(
+                f"mg is with respect to {self.wrt}, so meta0 has to be the tuple ({parts}), and it "
+                f"is {_described(meta0)}"
+            )
+
+    def first(self) -> tuple:
+        """The arguments of the first seed of round 0, which need not be drawn again then."""
+        self._first = self._draw(0, 0, self._variables.start)
+        return self._first
 
     def arguments(self, round: int, seed: int, meta: Any) -> tuple:
         """What the metagradient is called with: (state0, meta, batches, *outer_args).
@@ -39,7 +66,11 @@ class Evaluation:
         Raises:
           TypeError: the problem did not return what it has to.
         """
-        key = jax.random.fold_in(jax.random.fold_in(self._key, round), seed)
+        first, self._first = self._first, None
+        return first if first and (round, seed) == (0, 0) else self._draw(round, seed, meta)
+
+    def _draw(self, round: int, seed: int, meta: Any) -> tuple:
+        key = jax.random.fold_in(jax.random.fold_in(self.key, round), seed)
         drawn = self._problem(round, key, **({"meta": meta} if self._takes_meta else {}))
         needed = [called for name, called in _NAMES.items() if name not in self.wrt]
         if not isinstance(drawn, tuple) or len(drawn) < len(needed):
@@ -56,11 +87,16 @@ class Evaluation:
         """The value (a scalar), the gradient's floating-point leaves, and the result itself.
 
         Raises:
-          ValueError: the value is not a scalar.
-          TypeError: the gradient has another structure than what is optimised.
+          ValueError: the value is not a scalar, or a gradient's shape is not that of its leaf.
+          TypeError: the gradient has another structure than what is optimised, or it is traced.
         """
-        result = self._mg(*arguments)
+        result = self.mg(*arguments)
         value = result[0][0] if self._has_aux else result[0]
+        if isinstance(value, jax.core.Tracer):
+            raise TypeError(
+                "descent cannot be traced (jit, vmap, grad): it is a loop in Python, around one "
+                "compiled program. Call it outside, with arrays."
+            )
         if jnp.shape(value) != ():
             raise ValueError(
                 f"the outer function returns a vector of shape {jnp.shape(value)}, and descent "
@@ -72,6 +108,7 @@ class Evaluation:
             raise TypeError(
                 f"the metagradient's gradient does not have the structure of meta0: {error}"
             ) from None
+        self._variables.check_shapes(gradient, "the metagradient's gradient")
         return jnp.asarray(value), gradient, result
 
 

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from metagrad.diagnostics.paths import enumerate_paths
 from metagrad.mgd import updates
@@ -45,7 +46,7 @@ class Rounds:
       seeds: metagradients per round.
       rules: when it ends.
       callback: is shown each `Round`; True ends the descent.
-      report: called with each `Position` that is new.
+      listeners: called with each `Position` that is new.
     """
 
     def __init__(
@@ -56,11 +57,11 @@ class Rounds:
         seeds: int,
         rules: StoppingRules,
         callback: Callable[[Round], object] | None,
-        report: Callable[[Position], None],
+        listeners: Sequence[Callable[[Position], None]],
     ):
         self._evaluation, self._update, self._variables = evaluation, update, variables
         self._seeds, self._rules = seeds, rules
-        self._callback, self._report = callback, report
+        self._callback, self._listeners = callback, listeners
 
     def run(self, position: Position) -> DescentResult:
         """Goes on from a position to the end.
@@ -72,16 +73,22 @@ class Rounds:
         """
         try:
             while (reason := self._rules.reason(position.records)) is None:
-                position, stop = self._next(position)
-                if stop:
-                    return self.result(position, "callback")
+                before = position
+                position, gradient, results = self._next(before)
+                for listener in self._listeners:
+                    listener(position)
+                if self._callback is not None:
+                    stop = self._callback(self._shown(before, position, gradient, results))
+                    if _is_true(stop):
+                        return self.result(position, "callback")
             return self.result(position, reason)
         except BaseException as error:
             error.descent = self.result(position, "unfinished")  # type: ignore[attr-defined]
-            error.add_note(
-                f"metagrad.descent was in round {len(position.records)}. The rounds before it are "
-                "in the attribute `descent` of this exception."
-            )
+            if position.records:
+                error.add_note(
+                    f"metagrad.descent had made {len(position.records)} rounds, which are in the "
+                    "attribute `descent` of this exception."
+                )
             raise
 
     def result(self, position: Position, reason: Reason) -> DescentResult:
@@ -94,7 +101,8 @@ class Rounds:
             position.optimizer_state,
         )
 
-    def _next(self, position: Position) -> tuple[Position, bool]:
+    def _next(self, position: Position) -> tuple[Position, Any, list]:
+        """The position after one round, its mean gradient, and what `_measure` kept."""
         began = time.perf_counter()
         round = len(position.records)
         meta = self._variables.merged(position.floats)
@@ -114,8 +122,7 @@ class Rounds:
         if best is None or record.value < best.value:
             best = Best(record.value, round, position.floats)
         new = Position(floats, step.optimizer_state, best, (*position.records, record))
-        self._report(new)
-        return new, self._shown(position, new, step.gradient, results)
+        return new, step.gradient, results
 
     def _measure(self, round: int, meta: Any) -> tuple[Any, Any, list, list]:
         """The sums over seeds of value and gradient, the values, and what a callback may want."""
@@ -148,12 +155,10 @@ class Rounds:
             "from."
         )
 
-    def _shown(self, old: Position, new: Position, gradient: Any, results: list) -> bool:
-        if self._callback is None:
-            return False
+    def _shown(self, old: Position, new: Position, gradient: Any, results: list) -> Round:
         merged, best = self._variables.merged, new.best
         assert best is not None
-        shown = Round(
+        return Round(
             new.records[-1],
             merged(old.floats),
             gradient,
@@ -161,4 +166,10 @@ class Rounds:
             dataclasses.replace(best, meta=merged(best.meta)),
             tuple(results),
         )
-        return self._callback(shown) is True
+
+
+def _is_true(answer: object) -> bool:
+    """Whether it is True: Python's, NumPy's or JAX's. Other values mean nothing."""
+    if isinstance(answer, (np.ndarray, jax.Array)):
+        return answer.dtype == np.bool_ and answer.ndim == 0 and bool(answer)
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)

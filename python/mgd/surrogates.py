@@ -4,15 +4,18 @@ Counts are integers, and a run is no differentiable function of them. In their p
 surrogate (Engstrom et al. 2025, arXiv 2503.13751, section 4.1): the run as it is, with
 sum_i z_i l(x_i) added to the loss of one late step k, over the whole pool. Its gradient at z = 0 is
 
-    g_i = d outer / d z_i = <u, grad l(x_i)(params_k)>,    u = d outer / d (the gradient of step k)
+    g_i = d outer / d z_i = <u, grad l(x_i)(params_k)> + s l(x_i)(params_k),
 
-Nothing depends on z before step k. So the steps before it are plain training, the metagradient is
-that of the steps behind it, and the products of all n gradients with u are one pass over the pool
-in forward mode: n per-example gradients are never there. All of it is exact.
+where u is the derivative of the outer value with respect to the gradient of step k, and s that with
+respect to the value of its loss, which few steps use. Nothing depends on z before step k. So the
+steps before it are plain training, the metagradient is that of the steps behind it, and the
+products of all n gradients with u are one pass over the pool in forward mode: n per-example
+gradients are never there. All of it is exact.
 """
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import operator
 from collections.abc import Callable, Sequence
@@ -20,10 +23,12 @@ from typing import Any, Generic
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metagrad.api.results import Result
 from metagrad.api.train_step import compile
 from metagrad.api.type_variables import StateT
+from metagrad.mgd.added_loss import Added, added_loss, check_use, no_addition
 from metagrad.mgd.plain_steps import PlainSteps, batch_at, batches_from, steps_of
 
 
@@ -34,9 +39,11 @@ def no_extra(params: Any) -> float:
 
 
 class Surrogate(Generic[StateT]):
-    """Called and answering like a metagradient with respect to counts; `surrogate` makes it."""
+    """Called and answering like a metagradient with respect to counts; `surrogate` makes it.
 
-    wrt = "meta"
+    Attributes:
+      request: the plain step, and the outer function with the losses of the pool.
+    """
 
     def __init__(
         self,
@@ -57,9 +64,14 @@ class Surrogate(Generic[StateT]):
 
         self._first = PlainSteps(plain)
         self._last = compile(plain).metagradient(outer, wrt="state", **options)
+        self.request = request_of(self._last, losses, outer, params)
         self._after_the_last = jax.jit(jax.value_and_grad(outer, allow_int=True))
         self._direction = jax.jit(self._direction_of)
         self._products = jax.jit(self._products_of)
+
+    @property
+    def settings(self) -> str:
+        return f"at={self._at}"
 
     def __call__(
         self, state0: StateT, counts: jax.Array, batches: Any, pool: Any, *outer_args: Any
@@ -74,7 +86,8 @@ class Surrogate(Generic[StateT]):
           *outer_args: further arguments of the outer function.
 
         Raises:
-          ValueError: there is no step `at`, or the pool has not n examples.
+          ValueError: there is no step `at`, the pool has not n examples, or the step uses the extra
+            loss at other parameters than `params(state)`, or its second derivative.
         """
         counts = jnp.asarray(counts)
         check_pool(pool, counts)
@@ -93,25 +106,35 @@ class Surrogate(Generic[StateT]):
                 after, counts, batches_from(batches, at + 1), *outer_args
             )
         params, direction = self._direction(state, counts, batch, cotangent)
+        check_use(direction)
         gradient = self._products(params, direction, pool).astype(counts.dtype)
         return Result(value, gradient, final)
 
-    def _direction_of(self, state: Any, meta: Any, batch: Any, cotangent: Any) -> tuple[Any, Any]:
-        """The parameters, and the derivative with respect to what is added to their gradient."""
+    def _direction_of(self, state: Any, meta: Any, batch: Any, cotangent: Any) -> tuple[Any, Added]:
+        """The parameters, and the derivative with respect to what is added to their loss."""
         params = self._params(state)
 
-        def step(added: Any) -> Any:
-            return self._step(state, meta, batch, functools.partial(inner, added))
+        def step(added: Added) -> Any:
+            extra = functools.partial(added_loss, added, params)
+            return self._step(state, meta, batch, extra)
 
-        _, vjp = jax.vjp(step, jax.tree.map(jnp.zeros_like, params))
+        _, vjp = jax.vjp(step, no_addition(params))
         return params, vjp(cotangent)[0]
 
-    def _products_of(self, params: Any, direction: Any, pool: Any) -> jax.Array:
-        """The derivative of each example's loss along the direction: [n]."""
+    def _products_of(self, params: Any, direction: Added, pool: Any) -> jax.Array:
+        """The derivative along the direction that each example's loss, if it is added, has: [n]."""
 
         def along(examples: Any) -> jax.Array:
             losses = lambda params: self._losses(params, examples)
-            return jax.jvp(losses, (params,), (direction,))[1]
+            values, products = jax.jvp(losses, (params,), (direction.slope,))
+            size = jax.tree.leaves(examples)[0].shape[0]
+            if values.shape != (size,):
+                raise ValueError(
+                    f"losses returned shape {values.shape} for {size} examples, and has to return "
+                    f"one loss for each: [{size}]"
+                )
+            of_value = direction.rest[0].astype(values.dtype)
+            return products + jnp.where(of_value == 0, 0, of_value * values)
 
         return _in_chunks(along, pool, self._chunk)
 
@@ -133,8 +156,9 @@ def surrogate(
 
     Args:
       step: `step(state, meta, batch, extra) -> new_state`. It adds `extra(params)` to the loss that
-        it takes the gradient of, once, and is undecorated. `metagrad.mgd.no_extra` is the extra
-        loss of plain training: make it the default, and the same function is your training step.
+        it takes the gradient of, at the parameters `params(state)` and nowhere else, and is
+        undecorated. `metagrad.mgd.no_extra` is the extra loss of plain training: make it the
+        default, and the same function is your training step.
       losses: `losses(params, examples) -> [m]`: the loss of each of m examples of the pool.
       outer: `outer(state, *outer_args)`, a real scalar.
       at: the step at which the examples are added, from 0; or from the end, if it is negative. A
@@ -146,6 +170,8 @@ def surrogate(
 
     Returns:
       A callable `(state0, counts, batches, pool, *outer_args) -> Result(value, grad [n], state)`.
+      It raises a ValueError if the step uses the extra loss in a way in which the gradient would be
+      wrong: at other parameters (as sharpness-aware minimisation does), or its second derivative.
 
     Raises:
       TypeError: a function is none, or `at` is neither an integer nor several.
@@ -167,35 +193,30 @@ def surrogate(
             raise TypeError(f"{name} must be a function, got {function!r}")
     if chunk is not None and operator.index(chunk) < 1:
         raise ValueError(f"chunk={chunk} must be at least 1")
-    if isinstance(at, Sequence):
-        return _of_steps(at)(step, losses, outer, tuple(at), params, chunk, options)
+    if isinstance(at, (Sequence, np.ndarray)) and np.ndim(at) == 1:
+        return _of_steps(step, losses, outer, tuple(at), params, chunk, options)
     return Surrogate(step, losses, outer, operator.index(at), params, chunk, options)
 
 
-def _of_steps(at: Sequence[int]) -> type[Surrogate]:
+def _of_steps(step: Any, losses: Any, outer: Any, at: tuple[int, ...], *rest: Any) -> Surrogate:
     from metagrad.mgd.surrogate_of_steps import SurrogateOfSteps
 
     if not at:
         raise ValueError("at=() names no step")
-    for t in at:
-        operator.index(t)
-    return SurrogateOfSteps
+    return SurrogateOfSteps(step, losses, outer, tuple(map(operator.index, at)), *rest)
 
 
-def inner(added: Any, params: Any) -> Any:
-    """The inner product, whose gradient is `added`.
+def request_of(mg: Any, losses: Callable, outer: Callable, params: Callable) -> Any:
+    """What is compared when a descent goes on after a kill: the step, the outer value, the losses.
 
-    Raises:
-      ValueError: the step's loss has other parameters than `params(state)`.
+    It is traced and not run. The outer function is called with the pool in front of its own
+    arguments, as a surrogate is.
     """
-    structure: Any = jax.tree.structure(added)
-    if structure != jax.tree.structure(params):
-        raise ValueError(
-            f"extra was called with {jax.tree.structure(params)}, and params(state) is "
-            f"{structure}: give `surrogate` the parameters that the loss has"
-        )
-    products = jax.tree.map(lambda a, p: jnp.sum(a * p), added, params)
-    return sum(jax.tree.leaves(products))
+
+    def with_losses(state: Any, pool: Any, *outer_args: Any) -> Any:
+        return outer(state, *outer_args) + 0 * jnp.sum(losses(params(state), pool))
+
+    return dataclasses.replace(mg.request, wrt=("meta",), outer=with_losses)
 
 
 def check_pool(pool: Any, counts: jax.Array) -> None:

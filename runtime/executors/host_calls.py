@@ -40,15 +40,15 @@ def calls_host(module: ir.Module) -> bool:
 def add(module: ir.Module, callbacks: Sequence[Callable], ctx: mlir.LoweringRuleContext) -> None:
     """Adds the host functions to the module that is being lowered, and shifts the indices.
 
-    Raises:
-      NotImplementedError: the module prints, and is lowered for several devices.
+    Of several devices the first prints, and prints whole values. Inside of `shard_map` each prints
+    its own.
     """
     devices = getattr(ctx.module_context.axis_context, "num_devices", None) or 1
-    if devices > 1 and any("has_side_effect" in op.attributes for op in _calls(module)):
-        raise NotImplementedError(
-            f"a metagradient on {devices} devices cannot print: take jax.debug.print out of the "
-            "step and the outer function, or return what you want to see as aux (has_aux=True)"
-        )
+    if devices > 1:
+        for op in filter(_prints, _calls(module)):
+            mesh = _OF_EACH_DEVICE if _is_in_shard_map(op) else _OF_THE_FIRST_DEVICE
+            sharding = f"#sdy.sharding_per_value<[<{mesh}, []>]>"
+            op.attributes["sdy.sharding"] = ir.Attribute.parse(sharding, module.context)
     first = len(ctx.module_context.host_callbacks)
     for callback in callbacks:
         ctx.module_context.add_host_callback(callback)
@@ -60,6 +60,21 @@ def add(module: ir.Module, callbacks: Sequence[Callable], ctx: mlir.LoweringRule
             "index": ir.IntegerAttr.get(index.type, index.value + first)
         }
         op.attributes["mhlo.backend_config"] = ir.DictAttr.get(moved)
+
+
+_OF_THE_FIRST_DEVICE, _OF_EACH_DEVICE = "mesh<[], device_ids=[0]>", "mesh<[]>"
+"""The meshes that JAX writes on a print that is lowered for several devices."""
+
+
+def _prints(op: ir.Operation) -> bool:
+    return "has_side_effect" in op.attributes
+
+
+def _is_in_shard_map(op: ir.Operation) -> bool:
+    parent = op.parent
+    while parent is not None and parent.name != "sdy.manual_computation":
+        parent = parent.parent
+    return parent is not None
 
 
 def _calls(module: ir.Module) -> list[ir.Operation]:

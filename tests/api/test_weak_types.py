@@ -242,3 +242,30 @@ def test_a_program_with_prints_serves_both(lowerings, capfd):
         mg(1.0, z, jnp.arange(2))
     jax.effects_barrier()
     assert capfd.readouterr().out.count("z = 0.5") == 4 and len(lowerings) == 1
+
+
+@pytest.mark.parametrize("double", [False, True])
+@pytest.mark.parametrize("first", [0.0, 0, jnp.float32(0)])
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_a_weak_state_takes_the_dtype_that_the_step_gives_it(first, dtype, double):
+    """As in `lax.scan`. A weak float64 beside a float32 is a float32, in double precision too."""
+    if isinstance(first, jax.Array) and dtype == jnp.bfloat16:
+        pytest.skip("a strong type stays, so the step's would be another one")
+
+    def step(s, z, x):
+        w = s["w"] - z * metagrad.grad(lambda w: jnp.sum(w**2 * x))(s["w"])
+        return {
+            "w": w.astype(dtype),
+            "largest": jnp.maximum(s["largest"], jnp.sum(w).astype(dtype)),
+        }
+
+    outer = lambda s: (jnp.sum(s["w"]) * s["largest"]).astype(jnp.float32)
+    with jax.enable_x64(double):
+        state = {"w": jnp.ones(3, dtype), "largest": jnp.asarray(first) if double else first}
+        batches = jnp.ones((2, 3), dtype)
+        result = metagrad.compile(step).metagradient(outer)(state, jnp.asarray(0.1, dtype), batches)
+        plain = jax.lax.scan(
+            lambda s, x: (step(s, jnp.asarray(0.1, dtype), x), None), state, batches
+        )
+        assert jax.typeof(result.state["largest"]) == jax.typeof(plain[0]["largest"])
+        np.testing.assert_array_equal(result.state["largest"], plain[0]["largest"])

@@ -17,6 +17,7 @@ pytest.importorskip("optax")
 
 import metagrad
 from metagrad import cli
+from metagrad.commands.demo import QUICK_ROUNDS, QUICK_STEPS
 from metagrad.demo import data, label_noise, rate_descent
 from metagrad.demo.requirements import EXTRA, MissingExtra, require_extra
 from metagrad.demo.timeline import timeline
@@ -98,13 +99,13 @@ def test_metagradient_finds_wrong_labels(demo):
 def test_descent_improves_the_schedule(demo):
     _, _, results = demo
     assert results["learning_rate"]["after"] < 0.9 * results["learning_rate"]["before"]
-    assert len(results["learning_rate"]["validation_loss_by_round"]) == cli.QUICK_ROUNDS + 1
+    assert len(results["learning_rate"]["validation_loss_by_round"]) == QUICK_ROUNDS + 1
 
 
 def test_plan_is_printed(demo):
     _, printed, results = demo
     assert results["compiling"]["schedule"] in printed
-    assert results["compiling"]["steps"] == cli.QUICK_STEPS
+    assert results["compiling"]["steps"] == QUICK_STEPS
     assert results["compiling"]["temporary_bytes"] < results["comparing"]["temporary_bytes"]["jax"]
 
 

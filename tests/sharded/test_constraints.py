@@ -136,15 +136,3 @@ def test_a_vector_of_queries():
             value, gradient = by_jax(step, outer, *arguments)
             np.testing.assert_allclose(result.value[query], value, rtol=1e-12)
             np.testing.assert_allclose(result.grad[query], gradient, atol=1e-13)
-
-
-def test_a_print_is_refused():
-    """XLA wants to know where a print takes place; its error would be an internal one."""
-
-    def step(w, m, b):
-        jax.debug.print("{}", m)
-        return w - m * b * rows(w)
-
-    arguments = jnp.ones(8), jnp.float32(0.1), jnp.ones(3)
-    with pytest.raises(NotImplementedError, match="on 8 devices cannot print: take"):
-        metagrad.compile(step).metagradient(jnp.sum)(*arguments)

@@ -128,20 +128,3 @@ def test_custom_jvp(function):
         outer = lambda w: jnp.sum(function(w) ** 2)
         result = metagrad.compile(step_of(metagrad.grad)).metagradient(outer)(*arguments)
         assert_is_jaxs(result, step_of(jax.grad), outer, arguments)
-
-
-@jax.custom_vjp
-def halved(x):
-    return x / 2
-
-
-halved.defvjp(lambda x: (x / 2, None), lambda _, bar: (bar / 2,))
-
-
-def test_custom_vjp_is_refused():
-    """Its rule knows the types of its operands, and those have shardings."""
-    mesh = networks.mesh_of("data", AxisType.Explicit)
-    step = lambda w, m, b: w - m * b * metagrad.grad(lambda w: jnp.sum(halved(w) ** 2))(w)
-    w = jax.device_put(np.ones(8, np.float32), NamedSharding(mesh, P("data")))
-    with pytest.raises(NotImplementedError, match=r"has a custom rule .* mesh with Auto axes"):
-        metagrad.compile(step).metagradient(jnp.sum)(w, jnp.float32(0.1), jnp.ones(3))

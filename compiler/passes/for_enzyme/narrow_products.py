@@ -46,5 +46,5 @@ def _narrow(op: ir.Operation) -> None:
         return
     for i, value in enumerate(narrow):
         op.operands[i] = value
-    for conversion in conversions:
-        erase_unused(conversion.operation)
+    # Both are the same one in a product of an array with itself.
+    erase_unused(*(conversion.operation for conversion in conversions))

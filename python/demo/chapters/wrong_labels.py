@@ -9,7 +9,8 @@ after training.
 import jax.numpy as jnp
 import numpy as np
 
-from metagrad.demo import label_noise, model, report
+from metagrad.applications import label_cleaning
+from metagrad.demo import model, report
 
 START, CLEANED, LARGEST_LOSS = (
     "all examples",
@@ -36,9 +37,9 @@ def run(out, problem, metagradients):
     with report.working(out, "training without the suspects"):
         for name, score in scores.items():
             weight = np.ones_like(score)
-            weight[label_noise.suspects(score, planted)] = 0
+            weight[label_cleaning.suspects(score, planted)] = 0
             runs[name] = problem.train(problem.meta | {"weight": jnp.asarray(weight)})
-            precision[name] = label_noise.precision(score, problem.wrong)
+            precision[name] = label_cleaning.precision(score, problem.wrong)
 
     chance = float(problem.wrong.mean())
     table = report.table("trained on", "precision", "val. loss", "test loss", "test acc.")

@@ -5,8 +5,8 @@ It shows the metagradient's distribution, its precision, and the first suspects.
 
 import numpy as np
 
+from metagrad.applications.label_cleaning import suspects
 from metagrad.demo.figures import style
-from metagrad.demo.label_noise import suspects
 
 GALLERY = 4, 5
 

@@ -35,3 +35,13 @@ func.func @others(%x: tensor<4x8xbf16>, %y: tensor<8x2xbf16>) -> tensor<4x2xf32>
   %p = stablehlo.dot_general %a, %b, contracting_dims = [1] x [0] : (tensor<4x8xf32>, tensor<8x2xf32>) -> tensor<4x2xf32>
   return %p : tensor<4x2xf32>
 }
+
+// A product of an array with itself: one conversion is both operands.
+// CHECK-LABEL: func.func @squared(
+// CHECK-NEXT:    [[P:%.+]] = stablehlo.dot_general %arg0, %arg0, contracting_dims = [1] x [1] : (tensor<4x8xf16>, tensor<4x8xf16>) -> tensor<4x4xf32>
+// CHECK-NEXT:    return [[P]]
+func.func @squared(%x: tensor<4x8xf16>) -> tensor<4x4xf32> {
+  %a = stablehlo.convert %x {metagrad.widened} : (tensor<4x8xf16>) -> tensor<4x8xf32>
+  %p = stablehlo.dot_general %a, %a, contracting_dims = [1] x [1] : (tensor<4x8xf32>, tensor<4x8xf32>) -> tensor<4x4xf32>
+  return %p : tensor<4x4xf32>
+}

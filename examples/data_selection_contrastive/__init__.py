@@ -1,0 +1,1 @@
+"""Data selection for a contrastive two-tower model, on digits and captions."""

@@ -1,0 +1,3 @@
+from examples.data_selection_contrastive.run import main
+
+main()

@@ -1,0 +1,5 @@
+"""python -m examples.learning_rate_schedule"""
+
+from examples.learning_rate_schedule.run import main
+
+main()

@@ -1,0 +1,3 @@
+from examples.metasmoothness.run import main
+
+main()

@@ -1,0 +1,3 @@
+from examples.poisoning.run import main
+
+main()
