@@ -128,9 +128,13 @@ def _ranks(table: np.ndarray) -> np.ndarray:
 
 
 def _correlations(a: np.ndarray, b: np.ndarray, rows: np.ndarray) -> np.ndarray:
-    """Pearson's correlation of each query's ranks over some rows: [..., Q] for rows [..., m]."""
+    """Pearson's correlation of each query's ranks over some rows: [..., Q] for rows [..., m].
+
+    0 where all rows have one rank, as in a resample that draws the same subset each time.
+    """
     a, b = (ranks[rows] - ranks[rows].mean(-2, keepdims=True) for ranks in (a, b))
-    return (a * b).sum(-2) / np.sqrt((a**2).sum(-2) * (b**2).sum(-2))
+    norms = np.sqrt((a**2).sum(-2) * (b**2).sum(-2))
+    return np.divide((a * b).sum(-2), norms, out=np.zeros_like(norms), where=norms > 0)
 
 
 def _interval(

@@ -95,6 +95,16 @@ def test_lds_is_spearmans_correlation():
     assert attribution.lds(scores, retrained, seed=3).interval == score.interval
 
 
+def test_lds_of_few_subsets_has_an_interval():
+    """Some resamples draw one subset three times, and have no variation."""
+    scores = attribution.Scores(np.eye(1, 4), np.zeros(1), np.ones(4), "first")
+    outcomes = np.array([[0.0], [0.5], [1.0]])
+    subsets = np.array([[0, 1, 1, 1], [0.5, 1, 1, 1], [1, 1, 1, 1]])
+    score = attribution.lds(scores, attribution.Retrained(subsets, outcomes, np.zeros(1)))
+    assert score.value == 1
+    assert score.interval == (0, 1)
+
+
 def test_subsets_have_the_sizes_asked_for():
     subsets = attribution.random_subsets(20, 50, 0.3, seed=1)
     assert subsets.shape == (50, 20)
