@@ -141,7 +141,10 @@ def test_losses_must_be_one_for_each_example():
     column = lambda params, examples: losses(params, examples)[:, None]
     step = lambda *arguments: sums_its_loss(metagrad.value_and_grad, *arguments)
     mg = mgd.surrogate(step, column, outer, at=-1, params=lambda state: state["params"])
-    with pytest.raises(ValueError, match=r"losses must return the loss of each example, of shape \(6,\) .* shape \(6, 1\)"):
+    with pytest.raises(
+        ValueError,
+        match=r"losses must return the loss of each example, of shape \(6,\) .* shape \(6, 1\)",
+    ):
         mg(state0, jnp.ones(6), batches, pool)
 
 
