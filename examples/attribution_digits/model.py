@@ -80,12 +80,16 @@ class Network(NamedTuple):
         return others - jnp.sum(jnp.where(true, logits, 0), axis=-1)
 
 
+network = functools.cache(Network)
+"""One object for each activation: what was compiled for its methods serves all seeds."""
+
+
 @functools.cache
 def training(run: Run) -> attribution.WeightedTraining:
-    return attribution.WeightedTraining(Network(run.activation).losses, run.optimizer)
+    return attribution.WeightedTraining(network(run.activation).losses, run.optimizer)
 
 
 @functools.cache
 def metagradient(run: Run):
     """Of each query's outcome; compiled once for all seeds."""
-    return training(run).metagradient(Network(run.activation).outcome)
+    return training(run).metagradient(network(run.activation).outcome)

@@ -13,7 +13,7 @@ KEPT = {"99% kept": 0.99, "95% kept": 0.95, "80% kept": 0.8, "50% kept": 0.5}
 
 def methods(problem, run):
     """{name: function that returns Scores} for one trained network."""
-    network, training = model.Network(run.activation), model.training(run)
+    network, training = model.network(run.activation), model.training(run)
     arguments = training.arguments(problem.params, problem.examples, problem.order)
     state, checkpoints = training.train(*arguments, checkpoints=model.CHECKPOINTS)
     common = problem.examples, problem.queries
@@ -60,7 +60,7 @@ def compare(run, seeds, subsets):
     for seed in range(seeds):
         problem = model.make(seed)
         retrained = retrainings(problem, run, subsets, seed)
-        comparisons.append(attribution.compare(methods(problem, run), retrained))
+        comparisons.append(attribution.compare(methods(problem, run), retrained, repeat=3))
         print(f"{run.name}, seed {seed}\n{comparisons[-1]}\n", flush=True)
     return report.over_seeds(comparisons)
 

@@ -33,9 +33,14 @@ class Descended(NamedTuple):
     seconds: float  # of a round, the median
 
 
-def by_metagradients(problem, seed, rounds, late=LATE):
+def by_metagradients(problem, seed, rounds, late=LATE, after_round=lambda: None):
     """The method: only the pool and the clean set go in."""
     path = []
+
+    def callback(round):
+        path.append(np.asarray(round.new_meta))
+        after_round()
+
     pool, clean = jax.tree.map(jnp.asarray, (problem.pool, problem.clean))
     selection = data_selection.select(
         training.step,
@@ -51,7 +56,7 @@ def by_metagradients(problem, seed, rounds, late=LATE):
         at=[int(share * training.STEPS) for share in late],
         probability=PROBABILITY,
         key=seed,
-        callback=lambda round: path.append(np.asarray(round.new_meta)),
+        callback=callback,
         progress=False,
     )
     mean_counts = [[counts[problem.kind == kind].mean() for kind in range(4)] for counts in path]

@@ -74,7 +74,8 @@ def order(counts: Any, steps: int, batch_size: int, seed: Any = 0) -> np.ndarray
 
     In each epoch, example i comes up counts[i] times. Of a count that is not whole, the fraction is
     the probability of one more. Epochs are shuffled anew until the steps are full; a batch may
-    reach over the end of one, so that all batches have one size.
+    reach over the end of one, so that all batches have one size. Counts with a sum below one are
+    scaled to one.
 
     Args:
       counts: [n], not negative.
@@ -85,7 +86,7 @@ def order(counts: Any, steps: int, batch_size: int, seed: Any = 0) -> np.ndarray
       int32 [steps, batch_size], places in the pool.
 
     Raises:
-      ValueError: a count is negative or not finite, or all are zero.
+      ValueError: a count is negative or not finite, all are zero, or the run has no steps.
 
     >>> from metagrad.applications import data_selection
     >>> sorted(data_selection.order([2, 0, 1], 2, 3).ravel().tolist())
@@ -96,6 +97,9 @@ def order(counts: Any, steps: int, batch_size: int, seed: Any = 0) -> np.ndarray
         raise ValueError("counts must be one row of numbers that are finite and not negative")
     if not counts.any():
         raise ValueError("all counts are zero, so there is nothing to train on")
+    if steps < 1 or batch_size < 1:
+        raise ValueError(f"steps={steps} and batch_size={batch_size} must be at least 1")
+    counts = counts / min(1.0, counts.sum())
     random = np.random.default_rng(seed)
     needed, epochs, length = steps * batch_size, [], 0
     while length < needed:
@@ -162,7 +166,8 @@ def select(
       seeds: training runs per round, of which the mean gradient is taken.
       key: of all draws, an integer or a key of `jax.random`.
       batches: `batches(pool, order)` makes the run's batches of an order int32 [steps, batch_size]:
-        stacked arrays, or a `metagrad.Stream(pool, order)` for a pool that is not on the device.
+        stacked arrays, or a `metagrad.Stream(pool, order)`, which reads them while the run goes on.
+        (The passes over the pool have all of it on the device.)
       chunk: how many examples of the pool are on their way at the same time in `losses`; None: all.
       callback: called with a `metagrad.mgd.Round` after each round; True ends the selection.
       resume_dir, progress: as for `metagrad.descent`.
@@ -189,6 +194,8 @@ def select(
     0
     """
     first = _first_counts(pool, counts, most)
+    if not callable(start):
+        raise TypeError(f"start must be a function of a key, start(key) -> state0, got {start!r}")
     mg = surrogate(step, losses, outer, at=at, params=params, chunk=chunk, **options)
 
     def problem(round: int, key: jax.Array, meta: Any) -> tuple:
@@ -230,6 +237,8 @@ def _first_counts(pool: Any, counts: Any, most: int | None) -> jax.Array:
     counts = np.asarray(counts)
     if counts.shape not in sizes or (counts < 0).any() or (counts != np.floor(counts)).any():
         raise ValueError(f"counts must be {sizes.pop()[0]} whole numbers, not negative")
+    if most is not None and counts.max() > most:
+        raise ValueError(f"most={most}, and there is a count of {counts.max()}")
     return jnp.asarray(counts, jnp.float32)
 
 

@@ -37,8 +37,13 @@ def precision(scores: Any, wrong: Any) -> float:
       scores: [n].
       wrong: bool [n], where the labels are known to be wrong. By chance the precision would be the
         share of them in all.
+
+    Raises:
+      ValueError: no label is known to be wrong.
     """
     wrong = np.asarray(wrong, bool)
+    if not wrong.any():
+        raise ValueError("wrong names no example, so there is no precision")
     return float(wrong[suspects(scores, int(wrong.sum()))].mean())
 
 
@@ -117,6 +122,12 @@ class Cleaning:
     dropped: np.ndarray
     scores: np.ndarray
     descent: DescentResult
+
+    def __repr__(self) -> str:
+        return (
+            f"<Cleaning: {int(self.kept.sum())} of {len(self.kept)} examples kept, "
+            f"{len(self.descent.history)} rounds>"
+        )
 
 
 def clean(

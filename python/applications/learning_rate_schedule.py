@@ -23,6 +23,7 @@ from metagrad.api.step_types import Mode
 from metagrad.api.train_step import TrainStep
 from metagrad.api.train_step import compile as compile_step
 from metagrad.mgd.descent import descent
+from metagrad.mgd.plain_steps import steps_of
 from metagrad.mgd.results import DescentResult
 
 
@@ -42,8 +43,12 @@ def rate_at(log_rates: Any, step: Any, steps: int) -> jax.Array:
     Array([1. , 1.5, 2. , 2.5, 3. ], dtype=float32)
     """
     log_rates = jnp.asarray(log_rates)
-    places = jnp.linspace(0, max(steps - 1, 1), log_rates.shape[0], dtype=log_rates.dtype)
-    return jnp.interp(jnp.asarray(step, log_rates.dtype), places, jnp.exp(log_rates))
+    # Steps in narrower floats would be rounded to others.
+    wide = jnp.promote_types(log_rates.dtype, jnp.float32)
+    places = jnp.linspace(0, max(steps - 1, 1), log_rates.shape[0], dtype=wide)
+    rates = jnp.interp(jnp.asarray(step, wide), places, jnp.exp(log_rates.astype(wide)))
+    is_float = jnp.issubdtype(log_rates.dtype, jnp.floating)
+    return rates.astype(log_rates.dtype) if is_float else rates
 
 
 @dataclasses.dataclass(frozen=True)
@@ -124,8 +129,8 @@ def learn(
       the round with the lowest value, `descent.best`, is the one with the luckiest draw.)
 
     Raises:
-      ValueError: `start` is not positive, or a number is too small.
-      TypeError: `step` is not a function.
+      ValueError: `start` is not positive, a number is too small, or a run has not T batches.
+      TypeError: `step` is not a function, or the problem does not return what it has to.
       Exception: as `metagrad.descent`.
     """
     import optax
@@ -136,7 +141,7 @@ def learn(
     train_step = compile_step(_with_schedule(step, steps), ad=ad)
     mg = train_step.metagradient(lambda state, *args: outer(state[1], *args), **metagradient or {})
     log_rates = jnp.full(points, math.log(start))
-    result = descent(mg, log_rates, _counted(problem), optimizer, rounds=rounds, **options)
+    result = descent(mg, log_rates, _counted(problem, steps), optimizer, rounds=rounds, **options)
     rates = rate_at(result.meta, jnp.arange(steps), steps)
     return LearnedSchedule(np.asarray(rates), result.meta, result)
 
@@ -152,11 +157,24 @@ def _with_schedule(step: Callable, steps: int) -> Callable:
     return scheduled
 
 
-def _counted(problem: Callable[..., tuple]) -> Callable[..., tuple]:
+def _counted(problem: Callable[..., tuple], steps: int) -> Callable[..., tuple]:
+    """The problem, with a counter before the state."""
+
     @functools.wraps(problem)
     def counted(*args: Any, **kwargs: Any) -> tuple:
-        state0, *rest = problem(*args, **kwargs)
-        return (jnp.zeros((), jnp.int32), state0), *rest
+        drawn = problem(*args, **kwargs)
+        if not isinstance(drawn, tuple) or len(drawn) < 2:
+            raise TypeError(
+                f"problem returned {type(drawn).__name__}, and it has to return the tuple "
+                "(state0, batches, *outer_args)"
+            )
+        state0, batches, *outer_args = drawn
+        if steps_of(batches) != steps:
+            raise ValueError(
+                f"steps={steps}, and the problem has {steps_of(batches)} batches: the schedule "
+                "would not end with the run"
+            )
+        return ((jnp.zeros((), jnp.int32), state0), batches, *outer_args)
 
     return counted
 

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
-import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from metagrad.attribution import clock
 from metagrad.attribution.leave_k_out import leave_k_out
 from metagrad.attribution.linear_datamodelling import LDS, lds
 from metagrad.attribution.retraining import Retrained
@@ -59,7 +59,8 @@ class Comparison:
     def __str__(self) -> str:
         names = list(self.rows[0].lds)
         width = max(len(row.method) for row in self.rows)
-        lines = [f"{'':{width}}  trainings  " + "  ".join(f"{name:^20}" for name in names)]
+        heads = "  ".join(f"{name:^20}" for name in names)
+        lines = [f"{'':{width}}  trainings  {heads}".rstrip()]
         for row in self.rows:
             each = (
                 f"{s.value:6.3f} [{s.interval[0]:.2f}, {s.interval[1]:.2f}]"
@@ -81,15 +82,27 @@ def compare(
       methods: by name, functions without arguments that return `Scores`.
       retrained: by name, trainings on subsets: `{"half": retrain(...)}`.
       repeat: how often each method is timed, after a first run that compiles. The fastest counts,
-        as it does for plain training: what else the machine does only adds.
+        as it does for plain training. On a CPU seconds are the processor's, on all threads.
 
     Returns:
       A `Comparison`: for each method the scores, the seconds, and these over the seconds of one
       plain training.
 
     Raises:
+      TypeError: a method is not a function, or `retrained` has no names.
       ValueError: there are no methods or no trainings.
     """
+    if not isinstance(retrained, Mapping):
+        raise TypeError(
+            'retrained must be a dict of what `retrain` returned, {"half": retrained}, and is a '
+            f"{type(retrained).__name__}"
+        )
+    for name, method in methods.items():
+        if not callable(method):
+            raise TypeError(
+                f"methods[{name!r}] must be a function without arguments, which is timed: "
+                f"lambda: attribution.scores(...). It is a {type(method).__name__}."
+            )
     if not methods or not retrained:
         raise ValueError("compare needs at least one method, and one retrained set of subsets")
     plain = min(each.seconds for each in retrained.values())
@@ -114,7 +127,7 @@ def _row(
 def _seconds(method: Callable[[], Scores], repeat: int) -> float:
     times = []
     for _ in range(max(1, repeat)):
-        began = time.perf_counter()
+        began = clock.now()
         method()
-        times.append(time.perf_counter() - began)
+        times.append(clock.now() - began)
     return min(times)

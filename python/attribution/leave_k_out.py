@@ -41,6 +41,10 @@ class LeaveKOut:
             self.true, axis=0
         )
 
+    def __repr__(self) -> str:
+        rows, queries = self.true.shape
+        return f"LeaveKOut({rows} subsets, {queries} queries: {self})"
+
     def __str__(self) -> str:
         means = (each.mean() for each in (self.correlation, self.slope, self.relative_error))
         return "correlation {:.3f}, slope {:.3f}, relative error {:.3f}".format(*means)
@@ -60,7 +64,9 @@ def leave_k_out(scores: Scores, retrained: Retrained) -> LeaveKOut:
       A `LeaveKOut`, with the correlation, the slope and the relative error of each query.
 
     Raises:
+      TypeError: `scores` are no `Scores`, or `retrained` is no `Retrained`.
       ValueError: the numbers of queries or of examples differ.
+      FloatingPointError: an outcome or a score is NaN.
     """
     check_alike(scores, retrained)
     predicted = scores.predict(retrained.subsets) - scores.outcomes

@@ -9,6 +9,9 @@ import numpy as np
 from metagrad.attribution.retraining import Retrained
 from metagrad.attribution.score_table import Scores
 
+_AT_ONCE = 100
+"""Resamples that are held at the same time."""
+
 
 @dataclasses.dataclass(frozen=True)
 class LDS:
@@ -44,8 +47,9 @@ def lds(
     For each query it is Spearman's correlation, over subsets, of the outcome of training on the
     subset with the sum of the scores of its examples; then the mean over the queries.
 
-    The interval is the percentile bootstrap over the subsets (scipy.stats.bootstrap), with ranks
-    among all of them: among those of a resample there would be ties, and lower correlations.
+    The interval is the percentile bootstrap over the subsets, with ranks among all of them: among
+    those of a resample there would be ties, and lower correlations. Resamples in which a query has
+    one rank alone, which has no correlation, are left out; they come up among few subsets.
     Queries are taken as they are: the interval says how much the value would change with other
     subsets, and not with other queries.
 
@@ -60,11 +64,18 @@ def lds(
       An `LDS`.
 
     Raises:
-      ValueError: the numbers of queries or of examples differ, there are too few subsets, or a
-        query has the same outcome, or the same prediction, for all of them.
+      TypeError: `scores` are no `Scores`, or `retrained` is no `Retrained`.
+      ValueError: the numbers of queries or of examples differ, there are too few subsets, a query
+        has the same outcome, or the same prediction, for all of them, or an option is out of range.
+      FloatingPointError: an outcome or a prediction is NaN.
     """
-    predicted, true = scores.predict(retrained.subsets), retrained.outcomes
+    if not 0 < confidence < 1 or resamples < 1:
+        raise ValueError(
+            f"confidence={confidence!r} must lie between 0 and 1, and resamples={resamples!r} be "
+            "at least 1"
+        )
     check_alike(scores, retrained)
+    predicted, true = scores.predict(retrained.subsets), retrained.outcomes
     if len(true) < 3:
         raise ValueError(f"retrained has {len(true)} subsets; a rank correlation needs three")
     for name, table in (("outcome", true), ("prediction", predicted)):
@@ -78,11 +89,34 @@ def lds(
 
 
 def check_alike(scores: Scores, retrained: Retrained) -> None:
-    """Checks that both have the same queries."""
+    """Checks that both are what they should be, and have the same queries, and numbers for each.
+
+    Raises:
+      TypeError: one is of another kind.
+      ValueError: they have different queries.
+      FloatingPointError: a score or an outcome is NaN.
+    """
+    for name, value, kind in (("scores", scores, Scores), ("retrained", retrained, Retrained)):
+        if not isinstance(value, kind):
+            raise TypeError(f"{name} must be {kind.__name__}, and is a {type(value).__name__}")
     if len(scores.outcomes) != len(retrained.full):
         raise ValueError(
             f"scores has {len(scores.outcomes)} queries, and retrained {len(retrained.full)}"
         )
+    subsets, queries = np.nonzero(np.isnan(retrained.outcomes))
+    if len(subsets):
+        raise FloatingPointError(
+            f"retrained.outcomes is NaN for the subsets {_some(subsets)} in the queries "
+            f"{_some(queries)}: these trainings diverged. Leave them out, or train at a lower rate."
+        )
+    unknown = np.flatnonzero(np.isnan(scores.of_examples()).any(1))
+    if len(unknown):
+        raise FloatingPointError(f"scores.values has a NaN in the queries {_some(unknown)}")
+
+
+def _some(numbers: np.ndarray) -> list[int]:
+    """The first of them, each once."""
+    return np.unique(numbers)[:8].tolist()
 
 
 def _ranks(table: np.ndarray) -> np.ndarray:
@@ -102,19 +136,15 @@ def _correlations(a: np.ndarray, b: np.ndarray, rows: np.ndarray) -> np.ndarray:
 def _interval(
     a: np.ndarray, b: np.ndarray, confidence: float, resamples: int, seed: int
 ) -> tuple[float, float]:
-    from scipy import stats
-
-    def mean_correlation(rows: np.ndarray, axis: int = -1) -> np.ndarray:
-        return _correlations(a, b, np.moveaxis(rows, axis, -1)).mean(-1)
-
-    interval = stats.bootstrap(
-        (np.arange(len(a)),),
-        mean_correlation,
-        vectorized=True,
-        n_resamples=resamples,
-        batch=100,
-        confidence_level=confidence,
-        method="percentile",
-        rng=np.random.default_rng(seed),
-    ).confidence_interval
-    return float(interval.low), float(interval.high)
+    random, m = np.random.default_rng(seed), len(a)
+    means = []
+    for first in range(0, resamples, _AT_ONCE):
+        rows = random.integers(0, m, (min(_AT_ONCE, resamples - first), m))
+        with np.errstate(invalid="ignore"):  # 0 / 0 where a query has one rank alone
+            means.append(_correlations(a, b, rows).mean(-1))
+    defined = np.concatenate(means)
+    defined = defined[np.isfinite(defined)]
+    if not len(defined):
+        return float("nan"), float("nan")
+    low, high = np.quantile(defined, [(1 - confidence) / 2, (1 + confidence) / 2])
+    return float(low), float(high)

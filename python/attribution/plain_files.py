@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import os
+import zipfile
 from pathlib import Path
 from typing import Any
 
@@ -47,21 +48,35 @@ def load(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], dict[str, Any]
       ValueError: another suffix, or not such a file.
       ImportError: the package safetensors is not installed.
     """
-    if _is_npz(path):
-        with np.load(path, allow_pickle=False) as file:
-            arrays = {name: file[name] for name in file.files}
-        text = str(arrays.pop(METADATA, ""))
-    else:
-        _safetensors()
-        from safetensors import safe_open
-
-        with safe_open(path, framework="numpy") as file:
-            names = list(file.keys())
-            arrays = {name: file.get_tensor(name) for name in names}
-            text = (file.metadata() or {}).get(METADATA, "")
+    arrays, text = _from_npz(path) if _is_npz(path) else _from_safetensors(path)
     if not text:
         raise ValueError(f"{os.fspath(path)} has no metadata of metagrad.attribution")
     return arrays, json.loads(text)
+
+
+def _from_npz(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
+    try:
+        # Opened here: NumPy leaves a file open that it cannot read.
+        with open(path, "rb") as opened, np.load(opened, allow_pickle=False) as file:
+            arrays = {name: file[name] for name in file.files}
+    # What is no zip file is taken for an array of the format .npy, or for a pickle.
+    except (ValueError, EOFError, AttributeError, zipfile.BadZipFile) as error:
+        raise ValueError(f"{os.fspath(path)} is damaged, or no file of the format .npz") from error
+    return arrays, str(arrays.pop(METADATA, ""))
+
+
+def _from_safetensors(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
+    _safetensors()
+    from safetensors import SafetensorError, safe_open
+
+    try:
+        with safe_open(path, framework="numpy") as file:
+            arrays = {name: file.get_tensor(name) for name in list(file.keys())}
+            return arrays, (file.metadata() or {}).get(METADATA, "")
+    except SafetensorError as error:
+        raise ValueError(
+            f"{os.fspath(path)} is damaged, or no file of the format .safetensors"
+        ) from error
 
 
 def _named(arrays: dict[str, np.ndarray], text: str) -> dict[str, Any]:

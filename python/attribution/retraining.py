@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import os
-import time
 from collections.abc import Callable
 from typing import Any
 
@@ -13,7 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.api.metagradient import Metagradient
-from metagrad.attribution import plain_files
+from metagrad.attribution import clock, plain_files
 from metagrad.attribution.weights_leaf import as_numpy, check_metagradient, find_weights
 from metagrad.diagnostics.plain_run import PlainRun, plain_run
 from metagrad.runtime.streams import Stream
@@ -27,7 +26,8 @@ class Retrained:
       subsets: [m, n], what each example's weight was multiplied with; 0 for one left out.
       outcomes: [m, Q], of the training on each subset.
       full: [Q], of the training on all examples.
-      seconds: of one training, the fastest of all; compilation is not in it.
+      seconds: of one training, the fastest of all, without compilation. On a CPU they are the
+        processor's, on all threads.
     """
 
     subsets: np.ndarray
@@ -42,6 +42,10 @@ class Retrained:
                 f"outcomes has the shape {self.outcomes.shape}, subsets {self.subsets.shape} and "
                 f"full {np.shape(self.full)}; they must be [m, Q], [m, n] and [Q]"
             )
+
+    def __repr__(self) -> str:
+        rows, examples = self.subsets.shape
+        return f"Retrained({rows} subsets of {examples} examples, {len(self.full)} queries)"
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes them into one file, .npz or .safetensors.
@@ -111,9 +115,9 @@ def retrain(
     full = train(at_full)
     outcomes, seconds = [], []
     for i, factor in enumerate(factors):
-        began = time.perf_counter()
+        began = clock.now()
         outcomes.append(train(at_full * factor))
-        seconds.append(time.perf_counter() - began)
+        seconds.append(clock.now() - began)
         if callback is not None:
             callback(i, outcomes[-1])
     return Retrained(np.asarray(subsets), np.stack(outcomes), full, min(seconds))

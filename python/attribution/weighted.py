@@ -81,7 +81,7 @@ class WeightedTraining:
         """
         order = np.asarray(order)
         n = len(jax.tree.leaves(examples)[0])
-        if order.ndim != 2 or not np.issubdtype(order.dtype, np.integer):
+        if order.ndim != 2 or not order.size or not np.issubdtype(order.dtype, np.integer):
             raise ValueError(
                 f"order is {order.dtype}{list(order.shape)}; it must be integers [T, B]: the "
                 "examples of each step's batch"

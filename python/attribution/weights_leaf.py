@@ -99,9 +99,9 @@ def _not_one(tree: Tree, weights: str | None, candidates: list[int]) -> str:
     paths = [tree.leaves[i].path for i in candidates]
     every = ", ".join(leaf.path for leaf in tree.leaves) or "no arrays"
     if weights is None:
-        which = f"several ({', '.join(paths)})" if paths else "none"
+        which = f"are several ({', '.join(paths)})" if paths else "is none"
         return (
-            "weights=None takes the only float array of meta that is not a scalar, and there is "
+            "weights=None takes the only float array of meta that is not a scalar, and there "
             f'{which}. Name the leaf with the weights: weights="weight". meta has {every}.'
         )
     if paths:

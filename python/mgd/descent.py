@@ -55,14 +55,16 @@ def descent(
         must give the same again. Batches may be a `metagrad.Stream`. A problem with a parameter
         named `meta` is called with `meta=` the metaparameters too.
       optimizer: any `optax.GradientTransformation`; its steps lower the value. `update` is also
-        passed `value` and `grad`, for the transformations that use them. A schedule over rounds is
-        optax's own: `optax.adam(optax.cosine_decay_schedule(0.1, rounds))`.
+        passed `value` and `grad`, for the transformations that use them. A line search, as in
+        `optax.lbfgs()`, does not work: it wants to evaluate between rounds. A schedule over rounds
+        is optax's own: `optax.adam(optax.cosine_decay_schedule(0.1, rounds))`.
       rounds: how many, at most. A round costs `seeds` metagradients.
       key: of all draws, an integer or a key of `jax.random`. Seed s of round r is given
         `fold_in(fold_in(key, r), s)`.
       seeds: problems per round, whose values and gradients are averaged.
       projection: called with the metaparameters after each step, returns them in the set that is
-        allowed: `lambda meta: optax.projections.projection_box(meta, 0.0, 1.0)`.
+        allowed: `lambda meta: optax.projections.projection_box(meta, 0.0, 1.0)` for one array.
+        (optax wants bounds of the structure of what it projects: of a dict, project each leaf.)
       seconds: stop after the round in which the rounds have taken this long in all.
       patience: stop when the value has not fallen for this many rounds.
       min_gain: by how much a value must be lower to count as fallen.

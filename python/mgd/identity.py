@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from typing import Any
 
 import jax
@@ -71,7 +72,11 @@ def _structure(tree: Any) -> str:
 
 
 def _kind(leaf: Any) -> str:
-    return str(jax.typeof(leaf)) if is_array_leaf(leaf) else repr(leaf)
+    """The type of an array; of other leaves (functions, say) what each process says alike."""
+    if is_array_leaf(leaf):
+        return str(jax.typeof(leaf))
+    # Without the address, which a function's text has, and most objects' without one of their own.
+    return re.sub(r" at 0x[0-9a-fA-F]+", "", repr(leaf))
 
 
 def _name(mg: Any) -> str:

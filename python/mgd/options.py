@@ -10,12 +10,13 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.api.progress import check_progress
+from metagrad.api.train_step import TrainStep
 from metagrad.frontend.dtypes import is_key
 
 
 def check_functions(mg: Any, problem: Any, projection: Any, callback: Any) -> None:
-    """Raises TypeError for what is not a function."""
-    if not callable(mg):
+    """Raises TypeError for what is not a function, and for a step in the place of `mg`."""
+    if not callable(mg) or isinstance(mg, TrainStep):
         raise TypeError(f"mg must be a metagradient, train_step.metagradient(outer), got {mg!r}")
     if not callable(problem):
         raise TypeError(f"problem must be a function of (round, key), got {problem!r}")

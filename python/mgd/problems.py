@@ -38,6 +38,22 @@ class Evaluation:
         self._has_aux = getattr(request, "has_aux", False)
         self._first: tuple | None = None
         self._takes_meta = "meta" in _parameters(problem)
+        self._check_parts()
+
+    def _check_parts(self) -> None:
+        """Checks that there is an entry of meta0 for each name in `wrt`, if that is a tuple.
+
+        Raises:
+          TypeError: there is not.
+        """
+        meta0 = self._variables.start
+        fits = isinstance(meta0, tuple) and len(meta0) == len(self.wrt)
+        if not (self._single or fits):
+            parts = ", ".join(_NAMES[name] for name in self.wrt)
+            raise TypeError(
+                f"mg is with respect to {self.wrt}, so meta0 has to be the tuple ({parts}), and it "
+                f"is {_described(meta0)}"
+            )
 
     def first(self) -> tuple:
         """The arguments of the first seed of round 0, which need not be drawn again then."""
@@ -71,11 +87,16 @@ class Evaluation:
         """The value (a scalar), the gradient's floating-point leaves, and the result itself.
 
         Raises:
-          ValueError: the value is not a scalar.
-          TypeError: the gradient has another structure than what is optimised.
+          ValueError: the value is not a scalar, or a gradient's shape is not that of its leaf.
+          TypeError: the gradient has another structure than what is optimised, or it is traced.
         """
         result = self.mg(*arguments)
         value = result[0][0] if self._has_aux else result[0]
+        if isinstance(value, jax.core.Tracer):
+            raise TypeError(
+                "descent cannot be traced (jit, vmap, grad): it is a loop in Python, around one "
+                "compiled program. Call it outside, with arrays."
+            )
         if jnp.shape(value) != ():
             raise ValueError(
                 f"the outer function returns a vector of shape {jnp.shape(value)}, and descent "
@@ -87,6 +108,7 @@ class Evaluation:
             raise TypeError(
                 f"the metagradient's gradient does not have the structure of meta0: {error}"
             ) from None
+        self._variables.check_shapes(gradient, "the metagradient's gradient")
         return jnp.asarray(value), gradient, result
 
 

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
+import numpy as np
 
 from metagrad.diagnostics.paths import enumerate_paths
 from metagrad.mgd import updates
@@ -78,7 +79,7 @@ class Rounds:
                     listener(position)
                 if self._callback is not None:
                     stop = self._callback(self._shown(before, position, gradient, results))
-                    if stop is True:
+                    if _is_true(stop):
                         return self.result(position, "callback")
             return self.result(position, reason)
         except BaseException as error:
@@ -165,3 +166,10 @@ class Rounds:
             dataclasses.replace(best, meta=merged(best.meta)),
             tuple(results),
         )
+
+
+def _is_true(answer: object) -> bool:
+    """Whether it is True: Python's, NumPy's or JAX's. Other values mean nothing."""
+    if isinstance(answer, (np.ndarray, jax.Array)):
+        return answer.dtype == np.bool_ and answer.ndim == 0 and bool(answer)
+    return isinstance(answer, (bool, np.bool_)) and bool(answer)

@@ -18,8 +18,16 @@ import numpy as np
 
 from metagrad.api.results import Result
 from metagrad.api.train_step import compile
+from metagrad.mgd.added_loss import Added, added_loss, check_use, no_addition
 from metagrad.mgd.plain_steps import batches_from, steps_of
-from metagrad.mgd.surrogates import Surrogate, check_pool, inner, no_extra, request_of
+from metagrad.mgd.surrogates import (
+    Surrogate,
+    check_pool,
+    check_value,
+    no_extra,
+    request_of,
+    with_extra,
+)
 from metagrad.runtime.streams import Stream
 
 
@@ -38,7 +46,7 @@ class SurrogateOfSteps(Surrogate):
     ):
         self._losses, self._params, self._chunk, self._several = losses, params, chunk, at
         # The counts stand in the state, where they need no slot and have no gradient.
-        self._mg = compile(functools.partial(_numbered_step, step)).metagradient(
+        self._mg = compile(functools.partial(_numbered_step, step, params)).metagradient(
             lambda state, *outer_args: outer(state[0], *outer_args), wrt="meta", **options
         )
 
@@ -62,17 +70,20 @@ class SurrogateOfSteps(Surrogate):
         """The value, the gradient [n] at z = 0, and the final state; as `Surrogate` has them.
 
         Raises:
-          ValueError: there is no such step, or the pool has not n examples.
+          ValueError: there is no such step, the pool has not n examples, or the step uses the extra
+            loss at other parameters than `params(state)`, or its second derivative.
         """
         counts = jnp.asarray(counts)
         check_pool(pool, counts)
         at = steps_in(self._several, steps_of(batches))
         states = self._states(state0, counts, batches, at)
         params = [self._params(state) for state in states]
-        added = jax.tree.map(lambda leaf: jnp.zeros((len(at), *leaf.shape), leaf.dtype), params[0])
+        added = jax.tree.map(lambda leaf: jnp.stack([leaf] * len(at)), no_addition(params[0]))
         value, directions, (final, _) = self._mg(
             (states[0], counts), added, _numbered(batches, at), *outer_args
         )
+        check_value(value)
+        check_use(directions)
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
         gradient = self._sum(stacked, directions, pool).astype(counts.dtype)
         return Result(value, gradient, final)
@@ -115,16 +126,18 @@ def steps_in(at: tuple[int, ...], steps: int) -> list[int]:
     return from_the_start
 
 
-def _numbered_step(step: Callable, state_and_counts: Any, added: Any, numbered: Any) -> Any:
+def _numbered_step(
+    step: Callable, params: Callable, state_and_counts: Any, added: Added, numbered: Any
+) -> Any:
     state, counts = state_and_counts
     batch, number = numbered
 
-    def extra(params: Any) -> Any:
-        """The inner product with what is added at this step, if it is one of them."""
+    def extra(used: Any) -> Any:
+        """What is added at this step, if it is one of them."""
         row = jax.tree.map(lambda leaf: leaf[jnp.maximum(number, 0)], added)
-        return jnp.where(number < 0, 0.0, inner(row, params))
+        return jnp.where(number < 0, 0.0, added_loss(row, params(state), used))
 
-    return step(state, counts, batch, extra), counts
+    return with_extra(step, state, counts, batch, extra), counts
 
 
 def _numbered(batches: Any, at: list[int]) -> Any:

@@ -4,27 +4,32 @@ Counts are integers, and a run is no differentiable function of them. In their p
 surrogate (Engstrom et al. 2025, arXiv 2503.13751, section 4.1): the run as it is, with
 sum_i z_i l(x_i) added to the loss of one late step k, over the whole pool. Its gradient at z = 0 is
 
-    g_i = d outer / d z_i = <u, grad l(x_i)(params_k)>,    u = d outer / d (the gradient of step k)
+    g_i = d outer / d z_i = <u, grad l(x_i)(params_k)> + s l(x_i)(params_k),
 
-Nothing depends on z before step k. So the steps before it are plain training, the metagradient is
-that of the steps behind it, and the products of all n gradients with u are one pass over the pool
-in forward mode: n per-example gradients are never there. All of it is exact.
+where u is the derivative of the outer value with respect to the gradient of step k, and s that with
+respect to the value of its loss, which few steps use. Nothing depends on z before step k. So the
+steps before it are plain training, the metagradient is that of the steps behind it, and the
+products of all n gradients with u are one pass over the pool in forward mode: n per-example
+gradients are never there. All of it is exact.
 """
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Generic
+from typing import Any, Generic, cast
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metagrad.api.results import Result
-from metagrad.api.train_step import compile
+from metagrad.api.train_step import TrainStep, compile
 from metagrad.api.type_variables import StateT
+from metagrad.mgd.added_loss import Added, added_loss, check_use, no_addition
 from metagrad.mgd.plain_steps import PlainSteps, batch_at, batches_from, steps_of
 
 
@@ -82,7 +87,8 @@ class Surrogate(Generic[StateT]):
           *outer_args: further arguments of the outer function.
 
         Raises:
-          ValueError: there is no step `at`, or the pool has not n examples.
+          ValueError: there is no step `at`, the pool has not n examples, or the step uses the extra
+            loss at other parameters than `params(state)`, or its second derivative.
         """
         counts = jnp.asarray(counts)
         check_pool(pool, counts)
@@ -100,26 +106,31 @@ class Surrogate(Generic[StateT]):
             value, cotangent, final = self._last(
                 after, counts, batches_from(batches, at + 1), *outer_args
             )
+        check_value(value)
         params, direction = self._direction(state, counts, batch, cotangent)
+        check_use(direction)
         gradient = self._products(params, direction, pool).astype(counts.dtype)
         return Result(value, gradient, final)
 
-    def _direction_of(self, state: Any, meta: Any, batch: Any, cotangent: Any) -> tuple[Any, Any]:
-        """The parameters, and the derivative with respect to what is added to their gradient."""
+    def _direction_of(self, state: Any, meta: Any, batch: Any, cotangent: Any) -> tuple[Any, Added]:
+        """The parameters, and the derivative with respect to what is added to their loss."""
         params = self._params(state)
 
-        def step(added: Any) -> Any:
-            return self._step(state, meta, batch, functools.partial(inner, added))
+        def step(added: Added) -> Any:
+            extra = functools.partial(added_loss, added, params)
+            return with_extra(self._step, state, meta, batch, extra)
 
-        _, vjp = jax.vjp(step, jax.tree.map(jnp.zeros_like, params))
+        _, vjp = jax.vjp(step, no_addition(params))
         return params, vjp(cotangent)[0]
 
-    def _products_of(self, params: Any, direction: Any, pool: Any) -> jax.Array:
-        """The derivative of each example's loss along the direction: [n]."""
+    def _products_of(self, params: Any, direction: Added, pool: Any) -> jax.Array:
+        """The derivative along the direction that each example's loss, if it is added, has: [n]."""
 
         def along(examples: Any) -> jax.Array:
-            losses = lambda params: self._losses(params, examples)
-            return jax.jvp(losses, (params,), (direction,))[1]
+            losses = lambda params: checked_losses(self._losses(params, examples), examples)
+            values, products = jax.jvp(losses, (params,), (direction.slope,))
+            of_value = direction.rest[0].astype(values.dtype)
+            return products + jnp.where(of_value == 0, 0, of_value * values)
 
         return _in_chunks(along, pool, self._chunk)
 
@@ -141,8 +152,9 @@ def surrogate(
 
     Args:
       step: `step(state, meta, batch, extra) -> new_state`. It adds `extra(params)` to the loss that
-        it takes the gradient of, once, and is undecorated. `metagrad.mgd.no_extra` is the extra
-        loss of plain training: make it the default, and the same function is your training step.
+        it takes the gradient of, at the parameters `params(state)` and nowhere else, and is
+        undecorated. `metagrad.mgd.no_extra` is the extra loss of plain training: make it the
+        default, and the same function is your training step.
       losses: `losses(params, examples) -> [m]`: the loss of each of m examples of the pool.
       outer: `outer(state, *outer_args)`, a real scalar.
       at: the step at which the examples are added, from 0; or from the end, if it is negative. A
@@ -154,6 +166,8 @@ def surrogate(
 
     Returns:
       A callable `(state0, counts, batches, pool, *outer_args) -> Result(value, grad [n], state)`.
+      It raises a ValueError if the step uses the extra loss in a way in which the gradient would be
+      wrong: at other parameters (as sharpness-aware minimisation does), or its second derivative.
 
     Raises:
       TypeError: a function is none, or `at` is neither an integer nor several.
@@ -173,11 +187,35 @@ def surrogate(
     for name, function in functions.items():
         if not callable(function):
             raise TypeError(f"{name} must be a function, got {function!r}")
+    _check_step(step)
     if chunk is not None and operator.index(chunk) < 1:
         raise ValueError(f"chunk={chunk} must be at least 1")
-    if isinstance(at, Sequence):
-        return _of_steps(step, losses, outer, tuple(at), params, chunk, options)
-    return Surrogate(step, losses, outer, operator.index(at), params, chunk, options)
+    if np.ndim(at) == 1:
+        several = tuple(cast(Sequence[int], at))
+        return _of_steps(step, losses, outer, several, params, chunk, options)
+    one = operator.index(cast(int, at))
+    return Surrogate(step, losses, outer, one, params, chunk, options)
+
+
+def _check_step(step: Any) -> None:
+    """Raises TypeError for a step that is decorated, or does not take `extra`."""
+    if isinstance(step, TrainStep):
+        raise TypeError(
+            "step must be undecorated, a function (state, meta, batch, extra), got "
+            f"{step!r}: take metagrad.compile away"
+        )
+    try:
+        signature = inspect.signature(step)
+    except (TypeError, ValueError):  # a builtin has none to see
+        return
+    try:
+        signature.bind(*[None] * 4)
+    except TypeError:
+        raise TypeError(
+            f"step must take (state, meta, batch, extra), and takes {signature}. Give it a fourth "
+            "argument, extra=metagrad.mgd.no_extra, and add extra(params) to the loss that it "
+            "takes the gradient of."
+        ) from None
 
 
 def _of_steps(step: Any, losses: Any, outer: Any, at: tuple[int, ...], *rest: Any) -> Surrogate:
@@ -201,20 +239,50 @@ def request_of(mg: Any, losses: Callable, outer: Callable, params: Callable) -> 
     return dataclasses.replace(mg.request, wrt=("meta",), outer=with_losses)
 
 
-def inner(added: Any, params: Any) -> Any:
-    """The inner product, whose gradient is `added`.
+def with_extra(step: Callable, state: Any, meta: Any, batch: Any, extra: Callable) -> Any:
+    """A step with an extra loss.
 
     Raises:
-      ValueError: the step's loss has other parameters than `params(state)`.
+      ValueError: the step does not call it, so that counts would never move.
     """
-    structure: Any = jax.tree.structure(added)
-    if structure != jax.tree.structure(params):
+    calls = []
+
+    def counted(params: Any) -> Any:
+        calls.append(params)
+        return extra(params)
+
+    new = step(state, meta, batch, counted)
+    if not calls:
         raise ValueError(
-            f"extra was called with {jax.tree.structure(params)}, and params(state) is "
-            f"{structure}: give `surrogate` the parameters that the loss has"
+            "step never calls its fourth argument, extra, through which the pool comes in: add "
+            "extra(params) to the loss that it takes the gradient of"
         )
-    products = jax.tree.map(lambda a, p: jnp.sum(a * p), added, params)
-    return sum(jax.tree.leaves(products))
+    return new
+
+
+def check_value(value: Any) -> None:
+    """Raises ValueError for the value of an outer function that is no scalar."""
+    if jnp.shape(value) != ():
+        raise ValueError(
+            f"outer must return a real scalar, and returned one of shape {jnp.shape(value)}: take "
+            "its mean"
+        )
+
+
+def checked_losses(losses: Any, examples: Any) -> Any:
+    """What `losses` returned.
+
+    Raises:
+      ValueError: it is not one number for each of the examples. (A mean of them would be spread
+        over the pool, and every count would get the same gradient.)
+    """
+    count = len(jax.tree.leaves(examples)[0])
+    if jnp.shape(losses) != (count,):
+        raise ValueError(
+            f"losses must return the loss of each example, of shape ({count},) for {count} "
+            f"examples, and returned one of shape {jnp.shape(losses)}"
+        )
+    return losses
 
 
 def check_pool(pool: Any, counts: jax.Array) -> None:

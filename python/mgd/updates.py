@@ -47,7 +47,7 @@ class Updates:
     ):
         import optax
 
-        self._optimizer = optax.with_extra_args_support(optimizer)
+        self._optimizer = _with_extra_args(optimizer)
         self._apply = optax.apply_updates
         self._projection, self._variables, self._seeds = projection, variables, seeds
         self.step = jax.jit(self._step)
@@ -85,6 +85,18 @@ class Updates:
         except ValueError as error:
             raise TypeError(f"projection returned another structure: {error}") from None
         return self._variables.checked(kept, "projection")
+
+
+def _with_extra_args(optimizer: Any) -> Any:
+    """An optimiser whose `update` may be passed `value` and `grad`.
+
+    `optax.MultiSteps` passes them on, but is no `GradientTransformation` of optax's.
+    """
+    import optax
+
+    if isinstance(optimizer, optax.MultiSteps):
+        optimizer = optax.GradientTransformationExtraArgs(optimizer.init, optimizer.update)
+    return optax.with_extra_args_support(optimizer)
 
 
 @jax.jit

@@ -88,6 +88,19 @@ class Variables:
             leaves.append(jnp.asarray(after, before.dtype))
         return jax.tree.unflatten(structure, leaves)
 
+    def check_shapes(self, floats: Any, whose: str) -> None:
+        """Checks floating-point leaves of this structure, and leaves them as they are.
+
+        Raises:
+          ValueError: another shape; the message names the leaf.
+        """
+        leaves = self._structure.flatten_up_to(floats)
+        places = [place for place, is_new in enumerate(self._are_floats) if is_new]
+        for path, place in zip(self.paths, places):
+            expected, shape = jnp.shape(self._leaves[place]), jnp.shape(leaves[place])
+            if shape != expected:
+                raise ValueError(f"{whose} has shape {shape} for {path}, whose shape is {expected}")
+
     def _pairs(self):
         return zip(self._leaves, self._are_floats)
 

@@ -133,7 +133,7 @@ def of_gradient(
       One entry for each direction and step size, directions first.
 
     Raises:
-      ValueError: v or h does not fit.
+      ValueError: v or h does not fit, or the gradient is not a pytree like z.
       FloatingPointError: a derivative is not finite.
 
     >>> import jax, metagrad
@@ -145,9 +145,9 @@ def of_gradient(
     at_z = gradient(z)
     entries = []
     for direction in points.named_directions(z, v, seed):
-        before, size = _along(at_z, direction.tree, "z")
+        before, size = _along(_like(z, at_z), direction.tree, "z")
         for step in points.checked_steps(h):
-            there = gradient(points.moved(z, direction.tree, step))
+            there = _like(z, gradient(points.moved(z, direction.tree, step)))
             after, other_size = _along(there, direction.tree, "z + h v")
             error = _epsilon(at_z) * math.hypot(size, other_size)
             change = abs(after - before) / step
@@ -155,6 +155,24 @@ def of_gradient(
                 FunctionSmoothness(direction.name, step, (before, after), change, error / step)
             )
     return tuple(entries)
+
+
+def _like(z: Any, gradient: Any) -> Any:
+    """The gradient, which has z's structure, and the shapes of its floats.
+
+    Raises:
+      ValueError: it has not.
+    """
+    structures: list[Any] = [jax.tree.structure(tree) for tree in (gradient, z)]
+    if structures[0] != structures[1]:
+        raise ValueError(f"gradient returned {structures[0]}, and z is {structures[1]}")
+    for (path, leaf), g in zip(jax.tree_util.tree_leaves_with_path(z), jax.tree.leaves(gradient)):
+        if is_float(leaf) and np.shape(g) != np.shape(leaf):
+            where = jax.tree_util.keystr(path)
+            raise ValueError(
+                f"gradient{where} has the shape {np.shape(g)}, and z{where} has {np.shape(leaf)}"
+            )
+    return gradient
 
 
 def _along(gradient: Any, v: Any, where: str) -> tuple[float, float]:

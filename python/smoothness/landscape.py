@@ -26,6 +26,13 @@ class Landscape:
     b: np.ndarray
     values: np.ndarray
 
+    def __repr__(self) -> str:
+        rows, columns = self.values.shape
+        return (
+            f"<Landscape of {rows} x {columns} points, outcome {self.values.min():.6g} to "
+            f"{self.values.max():.6g}, roughness {self.roughness:.3f}>"
+        )
+
     @property
     def roughness(self) -> float:
         """How much of the variation between neighbours is not linear, in [0, 1].
@@ -97,7 +104,8 @@ def landscape(
       A `Landscape`: the numbers, which draw themselves.
 
     Raises:
-      ValueError: a direction does not fit z, or reach or points_per_axis is not positive.
+      ValueError: a direction does not fit z, reach or points_per_axis is not positive, or the
+        outcome is not a scalar.
     """
     z = points.as_arrays(z)
     u, v = points.checked(z, u, "u"), points.checked(z, v, "v")
@@ -107,8 +115,18 @@ def landscape(
     a, b = (np.linspace(-r, r, int(n)) for r, n in zip(reaches, counts))
     value_at = jax.jit(outcome) if jit else outcome
     at = lambda i, j: value_at(points.moved(points.moved(z, u, i), v, j))
-    values = [[float(at(i, j)) for j in b] for i in a]
+    values = [[_number(at(i, j)) for j in b] for i in a]
     return Landscape(a, b, np.array(values))
+
+
+def _number(outcome: Any) -> float:
+    """Raises ValueError where an outcome is no number."""
+    if not jax.tree_util.all_leaves([outcome]) or np.shape(outcome) != ():
+        raise ValueError(
+            "outcome must return a real scalar, such as a loss of what training ends up with, and "
+            f"returned {jax.tree.map(np.shape, outcome)} (shapes)"
+        )
+    return float(outcome)
 
 
 def _pair(value: Any) -> tuple[Any, Any]:

@@ -11,6 +11,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metagrad.api.metagradient import Metagradient
+from metagrad.api.train_step import TrainStep
 from metagrad.api.user_frame import users_level
 from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.pytrees import is_array_leaf
@@ -71,7 +73,7 @@ def metasmoothness(
       A `Metasmoothness`. Printing it shows the numbers and what they mean.
 
     Raises:
-      TypeError: train is not callable, or z has no float leaf.
+      TypeError: train is no function of the configuration, or z has no float leaf.
       ValueError: v or h does not fit, no parameter moves, or x64=True and the parameters are not
         float64.
       FloatingPointError: a parameter or the outcome is not finite at one of the points.
@@ -87,6 +89,11 @@ def metasmoothness(
     """
     if not callable(train):
         raise TypeError(f"train must be a function of the configuration, not {train!r}")
+    if isinstance(train, (Metagradient, TrainStep)):
+        raise TypeError(
+            "train must be a function of the configuration that trains, and is "
+            f"{train!r}. metagrad.smoothness.training(step, state0, batches) makes one of it."
+        )
     steps = points.checked_steps(h)
     with jax.enable_x64(True) if x64 else contextlib.nullcontext():
         z = points.as_arrays(points.in_double(z) if x64 else z)

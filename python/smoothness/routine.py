@@ -7,6 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import numpy as np
 
 from metagrad.api.metagradient import Metagradient
 from metagrad.api.train_step import TrainStep
@@ -33,6 +34,11 @@ class Training:
     state0: Any
     batches: Any
     params: Callable
+
+    def __repr__(self) -> str:
+        lengths = [np.shape(leaf)[0] for leaf in jax.tree.leaves(self.batches)]
+        name = getattr(self.step, "__name__", repr(self.step))
+        return f"<Training of {name}, {lengths[0] if lengths else 0} steps>"
 
     def __call__(self, meta: Any) -> Any:
         of_state = tree_of("state0", self.state0)

@@ -82,6 +82,10 @@ class TestOrder:
         shares = np.bincount(drawn.ravel()) / drawn.size
         assert shares == pytest.approx([0.5, 0.125, 0.375], abs=0.01)
 
+    def test_small_counts_are_shares(self):
+        drawn = data_selection.order(np.array([1e-9, 3e-9]), 100, 200, 0)
+        assert np.bincount(drawn.ravel()) / drawn.size == pytest.approx([0.25, 0.75], abs=0.01)
+
     def test_the_last_epoch_is_cut(self):
         assert data_selection.order(np.ones(7), 1, 3, 0).shape == (1, 3)
 

@@ -52,6 +52,7 @@ def test_the_wrong_labels_go(mg):
 
 def test_scores_are_the_metagradient(mg):
     cleaning = label_cleaning.clean(mg, EXAMPLES, problem, drop=3, rounds=1)
+    assert repr(cleaning) == f"<Cleaning: {EXAMPLES} of {EXAMPLES} examples kept, 1 rounds>"
     state, *rest = problem(0, None)
     exact = mg(state, jnp.ones(EXAMPLES), *rest)
     np.testing.assert_array_equal(cleaning.scores, exact.grad)
@@ -98,3 +99,8 @@ def test_refused(mg):
     drop = label_cleaning.drop_most_harmful(1)
     with pytest.raises(ValueError, match="needs the weights"):
         drop.update(jnp.ones(2), drop.init(jnp.ones(2)))
+
+
+def test_there_is_no_precision_without_wrong_labels():
+    with pytest.raises(ValueError, match="wrong names no example"):
+        label_cleaning.precision(np.arange(4.0), np.zeros(4, bool))

@@ -111,3 +111,36 @@ def test_refused(change, error, message):
     arguments = {"step": step, "outer": outer, "problem": problem, "steps": STEPS, "start": 0.1}
     with pytest.raises(error, match=message):
         schedules.learn(**arguments | change)
+
+
+def test_rates_in_narrow_floats_know_every_step():
+    key_points = jnp.log(jnp.array([1.0, 3.0, 2.0]))
+    steps = jnp.arange(995, 1000)
+    wide = schedules.rate_at(key_points, steps, 1000)
+    narrow = schedules.rate_at(key_points.astype(jnp.bfloat16), steps, 1000)
+    assert narrow.dtype == jnp.bfloat16
+    np.testing.assert_allclose(narrow.astype(jnp.float32), wide, rtol=2**-7)
+
+
+def test_rates_before_and_after_the_run_and_with_more_points_than_steps():
+    log_rates = np.log([1.0, 3.0, 2.0])
+    for count in (1, 2, 3, 5):
+        steps = np.arange(-2, 8)
+        places = np.linspace(0, max(count - 1, 1), 3)
+        rates = schedules.rate_at(jnp.asarray(log_rates), steps, count)
+        np.testing.assert_allclose(rates, np.interp(steps, places, [1, 3, 2]), rtol=1e-6)
+
+
+@pytest.mark.parametrize(
+    ("drawn", "error", "message"),
+    [
+        ((jnp.zeros(2), jnp.ones((4, 2))), ValueError, "steps=7, and the problem has 4 batches"),
+        ([jnp.zeros(2), jnp.ones((7, 2))], TypeError, "problem returned list"),
+        (None, TypeError, "problem returned NoneType"),
+        ((), TypeError, "problem returned tuple"),
+    ],
+)
+def test_problems_that_do_not_fit(drawn, error, message):
+    step = lambda w, rate, x: w - rate * metagrad.grad(lambda w: jnp.sum((w - x) ** 2))(w)
+    with pytest.raises(error, match=message):
+        schedules.learn(step, jnp.sum, lambda round, key: drawn, steps=7, start=0.1, rounds=1)

@@ -141,3 +141,19 @@ def test_noise_needs_bounds():
     box = poisoning.Box.of(CLEAN, EXAMPLES, "['image']", limits=None)
     with pytest.raises(ValueError, match="no bounds"):
         poisoning.random_noise(CLEAN, box)
+
+
+def test_a_directory_of_another_training_is_refused(tmp_path):
+    options = {"rounds": 1, "leaf": "['image']", "limits": None, "progress": False}
+    options["resume_dir"] = tmp_path / "attack"
+    poisoning.poison(MG, CLEAN, problem, EXAMPLES, **options)
+    other = step.metagradient(lambda w: held_out_loss(w) + jnp.sum(w**2))
+    with pytest.raises(metagrad.JournalError, match="the training step or the outer function"):
+        poisoning.poison(other, CLEAN, problem, EXAMPLES, **options | {"rounds": 2})
+    truncated = metagrad.mgd.truncated(MG, 3)
+    with pytest.raises(metagrad.JournalError, match="mg is"):
+        poisoning.poison(truncated, CLEAN, problem, EXAMPLES, **options | {"rounds": 2})
+
+
+def test_no_rounds():
+    assert "in 0 rounds" in repr(attack(rounds=0))

@@ -230,3 +230,23 @@ def test_optimisers_are_passed_value_and_gradient(mg):
     assert seen["value"].shape == () and set(seen["grad"]) == {"weight", "log_rate"}
     plateau = optax.chain(optax.sgd(0.01), optax.contrib.reduce_on_plateau(patience=1))
     descend(mg, plateau)
+
+
+def test_a_compiled_metagradient_will_do(mg):
+    state0, *rest = run.problem(0, jax.random.key(0))
+    compiled = mg.lower(state0, descend(mg, rounds=0).meta, *rest).compile()
+    assert_close(descend(compiled).meta, descend(mg).meta, 0)
+
+
+def test_multi_steps_pass_value_and_gradient_on(mg):
+    plateau = optax.chain(optax.sgd(0.01), optax.contrib.reduce_on_plateau(patience=1))
+    every_second = optax.MultiSteps(plateau, 2)
+    result = metagrad.descent(mg, run.meta0(), run.problem, every_second, rounds=4)
+    meta, state = run.meta0(), every_second.init(run.meta0())
+    for round in range(4):
+        key = jax.random.fold_in(jax.random.fold_in(jax.random.key(0), round), 0)
+        state0, *rest = run.problem(round, key)
+        value, gradient, _ = mg(state0, meta, *rest)
+        changes, state = every_second.update(gradient, state, meta, value=value)
+        meta = optax.apply_updates(meta, changes)
+    assert_close(result.meta, meta, 1e-6)

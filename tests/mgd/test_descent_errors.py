@@ -5,6 +5,7 @@ import re
 import descent_runs as run
 import jax
 import jax.numpy as jnp
+import numpy as np
 import optax
 import pytest
 
@@ -24,6 +25,7 @@ ARGUMENTS = {"meta0": run.meta0(), "problem": run.problem, "optimizer": optax.sg
     "change, error, message",
     [
         ({"mg": 3}, TypeError, r"mg must be a metagradient, .*, got 3"),
+        ({"mg": metagrad.compile(run.step)}, TypeError, r"mg must be .*, got TrainStep\(step"),
         ({"problem": None}, TypeError, "problem must be a function"),
         ({"optimizer": 0.1}, TypeError, r"optimizer must be an optax.GradientTransformation.* 0.1"),
         ({"projection": 1}, TypeError, "projection must be a function or None, got 1"),
@@ -130,3 +132,39 @@ def test_the_note_of_a_gradient_of_another_structure(mg):
     flat = lambda *arguments: (mg(*arguments).value, jnp.zeros(3))
     with pytest.raises(TypeError, match=re.escape("does not have the structure of meta0")):
         metagrad.descent(flat, **ARGUMENTS, rounds=1)
+
+
+@pytest.mark.parametrize("answer", [np.True_, jnp.asarray(True), True])
+def test_any_kind_of_true_ends_it(mg, answer):
+    result = metagrad.descent(mg, **ARGUMENTS, rounds=3, callback=lambda round: answer)
+    assert (result.reason, len(result.history)) == ("callback", 1)
+
+
+@pytest.mark.parametrize("answer", [np.False_, jnp.asarray(False), None, 1, "stop", np.ones(2)])
+def test_other_answers_do_not(mg, answer):
+    assert (
+        metagrad.descent(mg, **ARGUMENTS, rounds=2, callback=lambda round: answer).reason
+        == "rounds"
+    )
+
+
+def test_a_traced_call_is_refused(mg):
+    traced = jax.jit(lambda meta: metagrad.descent(mg, meta, run.problem, optax.sgd(0.1), rounds=1))
+    with pytest.raises(TypeError, match="descent cannot be traced"):
+        traced(run.meta0())
+
+
+def test_a_gradient_of_another_shape_is_refused(mg):
+    def column(*arguments):
+        result = mg(*arguments)
+        return result._replace(grad=result.grad | {"weight": result.grad["weight"][:, None]})
+
+    with pytest.raises(ValueError, match=r"shape \(12, 1\) for meta0\['weight'\], .* \(12,\)"):
+        metagrad.descent(column, **ARGUMENTS, rounds=1)
+
+
+@pytest.mark.parametrize("meta0", [run.meta0(), (run.meta0(),), [1.0, 2.0]])
+def test_a_tuple_of_names_needs_a_tuple_of_starts(meta0):
+    mg = metagrad.compile(run.step).metagradient(run.outer, wrt=("meta", "state"))
+    with pytest.raises(TypeError, match=r"meta0 has to be the tuple \(meta, state0\), and it is"):
+        metagrad.descent(mg, meta0, lambda round, key: (jnp.ones(2),), optax.sgd(0.1), rounds=1)

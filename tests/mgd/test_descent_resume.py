@@ -144,3 +144,25 @@ def test_another_descent_is_refused(mg, begun, change, message):
     others = re.findall(r"(?:: |; )([\w(), ']+) is .*? there", str(error.value))
     if {*change} & {"optimizer", "seeds", "projection", "mg"}:
         assert len(others) <= 2, "nothing else differs"
+
+
+def test_a_function_among_the_metaparameters_is_the_same_in_another_process(tmp_path):
+    """Its text has its address, which every process has its own of."""
+
+    def start_with_function():
+        return {"rate": 0.1, "activation": lambda x: x * x}
+
+    @metagrad.compile
+    def step(w, meta, x):
+        loss = lambda w: jnp.sum(meta["activation"](w - x))
+        return w - meta["rate"] * metagrad.grad(loss)(w)
+
+    mg = step.metagradient(lambda w: jnp.sum((w - 1) ** 2))
+    problem = lambda round, key: (jnp.zeros(2), jnp.ones((3, 2)))
+    first, second = (start_with_function() for _ in range(2))
+    assert repr(first["activation"]) != repr(second["activation"])
+    for meta0, rounds in ((first, 1), (second, 2)):
+        result = metagrad.descent(
+            mg, meta0, problem, optax.sgd(0.01), rounds=rounds, resume_dir=tmp_path / "descent"
+        )
+    assert len(result.history) == 2

@@ -155,3 +155,20 @@ def test_the_examples_in_docstrings(name):
     module = importlib.import_module(f"metagrad.smoothness.{name}")
     failed, tried = doctest.testmod(module)
     assert (failed, tried > 0) == (0, True)
+
+
+@pytest.mark.parametrize(
+    ("gradient", "message"),
+    [
+        ((jnp.ones(2), 1.0), "gradient returned"),
+        (
+            {"a": jnp.ones((2, 1)), "b": 1.0},
+            r"gradient\['a'\] has the shape \(2, 1\), and z\['a'\]",
+        ),
+        ({"a": 1.0, "b": 1.0}, r"gradient\['a'\] has the shape \(\), and z\['a'\] has \(2,\)"),
+    ],
+)
+def test_a_gradient_that_is_not_like_z_is_refused(gradient, message):
+    z = {"a": jnp.ones(2), "b": 0.5}
+    with pytest.raises(ValueError, match=message):
+        smoothness.of_gradient(lambda z: gradient, z, z, 0.1)

@@ -42,6 +42,8 @@ class Poisoning:
 
     def __repr__(self) -> str:
         losses = self.losses
+        if not losses.size:
+            return f"<Poisoning of {len(self.examples)} examples in 0 rounds>"
         return (
             f"<Poisoning of {len(self.examples)} examples in {len(losses)} rounds: held-out loss "
             f"{losses[0]:.4g}, at most {losses.max():.4g}>"
@@ -107,10 +109,16 @@ def poison(
 
 
 class _Raised:
-    """A metagradient of minus the value: what lowers it raises the value."""
+    """A metagradient of minus the value: what lowers it raises the value.
+
+    Attributes:
+      request, settings: of the metagradient, by which a directory to resume knows the run.
+    """
 
     def __init__(self, mg: Callable):
         self._mg = mg
+        self.request = getattr(mg, "request", None)
+        self.settings = f"{type(mg).__name__} {getattr(mg, 'settings', '')}".rstrip()
         wrt, _ = wrt_of(mg)
         if wrt != ("meta",):
             raise ValueError(

@@ -7,6 +7,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from metagrad.attribution.baselines.products import as_scores, products, query_gradients
 from metagrad.attribution.score_table import Scores
@@ -37,8 +38,16 @@ def tracin(
       order means something, since checkpoints stand for the steps between them.
 
     Raises:
-      ValueError: rates does not have one entry for each checkpoint.
+      ValueError: checkpoints is a list of parameters that are not stacked, or rates does not have
+        one entry for each checkpoint.
     """
+    if isinstance(checkpoints, (list, tuple)) and len(checkpoints) == np.size(rates) > 1:
+        structures = {jax.tree.structure(each) for each in checkpoints}
+        if len(structures) == 1 and not jax.tree_util.all_leaves(checkpoints):
+            raise ValueError(
+                "checkpoints is a list of parameters, and must be one pytree of stacked arrays: "
+                "jax.tree.map(lambda *rows: jnp.stack(rows), *checkpoints)"
+            )
     count = len(jax.tree.leaves(checkpoints)[0])
     rates = jnp.asarray(rates, float)
     if rates.shape not in ((), (count,)):
