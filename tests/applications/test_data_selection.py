@@ -260,7 +260,7 @@ def test_a_pool_of_several_lengths():
 
 def test_the_state_is_no_start():
     pool, clean = problem()
-    with pytest.raises(TypeError, match="start must be a function, .* it is a dict"):
+    with pytest.raises(TypeError, match=r"start must be a function, .* it is a dict"):
         data_selection.select(
             step,
             losses,
