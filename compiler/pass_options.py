@@ -25,6 +25,9 @@ OPTIONS = {
 }
 """The options of the passes that have any."""
 
+SCHEDULES = ("LazyKary", "Binomial", "Periodic", "StoreAll")
+"""The schedules that a pass can follow. `Auto` is none: it wants sizes, or the machine's memory."""
+
 _CLOSING = {"(": ")", "{": "}", "[": "]"}
 
 
@@ -113,18 +116,19 @@ def parse_passes(text: str, defaults: dict[str, dict[str, str]]) -> list[PassCal
     return calls
 
 
-def parse_schedule(text: str):
+def parse_schedule(text: str, names: tuple[str, ...] = SCHEDULES):
     """A schedule from text like "LazyKary(k=4)" or "StoreAll()".
+
+    Args:
+      names: of the schedules that are allowed.
 
     Raises:
       ValueError: the text is not a call of one of metagrad's schedules with literal arguments that
         fit it.
     """
-    classes = {
-        name: getattr(schedules, name) for name in ("LazyKary", "Binomial", "Periodic", "StoreAll")
-    }
+    classes = {name: getattr(schedules, name) for name in names}
     try:
-        call: Any = ast.parse(text, mode="eval").body
+        call: Any = ast.parse(text.strip().removeprefix("metagrad."), mode="eval").body
         arguments = [ast.literal_eval(value) for value in call.args]
         named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
         schedule_class = classes[call.func.id]
@@ -135,7 +139,7 @@ def parse_schedule(text: str):
         ) from None
     try:
         return schedule_class(*arguments, **named)
-    except TypeError as error:
+    except (TypeError, ValueError) as error:
         raise ValueError(f"{text!r}: {error}") from None
 
 

@@ -195,7 +195,10 @@ def select(
     """
     first = _first_counts(pool, counts, most)
     if not callable(start):
-        raise TypeError(f"start must be a function of a key, start(key) -> state0, got {start!r}")
+        raise TypeError(
+            "start must be a function, start(key) -> state0, and not the state itself; it is a "
+            f"{type(start).__name__}"
+        )
     mg = surrogate(step, losses, outer, at=at, params=params, chunk=chunk, **options)
 
     def problem(round: int, key: jax.Array, meta: Any) -> tuple:

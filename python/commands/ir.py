@@ -92,7 +92,8 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--schedule",
         metavar="CALL",
-        help="such as 'LazyKary(k=4)' (default: the fastest that fits)",
+        help="such as 'LazyKary(k=4)' or 'Auto(memory=\"1GiB\")' (default: Auto(), the fastest "
+        "that fits)",
     )
     parser.add_argument("-o", "--out", metavar="FILE", type=Path, help="write there")
     parser.add_argument(
@@ -178,10 +179,10 @@ def _outer(arguments: argparse.Namespace, place: str) -> Any:
 def _schedule(arguments: argparse.Namespace) -> Any:
     if arguments.schedule is None:
         return None
-    from metagrad.compiler.pass_options import parse_schedule
+    from metagrad.compiler.pass_options import SCHEDULES, parse_schedule
 
     try:
-        return parse_schedule(arguments.schedule)
+        return parse_schedule(arguments.schedule, ("Auto", *SCHEDULES))
     except ValueError as error:
         raise Unusable(f"--schedule: {error}") from None
 

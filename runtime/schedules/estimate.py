@@ -43,7 +43,7 @@ class Estimate:
         ]
         lines = [f"memory     {format_bytes(self.bytes)}: {', '.join(parts)}"]
         if self.seconds is None or self.costs is None:
-            return [*lines, "time       not predicted: nothing has been measured"]
+            return [*lines, "time       not predicted in seconds: nothing has been measured"]
         return [
             *lines,
             f"time       {format_seconds(self.seconds)} predicted",

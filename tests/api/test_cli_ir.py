@@ -176,6 +176,10 @@ def test_a_step_that_is_not_there(step, message, capsys):
         (("--arguments", "failing"), "failing fails at step_of_user.py:26:\nOSError: no data here"),
         (("--arguments", "mg"), "calling step_of_user.py:mg fails"),
         (("--schedule", "Binomal(3)"), "--schedule: 'Binomal(3)' is not a schedule"),
+        (
+            ("--schedule", "Auto(memory='lots')"),
+            "--schedule: \"Auto(memory='lots')\": Auto(memory=...) must",
+        ),
         (("--wrt", "weights"), "the metagradient fails:\nValueError: "),
     ],
 )
@@ -210,3 +214,9 @@ def test_a_file_that_cannot_be_imported(line, message, capsys, tmp_path):
     (tmp_path / "broken.py").write_text(line + "\n")
     error = complaint(capsys, step="broken.py:step")
     assert message in error and "broken.py" in error
+
+
+@pytest.mark.parametrize("schedule", ["Auto(memory='1GiB')", "metagrad.Binomial(4)"])
+def test_schedules_are_written_as_in_python(schedule, capsys):
+    assert main(["ir", "step_of_user.py:train_step", "--explain", "--schedule", schedule]) == 0
+    assert "Enzyme" in capsys.readouterr().out

@@ -260,3 +260,20 @@ def test_a_pool_of_several_lengths():
             step, losses, outer, start, (jnp.ones((4, 3)), jnp.ones(5)), problem()[1],
             params=operator.itemgetter("params"), steps=2, batch_size=2, rounds=1,
         )  # fmt: skip
+
+
+def test_the_state_is_no_start():
+    pool, clean = problem()
+    with pytest.raises(TypeError, match=r"start must be a function, .* it is a dict"):
+        data_selection.select(
+            step,
+            losses,
+            outer,
+            start(jax.random.key(0)),
+            pool,
+            clean,
+            params=lambda state: state["params"],
+            steps=STEPS,
+            batch_size=BATCH,
+            rounds=1,
+        )
