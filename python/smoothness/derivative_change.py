@@ -23,7 +23,7 @@ class FunctionSmoothness:
       direction: the direction's name.
       h: the step size.
       derivatives: the derivative along v at z and at z + h v.
-      value: |their difference| / h, in units of the function by units of h squared.
+      value: how much they differ, over h; in units of the function by units of h squared.
       resolution: what rounding alone makes of `value`, about; a smaller value says nothing.
     """
 
