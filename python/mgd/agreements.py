@@ -17,7 +17,7 @@ class Agreement:
 
     Attributes:
       cosine: of the angle between them, from -1 to 1; NaN if one of them is zero.
-      relative_error: ||approximate - exact|| / ||exact||.
+      relative_error: the norm of approximate - exact, over that of exact.
       same_signs: the share of the entries whose signs are the same, zero being a sign of its own.
         It is what sign descent and counts depend on.
     """
