@@ -13,7 +13,7 @@ import functools
 import math
 import operator
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
@@ -98,7 +98,7 @@ def learn(
     points: int = 8,
     rounds: int = 20,
     optimizer: Any = None,
-    ad: str = "auto",
+    ad: Literal["auto", "enzyme", "jax"] = "auto",
     metagradient: dict[str, Any] | None = None,
     **options: Any,
 ) -> LearnedSchedule:

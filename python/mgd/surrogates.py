@@ -193,9 +193,10 @@ def surrogate(
             raise TypeError(f"{name} must be a function, got {function!r}")
     if chunk is not None and operator.index(chunk) < 1:
         raise ValueError(f"chunk={chunk} must be at least 1")
-    if isinstance(at, (Sequence, np.ndarray)) and np.ndim(at) == 1:
-        return _of_steps(step, losses, outer, tuple(at), params, chunk, options)
-    return Surrogate(step, losses, outer, operator.index(at), params, chunk, options)
+    several: Any = at
+    if np.ndim(several) == 1:
+        return _of_steps(step, losses, outer, tuple(several), params, chunk, options)
+    return Surrogate(step, losses, outer, operator.index(several), params, chunk, options)
 
 
 def _of_steps(step: Any, losses: Any, outer: Any, at: tuple[int, ...], *rest: Any) -> Surrogate:
