@@ -20,7 +20,15 @@ from metagrad.api.results import Result
 from metagrad.api.train_step import compile
 from metagrad.mgd.added_loss import Added, added_loss, check_use, no_addition
 from metagrad.mgd.plain_steps import batches_from, steps_of
-from metagrad.mgd.surrogates import Surrogate, check_pool, no_extra, request_of
+from metagrad.mgd.surrogates import (
+    Surrogate,
+    check_pool,
+    check_value,
+    like_counts,
+    no_extra,
+    request_of,
+    with_extra,
+)
 from metagrad.runtime.streams import Stream
 
 
@@ -75,9 +83,10 @@ class SurrogateOfSteps(Surrogate):
         value, directions, (final, _) = self._mg(
             (states[0], counts), added, _numbered(batches, at), *outer_args
         )
+        check_value(value)
         check_use(directions)
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-        gradient = self._sum(stacked, directions, pool).astype(counts.dtype)
+        gradient = like_counts(self._sum(stacked, directions, pool), counts)
         return Result(value, gradient, final)
 
     def _states(self, state: Any, counts: Any, batches: Any, at: list[int]) -> list[Any]:
@@ -129,7 +138,7 @@ def _numbered_step(
         row = jax.tree.map(lambda leaf: leaf[jnp.maximum(number, 0)], added)
         return jnp.where(number < 0, 0.0, added_loss(row, params(state), used))
 
-    return step(state, counts, batch, extra), counts
+    return with_extra(step, state, counts, batch, extra), counts
 
 
 def _numbered(batches: Any, at: list[int]) -> Any:

@@ -28,6 +28,7 @@ import numpy as np
 from metagrad.api.results import Result
 from metagrad.api.train_step import compile
 from metagrad.api.type_variables import StateT
+from metagrad.frontend.dtypes import is_float
 from metagrad.mgd.added_loss import Added, added_loss, check_use, no_addition
 from metagrad.mgd.plain_steps import PlainSteps, batch_at, batches_from, steps_of
 
@@ -65,7 +66,9 @@ class Surrogate(Generic[StateT]):
         self._first = PlainSteps(plain)
         self._last = compile(plain).metagradient(outer, wrt="state", **options)
         self.request = request_of(self._last, losses, outer, params)
-        self._after_the_last = jax.jit(jax.value_and_grad(outer, allow_int=True))
+        self._after_the_last = jax.jit(
+            jax.value_and_grad(outer, has_aux=options.get("has_aux", False), allow_int=True)
+        )
         self._direction = jax.jit(self._direction_of)
         self._products = jax.jit(self._products_of)
 
@@ -105,9 +108,10 @@ class Surrogate(Generic[StateT]):
             value, cotangent, final = self._last(
                 after, counts, batches_from(batches, at + 1), *outer_args
             )
+        check_value(value)
         params, direction = self._direction(state, counts, batch, cotangent)
         check_use(direction)
-        gradient = self._products(params, direction, pool).astype(counts.dtype)
+        gradient = like_counts(self._products(params, direction, pool), counts)
         return Result(value, gradient, final)
 
     def _direction_of(self, state: Any, meta: Any, batch: Any, cotangent: Any) -> tuple[Any, Added]:
@@ -116,7 +120,7 @@ class Surrogate(Generic[StateT]):
 
         def step(added: Added) -> Any:
             extra = functools.partial(added_loss, added, params)
-            return self._step(state, meta, batch, extra)
+            return with_extra(self._step, state, meta, batch, extra)
 
         _, vjp = jax.vjp(step, no_addition(params))
         return params, vjp(cotangent)[0]
@@ -220,7 +224,44 @@ def request_of(mg: Any, losses: Callable, outer: Callable, params: Callable) -> 
     return dataclasses.replace(mg.request, wrt=("meta",), outer=with_losses)
 
 
+def with_extra(step: Callable, state: Any, meta: Any, batch: Any, extra: Callable) -> Any:
+    """The step with an extra loss.
+
+    Raises:
+      ValueError: it does not call it.
+    """
+    calls = []
+
+    def noted(params: Any) -> Any:
+        calls.append(params)
+        return extra(params)
+
+    new = step(state, meta, batch, noted)
+    if not calls:
+        raise ValueError(
+            "the step never calls extra, its fourth argument: add extra(params) to the loss that "
+            "it takes the gradient of"
+        )
+    return new
+
+
+def like_counts(gradient: jax.Array, counts: jax.Array) -> jax.Array:
+    """The gradient in the dtype of the counts, if these are floats. Whole numbers would cut it."""
+    return gradient.astype(counts.dtype) if is_float(counts) else gradient
+
+
+def check_value(value: Any) -> None:
+    value = value[0] if isinstance(value, tuple) else value
+    if jnp.shape(value) != ():
+        raise ValueError(
+            f"the outer function returns a vector of shape {jnp.shape(value)}, and a surrogate "
+            "needs one value: return its mean, or the entry that is meant"
+        )
+
+
 def check_pool(pool: Any, counts: jax.Array) -> None:
+    if not jax.tree.leaves(pool):
+        raise ValueError("pool has no arrays")
     if counts.ndim != 1:
         raise ValueError(f"counts must have the shape [n], got {counts.shape}")
     for path, leaf in jax.tree_util.tree_flatten_with_path(pool)[0]:
