@@ -41,9 +41,9 @@ def run_seed(params, pool, seed, rounds):
     history = []
 
     def select():
-        selection = selectors.by_metagradients(problem, rounds)
+        selection, counts = selectors.by_metagradients(problem, rounds)
         history.extend(float(record.value) for record in selection.history)
-        return (selection.mean_counts,)
+        return (counts,)
 
     measure("metagradients", select)
     rows["metagradients"]["rounds"] = history

@@ -83,9 +83,17 @@ def _dot(a, b):
 # --- Metagradients --------------------------------------------------------------------------------
 
 
+AVERAGED = 20
+"""Over how many of the last rounds the counts are averaged."""
+
+
 def by_metagradients(problem, rounds, probability=0.2):
-    """A `Selection` for the target's validation loss."""
-    return data_selection.select(
+    """A `Selection` for the target's validation loss, and the mean of the last counts.
+
+    Single moves are noisy, and a mean over rounds is less so.
+    """
+    path = []
+    selection = data_selection.select(
         problems.step,
         language_model.losses,
         problems.target_loss,
@@ -99,7 +107,9 @@ def by_metagradients(problem, rounds, probability=0.2):
         probability=probability,
         at=problems.LATE,
         key=problem.seed,
+        callback=lambda round: path.append(np.asarray(round.new_meta)),
     )
+    return selection, np.mean(path[-AVERAGED:], 0)
 
 
 def best_part(problem, choose):

@@ -69,6 +69,13 @@ def byte_count(text: str) -> int:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
+def byte_rate(text: str) -> int:
+    """An argparse type: bytes per second, above zero."""
+    if not (number := byte_count(text)):
+        raise argparse.ArgumentTypeError("must be above zero: nothing would ever be moved")
+    return number
+
+
 def budget(text: str) -> str:
     """An argparse type: a number of bytes as it was written, for messages to show it."""
     byte_count(text)

@@ -11,6 +11,7 @@ from metagrad.commands import plan_table
 from metagrad.commands.arguments import (
     budget,
     byte_count,
+    byte_rate,
     complain,
     count,
     not_negative,
@@ -122,7 +123,7 @@ def _add_costs(parser: argparse.ArgumentParser) -> None:
         costs.add_argument(
             f"--{tier}-rate",
             metavar="BYTES",
-            type=byte_count,
+            type=byte_rate,
             help=f"bytes per second {what}; needs --step-seconds (default: free)",
         )
 

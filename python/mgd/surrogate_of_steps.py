@@ -24,6 +24,7 @@ from metagrad.mgd.surrogates import (
     Surrogate,
     check_pool,
     check_value,
+    like_counts,
     no_extra,
     request_of,
     with_extra,
@@ -85,7 +86,7 @@ class SurrogateOfSteps(Surrogate):
         check_value(value)
         check_use(directions)
         stacked = jax.tree.map(lambda *leaves: jnp.stack(leaves), *params)
-        gradient = self._sum(stacked, directions, pool).astype(counts.dtype)
+        gradient = like_counts(self._sum(stacked, directions, pool), counts)
         return Result(value, gradient, final)
 
     def _states(self, state: Any, counts: Any, batches: Any, at: list[int]) -> list[Any]:

@@ -29,6 +29,7 @@ import numpy as np
 from metagrad.api.results import Result
 from metagrad.api.train_step import TrainStep, compile
 from metagrad.api.type_variables import StateT
+from metagrad.frontend.dtypes import is_float
 from metagrad.mgd.added_loss import Added, added_loss, check_use, no_addition
 from metagrad.mgd.plain_steps import PlainSteps, batch_at, batches_from, steps_of
 
@@ -66,7 +67,9 @@ class Surrogate(Generic[StateT]):
         self._first = PlainSteps(plain)
         self._last = compile(plain).metagradient(outer, wrt="state", **options)
         self.request = request_of(self._last, losses, outer, params)
-        self._after_the_last = jax.jit(jax.value_and_grad(outer, allow_int=True))
+        self._after_the_last = jax.jit(
+            jax.value_and_grad(outer, has_aux=options.get("has_aux", False), allow_int=True)
+        )
         self._direction = jax.jit(self._direction_of)
         self._products = jax.jit(self._products_of)
 
@@ -109,7 +112,7 @@ class Surrogate(Generic[StateT]):
         check_value(value)
         params, direction = self._direction(state, counts, batch, cotangent)
         check_use(direction)
-        gradient = self._products(params, direction, pool).astype(counts.dtype)
+        gradient = like_counts(self._products(params, direction, pool), counts)
         return Result(value, gradient, final)
 
     def _direction_of(self, state: Any, meta: Any, batch: Any, cotangent: Any) -> tuple[Any, Added]:
@@ -260,8 +263,14 @@ def with_extra(step: Callable, state: Any, meta: Any, batch: Any, extra: Callabl
     return new
 
 
+def like_counts(gradient: jax.Array, counts: jax.Array) -> jax.Array:
+    """The gradient in the dtype of the counts, if these are floats. Whole numbers would cut it."""
+    return gradient.astype(counts.dtype) if is_float(counts) else gradient
+
+
 def check_value(value: Any) -> None:
     """Raises ValueError for the value of an outer function that is no scalar."""
+    value = value[0] if isinstance(value, tuple) else value
     if jnp.shape(value) != ():
         raise ValueError(
             f"outer must return a real scalar, and returned one of shape {jnp.shape(value)}: take "
@@ -286,6 +295,8 @@ def checked_losses(losses: Any, examples: Any) -> Any:
 
 
 def check_pool(pool: Any, counts: jax.Array) -> None:
+    if not jax.tree.leaves(pool):
+        raise ValueError("pool has no arrays")
     if counts.ndim != 1:
         raise ValueError(f"counts must have the shape [n], got {counts.shape}")
     for path, leaf in jax.tree_util.tree_flatten_with_path(pool)[0]:

@@ -172,6 +172,7 @@ def test_only_one_of_the_two_is_possible(capsys):
         (("--vjp", "0"), "argument --vjp: '0' is not a number above zero"),
         (("--step-seconds", "nan"), "argument --step-seconds: 'nan' is not a number above zero"),
         (("--host-rate", "9GB"), "argument --host-rate: moves are weighed against steps"),
+        (("--host-rate", "0"), "argument --host-rate: must be above zero"),
         (("--steps", "0"), "argument --steps: must be at least 1, not 0"),
     ],
 )

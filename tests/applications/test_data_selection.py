@@ -102,6 +102,11 @@ class TestOrder:
         with pytest.raises(ValueError, match=message):
             data_selection.order(counts, 2, 2)
 
+    @pytest.mark.parametrize("sizes", [(0, 4), (4, 0), (-1, 4)])
+    def test_a_run_without_steps_or_examples(self, sizes):
+        with pytest.raises(ValueError, match="must be at least 1"):
+            data_selection.order([1, 2], *sizes)
+
 
 class Recorder:
     """A `batches` that keeps the orders which it was called with."""
@@ -245,6 +250,7 @@ def test_a_callback_ends_it_and_sees_the_counts():
         ({"counts": -np.ones(N)}, "24 whole numbers"),
         ({"counts": np.zeros(N)}, "all counts are zero"),
         ({"most": 0}, "most=0"),
+        ({"most": 2, "counts": np.full(N, 3)}, "most=2, and there is a count of 3"),
         ({"at": (0, STEPS)}, "is not within the 10 steps"),
         ({"probability": 2.0}, "probability=2.0"),
     ],

@@ -156,3 +156,31 @@ def test_a_training_that_diverges_is_not_blamed_on_the_step(at):
     with warned:
         result = surrogate(sums_its_loss, at)(state0, jnp.ones(6), batches, pool)
     assert np.isnan(result.value)
+
+
+@pytest.mark.parametrize("at", [-1, (1, 2)])
+def test_whole_counts_do_not_cut_the_gradient(at):
+    state0, batches, pool = problem()
+    of_floats, of_integers = (
+        surrogate(sums_its_loss, at)(state0, jnp.ones(6, dtype), batches, pool).grad
+        for dtype in (jnp.float32, jnp.int32)
+    )
+    assert of_integers.dtype == jnp.float32 and np.abs(of_floats).max() > 0
+    assert np.array_equal(of_floats, of_integers)
+
+
+@pytest.mark.parametrize("at", [-1, -2, (1, 2)])
+def test_a_step_that_forgets_extra_is_refused(at):
+    state0, batches, pool = problem()
+
+    def forgets(gradients, state, meta, batch, extra=mgd.no_extra):
+        return sums_its_loss(gradients, state, meta, batch)
+
+    with pytest.raises(ValueError, match="step never calls its fourth argument, extra"):
+        surrogate(forgets, at)(state0, jnp.ones(6), batches, pool)
+
+
+def test_an_empty_pool_is_refused():
+    state0, batches, _ = problem()
+    with pytest.raises(ValueError, match="pool has no arrays"):
+        surrogate(sums_its_loss, -1)(state0, jnp.ones(6), batches, ())
