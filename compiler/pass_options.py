@@ -128,10 +128,10 @@ def parse_schedule(text: str, names: tuple[str, ...] = SCHEDULES):
     """
     classes = {name: getattr(schedules, name) for name in names}
     try:
-        call: Any = ast.parse(text.strip().removeprefix("metagrad."), mode="eval").body
+        call: Any = ast.parse(text.strip(), mode="eval").body
         arguments = [ast.literal_eval(value) for value in call.args]
         named = {keyword.arg: ast.literal_eval(keyword.value) for keyword in call.keywords}
-        schedule_class = classes[call.func.id]
+        schedule_class = classes[_class_name(call.func)]
     except (SyntaxError, AttributeError, KeyError, ValueError):
         raise ValueError(
             f"{text!r} is not a schedule; write one of {', '.join(classes)} with its arguments, "
@@ -141,6 +141,16 @@ def parse_schedule(text: str, names: tuple[str, ...] = SCHEDULES):
         return schedule_class(*arguments, **named)
     except (TypeError, ValueError) as error:
         raise ValueError(f"{text!r}: {error}") from None
+
+
+def _class_name(function: Any) -> str:
+    """Of `LazyKary` and of `metagrad.LazyKary`.
+
+    Raises:
+      AttributeError: it is neither.
+    """
+    is_ours = isinstance(function, ast.Attribute) and ast.unparse(function.value) == "metagrad"
+    return function.attr if is_ours else function.id
 
 
 def _split(text: str, separator: str) -> list[str]:
