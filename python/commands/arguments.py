@@ -46,8 +46,8 @@ def complain(arguments: argparse.Namespace, message: object) -> int:
     return FAILED
 
 
-def count(least: int) -> Callable[[str], int]:
-    """An argparse type: an integer that is at least `least`."""
+def count(least: int, most: int | None = None) -> Callable[[str], int]:
+    """An argparse type: an integer that is at least `least`, and at most `most`."""
 
     def parse(text: str) -> int:
         try:
@@ -56,6 +56,8 @@ def count(least: int) -> Callable[[str], int]:
             raise argparse.ArgumentTypeError(f"{text!r} is not a whole number") from None
         if number < least:
             raise argparse.ArgumentTypeError(f"must be at least {least}, not {number}")
+        if most is not None and number > most:
+            raise argparse.ArgumentTypeError(f"must be at most {most:,}, not {number:,}")
         return number
 
     return parse

@@ -70,10 +70,18 @@ def add(commands: Any) -> None:
     _add_costs(parser)
 
 
+MOST_STEPS = 2_000_000
+"""The plans of several schedules are in memory at the same time: 1.5 kB for a step."""
+
+
 def _add_sizes(parser: argparse.ArgumentParser) -> None:
     sizes = parser.add_argument_group("the run", 'sizes are written as "1.8GiB" or "2GB"')
     sizes.add_argument(
-        "--steps", metavar="T", type=count(1), required=True, help="training steps of the run"
+        "--steps",
+        metavar="T",
+        type=count(1, MOST_STEPS),
+        required=True,
+        help=f"training steps of the run, at most {MOST_STEPS:,}",
     )
     for name, required, text in (
         ("state", True, "what a slot holds of one state"),

@@ -174,6 +174,7 @@ def test_only_one_of_the_two_is_possible(capsys):
         (("--host-rate", "9GB"), "argument --host-rate: moves are weighed against steps"),
         (("--host-rate", "0"), "argument --host-rate: must be above zero"),
         (("--steps", "0"), "argument --steps: must be at least 1, not 0"),
+        (("--steps", "10000000"), "argument --steps: must be at most 2,000,000, not 10,000,000"),
     ],
 )
 def test_mistakes_in_the_arguments(arguments, message, capsys):
