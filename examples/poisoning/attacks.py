@@ -79,16 +79,30 @@ def chosen(seed):
 
 def by_descent(victim, examples, rounds, seed):
     """Metagradient descent on the training with this seed: the images of the best round."""
-    poisoned = poisoning.poison(
+    poisoned = _descent(victim, examples, rounds, lambda round: victim.run(seed))
+    return poisoned.data, poisoned.losses
+
+
+def by_descent_over_trainings(victim, examples, rounds, seed):
+    """Metagradient descent with a new training in each round: the images after the last one.
+
+    The lowest value belongs to a training that took the images badly, so it does not choose.
+    """
+    begin = 1000 * (seed + 1)
+    poisoned = _descent(victim, examples, rounds, lambda round: victim.run(begin + round))
+    return poisoned.descent.meta, poisoned.losses
+
+
+def _descent(victim, examples, rounds, training):
+    return poisoning.poison(
         victim.metagradient,
         victim.clean,
-        lambda round, key: (*victim.run(seed), *victim.data.held_out),
+        lambda round, key: (*training(round), *victim.data.held_out),
         examples,
         rounds=rounds,
         step_size=optax.linear_schedule(STEP_SIZE, STEP_SIZE / 10, rounds),
         progress=False,
     )
-    return poisoned.data, poisoned.losses
 
 
 def by_cancelling(victim, box, seed, steps):

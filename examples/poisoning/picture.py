@@ -2,7 +2,7 @@
 
 import numpy as np
 
-COLOURS = ("#b8b8b8", "#e69f00", "#009e73", "#0072b2")
+COLOURS = ("#b8b8b8", "#e69f00", "#009e73", "#0072b2", "#56b4e9")
 
 
 def draw(results, drops):
@@ -29,9 +29,9 @@ def draw(results, drops):
 def _bars(ax, drops):
     for i, of_attacks in enumerate(drops.values()):
         for j, (name, points) in enumerate(of_attacks.items()):
-            x = i + 0.2 * (j - 1.5)
+            x = i + 0.17 * (j - 2)
             label = name if i == 0 else None
-            ax.bar(x, points.mean(), 0.18, color=COLOURS[j], label=label)
+            ax.bar(x, points.mean(), 0.15, color=COLOURS[j], label=label)
             ax.plot([x] * len(points), points, "k.", markersize=4)
     ax.set_xticks(range(len(drops)), list(drops))
     ax.set_ylabel("fall of the test accuracy, points")

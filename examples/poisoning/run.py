@@ -18,7 +18,11 @@ ATTACKS = (
     "flipped labels",
     "gradient cancelling",
     "metagradient descent",
+    "descent over trainings",
 )
+TIMES = 3
+"""So many times the rounds for descent over trainings, which has a new one in each."""
+
 VICTIMS = {
     "attacked": "the training that was attacked",
     "fresh": "the same routine from other initial parameters, in another order",
@@ -61,7 +65,11 @@ def attack(name, routines, seed, options):
         _, distance, images, norms = attacks.by_cancelling(attacked, box, seed, options.steps)
         about = {"distance": distance, "gradient norms": norms}
     else:
-        images, losses = attacks.by_descent(attacked, examples, options.rounds, seed)
+        if name == "metagradient descent":
+            images, losses = attacks.by_descent(attacked, examples, options.rounds, seed)
+        else:
+            rounds = TIMES * options.rounds
+            images, losses = attacks.by_descent_over_trainings(attacked, examples, rounds, seed)
         some = lambda data: np.asarray(data["image"])[box.examples[:8]].round(3).tolist()
         about = {
             "losses": losses.tolist(),
