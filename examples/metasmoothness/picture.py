@@ -65,4 +65,4 @@ def _scatter(ax, rows, correlation):
     ax.set_title(f"rank correlation {rho:.2f} ({low:.2f} to {high:.2f})", fontsize=10)
     ax.set(xlabel="metasmoothness", ylabel="log loss gained over random steps")
     ax.spines[["top", "right"]].set_visible(False)
-    ax.legend(frameon=False, fontsize=8)
+    ax.legend(frameon=False, fontsize=8, loc="center")
