@@ -1,6 +1,6 @@
 """Data selection by metagradient descent: how often each example of a pool is trained on.
 
-The method is that of Engstrom et al. 2025 (arXiv 2503.13751, section 4.1). Every example has an
+The method is that of Engstrom et al. 2025 (arXiv 2503.13751). Every example has an
 integer count. A round
 
 1. draws a training order in which example i comes up in proportion to its count,

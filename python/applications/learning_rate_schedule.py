@@ -2,7 +2,7 @@
 
 The schedule has key points, evenly spaced over the run, and is linear between them. What is learned
 is the logarithm of the rate at each key point, so that rates stay positive and a step changes them
-by a factor. (Engstrom et al. 2025, arXiv 2503.13751, section 4.3, learn such schedules from a flat
+by a factor. (Engstrom et al. 2025, arXiv 2503.13751, learn such schedules from a flat
 start.)
 """
 

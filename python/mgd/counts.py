@@ -28,7 +28,7 @@ def integer_counts(probability: float | Callable[[jax.Array], Any] = 0.1, *, key
 
         c <- max(0, c - sign(g) * m),    m ~ Bernoulli(probability), for each entry
 
-    (Engstrom et al. 2025, arXiv 2503.13751, section 4.1). Counts are integers, held as floats: the
+    (Engstrom et al. 2025, arXiv 2503.13751). Counts are integers, held as floats: the
     numbers of times that each example is in the training set. A count moves by one, or stays; where
     its gradient is zero it stays.
 

@@ -1,4 +1,4 @@
-"""Plain training for the first steps of a run, and the batches of the last ones."""
+"""Plain training for some steps of a run, and the batches of the last ones."""
 
 from __future__ import annotations
 
@@ -21,18 +21,18 @@ class PlainSteps:
         self._one = jax.jit(step)
         self._many = jax.jit(self._loop)
 
-    def __call__(self, state: Any, meta: Any, batches: Any, count: int) -> Any:
-        """The state after the first `count` steps."""
+    def __call__(self, state: Any, meta: Any, batches: Any, stop: int, start: int = 0) -> Any:
+        """The state before step `stop`, from that before step `start`."""
         if not isinstance(batches, Stream):
-            return self._many(state, meta, batches, count)
-        for t in range(count):
+            return self._many(state, meta, batches, start, stop)
+        for t in range(start, stop):
             state = self._one(state, meta, batches[t])
         return state
 
-    def _loop(self, state: Any, meta: Any, batches: Any, count: Any) -> Any:
-        """`count` is an argument, so that another one compiles nothing."""
+    def _loop(self, state: Any, meta: Any, batches: Any, start: Any, stop: Any) -> Any:
+        """`start` and `stop` are arguments, so that others compile nothing."""
         advance = lambda t, state: self._one(state, meta, jax.tree.map(lambda x: x[t], batches))
-        return jax.lax.fori_loop(0, count, advance, state)
+        return jax.lax.fori_loop(start, stop, advance, state)
 
 
 def steps_of(batches: Any) -> int:

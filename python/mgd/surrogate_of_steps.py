@@ -19,16 +19,9 @@ import numpy as np
 from metagrad.api.results import Result
 from metagrad.api.train_step import compile
 from metagrad.mgd.added_loss import Added, added_loss, check_use, no_addition
-from metagrad.mgd.plain_steps import batches_from, steps_of
-from metagrad.mgd.surrogates import (
-    Surrogate,
-    check_pool,
-    check_value,
-    like_counts,
-    no_extra,
-    request_of,
-    with_extra,
-)
+from metagrad.mgd.plain_steps import PlainSteps, batches_from, steps_of
+from metagrad.mgd.surrogate_checks import check_pool, check_value, with_extra
+from metagrad.mgd.surrogates import Surrogate, like_counts, no_extra, request_of
 from metagrad.runtime.streams import Stream
 
 
@@ -57,8 +50,7 @@ class SurrogateOfSteps(Surrogate):
 
         of_plain = compile(plain).metagradient(outer, wrt="state", **options)
         self.request = request_of(of_plain, losses, outer, params)
-        self._step = jax.jit(plain)
-        self._between = jax.jit(self._loop)
+        self._plain = PlainSteps(plain)
         self._sum = jax.jit(self._sum_of)
 
     @property
@@ -93,20 +85,9 @@ class SurrogateOfSteps(Surrogate):
         """The states before the steps `at`."""
         states = []
         for begin, end in zip([0, *at], at):
-            state = self._advanced(state, counts, batches, begin, end)
+            state = self._plain(state, counts, batches, end, begin)
             states.append(state)
         return states
-
-    def _advanced(self, state: Any, counts: Any, batches: Any, begin: int, end: int) -> Any:
-        if not isinstance(batches, Stream):
-            return self._between(state, counts, batches, begin, end)
-        for t in range(begin, end):
-            state = self._step(state, counts, batches[t])
-        return state
-
-    def _loop(self, state: Any, counts: Any, batches: Any, begin: Any, end: Any) -> Any:
-        row = lambda t: jax.tree.map(lambda leaf: leaf[t], batches)
-        return jax.lax.fori_loop(begin, end, lambda t, s: self._step(s, counts, row(t)), state)
 
     def _sum_of(self, params: Any, directions: Any, pool: Any) -> jax.Array:
         products = lambda pair: self._products_of(pair[0], pair[1], pool)

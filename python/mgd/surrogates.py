@@ -1,7 +1,7 @@
 """`metagrad.mgd.surrogate`: what one more use of an example would do to the outer value.
 
 Counts are integers, and a run is no differentiable function of them. In their place stands a
-surrogate (Engstrom et al. 2025, arXiv 2503.13751, section 4.1): the run as it is, with
+surrogate (Engstrom et al. 2025, arXiv 2503.13751): the run as it is, with
 sum_i z_i l(x_i) added to the loss of one late step k, over the whole pool. Its gradient at z = 0 is
 
     g_i = d outer / d z_i = <u, grad l(x_i)(params_k)> + s l(x_i)(params_k),
@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import inspect
 import operator
 from collections.abc import Callable, Sequence
 from typing import Any, Generic, cast
@@ -27,11 +26,18 @@ import jax.numpy as jnp
 import numpy as np
 
 from metagrad.api.results import Result
-from metagrad.api.train_step import TrainStep, compile
+from metagrad.api.train_step import compile
 from metagrad.api.type_variables import StateT
 from metagrad.frontend.dtypes import is_float
 from metagrad.mgd.added_loss import Added, added_loss, check_use, no_addition
 from metagrad.mgd.plain_steps import PlainSteps, batch_at, batches_from, steps_of
+from metagrad.mgd.surrogate_checks import (
+    check_pool,
+    check_step,
+    check_value,
+    checked_losses,
+    with_extra,
+)
 
 
 def no_extra(params: Any) -> float:
@@ -101,7 +107,7 @@ class Surrogate(Generic[StateT]):
             raise ValueError(f"at={self._at} is none of the {steps} steps of these batches")
         state = self._first(state0, counts, batches, at)
         batch = batch_at(batches, at)
-        after = self._first(state, counts, jax.tree.map(lambda x: x[None], batch), 1)
+        after = self._first(state, counts, batches, at + 1, at)
         if at == steps - 1:
             value, cotangent = self._after_the_last(after, *outer_args)
             final = after
@@ -190,7 +196,7 @@ def surrogate(
     for name, function in functions.items():
         if not callable(function):
             raise TypeError(f"{name} must be a function, got {function!r}")
-    _check_step(step)
+    check_step(step)
     if chunk is not None and operator.index(chunk) < 1:
         raise ValueError(f"chunk={chunk} must be at least 1")
     if np.ndim(at) == 1:
@@ -198,27 +204,6 @@ def surrogate(
         return _of_steps(step, losses, outer, several, params, chunk, options)
     one = operator.index(cast(int, at))
     return Surrogate(step, losses, outer, one, params, chunk, options)
-
-
-def _check_step(step: Any) -> None:
-    """Raises TypeError for a step that is decorated, or does not take `extra`."""
-    if isinstance(step, TrainStep):
-        raise TypeError(
-            "step must be undecorated, a function (state, meta, batch, extra), got "
-            f"{step!r}: take metagrad.compile away"
-        )
-    try:
-        signature = inspect.signature(step)
-    except (TypeError, ValueError):  # a builtin has none to see
-        return
-    try:
-        signature.bind(*[None] * 4)
-    except TypeError:
-        raise TypeError(
-            f"step must take (state, meta, batch, extra), and takes {signature}. Give it a fourth "
-            "argument, extra=metagrad.mgd.no_extra, and add extra(params) to the loss that it "
-            "takes the gradient of."
-        ) from None
 
 
 def _of_steps(step: Any, losses: Any, outer: Any, at: tuple[int, ...], *rest: Any) -> Surrogate:
@@ -242,69 +227,9 @@ def request_of(mg: Any, losses: Callable, outer: Callable, params: Callable) -> 
     return dataclasses.replace(mg.request, wrt=("meta",), outer=with_losses)
 
 
-def with_extra(step: Callable, state: Any, meta: Any, batch: Any, extra: Callable) -> Any:
-    """A step with an extra loss.
-
-    Raises:
-      ValueError: the step does not call it, so that counts would never move.
-    """
-    calls = []
-
-    def counted(params: Any) -> Any:
-        calls.append(params)
-        return extra(params)
-
-    new = step(state, meta, batch, counted)
-    if not calls:
-        raise ValueError(
-            "step never calls its fourth argument, extra, through which the pool comes in: add "
-            "extra(params) to the loss that it takes the gradient of"
-        )
-    return new
-
-
 def like_counts(gradient: jax.Array, counts: jax.Array) -> jax.Array:
     """The gradient in the dtype of the counts, if these are floats. Whole numbers would cut it."""
     return gradient.astype(counts.dtype) if is_float(counts) else gradient
-
-
-def check_value(value: Any) -> None:
-    """Raises ValueError for the value of an outer function that is no scalar."""
-    value = value[0] if isinstance(value, tuple) else value
-    if jnp.shape(value) != ():
-        raise ValueError(
-            f"outer must return a real scalar, and returned one of shape {jnp.shape(value)}: take "
-            "its mean"
-        )
-
-
-def checked_losses(losses: Any, examples: Any) -> Any:
-    """What `losses` returned.
-
-    Raises:
-      ValueError: it is not one number for each of the examples. (A mean of them would be spread
-        over the pool, and every count would get the same gradient.)
-    """
-    count = len(jax.tree.leaves(examples)[0])
-    if jnp.shape(losses) != (count,):
-        raise ValueError(
-            f"losses must return the loss of each example, of shape ({count},) for {count} "
-            f"examples, and returned one of shape {jnp.shape(losses)}"
-        )
-    return losses
-
-
-def check_pool(pool: Any, counts: jax.Array) -> None:
-    if not jax.tree.leaves(pool):
-        raise ValueError("pool has no arrays")
-    if counts.ndim != 1:
-        raise ValueError(f"counts must have the shape [n], got {counts.shape}")
-    for path, leaf in jax.tree_util.tree_flatten_with_path(pool)[0]:
-        if jnp.shape(leaf)[:1] != counts.shape:
-            raise ValueError(
-                f"pool{jax.tree_util.keystr(path)} has shape {jnp.shape(leaf)}, and there are "
-                f"{counts.size} counts"
-            )
 
 
 def _in_chunks(function: Callable[[Any], jax.Array], pool: Any, chunk: int | None) -> jax.Array:

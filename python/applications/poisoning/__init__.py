@@ -1,7 +1,7 @@
 """Accuracy-degrading poisoning: how much harm a few training examples can do.
 
 `poison` perturbs a fraction of the training examples, within a box, by metagradient descent with
-signs on minus a held-out loss (Engstrom et al. 2025, arXiv 2503.13751, section 4.2). It is meant
+signs on minus a held-out loss (Engstrom et al. 2025, arXiv 2503.13751). It is meant
 for measuring how robust a training routine is. The attacks that it is compared with are
 `random_noise`, `flip_labels`, and `cancel_gradients` with `corrupt_parameters` (the gradient
 cancelling attack of Lu, Kamath and Yu 2023, arXiv 2303.03592).
