@@ -314,9 +314,9 @@ def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
             raise NotImplementedError(fused_kernels.refusal(label, kernels)) from error
         if jax_internals.speaks_of_another_mesh(error):
             raise NotImplementedError(
-                f"{label} has a custom rule (with symbolic_zeros=True, say) over arrays whose types "
-                "have shardings, which metagrad cannot differentiate yet. Make the mesh with Auto axes: "
-                "jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Auto, ...)). "
+                f"{label} has a custom rule (with symbolic_zeros=True, say) over arrays whose "
+                "types have shardings, which metagrad cannot differentiate yet. Make the mesh with "
+                "Auto axes: jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Auto, ...)). "
                 f"JAX says: {error}"
             ) from error
         suspects = [
