@@ -104,6 +104,17 @@ PIPELINE = (
 
 STAGES = tuple(stage.name for stage in PIPELINE)
 
+FORWARD_PIPELINE = (
+    Stage("traced", (raise_gradients, scalar_slices, verify)),
+    Stage("forward", ()),
+    Stage(
+        "program",
+        (join_pads,),
+        (flatten_contractions, reverse_kernels, canonicalise_convolutions),
+    ),
+)
+"""Of a run in forward mode. JAX has made all of its derivatives: "forward" is what it lowered."""
+
 PASSES = {module.NAME: module for stage in PIPELINE for module in stage.passes_for("cpu")} | {
     kernels.NAME: kernels
 }
@@ -122,9 +133,14 @@ class Snapshots:
     Kept as bytecode, which takes milliseconds and little memory; made to text when asked for.
     """
 
-    def __init__(self, traced: Callable[[], ir.Module] | None = None):
+    def __init__(
+        self,
+        traced: Callable[[], ir.Module] | None = None,
+        stages: tuple[Stage, ...] = PIPELINE,
+    ):
         self._bytecode: dict[str, bytes] = {}
         self._traced = traced
+        self.stages = tuple(stage.name for stage in stages)
 
     def take(self, stage: str, module: ir.Module) -> None:
         self._bytecode[stage] = bytecode_of(module)
@@ -132,7 +148,7 @@ class Snapshots:
     @property
     def program(self) -> bytes:
         """The finished module, as bytecode."""
-        return self._bytecode[PIPELINE[-1].name]
+        return self._bytecode[self.stages[-1]]
 
     def text(self, stage: str) -> str:
         """The module at a stage, as text that `metagrad-opt` reads."""
@@ -181,6 +197,42 @@ def run(
                 pass_module.run(module)
             snapshots.take(stage.name, module)
     return snapshots
+
+
+def run_forward(
+    module: ir.Module,
+    *,
+    platform: str,
+    devices: int,
+    traced: Callable[[], ir.Module],
+) -> Snapshots:
+    """Runs the passes on the whole program of a run in forward mode, in place.
+
+    Args: as of `run`.
+    """
+    snapshots = Snapshots(traced, FORWARD_PIPELINE)
+    with module.context, ir.Location.unknown():
+        schedule.finish(module)
+        snapshots.take("forward", module)
+    finish_program(module, platform, devices)
+    snapshots.take("program", module)
+    return snapshots
+
+
+def finish_program(module: ir.Module, platform: str, devices: int) -> None:
+    """Runs the last passes on a module whose @main is the whole program, in place."""
+    with module.context, ir.Location.unknown():
+        schedule.finish(module)
+        for pass_module in FORWARD_PIPELINE[-1].passes_for(platform, devices):
+            stage_reports.stage(f"running the pass {pass_module.NAME}")
+            pass_module.run(module)
+
+
+def makes_same_forward_program(module: ir.Module, snapshots: Snapshots) -> bool:
+    """Whether `run_forward` would make the program of `snapshots` of this module."""
+    with module.context, ir.Location.unknown():
+        schedule.finish(module)
+    return fingerprint(module, ("main",)) == fingerprint(snapshots.module("forward"), ("main",))
 
 
 def write_program(module: ir.Module, plan: Plan, snapshots: Snapshots) -> None:

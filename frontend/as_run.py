@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import jax
 from jax.extend import core
-from jax.extend.core import Primitive, jaxpr_as_fun
+from jax.extend.core import Primitive, jaxpr_as_fun, primitives
 from jax.interpreters import mlir
 
 from metagrad.frontend import capabilities, prints
@@ -23,13 +23,17 @@ def _as_run_shapes(*avals, jaxpr):
     return jaxpr.out_avals
 
 
+_KEPT = (*prints.MUTED, primitives.remat_p)
+"""The primitives whose overrides are in force in what is run, too."""
+
+
 def _lower_as_run(ctx: mlir.LoweringRuleContext, *operands, jaxpr: core.ClosedJaxpr):
     """Lowers by JAX's own rules, without a derivative beside the value.
 
     So what runs is bit for bit what the user wrote.
     """
     ctx = ctx.replace(
-        module_context=value_and_derivative.without_overrides(ctx.module_context, keep=prints.MUTED)
+        module_context=value_and_derivative.without_overrides(ctx.module_context, keep=_KEPT)
     )
     return mlir.lower_fun(jaxpr_as_fun(jaxpr))(ctx, *operands)
 

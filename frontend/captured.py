@@ -54,9 +54,14 @@ mlir.register_lowering(captured_p, _lower)
 class Captured:
     """The arrays that the functions of one program capture, each once."""
 
-    def __init__(self) -> None:
-        self._values: list = []
-        self._index_of: dict[int, int] = {}
+    def __init__(self, before: Captured | None = None) -> None:
+        """Begins without arrays, or behind those that another program has captured.
+
+        A caller has the arrays of `before`, so this one neither keeps nor places them.
+        """
+        self._values: list = [] if before is None else list(before._values)
+        self._index_of: dict[int, int] = {} if before is None else dict(before._index_of)
+        self._before = len(self._values)
         # With each function, which must live as long as its place in memory stands for it.
         self._lifted: dict[int, tuple[core.ClosedJaxpr, core.ClosedJaxpr]] = {}
         self._stored = PlacedArrays([])
@@ -92,9 +97,9 @@ class Captured:
     def _argument(self, value):
         if not _is_lifted(value):
             return value
-        leaked_values.check_value(value)
         index = self._index_of.get(id(value))
         if index is None:
+            leaked_values.check_value(value)
             index = self._index_of[id(value)] = len(self._values)
             self._values.append(value)
         aval = jax.typeof(value)
@@ -122,7 +127,7 @@ class Captured:
 
         A NumPy array is copied: its owner may write to it.
         """
-        self._stored = PlacedArrays([_stored(value) for value in self._values])
+        self._stored = PlacedArrays([_stored(value) for value in self._values[self._before :]])
         self._lifted.clear()
 
     def arrays_beside(
@@ -132,6 +137,7 @@ class Captured:
         none in particular, on those of the mesh.
 
         As with constants under `jax.jit`, where they were has no say. Typed keys are their data.
+        Those that were captured before are not among them.
         """
         return self._stored.beside(arguments, mesh)
 

@@ -92,10 +92,11 @@ def divide(
             decisions.append(decision)
         inputs.append(Piece(stopped_values.drop_unread_derivatives(reader), vjp))
 
-    decision, vjp = _first_order(
-        outer_name, split_step.first_results(outer, 1), active.of_outer(outer), [0], ad
-    )
+    value, flags = split_step.first_results(outer, 1), active.of_outer(outer)
+    decision = partition.decide_first_order(outer_name, value, flags, ad)
     decisions.append(decision)
+    by_jax = decision.rule != "enzyme"
+    vjp = as_run(partition.value_and_vjp(value, flags, outer_name)) if by_jax else None
     pieces = Pieces(
         update_piece, tuple(inputs), Piece(stopped_values.drop_unread_derivatives(outer), vjp)
     )

@@ -25,7 +25,7 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 
 from metagrad.compiler.dialect import captured, functions, metagrad, placements
 from metagrad.compiler.dialect.metagrad import Layout
-from metagrad.frontend import capabilities, leaked_values, prints
+from metagrad.frontend import capabilities, leaked_values, prints, recomputation
 from metagrad.frontend.captured import Captured
 from metagrad.frontend.jaxprs import stopped_values
 from metagrad.frontend.jaxprs.activity import Activity
@@ -43,7 +43,8 @@ class Piece:
 
     Attributes:
       function: as it is differentiated; also as it is run, if `run` is None.
-      vjp: its VJP, where JAX differentiates it.
+      vjp: its VJP, where JAX differentiates it; of the outer function its value and VJP in one,
+        which compute the forward pass once.
       run: the function as it is run, where the lowering for differentiation is another.
     """
 
@@ -99,6 +100,7 @@ class Emitter:
       platform: what the program is for, as JAX calls it: "cpu", "cuda", ...
       unchanged: the leaves of the state that every step returns as they came, by index.
       counters: those that depend on the step's number alone; None if there are none.
+      devices: how many the program is known to be for.
       captured: the arrays that the functions capture; they are found here.
     """
 
@@ -110,6 +112,7 @@ class Emitter:
     platform: str
     unchanged: Sequence[int] = ()
     counters: Counters | None = None
+    devices: int = 1
     captured: Captured = dataclasses.field(default_factory=Captured)
 
     def pieces(self, cut: Pieces) -> Traced:
@@ -119,9 +122,10 @@ class Emitter:
         jaxprs, named = {}, {}
         for name, piece in parts.items():
             jaxprs[name] = piece.function
+            vjp = metagrad.VALUE_AND_VJP if name == "outer" else metagrad.VJP
             for attribute, symbol, jaxpr in (
                 # Pass `differentiate` writes @outer_vjp around what JAX made.
-                (metagrad.VJP, f"{name}_vjp_by_jax", piece.vjp),
+                (vjp, f"{name}_vjp_by_jax", piece.vjp),
                 (metagrad.RUN, f"{name}_run", piece.run),
             ):
                 if jaxpr is not None:
@@ -206,6 +210,7 @@ class Emitter:
         rules = (
             (site_p, self._lower_site),
             *prints.mute(muted),
+            *recomputation.rules(self.platform, self.devices),
             *capabilities.overrides(),
         )
 

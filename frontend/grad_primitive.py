@@ -38,6 +38,7 @@ from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.jaxprs.auto_axes import explicit_sharding
 from metagrad.frontend.jaxprs.interpret import equations
 from metagrad.runtime import jax_internals
+from metagrad.runtime.moving_operands import filled, push
 
 TRACING = jax.make_user_context(False)
 """Whether a decorated step is being traced.
@@ -57,7 +58,7 @@ def expanded(*operands, jaxpr: core.ClosedJaxpr, wrt: tuple[int, ...], label: st
     """[value, *aux, *gradients], by JAX's reverse mode."""
 
     def loss(*differentiated):
-        value, *aux = jaxpr_as_fun(jaxpr)(*_filled(operands, wrt, differentiated))
+        value, *aux = jaxpr_as_fun(jaxpr)(*filled(operands, wrt, differentiated))
         return value, aux
 
     if not wrt:
@@ -81,7 +82,7 @@ def pull(
     """
 
     def moving(*values):
-        results = jaxpr_as_fun(jaxpr)(*_filled(operands, active, values))
+        results = jaxpr_as_fun(jaxpr)(*filled(operands, active, values))
         return [results[i] for i in cotangents]
 
     _, pullback = jax.vjp(moving, *(operands[i] for i in active))
@@ -113,20 +114,12 @@ def product(
     seeds = zeros | {0: jnp.ones_like(zeros[0])}
 
     def pullback(parameters, moved_seeds):
-        filled = _filled(operands, [wrt[j] for j in moving], parameters)
-        return pull(jaxpr, filled, seeds | dict(zip(steered, moved_seeds)), active)
+        moved = filled(operands, [wrt[j] for j in moving], parameters)
+        return pull(jaxpr, moved, seeds | dict(zip(steered, moved_seeds)), active)
 
     primals = [operands[wrt[j]] for j in moving], [seeds[i] for i in steered]
     tangents = [cotangents[outputs + j] for j in moving], [cotangents[i] for i in steered]
     return jax.jvp(pullback, primals, tangents)[1]
-
-
-def _filled(everything: Sequence, where: Sequence[int], values: Sequence) -> list:
-    """A copy of a list with `values` at the places `where`."""
-    filled = list(everything)
-    for i, value in zip(where, values):
-        filled[i] = value
-    return filled
 
 
 def has_true_gradient(jaxpr: core.Jaxpr) -> bool:
@@ -198,14 +191,10 @@ def _jvp(primals, tangents, **params):
 
 
 def _moved(function, primals, tangents):
-    """`jax.jvp` in the operands that move.
-
-    An absent tangent must not become a zero, which would go through operations without a rule for
-    it.
-    """
-    moving = [i for i, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
-    of_moving = lambda *values: function(*_filled(primals, moving, values))
-    return jax.jvp(of_moving, [primals[i] for i in moving], [tangents[i] for i in moving])
+    """`jax.jvp` in the operands that move."""
+    return push(
+        function, primals, {i: t for i, t in enumerate(tangents) if not isinstance(t, ad.Zero)}
+    )
 
 
 batching.primitive_batchers[grad_p] = _batch
@@ -225,13 +214,12 @@ def _push(*operands, jaxpr, wrt, moving):
     The tangents of the operands `moving` follow the operands.
     """
     count = len(jaxpr.in_avals)
-    primals, tangents = operands[:count], operands[count:]
 
-    def of_moving(*values):
-        results = expanded(*_filled(primals, moving, values), jaxpr=jaxpr, wrt=wrt)
+    def float_results(*primals):
+        results = expanded(*primals, jaxpr=jaxpr, wrt=wrt)
         return [result for result in results if is_float(jax.typeof(result))]
 
-    return jax.jvp(of_moving, [primals[i] for i in moving], list(tangents))[1]
+    return push(float_results, operands[:count], dict(zip(moving, operands[count:])))[1]
 
 
 def _transpose(cotangents, *operands, jaxpr, wrt, moving):

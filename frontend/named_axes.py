@@ -36,8 +36,8 @@ def check(jaxpr: core.ClosedJaxpr, what: str) -> None:
     )
     if lines:
         raise NotImplementedError(
-            f"{what} has a collective over an axis of the shard_map around the metagradient: "
-            f"{'; '.join(lines)}. {_INSTEAD}"
+            f"{what} has a collective over an axis of a shard_map or a vmap around the "
+            f"metagradient: {'; '.join(lines)}. {_INSTEAD}"
         )
 
 

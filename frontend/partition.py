@@ -16,6 +16,7 @@ jaxpr against the table (capabilities/table.py):
                   grad_primitive.py and as part of the update.
     nested-jax    as jax, for such a gradient.
     expanded      the step has no `metagrad.grad`.
+    forward       the run is in forward mode (frontend/forward/), which is JAX's.
 
 "jax" is the definition, and so never wrong; the others are faster.
 
@@ -28,12 +29,12 @@ from __future__ import annotations
 import contextlib
 import dataclasses
 import functools
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import jax
 import jax.numpy as jnp
-from jax.extend import core, source_info_util
-from jax.extend.core import primitives
+from jax.extend import core
+from jax.extend.core import jaxpr_as_fun, primitives
 
 from metagrad.frontend import capabilities, fused_kernels
 from metagrad.frontend.dtypes import is_float
@@ -46,9 +47,12 @@ from metagrad.frontend.grad_primitive import (
     product_p,
     pull,
 )
+from metagrad.frontend.jaxprs import blocks
 from metagrad.frontend.jaxprs.interpret import equations
+from metagrad.frontend.jaxprs.lines import lines_of_custom_vjps, users_line
 from metagrad.frontend.split_step import Site
 from metagrad.runtime import jax_internals
+from metagrad.runtime.moving_operands import filled
 
 MODES = ("auto", "enzyme", "jax")
 
@@ -60,7 +64,8 @@ class Decision:
     Attributes:
       function: the function as the user knows it.
       rule: "enzyme", "jax-reverse", "jax-mixed" or "jax"; "nested-mixed" or "nested-jax" for a
-        gradient inside a loop or a branch; "expanded" for a step without any `metagrad.grad`.
+        gradient inside a loop or a branch; "expanded" for a step without any `metagrad.grad`;
+        "forward" in a run in forward mode.
       why: one sentence for each reason.
       first_order: whether the function is differentiated once, in reverse (the update, the outer
         function), and not twice as an inner gradient is.
@@ -79,6 +84,7 @@ class Decision:
             "jax": "JAX" if self.first_order else "JAX (reverse over reverse)",
             "nested-mixed": "JAX (forward over reverse), as part of the update",
             "nested-jax": "JAX (reverse over reverse), as part of the update",
+            "forward": "JAX (forward mode)",
             "expanded": "expanded by JAX and differentiated as part of the update, without the "
             "mixed mode",
         }[self.rule]
@@ -113,7 +119,7 @@ def decide_gradient(site: Site, active: Sequence[bool], seeded: Sequence[int], a
     if not reverse and not forward:
         return _unless_recomputed(Decision(site.label, "enzyme"), site.loss, by_jax, ad)
     reasons = _reasons([*reverse, *(item for item in forward if item not in reverse)])
-    if by_jax == "jax-mixed" and not _recomputations(site.loss.jaxpr):
+    if by_jax == "jax-mixed" and not _checkpoints(site.loss):
         pullback = loss_vjp(site, active, seeded)
         if not capabilities.unproven(
             pullback, "forward", [*moving, *(True for _ in pullback.in_avals[len(moving) :])]
@@ -148,26 +154,27 @@ def _unless_recomputed(
     decision: Decision, jaxpr: core.ClosedJaxpr, by_jax: str, ad: str
 ) -> Decision:
     """The decision for JAX, where the user asked for recomputation; else as it was."""
-    lines = _recomputations(jaxpr.jaxpr)
-    if not lines:
+    checkpoints = _checkpoints(jaxpr)
+    if not checkpoints:
         return decision
-    honoured = (
-        "jax.checkpoint is not honoured, as ad='enzyme' was asked for"
+    consequence = (
+        " is not honoured, as ad='enzyme' was asked for"
         if ad == "enzyme"
-        else "jax.checkpoint: JAX computes again what Enzyme would keep"
+        else ": JAX computes again what Enzyme would keep"
     )
-    why = tuple(f"{honoured} ({line})" if line else honoured for line in lines)
+
+    def reason(eqn):
+        if blocks.is_block(eqn):
+            return f'remat="blocks"{consequence}'
+        line = users_line(eqn)
+        return f"jax.checkpoint{consequence}" + (f" ({line})" if line else "")
+
+    why = tuple(dict.fromkeys(map(reason, checkpoints)))
     return dataclasses.replace(decision, rule=decision.rule if ad == "enzyme" else by_jax, why=why)
 
 
-def _recomputations(jaxpr: core.Jaxpr) -> list[str]:
-    """The lines of the user's `jax.checkpoint`s."""
-    lines = [
-        source_info_util.summarize(eqn.source_info)
-        for eqn in equations(jaxpr)
-        if eqn.primitive is primitives.remat_p
-    ]
-    return list(dict.fromkeys(lines))
+def _checkpoints(jaxpr: core.ClosedJaxpr) -> list[core.JaxprEqn]:
+    return [eqn for eqn in equations(jaxpr.jaxpr) if eqn.primitive is primitives.remat_p]
 
 
 def _reasons(missing) -> tuple[str, ...]:
@@ -214,6 +221,32 @@ def vjp(
         is differentiated).
     """
     return _traced(label, jaxpr, active, jaxpr.out_avals, seeded, functools.partial(pull, jaxpr))
+
+
+def value_and_vjp(jaxpr: core.ClosedJaxpr, active: Sequence[bool], label: str) -> core.ClosedJaxpr:
+    """(operands, cotangent of the value) -> (value, cotangents of the float operands).
+
+    The function has one result; arguments and errors are as of `vjp`. The value comes from the
+    forward pass of the VJP. Where that keeps little (`remat="blocks"`, `jax.checkpoint`), XLA does
+    not merge another one with it.
+    """
+    operands, (value,) = jaxpr.in_avals, jaxpr.out_avals
+    where = [i for i in floats(operands) if active[i]]
+
+    def run(*args):
+        *primals, seed = args
+
+        def of_active(*values):
+            (result,) = jaxpr_as_fun(jaxpr)(*filled(primals, where, values))
+            return result
+
+        if not where:
+            return [of_active(), *_of_floats(operands, {})]
+        result, pullback = jax.vjp(of_active, *(primals[i] for i in where))
+        return [result, *_of_floats(operands, dict(zip(where, pullback(seed))))]
+
+    with _named(label, jaxpr, active):
+        return jax.make_jaxpr(run)(*operands, value)
 
 
 def loss_vjp(site: Site, active: Sequence[bool], seeded: Sequence[int]) -> core.ClosedJaxpr:
@@ -288,17 +321,20 @@ def _traced(
 
     def run(*args):
         cotangents = {i: cotangent for i, cotangent in zip(of_floats, args[count:]) if i in seeded}
-        active_cotangents = dict(
-            zip(where, pull_back(args[:count], cotangents, where) if where and cotangents else ())
-        )
-        return [
-            active_cotangents[i] if i in active_cotangents else jnp.zeros(aval.shape, aval.dtype)
-            for i, aval in enumerate(operands)
-            if is_float(aval)
-        ]
+        pulled = pull_back(args[:count], cotangents, where) if where and cotangents else ()
+        return _of_floats(operands, dict(zip(where, pulled)))
 
     with _named(label, function, active):
         return jax.make_jaxpr(run)(*operands, *(results[i] for i in of_floats))
+
+
+def _of_floats(operands: Sequence, cotangents: Mapping[int, jax.Array]) -> list[jax.Array]:
+    """The cotangents of all float operands: zero for one that has none."""
+    return [
+        cotangents[i] if i in cotangents else jnp.zeros(aval.shape, aval.dtype)
+        for i, aval in enumerate(operands)
+        if is_float(aval)
+    ]
 
 
 @contextlib.contextmanager
@@ -318,6 +354,12 @@ def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
                 "types have shardings, which metagrad cannot differentiate yet. Make the mesh with "
                 "Auto axes: jax.make_mesh(..., axis_types=(jax.sharding.AxisType.Auto, ...)). "
                 f"JAX says: {error}"
+            ) from error
+        if lines := lines_of_custom_vjps(jaxpr.jaxpr):
+            raise NotImplementedError(
+                f"a tangent goes through a custom_vjp function in {label} ({'; '.join(lines)}), "
+                "and that has a rule for reverse mode alone. Tangents of a metagradient, as "
+                "jax.jvp, jax.jacfwd and jax.hessian take them, need a custom_jvp there, or none."
             ) from error
         suspects = [
             item

@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterator, Sequence
 import jax
 from jax.extend import core, source_info_util
 from jax.extend.core import Primitive, jaxpr_as_fun
-from jax.interpreters import mlir
+from jax.interpreters import batching, mlir
 from jax.interpreters import partial_eval as pe
 
 from metagrad.frontend.exact_lowerings import value_and_derivative
@@ -152,7 +152,14 @@ def _lower_as_printed(ctx: mlir.LoweringRuleContext, *operands, jaxpr: core.Clos
     return mlir.lower_fun(jaxpr_as_fun(jaxpr))(ctx, *operands)
 
 
+def _batch_as_printed(operands, axes, *, jaxpr: core.ClosedJaxpr):
+    """Each entry along the mapped axis prints its own."""
+    batched = jax.make_jaxpr(jax.vmap(jaxpr_as_fun(jaxpr), in_axes=list(axes)))(*operands)
+    return as_printed_p.bind(*operands, jaxpr=batched), []
+
+
 mlir.register_lowering(as_printed_p, _lower_as_printed)
+batching.primitive_batchers[as_printed_p] = _batch_as_printed
 
 
 def mute(muted_formats: list[str]) -> tuple:

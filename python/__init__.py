@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from metagrad.api.approximations import FirstOrder, Truncated
     from metagrad.api.attention import dot_product_attention
     from metagrad.api.check import check
     from metagrad.api.grad import grad, value_and_grad
@@ -22,6 +23,7 @@ if TYPE_CHECKING:
     from metagrad.api.stages import Compiled, Lowered
     from metagrad.api.train_step import TrainStep, compile
     from metagrad.compiler.enzyme.worker import EnzymeError
+    from metagrad.diagnostics.approximation_report import ApproximationReport
     from metagrad.diagnostics.check_report import CheckReport
     from metagrad.diagnostics.finite_differences import DirectionCheck
     from metagrad.mgd.descent import descent
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from metagrad.runtime.journal import JournalError
     from metagrad.runtime.progress_reports import Progress
     from metagrad.runtime.schedules import Auto, Binomial, LazyKary, Periodic, StoreAll
+    from metagrad.runtime.schedules.forward_plan import ForwardPlan
     from metagrad.runtime.schedules.plan import Plan
     from metagrad.runtime.schedules.two_level import TwoLevelPlan
     from metagrad.runtime.streams import Stream
@@ -39,6 +42,7 @@ if TYPE_CHECKING:
     __version__: str
 
 __all__ = [
+    "ApproximationReport",
     "Auto",
     "Binomial",
     "CheckReport",
@@ -46,6 +50,8 @@ __all__ = [
     "DirectionCheck",
     "DirectionSmoothness",
     "EnzymeError",
+    "FirstOrder",
+    "ForwardPlan",
     "InvalidFile",
     "JournalError",
     "LazyKary",
@@ -63,6 +69,7 @@ __all__ = [
     "StoreAll",
     "Stream",
     "TrainStep",
+    "Truncated",
     "TwoLevelPlan",
     "check",
     "compile",
@@ -75,6 +82,7 @@ __all__ = [
 ]
 
 _HOMES = {
+    "api.approximations": ("FirstOrder", "Truncated"),
     "api.attention": ("dot_product_attention",),
     "api.check": ("check",),
     "api.grad": ("grad", "value_and_grad"),
@@ -86,6 +94,7 @@ _HOMES = {
     "api.stages": ("Compiled", "Lowered"),
     "api.train_step": ("TrainStep", "compile"),
     "compiler.enzyme.worker": ("EnzymeError",),
+    "diagnostics.approximation_report": ("ApproximationReport",),
     "diagnostics.check_report": ("CheckReport",),
     "diagnostics.finite_differences": ("DirectionCheck",),
     "mgd.descent": ("descent",),
@@ -94,6 +103,7 @@ _HOMES = {
     "runtime.progress_reports": ("Progress",),
     "runtime.exported.container": ("InvalidFile",),
     "runtime.schedules": ("Auto", "Binomial", "LazyKary", "Periodic", "StoreAll"),
+    "runtime.schedules.forward_plan": ("ForwardPlan",),
     "runtime.schedules.plan": ("Plan",),
     "runtime.schedules.two_level": ("TwoLevelPlan",),
     "runtime.streams": ("Stream",),

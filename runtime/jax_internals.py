@@ -30,6 +30,7 @@ from jax._src.api_util import fun_sourceinfo as _fun_sourceinfo
 from jax._src.callback import io_callback_p
 from jax._src.callback import pure_callback_p as _pure_callback_p
 from jax._src.debugging import debug_callback_p, debug_effect, debug_print_p
+from jax._src.interpreters import batching as _batching
 from jax._src.interpreters import mlir as _mlir
 from jax._src.interpreters import partial_eval as _partial_eval
 from jax._src.lax import lax as _lax
@@ -84,7 +85,6 @@ __all__ = [
     "speaks_of_a_traced_constant",
     "speaks_of_an_unbound_axis",
     "speaks_of_another_mesh",
-    "speaks_of_no_batching_rule",
     "unstack_p",
     "user_frames",
     "varying_axes",
@@ -154,6 +154,11 @@ def is_live(tracer: jax.core.Tracer) -> bool:
             return True
         trace = getattr(trace, "parent_trace", None)
     return False
+
+
+def is_batched(value: Any) -> bool:
+    """Whether a value inside of a function under `jax.vmap` has the mapped axis."""
+    return isinstance(value, _batching.BatchTracer)
 
 
 def default_platform() -> str:
@@ -417,11 +422,6 @@ def speaks_of_an_unbound_axis(error: NameError) -> bool:
 def speaks_of_a_traced_constant(error: TypeError) -> bool:
     """Whether a value of another trace was met where a constant should be."""
     return "No constant handler" in str(error) and "Tracer" in str(error)
-
-
-def speaks_of_no_batching_rule(error: NotImplementedError) -> bool:
-    """Whether `jax.vmap` met a primitive that it has no rule for."""
-    return "Batching rule" in str(error)
 
 
 def with_names_of_inputs(error: Exception, names: Sequence[str]) -> str:

@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
-from jax.sharding import Sharding
+from jax.sharding import AbstractMesh, Sharding
 
 from metagrad.runtime import jax_internals
 
@@ -23,6 +23,17 @@ _MILLISECONDS = 3_600_000
 """How long an answer is waited for. A process that has died is noticed by JAX long before."""
 
 _asked: collections.Counter[tuple[int, ...]] = collections.Counter()
+
+
+def devices_of(sharding: Sharding) -> set[Any]:
+    """The devices of a sharding.
+
+    One on an abstract mesh, as the type of a traced array has it on `Explicit` axes, does not say
+    which. It is taken to be over the first ones, as meshes usually are.
+    """
+    if isinstance(getattr(sharding, "mesh", None), AbstractMesh):
+        return set(jax.devices()[: sharding.num_devices])
+    return sharding.device_set
 
 
 class Processes:
@@ -38,7 +49,7 @@ class Processes:
     @classmethod
     def of(cls, shardings: Iterable[Sharding]) -> Processes | None:
         """Those to which the devices of some shardings belong; None if that is one."""
-        devices: set[Any] = {device for each in shardings for device in each.device_set}
+        devices: set[Any] = {device for each in shardings for device in devices_of(each)}
         indices = {device.process_index for device in devices}
         return cls(indices) if len(indices) > 1 else None
 

@@ -8,6 +8,7 @@ in each, and the user's cache is not touched. The tests of the cache switch it o
 their own (`cached`).
 """
 
+import gc
 import os
 import pathlib
 
@@ -37,8 +38,23 @@ def cached(monkeypatch, tmp_path):
     return tmp_path / "cache" / "enzyme"
 
 
+@pytest.fixture
+def others_stay():
+    """For a test that counts what its process has: what earlier tests left stays until it ends.
+
+    Otherwise it goes at any time, and the count falls: the collector comes to a cycle, or JAX to
+    what it was to free in another thread.
+    """
+    gc.collect()
+    gc.freeze()
+    arrays = jax.live_arrays()
+    yield
+    del arrays
+    gc.unfreeze()
+
+
 ROOT = pathlib.Path(__file__).parent
-SLOW = {"capabilities", "demo", "exact", "fuzz", "models", "types"}
+SLOW = {"capabilities", "demo", "exact", "fuzz", "mixflow", "models", "types"}
 """The folders whose tests take most of the time.
 
 They compile hundreds of programs, or start processes."""

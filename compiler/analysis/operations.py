@@ -10,6 +10,7 @@ often as it runs, once if that is not known.
 from __future__ import annotations
 
 import math
+from collections.abc import Collection
 
 from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
@@ -27,14 +28,20 @@ START = 2000
 ops takes some 100 to 200 ns."""
 
 
-def count(module: ir.Module, name: str) -> float:
-    """The operations of a function, with those that it calls."""
-    return _Counter(module).of_function(name)
+def count(module: ir.Module, name: str, free: Collection[str] = ()) -> float:
+    """The operations of a function, with those that it calls.
+
+    Args:
+      free: ops that are not counted: of a module that no pass has tidied up, those that XLA always
+        fuses with what reads them.
+    """
+    return _Counter(module, free).of_function(name)
 
 
 class _Counter:
-    def __init__(self, module: ir.Module):
+    def __init__(self, module: ir.Module, free: Collection[str]):
         self._module = module
+        self._free = {"stablehlo.constant", *free}
         self._known: dict[str, float] = {}
 
     def of_function(self, name: str) -> float:
@@ -59,7 +66,7 @@ class _Counter:
         inside = max((self._of(block) for r in op.regions for block in r.blocks), default=0.0)
         if op.operation.name in ("stablehlo.case", "stablehlo.if"):
             return inside
-        if isinstance(op, hlo.ConstantOp):
+        if op.operation.name in self._free:
             return 0.0
         return START + float(ELEMENTWISE * sum(map(_elements, op.results)))
 

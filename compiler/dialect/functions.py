@@ -172,6 +172,25 @@ def call(function: func.FuncOp, operands: Sequence[ir.Value]) -> list[ir.Value]:
     )
 
 
+def call_apart(
+    name: str, results: Sequence[ir.Type], operands: Sequence[ir.Value]
+) -> list[ir.Value]:
+    """`func.call` at the current insertion point that neither MLIR nor XLA inlines.
+
+    What the function computes is then not found to be computed elsewhere too.
+    """
+    call = func.CallOp(list(results), ir.FlatSymbolRefAttr.get(name), list(operands))
+    call.operation.attributes[NO_INLINE] = ir.UnitAttr.get()
+    call.operation.attributes["mhlo.frontend_attributes"] = ir.DictAttr.get(
+        {"inlineable": ir.StringAttr.get("false")}
+    )
+    return list(call.results)
+
+
+NO_INLINE = "no_inline"
+"""Marks such a call for MLIR's inliner and for our passes. XLA reads the other attribute."""
+
+
 def inline(module: ir.Module, call: func.CallOp) -> None:
     """Puts the ops of the function that is called in the place of the call."""
     taken = {op.attributes["sym_name"].value for op in module.body.operations}
@@ -185,6 +204,13 @@ def inline(module: ir.Module, call: func.CallOp) -> None:
         op.operation.move_before(call.operation)
     call.operation.erase()
     copy.operation.erase()
+
+
+def exchange(op: ir.Operation, results: Sequence[ir.Value]) -> None:
+    """Puts values in the place of an op's results, and erases it."""
+    for old, new in zip(op.results, results):
+        old.replace_all_uses_with(new)
+    op.erase()
 
 
 def drop_unreachable(module: ir.Module, roots: Sequence[str]) -> None:

@@ -34,6 +34,9 @@ ANCHORED = "metagrad.anchored"
 HIDDEN = "metagrad.hidden"
 """A custom call that hides an `enzyme` op from Enzyme's first run (compiler/passes/expand.py)."""
 
+APART = "metagrad.apart"
+"""A custom call that hides a function from Enzyme (compiler/passes/for_enzyme/apart.py)."""
+
 WIDENED = "metagrad.widened"
 """An attribute of a conversion that is there for Enzyme alone
 (compiler/passes/for_enzyme/narrow_products.py)."""
@@ -56,9 +59,10 @@ that @counters advances, which depend on the step's number alone. Both may be le
 """
 
 VJP = "metagrad.vjp"
+VALUE_AND_VJP = "metagrad.value_and_vjp"
 RUN = "metagrad.run"
-"""Attributes of a function that name another: its VJP as JAX made it, and the copy of it that is
-run and not differentiated.
+"""Attributes of a function that name another: its VJP as JAX made it; the same with the value (the
+first result) before the cotangents; and the copy of it that is run and not differentiated.
 """
 
 BY_JAX = "metagrad.by_jax"

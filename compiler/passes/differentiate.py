@@ -78,7 +78,7 @@ def run(module: ir.Module) -> None:
 
 
 def _write_outer_vjp(module: ir.Module, outer: func.FuncOp, active: list[int]) -> None:
-    jax_vjp = vjp_by_jax(module, outer)
+    by_jax = vjp_by_jax(module, outer, metagrad.VALUE_AND_VJP)
 
     value = outer.type.results[0]
     inputs = [*outer.type.inputs, *([value] if value.shape else [])]
@@ -86,11 +86,11 @@ def _write_outer_vjp(module: ir.Module, outer: func.FuncOp, active: list[int]) -
     def build(operands: list[ir.Value]) -> list[ir.Value]:
         primals = operands[: len(outer.type.inputs)]
         seed = operands[-1] if value.shape else constant(value, 1)
-        if jax_vjp is not None:
-            results = functions.call(outer, primals)
-            cotangents = functions.call(jax_vjp, [*primals, seed])
+        if by_jax is not None:
+            first, *cotangents = functions.call(by_jax, [*primals, seed])
             by_operand = dict(zip(float_indices(outer.type.inputs), cotangents))
-            return [*results, *(by_operand[i] for i in active)]
+            aux = functions.call(outer, primals)[1:] if len(outer.type.results) > 1 else []
+            return [first, *aux, *(by_operand[i] for i in active)]
         if not active:
             return functions.call(outer, primals)
         results, cotangents = autodiff(

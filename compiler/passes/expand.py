@@ -23,7 +23,15 @@ from jaxlib.mlir import ir
 from jaxlib.mlir.dialects import func
 from jaxlib.mlir.dialects import stablehlo as hlo
 
-from metagrad.compiler.dialect import context, enzyme, functions, metagrad, placements, stopped
+from metagrad.compiler.dialect import (
+    apart,
+    context,
+    enzyme,
+    functions,
+    metagrad,
+    placements,
+    stopped,
+)
 from metagrad.compiler.enzyme import cache, library, side_by_side
 from metagrad.compiler.enzyme.pipelines import FIRST_ORDER, ONLY_ORDER, SECOND_ORDER
 from metagrad.compiler.enzyme.side_by_side import Job, Request
@@ -122,6 +130,7 @@ def _alone(module: ir.Module, function: func.FuncOp) -> ir.Module:
             if not isinstance(op, func.FuncOp) or op.name.value in reached:
                 op.operation.clone()
     _publish(alone, function.name.value)
+    apart.hide(alone, functions.get(alone, function.name.value))
     for forward in functions.operations(alone, enzyme.FORWARD_MODE.__eq__):
         hide(forward)
     return alone
@@ -172,7 +181,7 @@ def hide(op: ir.Operation) -> list[ir.Value]:
         }
         config["op"] = ir.StringAttr.get(op.name)
         hidden.attributes[functions.BACKEND_CONFIG] = ir.DictAttr.get(config)
-    _exchange(op, hidden.results)
+    functions.exchange(op, hidden.results)
     return list(hidden.results)
 
 
@@ -190,13 +199,7 @@ def _show(op: ir.Operation) -> None:
             operands=list(op.operands),
             attributes=attributes,
         )
-    _exchange(op, shown.results)
-
-
-def _exchange(op: ir.Operation, results) -> None:
-    for old, new in zip(op.results, results):
-        old.replace_all_uses_with(new)
-    op.erase()
+    functions.exchange(op, shown.results)
 
 
 def _replace(module: ir.Module, function: func.FuncOp, expanded: ir.Module) -> None:
@@ -204,6 +207,7 @@ def _replace(module: ir.Module, function: func.FuncOp, expanded: ir.Module) -> N
     name = function.name.value
     _take_comparators(module, name, expanded)
     new = functions.get(expanded, name)
+    apart.show(new)
     left = functions.operations(
         new, lambda op: op.startswith("enzyme") and op != enzyme.IGNORE_DERIVATIVES
     )

@@ -133,9 +133,14 @@ def _dependent_ops(block: ir.Block, arguments: Sequence[ir.Value]) -> list[ir.Op
 
 
 def _inline_calls(module: ir.Module, block: ir.Block, arguments: Sequence[ir.Value]) -> None:
-    """Inlines the calls that depend on the arguments: a part of what they compute may not."""
+    """Inlines the calls that depend on the arguments: a part of what they compute may not.
+
+    Calls that are not to be inlined compute again what is not to be kept: they stay.
+    """
     while calls := [
-        op.opview for op in _dependent_ops(block, arguments) if isinstance(op.opview, func.CallOp)
+        op.opview
+        for op in _dependent_ops(block, arguments)
+        if isinstance(op.opview, func.CallOp) and functions.NO_INLINE not in op.attributes
     ]:
         for call in calls:
             functions.inline(module, call)

@@ -69,6 +69,7 @@ def _build(pieces: Pieces, plan: Plan, operands: list[ir.Value]) -> list[ir.Valu
         tables.features,
         plan.state_slots,
         plan.gradient_slots,
+        tables.names_behind(plan),
     )
     carry = loop.run(
         stored0,

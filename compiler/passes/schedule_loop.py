@@ -81,7 +81,8 @@ class Pieces:
 
     def types(self, group: str) -> list[ir.Type]:
         """The types of one step's arguments: of "state", "meta" or "batches"."""
-        return [self.update.type.inputs[i] for i in self.layout.arguments(group)]
+        inputs = self.update.type.inputs  # read once: each read makes all of them anew
+        return [inputs[i] for i in self.layout.arguments(group)]
 
     def stacked(self, steps: int) -> list[ir.Type]:
         """The types of the batches of so many steps."""
@@ -160,6 +161,7 @@ class PlanLoop:
       steps: T.
       features: what the tables may ask for.
       state_slots, gradient_slots: the number of slots.
+      names_behind: whether the tables name the slot behind those, of states and of gradients.
     """
 
     def __init__(
@@ -172,13 +174,20 @@ class PlanLoop:
         features: Features,
         state_slots: int,
         gradient_slots: int,
+        names_behind: tuple[bool, bool] = (True, True),
     ):
         self.pieces, self.calls, self.tables = pieces, calls, tables
         self.walks, self.steps, self.features = walks, steps, features
-        self.state_slots, self.gradient_slots = state_slots, gradient_slots
-        stored = [pieces.types("state")[i] for i in pieces.state.stored]
+        types = pieces.types("state")
+        stored = [types[i] for i in pieces.state.stored]
         self.small_state = _bytes(stored) <= SMALL
         self.small_gradient = _bytes(pieces.inner.type.results) <= SMALL
+        # A slot behind takes a whole state, or gradient: none is made for nothing.
+        in_vain = not features.stores_all
+        self.state_slots = state_slots + (names_behind[0] or (in_vain and self.small_state))
+        self.gradient_slots = gradient_slots + (
+            names_behind[1] or (in_vain and self.small_gradient)
+        )
 
     def run(
         self,
@@ -208,9 +217,9 @@ class PlanLoop:
         gradient_types = self.pieces.inner.type.results if self.features.keeps else []
         carry: Carry = {
             "state_slots": [
-                set_row(empty(self.state_slots + 1, leaf.type), index(0), leaf) for leaf in state0
+                set_row(empty(self.state_slots, leaf.type), index(0), leaf) for leaf in state0
             ],
-            "gradient_slots": [empty(self.gradient_slots + 1, ty) for ty in gradient_types],
+            "gradient_slots": [empty(self.gradient_slots, ty) for ty in gradient_types],
             "aux": aux,
         }
         return repeat(index(0), self.walks, carry | results | cotangents, self._walk)

@@ -23,6 +23,7 @@ from metagrad.frontend import capabilities
 from metagrad.frontend.jaxprs.calls import call, map_functions, plain
 from metagrad.frontend.jaxprs.expand_gradients import expand_gradients
 from metagrad.frontend.jaxprs.interpret import bind, equations, interpret
+from metagrad.frontend.jaxprs.lines import is_in_packages
 from metagrad.frontend.jaxprs.on_the_way import Passed, on_the_way
 from metagrad.runtime import jax_internals
 
@@ -192,10 +193,6 @@ def _line(frame: Any) -> str:
 
 def _is_library(frame: Any) -> bool:
     return is_in_packages(frame.file_name)
-
-
-def is_in_packages(file: str) -> bool:
-    return not {"site-packages", "dist-packages"}.isdisjoint(file.split(os.sep))
 
 
 # --- The function without them --------------------------------------------------------------------

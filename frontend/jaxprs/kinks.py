@@ -18,7 +18,8 @@ from metagrad.frontend import capabilities
 from metagrad.frontend.capabilities import STEPS
 from metagrad.frontend.dtypes import is_float
 from metagrad.frontend.jaxprs.calls import plain
-from metagrad.frontend.jaxprs.cuts import Place, file_and_name, is_in_packages, places, rule_name
+from metagrad.frontend.jaxprs.cuts import Place, file_and_name, places, rule_name
+from metagrad.frontend.jaxprs.lines import is_in_packages
 from metagrad.frontend.jaxprs.on_the_way import Passed
 from metagrad.runtime import jax_internals
 

@@ -11,9 +11,11 @@ from typing import Any
 import jax
 import numpy as np
 
+from metagrad.api.check_approximation import check_approximation
 from metagrad.api.check_options import check_options, check_values
 from metagrad.api.metagradient import Metagradient
 from metagrad.diagnostics import finite_differences
+from metagrad.diagnostics.approximation_report import ApproximationReport
 from metagrad.diagnostics.check_report import CheckReport
 from metagrad.diagnostics.directions import Direction, choose_directions, leaves_to_fix
 from metagrad.diagnostics.finite_differences import DISAGREES, NOT_SMOOTH, DirectionCheck
@@ -37,7 +39,7 @@ def check(
     index: Any = None,
     step_sizes: Sequence[float] | None = None,
     x64: bool | None = None,
-) -> CheckReport:
+) -> CheckReport | ApproximationReport:
     """Compares a metagradient with finite differences of its training run.
 
     The run is a plain `lax.scan` of the step, and then the outer function. It is made at points
@@ -51,6 +53,10 @@ def check(
     the metagradient is its own entry, as `mg(...).grad` has it; where one leaf moves, the sum of
     the gradient times entries with the root mean square 1; where several do, the entries for each
     leaf are scaled by its root mean square.
+
+    An approximate metagradient (`approximation=` of `TrainStep.metagradient`) is compared with the
+    exact one instead, and the report is a `metagrad.ApproximationReport`: the angle between the
+    two, overall and in each leaf. It costs both metagradients, and takes none of the options.
 
     It costs one metagradient, and for each direction two plain runs for each step size and nine
     more; and, if the run is not finite next to these arguments, two for each leaf with zeros. They
@@ -73,7 +79,8 @@ def check(
 
     Returns:
       A `CheckReport`. Its `verdict` is "agrees", "disagrees", "not smooth" or "cannot tell", and
-      printing it shows the numbers and what they mean.
+      printing it shows the numbers and what they mean. Of an approximation it is an
+      `ApproximationReport`, whose verdict is "approximate".
 
     Raises:
       TypeError: `mg` is not a metagradient, `leaf` is not a path, or an argument has no value
@@ -91,6 +98,9 @@ def check(
     check_options(mg, directions, index, leaf, step_sizes, x64)
     arguments = (state0, meta, batches, outer_args)
     check_values(arguments)
+    if mg.request.approximations:
+        differences = {"leaf": leaf, "index": index, "step_sizes": step_sizes, "x64": x64}
+        return check_approximation(mg, arguments, differences)
     run, precision = _run_of(mg, arguments, x64)
     with run.precision():
         gradients = _gradients(mg, run)

@@ -2,35 +2,39 @@
 
 from __future__ import annotations
 
+import dataclasses
 import functools
-import warnings
 
-import jax
 from jaxlib.mlir import ir
 
+from metagrad.api.approximations import truncation
+from metagrad.api.assemble import Finished, RunLooks, assembled, find_cuts
+from metagrad.api.derived_programs import DerivedPrograms
 from metagrad.api.explain_slots import explain_slots
-from metagrad.api.known_finite import known_finite
-from metagrad.api.lowered_pieces import emit, lower_pieces, pieces_for
-from metagrad.api.plan_choice import fused_choice, streamed_choice
+from metagrad.api.forward_lowering import lower_forward, makes_same_forward_program
+from metagrad.api.lowered_pieces import emit, pieces_for
+from metagrad.api.mode_choice import lower_auto
+from metagrad.api.plan_choice import streamed_choice
 from metagrad.api.program import Program
 from metagrad.api.progress import ProgressOption
+from metagrad.api.remat_choice import with_plan
 from metagrad.api.request import Request
+from metagrad.api.reverse_lowering import lower_reverse
 from metagrad.api.run_options import StreamOptions
 from metagrad.api.stages import Lowered
 from metagrad.api.streamed_program import StreamedProgram
 from metagrad.api.streamed_stages import StreamedLowered
 from metagrad.api.traced_run import TracedRun, trace_run
-from metagrad.api.user_frame import users_level
+from metagrad.api.truncated_lowering import behind_plain_steps, of_last_steps
 from metagrad.compiler import pipeline
 from metagrad.compiler.passes import kernels as kernel_pass
-from metagrad.diagnostics import first_nan, non_finite_warning
-from metagrad.frontend.jaxprs import cuts
+from metagrad.frontend.captured import Captured
 from metagrad.frontend.jaxprs.auto_axes import auto_context
 from metagrad.frontend.unread import unread_leaves
 from metagrad.runtime import jax_internals
-from metagrad.runtime.executors import host_calls
-from metagrad.runtime.executors.fused import FusedProgram, check_signature
+from metagrad.runtime.executors.fused import FusedProgram
 from metagrad.runtime.executors.kernels import StepLayout
+from metagrad.runtime.schedules.auto import Auto
 from metagrad.runtime.streams import Stream
 
 
@@ -42,88 +46,56 @@ def lower(
     check_nans: bool | None,
     progress: ProgressOption,
 ) -> Lowered:
-    """Traces, decides who differentiates what, runs the passes and wraps the result.
+    """Traces, decides in which mode, and wraps the result.
 
     See `Metagradient.lower`.
     """
     traced = trace_run(request, arguments)
-    pieces = lower_pieces(request, traced)
-    signature, emitted, captured = traced.signature, pieces.emitted, pieces.captured
-    captured.store_arrays()
-    plan = fused_choice(schedule, pieces, arguments)
-    plan.validate()
-    pipeline.write_program(emitted.module, plan, pieces.snapshots)
-    value = traced.outer.jaxpr.out_avals[0]
-    outputs = signature.outputs(jax.ShapeDtypeStruct(value.shape, value.dtype), traced.steps)
-    host_calls.check(emitted.module, emitted.callbacks, pieces.platform)
-    inputs = [*signature.inputs, *captured.avals()]
-    check_signature(emitted.module, inputs, outputs)
+    finished = _whole(request, traced, arguments, schedule)
+    fused = _fused(request, traced, finished, schedule)
+    return assembled(traced, request, finished, fused, RunLooks(check_nans, progress))
 
-    @functools.cache
-    def bytecode(of_platform: str) -> bytes:
-        if of_platform == pieces.platform:
-            return pieces.snapshots.program
-        others = pieces_for(traced, pieces.ad, of_platform)
-        pipeline.write_program(others.emitted.module, plan, others.snapshots)
-        return others.snapshots.program
 
-    program = FusedProgram(
-        bytecode,
-        pieces.platform,
-        tuple(inputs),
-        tuple(outputs),
-        emitted.callbacks,
-        signature.gradients(len(captured.avals())),
-        traced.mesh,
-    )
-    first = first_nan.diagnosis(
-        request.step,
-        request.outer,
-        request.step_has_aux,
-        request.has_aux,
-        request.wrt,
-        request.single,
-    )
-    diagnose = None
-    if check_nans:
-        diagnose = first
-    elif check_nans is None:
-        trees = {
-            "state": signature.state,
-            "meta": signature.meta,
-            "batches": signature.batches,
-            "outer_args": signature.outer,
-        }
-        diagnose = non_finite_warning.warning(
-            traced.step.jaxpr,
-            traced.outer.jaxpr,
-            trees,
-            traced.active,
-            request.wrt,
-            request.single,
-            request.has_aux,
-        )
-    return Lowered(
-        Program(
-            signature,
-            traced.shardings,
-            plan,
-            pieces.decisions,
-            explain_slots(signature.state, traced.unchanged, traced.counters),
-            functools.cache(functools.partial(_cuts, traced)),
-            pieces.snapshots,
-            known_finite(emitted.module, signature, traced.unchanged),
-            program,
-            captured,
-            diagnose,
-            check_nans,
-            progress,
-            first,
-            unread_leaves(traced.step.jaxpr, signature.meta, traced.layout),
-            jax_internals.setting("jax_enable_x64"),
-            traced.names,
-        )
-    )
+def _whole(
+    request: Request,
+    traced: TracedRun,
+    arguments: tuple,
+    schedule,
+    captured: Captured | None = None,
+) -> Finished:
+    """The program of the whole run."""
+    last = truncation(request.approximations)
+    if last is None or last >= traced.steps:
+        return _finished(request, traced, arguments, schedule, captured)
+    late, late_arguments = of_last_steps(request, traced, arguments, last)
+    program = _finished(request, late, late_arguments, schedule, captured)
+    return behind_plain_steps(traced, late, program)
+
+
+def _finished(
+    request: Request, traced: TracedRun, arguments: tuple, schedule, captured: Captured | None
+) -> Finished:
+    """The program, in the mode that is asked for."""
+    if request.mode == "forward":
+        return lower_forward(request, traced.look(request.remat == "blocks"), captured)
+    if request.mode == "auto":
+        return lower_auto(request, traced, arguments, schedule)
+    return lower_reverse(request, traced, arguments, schedule, captured)
+
+
+def _fused(request: Request, traced: TracedRun, finished: Finished, schedule) -> FusedProgram:
+    """The program as a JAX callable, of which `jax.vmap` and `jax.jvp` make others."""
+    # The derivatives are the same in each mode, and many runs have many directions.
+    of_derived = dataclasses.replace(request, mode="reverse")
+
+    def lower_derived(of_request: Request, shapes, of_functions: Captured) -> FusedProgram:
+        derived = trace_run(of_request, shapes)
+        program = _whole(of_request, derived, shapes, schedule, of_functions)
+        return _fused(of_request, derived, program, schedule)
+
+    captured = finished.captured
+    x64 = jax_internals.setting("jax_enable_x64")
+    return finished.fused(traced, DerivedPrograms(of_derived, traced, captured, x64, lower_derived))
 
 
 def lower_streamed(
@@ -135,14 +107,18 @@ def lower_streamed(
       arguments: (state0, meta, shapes of the stacked batches, outer_args).
       stream: the batches.
     """
-    traced = trace_run(request, arguments)
-    pieces = lower_pieces(request, traced)
-    pieces.captured.store_arrays()
-    snapshots, signature = pieces.snapshots, traced.signature
+    schedule = options.schedule
+    pieces, plan = with_plan(
+        request,
+        trace_run(request, arguments),
+        # Without budgets no plan is measured.
+        None if schedule == Auto() else schedule,
+        lambda pieces: streamed_choice(schedule, pieces, arguments, stream),
+    )
+    traced, snapshots, signature = pieces.traced, pieces.snapshots, pieces.traced.signature
     module = snapshots.module("pieces")
     with module.context, ir.Location.unknown():
         layout = kernel_pass.layout_of(module)
-    plan = streamed_choice(options.schedule, pieces, arguments, stream)
 
     @functools.cache
     def snapshots_for(platform: str) -> pipeline.Snapshots:
@@ -165,7 +141,8 @@ def lower_streamed(
             traced.steps,
             pieces.decisions,
             explain_slots(signature.state, traced.unchanged, traced.counters),
-            functools.cache(functools.partial(_cuts, traced)),
+            traced.recomputed,
+            functools.cache(functools.partial(find_cuts, traced)),
             snapshots,
             snapshots_for,
             pieces.platform,
@@ -194,32 +171,14 @@ def is_program_of(
     Args:
       program: made for the same request and options.
     """
-    traced = trace_run(request, arguments)
+    traced = trace_run(request, arguments).look(program.recomputed is not None)
     old, new = program.signature, traced.signature
     if (old.aux.shell, old.outer_aux.shell) != (new.aux.shell, new.outer_aux.shell):
         return False
+    if isinstance(program, Program) and program.is_forward:
+        return makes_same_forward_program(traced, program)
     with auto_context():
         emitter, _, emitted = emit(traced, request.ad, program.platform)
     return emitter.captured.is_same(program.captured) and pipeline.makes_same_program(
         emitted.module, program.snapshots
     )
-
-
-def _cuts(traced: TracedRun) -> tuple[cuts.Place, ...]:
-    """`cuts.find_cuts`, which is for `explain()` alone.
-
-    It expands gradients that Enzyme may have differentiated. Should JAX not be able to, the program
-    stands all the same.
-    """
-    try:
-        with auto_context():
-            return cuts.find_cuts(
-                traced.step.jaxpr, traced.outer.jaxpr, traced.layout, traced.signature.wrt
-            )
-    except Exception as error:
-        warnings.warn(
-            "lowered.explain() cannot say which stop_gradients are on the way: "
-            f"{type(error).__name__}: {error}",
-            stacklevel=users_level(),
-        )
-        return ()

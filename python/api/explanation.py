@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from metagrad.api.explain_blocks import explain_blocks
 from metagrad.api.own_settings import lowered_with
 from metagrad.api.program import Program
 from metagrad.api.streamed_program import StreamedProgram
@@ -11,7 +12,12 @@ from metagrad.runtime.displayed import Text
 
 def explanation(program: Program | StreamedProgram) -> Text:
     """See `Lowered.explain`."""
-    lines = [*map(str, program.decisions), *program.slots]
+    lines = [
+        *program.notes,
+        *map(str, program.decisions),
+        *program.slots,
+        *explain_blocks(program.recomputed),
+    ]
     if program.queries is not None:
         lines.append(
             f"queries: {program.queries}, in one run. What does not depend on the query is "

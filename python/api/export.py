@@ -37,9 +37,10 @@ def export(
     """
     platforms = _checked(platforms)
     with lowered_with(program.x64):
-        plan, payloads = stored_plan.to_json(program.plan)
+        plan, payloads = stored_plan.any_to_json(program.plan)
+        described = {"plan": plan, "steps": program.steps}
         return _write(
-            path, program, {"plan": plan}, payloads, {"fused": program.fused}, platforms, overwrite
+            path, program, described, payloads, {"fused": program.fused}, platforms, overwrite
         )
 
 
@@ -96,6 +97,7 @@ def _write(
             "stablehlo": artifacts.VERSION,
         },
     )
+    described["notes"] = list(program.notes)
     described["captured"] = [avals.to_json(array) for array in captured]
     modules: dict[str, dict[str, bytes]] = {name: {} for name in named}
     for platform in platforms:

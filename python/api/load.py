@@ -92,8 +92,10 @@ def _check_fused_options(path: str | os.PathLike, **options: Any) -> None:
 
 
 def _fused(file: Container, contents: Fields, reload: Any) -> Loaded:
-    plan = stored_plan.from_json(contents.object("plan"), file.payloads)
-    parts = _parts(file, contents, plan.steps, reload)
+    plan = stored_plan.any_from_json(contents.object("plan"), file.payloads)
+    # In older files all steps are differentiated.
+    steps = contents.integer("steps", plan.steps) if "steps" in contents else plan.steps
+    parts = _parts(file, contents, steps, reload)
     program = _program(parts.stored, "fused")
     value = _value(program)
     taken = [*parts.described.inputs, *parts.captured]

@@ -10,11 +10,12 @@ import jax
 from metagrad.api.check_arguments import Inputs
 from metagrad.api.flat_arguments import flatten
 from metagrad.api.loaded_file import FileContents, LoadedFile
-from metagrad.api.no_vmap import refusing_vmap
 from metagrad.api.own_settings import lowered_with
 from metagrad.api.results import Result, ResultWithAux
+from metagrad.api.weak_types import with_given_dtypes
 from metagrad.runtime import jax_internals
 from metagrad.runtime.executors.fused import FusedProgram
+from metagrad.runtime.schedules.forward_plan import ForwardPlan
 from metagrad.runtime.schedules.plan import Plan
 
 
@@ -28,9 +29,9 @@ class Loaded(LoadedFile):
       written_by: versions by name: "metagrad", "jax", "jaxlib", "stablehlo".
     """
 
-    def __init__(self, contents: FileContents, plan: Plan):
+    def __init__(self, contents: FileContents, plan: Plan | ForwardPlan):
         super().__init__(contents)
-        self.plan: Plan = plan
+        self.plan: Plan | ForwardPlan = plan
         fused = contents.stored["fused"]
         self._fused = FusedProgram(
             functools.partial(self._bytecode, "fused"),
@@ -74,12 +75,12 @@ class Loaded(LoadedFile):
             bound = self._bound(arguments.signature, trees)
             arrays = bound.inputs.arrays(arguments)
             inputs = [*arrays, *self._captured.beside(arrays)]
-            return bound.signature.unflatten(self._execute(inputs))
+            result = bound.signature.unflatten(self._execute(inputs))
+            return with_given_dtypes(result, bound.signature, arguments)
 
     def _execute(self, inputs: list) -> Any:
         if jax_internals.is_traced_call():
-            with refusing_vmap():
-                return self._fused.call(*inputs)
+            return self._fused.call(*inputs)
         try:
             return self._jitted(*inputs)
         except ValueError as error:

@@ -96,7 +96,8 @@ class LoadedFile:
 
     @property
     def _steps(self) -> str:
-        return "1 step" if self.plan.steps == 1 else f"{self.plan.steps:,} steps"
+        steps = self._described.steps
+        return "1 step" if steps == 1 else f"{steps:,} steps"
 
     def explain(self) -> Text:
         """What the file holds, as text: arguments, programs, captured arrays, plan, versions."""
@@ -104,6 +105,7 @@ class LoadedFile:
         lines = [
             f"{self.path}: {self._bytes:,} bytes, format {container.FORMAT}",
             self._summary,
+            *self._described.notes,
             f"written by {', '.join(versions)}",
             "double precision on" if self._described.x64 else "double precision off",
             "arguments:",

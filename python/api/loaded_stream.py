@@ -17,6 +17,7 @@ from metagrad.api.run_options import StreamOptions
 from metagrad.api.signature import Signature
 from metagrad.api.streamed_executable import StreamedExecutable
 from metagrad.api.streamed_run import refuse_traced_call, run_streamed
+from metagrad.api.weak_types import with_given_dtypes
 from metagrad.runtime import jax_internals
 from metagrad.runtime.executors.fused import FusedProgram
 from metagrad.runtime.executors.kernels import Kernels, StepLayout, kernel_gradients
@@ -121,7 +122,8 @@ class LoadedStream(LoadedFile):
             if stream.sharding is None:
                 self._compile(arrays)
             executable = dataclasses.replace(self._executable, signature=bound.signature)
-            return run_streamed(executable, self._plan_of(len(stream)), arrays, stream)
+            result = run_streamed(executable, self._plan_of(len(stream)), arrays, stream)
+            return with_given_dtypes(result, bound.signature, arguments)
 
     @property
     def _steps(self) -> str:

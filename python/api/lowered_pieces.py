@@ -6,6 +6,8 @@ import dataclasses
 import warnings
 from collections.abc import Callable
 
+from jaxlib.mlir import ir
+
 from metagrad.api.request import Request
 from metagrad.api.traced_run import TracedRun
 from metagrad.api.user_frame import users_level
@@ -43,17 +45,22 @@ class LoweredPieces:
     captured: Captured
 
 
-def lower_pieces(request: Request, traced: TracedRun) -> LoweredPieces:
+def lower_pieces(
+    request: Request, traced: TracedRun, captured: Captured | None = None
+) -> LoweredPieces:
     """The pieces of a step.
 
     If Enzyme fails and the user left the choice, JAX differentiates all, with a warning.
+
+    Args:
+      captured: where the arrays that the functions capture are collected; none so far if None.
 
     Raises:
       EnzymeError: Enzyme failed, and `ad` is "enzyme".
     """
     platform = jax_internals.default_platform()
     try:
-        return pieces_for(traced, request.ad, platform)
+        return pieces_for(traced, request.ad, platform, captured)
     except EnzymeError as error:
         if request.ad != "auto":
             raise
@@ -72,16 +79,18 @@ def lower_pieces(request: Request, traced: TracedRun) -> LoweredPieces:
             "JAX differentiates this step instead; lowered.explain() says so.",
             stacklevel=users_level(),
         )
-        pieces = pieces_for(traced, "jax", platform)
+        pieces = pieces_for(traced, "jax", platform, captured)
         why = (str(error),)
         decisions = tuple(dataclasses.replace(each, why=why) for each in pieces.decisions)
         return dataclasses.replace(pieces, decisions=decisions)
 
 
-def pieces_for(traced: TracedRun, ad: str, platform: str) -> LoweredPieces:
+def pieces_for(
+    traced: TracedRun, ad: str, platform: str, captured: Captured | None = None
+) -> LoweredPieces:
     """The pieces for a platform, with derivatives as `ad` says."""
     with auto_context():
-        emitter, division, emitted = emit(traced, ad, platform)
+        emitter, division, emitted = emit(traced, ad, platform, captured)
 
     def whole():
         with auto_context():
@@ -95,8 +104,18 @@ def pieces_for(traced: TracedRun, ad: str, platform: str) -> LoweredPieces:
     )
 
 
+def whole_step(traced: TracedRun, platform: str) -> ir.Module:
+    """The step in one piece, which is only for reading."""
+    of_site: list[emit_mlir.Derivatives] = [{} for _ in traced.sites]
+    emitter = emit_mlir.Emitter(
+        traced.sites, of_site, traced.active, traced.layout, traced.signature.wrt, platform
+    )
+    with auto_context():
+        return emitter.whole(traced.marked, traced.outer.jaxpr)
+
+
 def emit(
-    traced: TracedRun, ad: str, platform: str
+    traced: TracedRun, ad: str, platform: str, captured: Captured | None = None
 ) -> tuple[emit_mlir.Emitter, Division, emit_mlir.Traced]:
     """The module of the pieces, before any pass."""
     stage("tracing derivatives")
@@ -113,6 +132,8 @@ def emit(
         platform,
         traced.unchanged,
         traced.counters,
+        traced.devices,
+        Captured() if captured is None else captured,
     )
     pieces = _with_prints(division.pieces, traced, lambda function: function.printing)
     emitted = emitter.pieces(pieces)

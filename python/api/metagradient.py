@@ -5,6 +5,8 @@ It can be called, looked into, or compiled ahead of time.
 
 from __future__ import annotations
 
+import copy
+import dataclasses
 import os
 import warnings
 from collections.abc import Callable, Hashable
@@ -13,6 +15,7 @@ from typing import Any, Generic, Literal, TypeAlias, overload
 import jax
 
 from metagrad.api import driver, stages
+from metagrad.api.approximations import Truncated, check_approximation, truncation
 from metagrad.api.flat_arguments import (
     CallSignature,
     FlatArguments,
@@ -26,6 +29,7 @@ from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
 from metagrad.api.run_options import StreamOptions, check_fused_options
 from metagrad.api.streamed_run import check_gradients, refuse_traced_call
 from metagrad.api.streamed_stages import StreamedLowered
+from metagrad.api.truncated_stream import TruncatedStream
 from metagrad.api.type_variables import AuxT, GradT, KindT, MetaT, StateT, ValueT
 from metagrad.api.user_frame import users_level
 from metagrad.diagnostics.paths import enumerate_paths
@@ -68,8 +72,15 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         resume_dir: str | os.PathLike | None = None,
         save_every: float = 60.0,
         verify: str | None = None,
+        mode: str = "reverse",
+        approximation: Any = None,
+        remat: str = "auto",
     ):
-        self.request = Request(step, outer, step_has_aux, has_aux, *check_wrt(wrt), ad)
+        names, single = check_wrt(wrt)
+        approximations = check_approximation(approximation, names)
+        self.request = Request(
+            step, outer, step_has_aux, has_aux, names, single, ad, mode, approximations, remat
+        )
         self._schedule = (
             schedules.as_schedule(schedule) if schedule is not None else schedules.Auto()
         )
@@ -89,6 +100,22 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
         self._latest: tuple[CallSignature, Any, AnyLowered] | None = None
         # The paths of unread metaparameters that were warned of.
         self._unread: set[str] = set()
+        # Of a stream, if only the last steps are differentiated.
+        self._of_last_steps: TruncatedStream | None = None
+
+    @property
+    def settings(self) -> str:
+        """What it leaves out, as text; empty if it is exact."""
+        return ", ".join(map(str, self.request.approximations))
+
+    def with_approximation(self, approximation: Any) -> Metagradient[Any, Any, Any, Any, Any]:
+        """The same metagradient with this option `approximation`; None: the exact one."""
+        approximations = check_approximation(approximation, self.request.wrt)
+        other = copy.copy(self)
+        other.request = dataclasses.replace(self.request, approximations=approximations)
+        other._programs, other._latest, other._unread = {}, None, set()
+        other._of_last_steps = None
+        return other
 
     @overload
     def lower(
@@ -133,11 +160,28 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
             except DoesNotFit:
                 # What does not fit as one program may as a streamed run, which has the batches of
                 # some steps on the device, and states in host memory or on disk.
-                if self._runtime == "fused" or jax_internals.is_traced_call():
+                is_one_program = self._runtime == "fused" or self.request.mode == "forward"
+                if is_one_program or truncation(self.request.approximations) is not None:
                     raise
+                if jax_internals.is_traced_call():
+                    raise
+        if truncation(self.request.approximations) is not None:
+            raise ValueError(
+                "a streamed run of which only the last steps are differentiated is no program of "
+                "its own, so it cannot be lowered: call it, or lower it for stacked arrays"
+            )
         stream = batches if isinstance(batches, Stream) else Stream(batches)
         arguments = flatten_streamed(state0, meta, stream, outer_args)
         return driver.lower_streamed(self.request, arguments.to_trace, stream, self._stream_options)
+
+    def _truncated(self, last: int) -> TruncatedStream:
+        """The metagradient of a stream's last steps, behind plain ones."""
+        request = self.request
+        if self._of_last_steps is None:
+            others = [each for each in request.approximations if not isinstance(each, Truncated)]
+            rest = self.with_approximation(tuple(others))
+            self._of_last_steps = TruncatedStream(request.step, request.step_has_aux, rest, last)
+        return self._of_last_steps
 
     def _is_streamed(self, batches: Any) -> bool:
         """Whether the host walks the plan.
@@ -146,6 +190,11 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
           TypeError: a stream, where the user asks for one program.
           ValueError: options are given that a run has not.
         """
+        if isinstance(batches, Stream) and self.request.mode == "forward":
+            raise TypeError(
+                "mode='forward' is one program, which needs all batches at once, and batches is a "
+                "Stream. Give stacked arrays, or use mode='reverse'."
+            )
         if isinstance(batches, Stream) and self._runtime == "fused":
             raise TypeError(
                 'runtime="fused" is one program, which needs all batches at once, and batches is a '
@@ -153,6 +202,11 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
             )
         if isinstance(batches, Stream):
             check_gradients(self.request.wrt, batches)
+            if "batches" in self.request.wrt and truncation(self.request.approximations):
+                raise ValueError(
+                    'Truncated with a metagrad.Stream and wrt="batches" is not there: give stacked '
+                    "arrays, or the stream of the last steps alone without the approximation"
+                )
             return True
         if self._runtime == "streamed":
             return True
@@ -212,6 +266,9 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
             if self._is_streamed(batches):
                 refuse_traced_call()
                 batches = batches if isinstance(batches, Stream) else Stream(batches)
+                last = truncation(self.request.approximations)
+                if last is not None:
+                    return self._truncated(last)(state0, meta, batches, *outer_args)
                 arguments = flatten_streamed(state0, meta, batches, outer_args)
             else:
                 arguments = flatten((state0, meta, batches, outer_args))
@@ -275,14 +332,18 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
 
     def __getstate__(self) -> dict[str, Any]:
         """Without the programs, which are code for this process."""
-        return self.__dict__ | {"_programs": {}, "_latest": None}
+        return self.__dict__ | {"_programs": {}, "_latest": None, "_of_last_steps": None}
 
     def __repr__(self) -> str:
         request = self.request
         names = ", ".join(map(repr, request.wrt))
+        how = f"schedule={self._schedule}"
+        if request.mode != "reverse":
+            how = f"mode={request.mode!r}" + (f", {how}" if request.mode == "auto" else "")
+        approximate = "".join(f", APPROXIMATE: {each}" for each in request.approximations)
         return (
             f"Metagradient({request.step_name}, {request.outer_name}, wrt=({names}), "
-            f"schedule={self._schedule})"
+            f"{how}{approximate})"
         )
 
 

@@ -49,7 +49,9 @@ def free_budget(shardings: Shardings) -> int:
 
 
 def _own_budget(shardings: Shardings) -> int:
-    used: set[Any] = {device for sharding in shardings.values() for device in sharding.device_set}
+    used: set[Any] = {
+        device for each in shardings.values() for device in processes.devices_of(each)
+    }
     local = [device for device in used if device.process_index == jax.process_index()]
     device = local[0] if local else jax.local_devices()[0]
     if device.platform != "cpu":
@@ -218,8 +220,9 @@ def _given(pieces: LoweredPieces, arguments: tuple) -> Sequence[Any]:
 def fused_sizes(pieces: LoweredPieces) -> Sizes:
     """Bytes of what the fused program of some pieces holds; on one device, if on several.
 
-    The temporaries of a step are not known before a measurement. Of the loop's own are counted the
-    slots behind those of the plan, and the state and gradient that are being made.
+    The temporaries of a step are not known before a measurement; what its activations take is
+    estimated. Of the loop's own are counted the slots behind those of the plan, and the state and
+    gradient that are being made.
     """
     traced, shardings = pieces.traced, pieces.traced.shardings
     signature_of = traced.signature
@@ -244,7 +247,7 @@ def fused_sizes(pieces: LoweredPieces) -> Sizes:
     return Sizes(
         state=state,
         gradient=gradients,
-        workspace=2 * (state + gradients) + around + results + captured,
+        workspace=2 * (state + gradients) + around + results + captured + traced.temporaries,
         step=step,
         batch=batch,
     )

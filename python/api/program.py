@@ -15,7 +15,9 @@ from metagrad.compiler.pipeline import Snapshots
 from metagrad.frontend.captured import Captured
 from metagrad.frontend.jaxprs.cuts import Place
 from metagrad.frontend.partition import Decision
+from metagrad.frontend.recomputation import Recomputed
 from metagrad.runtime.executors.fused import FusedProgram
+from metagrad.runtime.schedules.forward_plan import ForwardPlan
 from metagrad.runtime.schedules.plan import Plan
 
 
@@ -29,6 +31,7 @@ class Program:
       plan: the schedule.
       decisions: who differentiates each function, and why.
       slots: what a slot holds of the state, as lines of text.
+      recomputed: the blocks that are computed again; None if none are to be (`TracedRun`).
       cuts: finds the stop_gradients and custom rules on the way from what `wrt` names to the
         value; once, and not before it is asked.
       snapshots: the module as it was at each stage.
@@ -43,13 +46,16 @@ class Program:
       unread: paths of the floating-point leaves of meta that the step does not read.
       x64: whether it was lowered with double precision on (`jax_enable_x64`).
       names: what the user calls the step and the outer function.
+      notes: what `explain()` says first: approximations, and why this mode was chosen.
+      steps: T of the batches; the plan is for fewer if only the last steps are differentiated.
     """
 
     signature: Signature
     shardings: Shardings
-    plan: Plan
+    plan: Plan | ForwardPlan
     decisions: tuple[Decision, ...]
     slots: tuple[str, ...]
+    recomputed: Recomputed | None
     cuts: Callable[[], tuple[Place, ...]]
     snapshots: Snapshots
     known_finite: frozenset[int]
@@ -62,6 +68,8 @@ class Program:
     unread: tuple[str, ...]
     x64: bool
     names: tuple[str, str]
+    notes: tuple[str, ...]
+    steps: int
 
     @property
     def inputs(self) -> list[jax.ShapeDtypeStruct]:
@@ -73,6 +81,11 @@ class Program:
     def platform(self) -> str:
         """What it was lowered for: "cpu", "cuda", ..."""
         return self.fused.platform
+
+    @property
+    def is_forward(self) -> bool:
+        """Whether tangents go along with the state, and nothing is reversed."""
+        return isinstance(self.plan, ForwardPlan)
 
     @property
     def queries(self) -> int | None:
@@ -91,7 +104,7 @@ class Program:
             if tree.leaves
         )
         wrt = ", ".join(signature.wrt)
-        steps = "1 step" if self.plan.steps == 1 else f"{self.plan.steps:,} steps"
+        steps = "1 step" if self.steps == 1 else f"{self.steps:,} steps"
         queries = {None: "", 1: " (1 query)"}.get(self.queries, f" ({self.queries} queries)")
         return (
             f"metagradient of {outer}{queries} through {steps} of {step}, "

@@ -6,6 +6,8 @@ import dataclasses
 from collections.abc import Callable
 from typing import Any
 
+from metagrad.api.approximations import Approximation
+
 WRT = ("meta", "state", "batches")
 
 
@@ -19,6 +21,9 @@ class Request:
       wrt: what the gradient is taken with respect to: "state", "meta", "batches".
       single: whether the user named one of these and not a tuple.
       ad: who differentiates: "auto", "enzyme", "jax".
+      mode: in which direction the run is differentiated: "reverse", "forward", "auto".
+      approximations: what is left out of the gradient; nothing if there are none.
+      remat: which activations are computed again: "blocks", "none", "auto".
     """
 
     step: Callable
@@ -28,6 +33,9 @@ class Request:
     wrt: tuple[str, ...]
     single: bool
     ad: str
+    mode: str = "reverse"
+    approximations: tuple[Approximation, ...] = ()
+    remat: str = "auto"
 
     @property
     def step_name(self) -> str:

@@ -31,6 +31,7 @@ class RunDescription:
       names: what its author called the step and the outer function.
       written_by: versions of what wrote it, by name.
       steps: T of the batches.
+      notes: what it leaves out, if it is an approximation, and why its mode was chosen, in words.
     """
 
     arguments: tuple[StoredTree, StoredTree, StoredTree, StoredTree]
@@ -44,6 +45,7 @@ class RunDescription:
     names: tuple[str, str]
     written_by: Mapping[str, str]
     steps: int
+    notes: tuple[str, ...] = ()
 
     def signature(self, trees: tuple) -> Signature:
         """The signature of a call with (state0, meta, batches, outer_args).
@@ -137,7 +139,7 @@ def from_json(fields: Fields, steps: int) -> RunDescription:
     """What `to_json` made.
 
     Args:
-      steps: T, as the plan has it.
+      steps: T of the batches.
 
     Raises:
       ValueError: it is not as it must be; the message names the field.
@@ -165,6 +167,7 @@ def from_json(fields: Fields, steps: int) -> RunDescription:
         (names[0], names[1]),
         {name: written_by.text(name) for name in written_by},
         steps,
+        fields.texts("notes") if "notes" in fields else (),
     )
     description.check()
     return description

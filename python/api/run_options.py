@@ -6,11 +6,20 @@ import dataclasses
 import os
 from typing import Any, Literal, TypeAlias, TypedDict
 
+from metagrad.api.approximations import Approximation
 from metagrad.api.progress import ProgressOption
 
 Runtime: TypeAlias = Literal["auto", "fused", "streamed"]
+Remat: TypeAlias = Literal["blocks", "none", "auto"]
 
 RUNTIMES = ("auto", "fused", "streamed")
+
+REMATS = ("blocks", "none", "auto")
+"""The values of the option `remat`."""
+
+DirectionOfRun: TypeAlias = Literal["reverse", "forward", "auto"]
+
+DIRECTIONS = ("reverse", "forward", "auto")
 
 
 class RunOptions(TypedDict, total=False):
@@ -23,6 +32,9 @@ class RunOptions(TypedDict, total=False):
     resume_dir: str | os.PathLike | None
     save_every: float
     verify: Literal["replay"] | None
+    mode: DirectionOfRun
+    approximation: Approximation | tuple[Approximation, ...] | None
+    remat: Remat
 
 
 @dataclasses.dataclass(frozen=True)
@@ -65,3 +77,43 @@ def check_fused_options(resume_dir: Any, verify: Any) -> None:
                 'single program: use runtime="streamed", which takes stacked arrays too, or give '
                 "the batches as a metagrad.Stream."
             )
+
+
+def check_mode(mode: Any, schedule: Any, runtime: Any, resume_dir: Any, verify: Any) -> None:
+    """Raises ValueError for no mode, or an option that a run in forward mode has not."""
+    if mode not in DIRECTIONS:
+        raise ValueError(f"mode={mode!r} is none of {', '.join(map(repr, DIRECTIONS))}")
+    if mode != "forward":
+        return
+    options = {"schedule": schedule, "resume_dir": resume_dir, "verify": verify}
+    if runtime == "streamed":
+        options["runtime"] = runtime
+    for name, value in options.items():
+        if value is not None:
+            raise ValueError(
+                f"{name}={value!r} with mode='forward': {_WHY_NOT_FORWARD[name]} Leave it out, or "
+                "use mode='reverse'."
+            )
+
+
+_WHY_NOT_FORWARD = {
+    "schedule": "a schedule says which states are stored and which steps are run again, and in "
+    "forward mode nothing is stored and every step is run once.",
+    "resume_dir": "a run in forward mode is a single program, and cannot be resumed.",
+    "verify": "no step is run again in forward mode, so there is no replay to compare.",
+    "runtime": "a run in forward mode is a single program.",
+}
+
+
+def check_remat(remat: Any, ad: str) -> None:
+    """Raises ValueError for what the option `remat` does not take."""
+    if remat not in REMATS:
+        raise ValueError(
+            f"remat={remat!r} is none of {', '.join(map(repr, REMATS))}. For a policy of your own "
+            "put jax.checkpoint(..., policy=...) around the layers of the loss: it is honoured."
+        )
+    if remat == "blocks" and ad == "enzyme":
+        raise ValueError(
+            'remat="blocks" has JAX differentiate the losses, which computes again what Enzyme '
+            "would keep, and the step was compiled with ad='enzyme'. Use ad='auto'."
+        )

@@ -14,7 +14,6 @@ from metagrad.api.check_arguments import Inputs
 from metagrad.api.explanation import explanation
 from metagrad.api.export import export
 from metagrad.api.flat_arguments import FlatArguments, flatten
-from metagrad.api.no_vmap import refusing_vmap
 from metagrad.api.not_pickled import not_pickled
 from metagrad.api.own_settings import lowered_with
 from metagrad.api.program import Program
@@ -22,11 +21,12 @@ from metagrad.api.progress import shown
 from metagrad.api.results import Aux, NoAux, Result, ResultWithAux
 from metagrad.api.type_variables import AuxT, GradT, KindT, StateT, ValueT
 from metagrad.api.user_frame import users_level
-from metagrad.compiler import pipeline
+from metagrad.api.weak_types import with_given_dtypes
 from metagrad.diagnostics import debug_checks, not_finite
 from metagrad.frontend.partition import Decision
 from metagrad.runtime import jax_internals
 from metagrad.runtime.displayed import Text
+from metagrad.runtime.schedules.forward_plan import ForwardPlan
 from metagrad.runtime.schedules.plan import Plan
 from metagrad.runtime.stage_reports import stage
 
@@ -57,7 +57,7 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
     @property
     def stages(self) -> tuple[str, ...]:
         """Names of the stages, in order; each can be given to `ir`."""
-        return (*pipeline.STAGES, "hlo")
+        return (*self._program.snapshots.stages, "hlo")
 
     def ir(self, stage: str) -> str:
         """The program after a stage, as text.
@@ -76,8 +76,11 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
             return self._program.snapshots.text(stage)
 
     @property
-    def plan(self) -> Plan:
-        """The schedule: steps run, slots held. `str()` draws it."""
+    def plan(self) -> Plan | ForwardPlan:
+        """The schedule: steps run, slots held. `str()` draws it.
+
+        In forward mode it is a `metagrad.ForwardPlan`, which stores nothing.
+        """
         return self._program.plan
 
     @property
@@ -167,7 +170,8 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
 
     def finish(self, outcome: Outcome, arguments: FlatArguments):
         """The result of a call, looked at as `check_nans` says."""
-        result = self._program.signature.unflatten(outcome.results)
+        signature = self._program.signature
+        result = with_given_dtypes(signature.unflatten(outcome.results), signature, arguments)
         if outcome.is_finite is None:
             return result
         if debug_checks.are_on():
@@ -186,12 +190,11 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
     def _call_traced(self, arrays: list):
         if self._program.check_nans:
             message = (
-                "check_nans=True checks nothing under jax.jit, where there are no values yet. "
-                "Call the metagradient outside of it."
+                "check_nans=True checks nothing under jax.jit, jax.vmap and the like, where there "
+                "are no values yet. Call the metagradient outside of them."
             )
             warnings.warn(message, stacklevel=users_level())
-        with refusing_vmap():
-            return self._program.fused.call(*arrays, *self._program.captured.arrays_beside(arrays))
+        return self._program.fused.call(*arrays, *self._program.captured.arrays_beside(arrays))
 
     def _checked(self, *inputs):
         """The program's results, and whether they are finite (`not_finite.is_finite`)."""
@@ -230,8 +233,11 @@ class Compiled(Generic[StateT, ValueT, GradT, KindT]):
         return f"<Compiled {self._program.summary}>"
 
     @property
-    def plan(self) -> Plan:
-        """The schedule: steps run, slots held. `str()` draws it."""
+    def plan(self) -> Plan | ForwardPlan:
+        """The schedule: steps run, slots held. `str()` draws it.
+
+        In forward mode it is a `metagrad.ForwardPlan`, which stores nothing.
+        """
         return self._program.plan
 
     @overload

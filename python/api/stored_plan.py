@@ -8,9 +8,30 @@ from typing import Any
 import numpy as np
 
 from metagrad.runtime.exported.fields import Fields
+from metagrad.runtime.schedules.forward_plan import ForwardPlan
 from metagrad.runtime.schedules.plan import Plan
 
 _TABLES = ("load", "segment", "run_steps", "run_save", "run_keep", "run_reuse", "gradient")
+
+
+def any_to_json(plan: Plan | ForwardPlan) -> tuple[dict[str, Any], dict[str, np.ndarray]]:
+    """`to_json`, of a plan of either mode. One in forward mode has no payload."""
+    if isinstance(plan, Plan):
+        return to_json(plan)
+    return {"mode": "forward"} | {name: getattr(plan, name) for name in _FORWARD}, {}
+
+
+def any_from_json(fields: Fields, payloads: Mapping[str, np.ndarray]) -> Plan | ForwardPlan:
+    """What `any_to_json` made. Raises ValueError as `from_json`."""
+    if "mode" not in fields:
+        return from_json(fields, payloads)
+    if fields.text("mode") != "forward":
+        raise ValueError(f"{fields.place}.mode is {fields.text('mode')!r}")
+    numbers = {name: fields.integer(name, int(name == "steps")) for name in _FORWARD}
+    return ForwardPlan(**numbers)  # type: ignore[arg-type]
+
+
+_FORWARD = ("steps", "directions", "tangents", "workspace", "growing")
 
 
 def to_json(plan: Plan, payload: str = "plan") -> tuple[dict[str, Any], dict[str, np.ndarray]]:

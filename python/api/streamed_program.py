@@ -8,6 +8,7 @@ from collections.abc import Callable
 
 from jax.sharding import Mesh
 
+from metagrad.api.approximations import approximation_notes
 from metagrad.api.request import Request
 from metagrad.api.run_options import StreamOptions
 from metagrad.api.signature import Signature
@@ -17,6 +18,7 @@ from metagrad.compiler.pipeline import Snapshots
 from metagrad.frontend.captured import Captured
 from metagrad.frontend.jaxprs.cuts import Place
 from metagrad.frontend.partition import Decision
+from metagrad.frontend.recomputation import Recomputed
 from metagrad.runtime.executors import host_calls
 from metagrad.runtime.executors.fused import FusedProgram, signature
 from metagrad.runtime.executors.kernels import Kernels, StepLayout, kernel_gradients
@@ -37,6 +39,7 @@ class StreamedProgram:
       steps: T of the arguments that it was lowered for.
       decisions: who differentiates each function, and why.
       slots: what a slot holds of the state, as lines of text.
+      recomputed: the blocks that are computed again; None if none are to be (`TracedRun`).
       cuts: finds the stop_gradients and custom rules on the way to the value.
       snapshots: the module as it was at each stage, up to the pieces.
       snapshots_for: the same for another platform.
@@ -57,6 +60,7 @@ class StreamedProgram:
     steps: int
     decisions: tuple[Decision, ...]
     slots: tuple[str, ...]
+    recomputed: Recomputed | None
     cuts: Callable[[], tuple[Place, ...]]
     snapshots: Snapshots
     snapshots_for: Callable[[str], Snapshots]
@@ -68,6 +72,11 @@ class StreamedProgram:
     x64: bool
     names: tuple[str, str]
     mesh: Mesh | None
+
+    @property
+    def notes(self) -> tuple[str, ...]:
+        """What `explain()` says first: approximations."""
+        return approximation_notes(self.request.approximations, self.steps)
 
     @functools.cached_property
     def queries(self) -> int | None:

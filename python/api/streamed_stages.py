@@ -18,6 +18,7 @@ from metagrad.api.own_settings import lowered_with
 from metagrad.api.progress import shown
 from metagrad.api.streamed_program import StreamedProgram
 from metagrad.api.streamed_run import refuse_traced_call, run_streamed
+from metagrad.api.weak_types import with_given_dtypes
 from metagrad.compiler import pipeline
 from metagrad.compiler.dialect import context
 from metagrad.frontend.partition import Decision
@@ -133,7 +134,9 @@ class StreamedLowered:
         assert arguments.stream is not None
         plan = self.plan_of(len(arguments.stream))
         arrays = self._inputs.arrays(arguments)
-        return run_streamed(self._program.executable, plan, arrays, arguments.stream)
+        executable = self._program.executable
+        result = run_streamed(executable, plan, arrays, arguments.stream)
+        return with_given_dtypes(result, executable.signature, arguments)
 
 
 class StreamedCompiled:

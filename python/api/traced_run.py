@@ -5,22 +5,27 @@ finds out about them.
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Sequence
+import functools
+from collections.abc import Callable, Sequence
 
 from jax.extend import core
 from jax.sharding import Mesh
 
+from metagrad.api.approximations import FirstOrder
 from metagrad.api.request import Request
 from metagrad.api.shardings import Shardings, shardings_of
 from metagrad.api.signature import Signature
 from metagrad.compiler.dialect.metagrad import Layout
 from metagrad.frontend import batch_lists, call_notes, split_step, trace
-from metagrad.frontend.jaxprs import activity, only_step
+from metagrad.frontend.jaxprs import activity, first_order, only_step
+from metagrad.frontend.jaxprs.activations import peak
 from metagrad.frontend.jaxprs.auto_axes import auto_context
+from metagrad.frontend.jaxprs.blocks import recompute_blocks
 from metagrad.frontend.jaxprs.counters import Counters, find_counters
 from metagrad.frontend.jaxprs.unchanged_leaves import unchanged_leaves
 from metagrad.frontend.meshes import mesh_of
 from metagrad.frontend.pytrees import Tree, shaped, tree_of
+from metagrad.frontend.recomputation import Recomputed, gradients_in, recompute_in_gradients
 from metagrad.frontend.split_step import Site
 from metagrad.runtime.stage_reports import stage
 
@@ -31,7 +36,8 @@ class TracedRun:
 
     Attributes:
       step, outer: the traced functions.
-      marked: the step's jaxpr, its gradients marked.
+      differentiated: the step as it is differentiated: some derivatives may be stopped in it.
+      marked: the same, its gradients marked.
       sites: the gradients.
       signature: the trees of arguments and results.
       shardings: of the arguments that lie on several devices.
@@ -42,10 +48,14 @@ class TracedRun:
       counters: those that depend on the step's number alone; None if there are none.
       steps: T.
       names: what the user calls the step and the outer function.
+      recomputed: for each loss and the outer function, by name, the blocks that are computed again;
+        None if none are to be.
+      look: the same functions, with blocks computed again (True) or without.
     """
 
     step: trace.TracedStep
     outer: trace.TracedOuter
+    differentiated: core.ClosedJaxpr
     marked: core.ClosedJaxpr
     sites: Sequence[Site]
     signature: Signature
@@ -57,6 +67,8 @@ class TracedRun:
     counters: Counters | None
     steps: int
     names: tuple[str, str]
+    recomputed: Recomputed | None
+    look: Callable[[bool], TracedRun]
 
     @property
     def devices(self) -> int:
@@ -64,9 +76,23 @@ class TracedRun:
         sharded = (sharding.num_devices for sharding in self.shardings.values())
         return max(sharded, default=1 if self.mesh is None else self.mesh.size)
 
+    @property
+    def has_blocks(self) -> bool:
+        """Whether something is computed again that `remat` found."""
+        return self.recomputed is not None and any(self.recomputed.values())
+
+    @functools.cached_property
+    def temporaries(self) -> int:
+        """Bytes on a device that activations take in the VJP of a step, a rough estimate."""
+        losses = [eqn.params["jaxpr"].jaxpr for eqn in gradients_in(self.marked.jaxpr)]
+        differentiated = [*losses, self.outer.jaxpr.jaxpr]
+        if not losses:
+            differentiated.append(self.marked.jaxpr)
+        return max(map(peak, differentiated)) // self.devices
+
 
 def trace_run(request: Request, arguments) -> TracedRun:
-    """Traces both functions and looks at what they hold.
+    """Traces both functions and looks at what they hold, without blocks that are computed again.
 
     Raises:
       TypeError, ValueError: an argument or a function is not what it must be; the message names it.
@@ -76,6 +102,7 @@ def trace_run(request: Request, arguments) -> TracedRun:
     meta_tree, outer_tree = tree_of("meta", meta), tree_of("outer_args", outer_args)
     stage("tracing the step")
     state_tree = tree_of("state", state0)
+    _check_shapes(state_tree, meta_tree, batches_tree, outer_tree)
     traced = trace.trace_step(
         request.step,
         state_tree,
@@ -101,8 +128,27 @@ def trace_run(request: Request, arguments) -> TracedRun:
         has_aux=request.has_aux,
     )
     _check_float_leaves(signature)
-    with auto_context():
-        return _looked_at(request, arguments, traced, traced_outer, signature, batch_tree, steps)
+    return look_at(request, arguments, traced, traced_outer, signature, steps)
+
+
+def look_at(
+    request: Request,
+    arguments,
+    traced: trace.TracedStep,
+    traced_outer: trace.TracedOuter,
+    signature: Signature,
+    steps: int,
+) -> TracedRun:
+    """The traced functions, and what they hold, without blocks that are computed again."""
+
+    @functools.cache
+    def look(recompute: bool) -> TracedRun:
+        with auto_context():
+            return _looked_at(
+                request, arguments, traced, traced_outer, recompute, signature, steps, look
+            )
+
+    return look(False)
 
 
 def _looked_at(
@@ -110,20 +156,29 @@ def _looked_at(
     arguments,
     traced: trace.TracedStep,
     traced_outer: trace.TracedOuter,
+    recompute: bool,
     signature: Signature,
-    batch_tree: Tree,
     steps: int,
+    look: Callable[[bool], TracedRun],
 ) -> TracedRun:
+    leaves = len(traced.state.leaves)
     differentiated = traced.jaxpr
+    if FirstOrder() in request.approximations:
+        differentiated = first_order.stop_parameters(differentiated, leaves, request.step_name)
     if steps == 1:
-        leaves = len(traced.state.leaves)
-        differentiated = only_step.stop_unread_state(traced.jaxpr, traced_outer.jaxpr, leaves)
-    marked, sites = split_step.mark_gradients(differentiated)
+        differentiated = only_step.stop_unread_state(differentiated, traced_outer.jaxpr, leaves)
     names = request.step_name, request.outer_name.replace("<lambda>", "outer (a lambda)")
+    recomputed = None
+    if recompute:
+        differentiated, recomputed = recompute_in_gradients(differentiated, names[0])
+        of_outer = recompute_blocks(traced_outer.jaxpr)
+        traced_outer = dataclasses.replace(traced_outer, jaxpr=of_outer.function)
+        recomputed |= {names[1]: of_outer.blocks}
+    marked, sites = split_step.mark_gradients(differentiated)
     layout = Layout(
         state=len(traced.state.leaves),
         meta=len(signature.meta.leaves),
-        batch=len(batch_tree.leaves),
+        batch=len(signature.batches.leaves),
         outer=len(signature.outer.leaves),
     )
     active = activity.find_activity(marked, traced_outer.jaxpr, sites, layout, request.wrt)
@@ -131,6 +186,7 @@ def _looked_at(
     return TracedRun(
         traced,
         traced_outer,
+        differentiated,
         marked,
         sites,
         signature,
@@ -142,7 +198,19 @@ def _looked_at(
         find_counters(marked, layout, unchanged),
         steps,
         names,
+        recomputed,
+        look,
     )
+
+
+def _check_shapes(*trees: Tree) -> None:
+    for leaf in (leaf for tree in trees for leaf in tree.leaves):
+        if not all(isinstance(length, int) for length in leaf.aval.shape):
+            raise NotImplementedError(
+                f"{leaf.path} has the shape {leaf.aval.shape}, with a dimension that is a symbol "
+                "(jax.export.symbolic_shape). A metagradient is compiled for shapes that are "
+                "numbers: export it once for each of those."
+            )
 
 
 def _check_float_leaves(signature: Signature) -> None:

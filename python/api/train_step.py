@@ -12,7 +12,7 @@ import jax
 from metagrad.api.metagradient import Metagradient, Wrt
 from metagrad.api.progress import ProgressOption, check_progress
 from metagrad.api.results import Aux, NoAux
-from metagrad.api.run_options import RunOptions, check_run_options
+from metagrad.api.run_options import RunOptions, check_mode, check_remat, check_run_options
 from metagrad.api.step_types import Decorator, DecoratorWithAux, Mode, Outer, StepMethod
 from metagrad.api.type_variables import AuxT, BatchT, KindT, MetaT, OuterAuxT, StateT
 from metagrad.frontend.partition import MODES
@@ -147,6 +147,9 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
         resume_dir: str | os.PathLike | None = None,
         save_every: float = 60.0,
         verify: str | None = None,
+        mode: str = "reverse",
+        approximation: Any = None,
+        remat: str = "auto",
     ) -> Metagradient[Any, Any, Any, Any, Any]:
         """The gradient of what a training run ends up with.
 
@@ -190,8 +193,29 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             same call with the same arguments goes on from the last point that was saved, and gives
             the same bits. At the end the directory is emptied.
           save_every: seconds between two points, at least.
+          remat: whether activations are computed again and not kept (docs/remat.md).
+            "blocks": of each inner gradient and of the outer function what goes into a block is
+            kept, and the rest is computed again when the derivative comes to the block. Blocks are
+            turns of a scan, what a loop over equal layers repeats, and functions that are called
+            several times, with products of matrices in them; `lowered.explain()` lists them. JAX
+            differentiates a function in which there are any.
+            "none": nothing, but what the loss puts into a `jax.checkpoint` itself.
+            "auto" (the default): as "none" as long as it fits. With a schedule `Auto`, blocks are
+            tried where steps would otherwise be run again for want of memory, and the faster plan
+            is taken; with any other, where the activations of a step do not fit what is free.
           verify: "replay" compares the states that a streamed run computes again with those of the
             training run, bit for bit, and raises `metagrad.ReplayError` if they differ.
+          mode: in which direction the run is differentiated; the gradient is the same.
+            "reverse" (the default): back from the outer value. The cost does not depend on how
+            many numbers `wrt` names, and the schedule says what is stored.
+            "forward": tangents of the state go along with it, one for each number that `wrt`
+            names. Nothing is stored, so memory does not grow with the number of steps; time and
+            memory grow with the count of numbers (docs/forward_mode.md).
+            "auto": the one that is predicted to be faster, or that fits the memory. Both are
+            traced, which takes longer. `lowered.explain()` says which, and why.
+          approximation: `metagrad.FirstOrder()`, `metagrad.Truncated(steps=K)`, or a tuple of the
+            two: a gradient that leaves something out (docs/approximations.md). `metagrad.check`
+            compares it with the exact one. None: the exact gradient.
 
         Returns:
           A callable `mg(state0, meta, batches, *outer_args) -> Result(value, grad, state)`.
@@ -203,6 +227,8 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             raise TypeError(f"outer must be a function of the final state, not {outer!r}")
         check_progress(progress)
         check_run_options(runtime, resume_dir, save_every, verify)
+        check_mode(mode, schedule, runtime, resume_dir, verify)
+        check_remat(remat, self._ad)
         return Metagradient(
             self._step,
             outer,
@@ -217,6 +243,9 @@ class TrainStep(Generic[StateT, MetaT, BatchT, KindT]):
             resume_dir=resume_dir,
             save_every=save_every,
             verify=verify,
+            mode=mode,
+            approximation=approximation,
+            remat=remat,
         )
 
 

@@ -19,11 +19,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metagrad.api.plain_steps import steps_of
 from metagrad.api.step_types import Mode
 from metagrad.api.train_step import TrainStep
 from metagrad.api.train_step import compile as compile_step
 from metagrad.mgd.descent import descent
-from metagrad.mgd.plain_steps import steps_of
 from metagrad.mgd.results import DescentResult
 
 

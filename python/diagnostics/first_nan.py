@@ -28,10 +28,12 @@ def diagnosis(
     has_aux: bool,
     wrt: tuple[str, ...],
     single: bool,
+    is_forward: bool = False,
 ) -> Callable:
     """A function of (result, arguments) that searches for the origin of a NaN.
 
-    It raises FloatingPointError if the value, the gradient or the final state has a NaN.
+    The search goes backward, whichever mode the program has (`is_forward`). It raises
+    FloatingPointError if the value, the gradient or the final state has a NaN.
     """
 
     def diagnose(result: Any, arguments: tuple) -> None:
@@ -48,6 +50,7 @@ def diagnosis(
             queries = faulty_queries(value, gradients, jnp.isnan)
             first = queries[0] if queries else None
             origin = _origin(step, outer, step_has_aux, has_aux, arguments, first)
+            origin = origin or (_ONLY_FORWARD if is_forward else _NOT_AGAIN)
             raise FloatingPointError(
                 f"the metagradient has a NaN in {enumerate_paths(nan_paths)}"
                 f"{enumerate_queries(queries)}. {origin}"
@@ -59,7 +62,10 @@ def diagnosis(
 def _origin(
     step, outer, step_has_aux: bool, has_aux: bool, arguments: tuple, query: int | None
 ) -> str:
-    """Where the first NaN is, in words; on the way back of one `query`, if there are several."""
+    """Where the first NaN is, in words; on the way back of one `query`, if there are several.
+
+    Empty if there is none.
+    """
     state, meta, batches, outer_args = arguments
     # Leaves that are not arrays stay outside of JAX, as in the compiled program.
     trees = {
@@ -131,11 +137,18 @@ def _origin(
                 f"in the cotangent of {enumerate_paths(paths)}. {_ROOT}"
             )
         bar = state_bar
-    return (
-        "The NaN did not appear again when the run was repeated step by step by JAX; "
-        "please report this."
-    )
+    return ""
 
+
+_NOT_AGAIN = (
+    "The NaN did not appear again when the run was repeated step by step by JAX; "
+    "please report this."
+)
+
+_ONLY_FORWARD = (
+    "Backward, step by step, there is none: a tangent meets an infinite derivative that no "
+    "cotangent meets. Use mode='reverse'."
+)
 
 _ROOT = (
     "A square root at zero has no finite derivative: an adaptive optimiser where a gradient is "

@@ -1,6 +1,6 @@
 """Metagradient descent: what `metagrad.descent` is made of, and what is used with it."""
 
-from metagrad.mgd.agreements import Agreement, agreement
+from metagrad.diagnostics.agreements import Agreement, agreement
 from metagrad.mgd.counts import IntegerCountsState, integer_counts
 from metagrad.mgd.display import DescentProgress
 from metagrad.mgd.history import History, Record

@@ -16,10 +16,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metagrad.api.plain_steps import PlainSteps, batches_from, steps_of
 from metagrad.api.results import Result
 from metagrad.api.train_step import compile
 from metagrad.mgd.added_loss import Added, added_loss, check_use, no_addition
-from metagrad.mgd.plain_steps import PlainSteps, batches_from, steps_of
 from metagrad.mgd.surrogate_checks import check_pool, check_value, with_extra
 from metagrad.mgd.surrogates import Surrogate, like_counts, no_extra, request_of
 from metagrad.runtime.streams import Stream

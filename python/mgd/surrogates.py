@@ -25,12 +25,12 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from metagrad.api.plain_steps import PlainSteps, batch_at, batches_from, steps_of
 from metagrad.api.results import Result
 from metagrad.api.train_step import compile
 from metagrad.api.type_variables import StateT
 from metagrad.frontend.dtypes import is_float
 from metagrad.mgd.added_loss import Added, added_loss, check_use, no_addition
-from metagrad.mgd.plain_steps import PlainSteps, batch_at, batches_from, steps_of
 from metagrad.mgd.surrogate_checks import (
     check_pool,
     check_step,

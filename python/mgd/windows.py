@@ -12,9 +12,10 @@ import operator
 from collections.abc import Sequence
 from typing import Any
 
+from metagrad.api import approximations
 from metagrad.api.metagradient import Metagradient
-from metagrad.mgd.agreements import Agreement, agreement
-from metagrad.mgd.plain_steps import PlainSteps, batches_from, steps_of
+from metagrad.api.plain_steps import steps_of
+from metagrad.diagnostics.agreements import Agreement, agreement
 
 
 class Truncated:
@@ -26,33 +27,30 @@ class Truncated:
     """
 
     def __init__(self, mg: Metagradient, last: int):
-        self._mg, self.last = mg, last
-        self.request = mg.request
-        has_aux, step = mg.request.step_has_aux, mg.request.step
-        self._first = PlainSteps((lambda *a: step(*a)[0]) if has_aux else step)
+        others = [
+            e for e in mg.request.approximations if not isinstance(e, approximations.Truncated)
+        ]
+        self._mg = mg.with_approximation((*others, approximations.Truncated(last)))
+        self.request, self.last = mg.request, last
 
     @property
     def settings(self) -> str:
         return f"last={self.last}"
 
     def __call__(self, state0: Any, meta: Any, batches: Any, *outer_args: Any) -> Any:
-        """As the metagradient. The value and the final state are the whole run's.
+        """As the metagradient. The value and the final state are the whole run's, and so are
+        auxiliary outputs. The gradient is that of the last K steps.
 
-        The gradient is that of the last K steps. Auxiliary outputs are those of the last K steps.
         If there are no more than K steps, all of it is the metagradient's.
         """
-        first = steps_of(batches) - self.last
-        if first <= 0:
-            return self._mg(state0, meta, batches, *outer_args)
-        state = self._first(state0, meta, batches, first)
-        return self._mg(state, meta, batches_from(batches, first), *outer_args)
+        return self._mg(state0, meta, batches, *outer_args)
 
     def __repr__(self) -> str:
         return f"Truncated(last={self.last}, {self._mg!r})"
 
 
 def truncated(mg: Metagradient, last: int) -> Truncated:
-    """The metagradient of the last `last` steps only. An approximation: see `windows`.
+    """The metagradient of the last `last` steps only. An approximation: `metagrad.Truncated`.
 
     It costs T - K plain steps and a metagradient of K steps.
 

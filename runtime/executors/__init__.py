@@ -1,3 +1,5 @@
 """Executors: programs in, arrays out."""
 
-from metagrad.runtime.executors import first_order as first_order  # JAX gets its rules
+# JAX gets its rules for the operation of fused.py.
+from metagrad.runtime.executors import first_order as first_order
+from metagrad.runtime.executors import many_runs as many_runs

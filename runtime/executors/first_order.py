@@ -4,56 +4,98 @@
 
 A value that is a vector has a gradient for each entry, along the leading axis.
 
-A program computes that gradient anyway, so nothing else is run. Of its other results (the gradient
-itself, the final state, what is auxiliary) no derivative is known. Their tangents are stand-ins
-that raise an error where they are used: when they are transposed, lowered or computed. In reverse
-mode that is only where a cotangent comes back to them.
+A program computes that gradient anyway, so nothing else is run. The tangents of its other results
+(the gradient itself, the final state, what is auxiliary) are those of second_order.py, which are
+computed where they are used. A program from a file has only its value's: there the others are
+stand-ins that raise an error where they are used, when they are transposed, lowered or computed.
 """
 
 from __future__ import annotations
 
+import functools
+import operator
+from collections.abc import Sequence
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 from jax.extend.core import Primitive
-from jax.interpreters import ad, mlir
+from jax.interpreters import ad, batching, mlir
 
 from metagrad.runtime.executors.fused import PRIMITIVES, FusedProgram, Gradients
+from metagrad.runtime.executors.second_order import tangents_of_results
 
 
 def _jvp(primals, tangents, *, program: FusedProgram):
     results = program.call(*primals)
-    with_tangent = [i for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero]
     known = program.gradients
-    for i in with_tangent:
-        if i not in known.of_input:
+    moving = {i: tangent for i, tangent in enumerate(tangents) if type(tangent) is not ad.Zero}
+    unknown = [i for i in moving if i not in known.of_input]
+    for i in unknown:
+        if program.derivations is None or known.inputs[i] == CLOSED_OVER:
             raise NotImplementedError(_unknown_input(known, i))
-    value = results[0]
-    total = sum(_product(results[known.of_input[i]], tangents[i], value) for i in with_tangent)
-    others = [
-        refused_p.bind(
-            *(tangents[i] for i in with_tangent),
-            shape=result.shape,
-            dtype=result.dtype,
-            name=name,
-        )
-        if jnp.issubdtype(result.dtype, jnp.floating)
-        else ad.Zero(jax.typeof(result).to_tangent_aval())
-        for name, result in zip(known.results[1:], results[1:], strict=True)
+    # They are computed only where they are used; reverse mode uses those of the value alone.
+    every = _all_tangents(program, primals, moving, unknown)
+    if not unknown:
+        every[: len(known.values)] = _tangents_of_values(known, results, moving)
+    return results, [
+        ad.Zero(jax.typeof(result).to_tangent_aval()) if tangent is None else tangent
+        for result, tangent in zip(results, every, strict=True)
     ]
-    return results, [total, *others]
 
 
-def _product(gradient: jax.Array, tangent: jax.Array, value: jax.Array) -> jax.Array:
+def _all_tangents(
+    program: FusedProgram, primals: Sequence[Any], moving: dict[int, Any], unknown: list[int]
+) -> list:
+    """The tangents of all results, or stand-ins; None for a result that is not floating point."""
+    known = program.gradients
+    if program.derivations is not None:
+        refusals = [
+            _unknown_input(known, unknown[0]) if unknown else _goes_forward(name)
+            for name in known.results
+        ]
+        return tangents_of_results(program, primals, moving, refusals)
+    return [
+        refused_p.bind(*moving.values(), shape=result.shape, dtype=result.dtype, name=name)
+        if jnp.issubdtype(result.dtype, jnp.floating)
+        else None
+        for name, result in zip(known.results, program.outputs, strict=True)
+    ]
+
+
+def _tangents_of_values(
+    known: Gradients, results: Sequence[jax.Array], moving: dict[int, Any]
+) -> list[jax.Array]:
+    """The tangents of the value; of several runs, that of their sum and those of each."""
+    value = results[0]
+    axes = known.axis_of_runs
+    products = [
+        _product(results[known.of_input[i]], t, value, None if axes is None else axes[i])
+        for i, t in moving.items()
+    ]
+    total = functools.reduce(operator.add, products)
+    return [total] if axes is None else [jnp.sum(total, 0), total]
+
+
+def _product(
+    gradient: jax.Array, tangent: jax.Array, value: jax.Array, axis: int | None = None
+) -> jax.Array:
     """<gradient, tangent>, for each entry of the value.
 
     It is computed in f64 if one of them is f64, else in f32. So a cotangent of the value that the
     leaf's dtype does not hold (1e8 in f16) is an infinity only if its product with the gradient is.
+
+    Args:
+      axis: of the runs in the tangent, which becomes the first axis of the result.
     """
     is_double = jnp.float64 in (gradient.dtype, value.dtype)
     wide = jnp.float64 if is_double else jnp.float32
-    axes = range(value.ndim, gradient.ndim)
-    product = gradient.astype(wide) * tangent.astype(wide)
-    return jnp.sum(product, axis=tuple(axes)).astype(value.dtype)
+    product = gradient.astype(wide) * jnp.asarray(tangent, wide)
+    kept = list(range(value.ndim))
+    if axis is not None:
+        product, kept = jnp.moveaxis(product, value.ndim + axis, 0), [*kept, value.ndim]
+    others = tuple(i for i in range(product.ndim) if i not in kept)
+    return jnp.sum(product, axis=others).astype(value.dtype)
 
 
 for _primitive in PRIMITIVES:
@@ -62,6 +104,16 @@ for _primitive in PRIMITIVES:
 
 CLOSED_OVER = "a value that is closed over"
 """What `Gradients.inputs` calls an array that is not an argument."""
+
+
+def _goes_forward(name: str) -> str:
+    return (
+        f"the derivative of a metagradient's {name} is asked for by reverse mode (jax.grad, "
+        "jax.vjp, jax.jacrev), which has one of its `value` only. A second derivative of a run "
+        "goes forward: a product with the Hessian is jax.jvp(lambda z: mg(state0, z, "
+        "batches).grad, (z,), (v,)), and the whole of a small one jax.jacfwd of that function "
+        "(docs/second_derivatives.md)."
+    )
 
 
 def _unknown_input(known: Gradients, i: int) -> str:
@@ -87,11 +139,10 @@ refused_p = Primitive("metagrad_refused_tangent")
 
 def _refuse(name: str):
     raise NotImplementedError(
-        f"the derivative of a metagradient's {name} is asked for, and it has one of its `value` "
-        "only, by jax.grad, jax.vjp and jax.linearize. A second derivative of a run (a product "
-        "with its Hessian, say) is jax.jvp over jax.grad of the run written as a jax.lax.scan, or "
-        "differences of two metagradients. jax.jvp asks for the derivatives of all results at "
-        "once: use jax.linearize in its place."
+        f"the derivative of a loaded metagradient's {name} is asked for, and a file has one of its "
+        "`value` only, by jax.grad, jax.vjp and jax.linearize. jax.jvp asks for the derivatives of "
+        "all results at once: use jax.linearize in its place. A product with the Hessian of a run "
+        "is jax.jvp of a metagradient that is not loaded."
     )
 
 
@@ -113,6 +164,11 @@ def _transpose(cotangent, *tangents, shape, dtype, name):
     _refuse(name)
 
 
+def _batch(tangents, axes, *, shape, dtype, name):
+    _refuse(name)
+
+
 mlir.register_lowering(refused_p, _lower)
+batching.primitive_batchers[refused_p] = _batch
 ad.primitive_transposes[refused_p] = _transpose
 ad.primitive_jvps[refused_p] = lambda primals, tangents, **named: _refuse(named["name"])

@@ -4,7 +4,8 @@
 `jax.lax.scan`, `jax.lax.map` and `jax.export`. Where JAX lowers it, the module is merged into the
 one that is being lowered.
 
-Its derivative is in first_order.py; a program that calls the host in host_calls.py.
+Its derivatives are in first_order.py and second_order.py, `jax.vmap` of it is in many_runs.py; a
+program that calls the host in host_calls.py.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING
 
 import jax
 import ml_dtypes
@@ -25,6 +27,9 @@ from jaxlib.mlir.dialects import func
 from metagrad.runtime import jax_internals
 from metagrad.runtime.executors import host_calls, placements
 from metagrad.runtime.jax_internals import debug_effect
+
+if TYPE_CHECKING:
+    from metagrad.runtime.executors.derived import Derivations
 
 fused_p = Primitive("metagrad_fused")
 host_calling_p = Primitive("metagrad_fused_host_calling")
@@ -43,12 +48,21 @@ class Gradients:
         state that of the first.
       inputs: what the user calls each input.
       results: what the user calls each result.
+      axis_of_runs: where the program is of several runs side by side: for each input of `of_input`,
+        the axis of the runs in it. The value is then the sum of all runs' values, which are the
+        second result. None for one run.
     """
 
     of_input: dict[int, int]
     inputs: tuple[str, ...]
     results: tuple[str, ...]
     like_input: dict[int, int] = dataclasses.field(default_factory=dict)
+    axis_of_runs: dict[int, int] | None = None
+
+    @property
+    def values(self) -> range:
+        """The results whose derivatives are known."""
+        return range(1 if self.axis_of_runs is None else 2)
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -63,6 +77,7 @@ class FusedProgram:
       callbacks: the host functions that the module calls, by the index in its calls.
       gradients: what `jax.grad` of a function around the program may use.
       mesh: the devices that the module speaks of, if there are several.
+      derivations: makes programs for `jax.vmap` and second derivatives; None if nobody can.
     """
 
     bytecode: Callable[[str], bytes]
@@ -72,6 +87,7 @@ class FusedProgram:
     callbacks: tuple[Callable, ...]
     gradients: Gradients
     mesh: Mesh | None = None
+    derivations: Derivations | None = None
 
     def call(self, *arrays):
         """The results for arrays of the shapes and dtypes of `inputs`."""

@@ -32,7 +32,7 @@ _MOST_BYTES = 2**62
 
 
 class DoesNotFit(ValueError):
-    """No plan for a fused program fits the budget."""
+    """No plan fits the budget."""
 
 
 @dataclasses.dataclass(frozen=True, repr=False)

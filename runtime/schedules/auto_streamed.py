@@ -18,7 +18,14 @@ from metagrad import _native
 from metagrad.runtime.byte_sizes import format_bytes
 from metagrad.runtime.schedules.accept import Schedule
 from metagrad.runtime.schedules.arguments import check_steps
-from metagrad.runtime.schedules.auto import SLACK, Auto, fastest_tree, rounded_up, smallest_bytes
+from metagrad.runtime.schedules.auto import (
+    SLACK,
+    Auto,
+    DoesNotFit,
+    fastest_tree,
+    rounded_up,
+    smallest_bytes,
+)
 from metagrad.runtime.schedules.costs import Costs, Sizes, predict
 from metagrad.runtime.schedules.moves import TIERS
 from metagrad.runtime.schedules.plan import Plan
@@ -71,7 +78,7 @@ def streamed_plan(
       longest: the most steps of a segment; None: no limit but the memory's.
 
     Raises:
-      ValueError: no plan fits. The message says what the smallest needs.
+      DoesNotFit: no plan fits. The message says what the smallest needs.
     """
     steps = check_steps(steps)
     named = [auto.budget(name) for name in ("memory", "host", "disk")]
@@ -88,7 +95,7 @@ def streamed_plan(
             if _estimate(plan).seconds <= (1 + SLACK) * least:
                 plans.append(plan)
     if not plans:
-        raise ValueError(search.nothing_fits(auto))
+        raise DoesNotFit(search.nothing_fits(auto))
     seconds = {id(plan): _estimate(plan).seconds for plan in plans}
     limit = (1 + SLACK) * min(seconds.values())
     return min((p for p in plans if seconds[id(p)] <= limit), key=lambda p: p.bytes)

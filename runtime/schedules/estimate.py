@@ -19,6 +19,8 @@ class Estimate:
       steps: bytes that grow with the number of steps, the plan's tables among them.
       seconds: the predicted time of a run; None as long as nothing has been measured.
       costs: what `seconds` rests on.
+      why: why this mode was chosen, in words; empty if there was no choice.
+      recomputed: which activations are computed again, in words; empty if none are.
     """
 
     slots: int
@@ -26,6 +28,8 @@ class Estimate:
     steps: int
     seconds: float | None = None
     costs: Costs | None = None
+    why: str = ""
+    recomputed: str = ""
 
     @property
     def bytes(self) -> int:
@@ -35,13 +39,16 @@ class Estimate:
     def lines(self) -> list[str]:
         """The estimate as text."""
         is_measured = self.costs is not None and self.costs.measured
-        unknown = "" if is_measured else " without a step's temporaries"
+        unknown = "" if is_measured else " with a step's temporaries estimated"
         parts = [
             f"{format_bytes(self.slots)} of slots",
             f"{format_bytes(self.workspace)} of workspace{unknown}",
             f"{format_bytes(self.steps)} that grow with the steps",
         ]
-        lines = [f"memory     {format_bytes(self.bytes)}: {', '.join(parts)}"]
+        chosen = [f"mode       {self.why}"] if self.why else []
+        lines = [*chosen, f"memory     {format_bytes(self.bytes)}: {', '.join(parts)}"]
+        if self.recomputed:
+            lines.append(f"remat      {self.recomputed}")
         if self.seconds is None or self.costs is None:
             return [*lines, "time       not predicted in seconds: nothing has been measured"]
         return [

@@ -16,8 +16,9 @@ each with a state and a gradient from slots, and nothing has to be decided betwe
         for r in max(1, walk_segment[w]) .. walk_segment[w + 1]:
             VJP at t = T - r, of state slot vjp_state[r] and gradient slot vjp_gradient[r]
 
-Behind the plan's slots of each kind stands one slot more. A state that is made for the VJP alone
-goes there, and a gradient that is computed on the spot. So a VJP finds both in a slot, and no loop
+Behind the plan's slots of each kind stands one slot more, if the tables name it
+(`LoopTables.names_behind`). A state that is made for the VJP alone goes there, and a gradient that
+is computed on the spot. So a VJP finds both in a slot, and no loop
 around it carries them: what a loop carries and replaces, XLA copies twice.
 """
 
@@ -87,6 +88,23 @@ class LoopTables:
                 np.all(saves) and (np.all(runs["run_keep"] >= 0) or not self.gradients)
             ),
         )
+
+    def names_behind(self, plan: Plan) -> tuple[bool, bool]:
+        """Whether the slot behind the plan's slots is named: of states, and of gradients.
+
+        A plan whose VJPs find their gradients in slots of its own names none, and the slot would
+        take a gradient's memory for nothing.
+        """
+        runs, last = self.runs, self.runs["run_steps"] - 1
+        # The last slot that a run writes; -1 for none. The first entry of the segments' tables
+        # stands for no VJP.
+        saved = np.where(runs["run_save"] < 0, -1, runs["run_save"] + runs["run_stride"] * last)
+        kept = np.where(runs["run_keep"] < 0, -1, runs["run_keep"] + last)
+        states, gradients = (
+            max(written.max(initial=-1), self.segments[name][1:].max(initial=-1))
+            for written, name in ((saved, "vjp_state"), (kept, "vjp_gradient"))
+        )
+        return bool(states >= plan.state_slots), bool(gradients >= plan.gradient_slots)
 
     @property
     def columns(self) -> Columns:

@@ -256,13 +256,17 @@ def tier_seconds(
     return statistics.median(writes[1:]), statistics.median(reads[1:])
 
 
+OPERATIONS_PER_SECOND = 5e10
+"""Of one core, where nothing can be measured."""
+
+
 def estimated_costs(
     sizes: Sizes,
     *,
     inner_operations: float,
     update_operations: float,
     vjp_operations: float,
-    operations_per_second: float = 5e10,
+    operations_per_second: float = OPERATIONS_PER_SECOND,
     bytes_per_second: float = 5e9,
 ) -> Costs:
     """Costs from counts of operations, for when nothing can be measured. They say so.

@@ -90,6 +90,7 @@ class TwoLevelPlan:
       estimate: what a run is expected to take; None if nothing has been measured.
       room: the most slots that each tier may have, for runs of more steps. A tier that has more
         than that has as many as it has.
+      recomputed: which activations are computed again, in words; empty if none are.
     """
 
     steps: int
@@ -99,6 +100,7 @@ class TwoLevelPlan:
     sizes: Sizes
     estimate: TwoLevelEstimate | None = None
     room: tuple[int, int, int] = (0, 0, 0)
+    recomputed: str = ""
 
     def validate(self) -> None:
         """Runs the plans on step numbers, and looks whether the parts fit together.
@@ -214,6 +216,7 @@ class TwoLevelPlan:
                 "and each once more when it is reversed",
                 f"  within a segment          {self.inner!r}",
                 f"  bytes                     {held}",
+                *([f"  remat                     {self.recomputed}"] if self.recomputed else []),
                 *time,
             ]
         )

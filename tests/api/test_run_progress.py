@@ -292,6 +292,7 @@ def test_no_line_of_a_quick_run(capsys):
     assert capsys.readouterr().err == ""
 
 
+@pytest.mark.usefixtures("others_stay")
 @pytest.mark.parametrize("option", [None, True, False, print])
 def test_no_thread_is_left(option):
     before = threading.active_count()

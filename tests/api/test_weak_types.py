@@ -275,3 +275,45 @@ def test_a_weak_state_takes_the_dtype_that_the_step_gives_it(first, dtype, doubl
         )
         assert jax.typeof(result.state["largest"]) == jax.typeof(plain[0]["largest"])
         np.testing.assert_array_equal(result.state["largest"], plain[0]["largest"])
+
+
+def settling(state, z, x):
+    """A step in which a leaf of a weak float64 becomes a float32."""
+    w = state["w"] * (1 - z * x / (1 + jnp.square(state["largest"]))).astype(jnp.float32)
+    return {"w": w, "largest": jnp.maximum(state["largest"], w)}
+
+
+def of_all(step, outer, state, z, xs):
+    """The gradient in state, meta and batches, as JAX gives it."""
+
+    def value(state, z, xs):
+        return outer(jax.lax.scan(lambda s, x: (step(s, z, x), None), state, xs)[0])
+
+    return jax.grad(value, argnums=(0, 1, 2))(state, z, xs)
+
+
+@pytest.mark.parametrize("way", ["fused", "jit", "streamed", "exported", "exported stream"])
+@pytest.mark.parametrize("largest", ["a float", "a weak array", "a double", "an array"])
+def test_the_gradient_in_a_leaf_has_the_dtype_that_the_leaf_has(way, largest, tmp_path):
+    """The program settles on a float32, JAX's derivative goes back to the float64."""
+    outer = lambda s: s["w"] * s["largest"]
+    mg = metagrad.compile(settling).metagradient(outer, ("state", "meta", "batches"))
+    with jax.enable_x64(True):
+        weak = jnp.asarray(0.05)
+        of_state = weak if largest == "a weak array" else RATES[largest]
+        state = {"w": jnp.float32(0.5), "largest": of_state}
+        arguments = state, weak, jnp.ones(2, jnp.float32)
+        stacked = jax.tree.map(jnp.asarray, arguments)
+        expected = of_all(settling, outer, *stacked)
+        if "stream" in way:
+            arguments = *arguments[:2], metagrad.Stream(arguments[2])
+        call = mg
+        if way == "jit":
+            call = jax.jit(mg)
+        elif "exported" in way:
+            mg.lower(*arguments).compile().export(tmp_path / "run.mg", platforms=("cpu",))
+            call = metagrad.load(tmp_path / "run.mg")
+        grad = call(*arguments).grad
+        for ours, jaxs in zip(jax.tree.leaves(grad), jax.tree.leaves(expected)):
+            assert ours.dtype == jaxs.dtype
+            np.testing.assert_allclose(ours, jaxs, rtol=1e-6)

@@ -182,6 +182,32 @@ def test_buffers_are_as_large_as_the_plan_says():
     ]
 
 
+@pytest.mark.parametrize("schedule", KEEPING + NOT_KEEPING, ids=str)
+def test_slots_of_large_arrays_are_those_that_are_named(schedule):
+    size = SMALL // 4 + 1
+    text = WITH_GRADIENT.replace("tensor<3xf32>", f"tensor<{size}xf32>")
+    plan = schedule.plan(20, gradients=True)
+    tables = loop_tables(plan, gradients=True)
+    states, gradients = (
+        slots + behind
+        for slots, behind in zip((plan.state_slots, plan.gradient_slots), tables.names_behind(plan))
+    )
+    module = scheduled(text, schedule, 20)
+    main = str(functions.find(module, "main"))
+    buffers = set(re.findall(rf"tensor<(\d+)x{size}xf32>", main)) - {"20"}
+    kept = {gradients} if tables.features.keeps else set()
+    assert buffers <= {str(n) for n in {states, 1} | kept}
+    assert str(states) in buffers or states == 20
+
+
+@pytest.mark.parametrize("schedule", [StoreAll(), Binomial(1, rebuild=20)], ids=str)
+def test_a_plan_that_keeps_every_gradient_needs_no_slot_behind_them(schedule):
+    plan = schedule.plan(20, gradients=True)
+    assert plan.gradient_slots == 20
+    states, gradients = loop_tables(plan, gradients=True).names_behind(plan)
+    assert states and not gradients
+
+
 def test_large_arrays_are_not_written_in_vain():
     """There each write of a slot is in a loop of zero or one trips; small ones need none."""
     loops = {}
@@ -203,9 +229,11 @@ def test_tables(schedule, steps, gradients):
     plan = schedule.plan(steps, gradients=gradients)
     tables = loop_tables(plan, gradients=gradients)
     walks, runs, segments = tables.walks, tables.runs, tables.segments
-    state_slots = np.full(plan.state_slots + 1, -1)
+    # A slot behind those of the plan is there if it is named: nothing else is written or read.
+    state_behind, gradient_behind = tables.names_behind(plan)
+    state_slots = np.full(plan.state_slots + state_behind, -1)
     state_slots[0] = 0
-    gradient_slots = np.full(plan.gradient_slots + 1, -1)
+    gradient_slots = np.full(plan.gradient_slots + gradient_behind, -1)
     reversed_steps = []
     for w in range(len(walks["walk_load"])):
         state = state_slots[walks["walk_load"][w]]

@@ -1,4 +1,4 @@
-"""Derivatives mean what JAX means: `stop_gradient`, custom rules, ties, and NaN where JAX has NaN.
+"""Derivatives mean what JAX means: `stop_gradient`, custom rules, and operations of every kind.
 
 `explain()` says who did it and why.
 """
@@ -10,31 +10,11 @@ import optax
 import pytest
 import runs
 from jax import lax
+from losses import EVERYTHING, check, check_gradient, mean_loss, surrogate
 from unrolled import assert_exact, who
 
 import metagrad
 from metagrad import LazyKary
-
-# The result is a NaN, as JAX's is, and the warning about it is not what these tests are about.
-A_NAN_IS_MEANT = pytest.mark.filterwarnings("ignore:the metagradient has:RuntimeWarning")
-
-EVERYTHING = ("meta", "state", "batches")
-
-
-def check(loss, *, params=None, T=4, wrt=EVERYTHING, batches=None, outer=runs.outer):
-    """A loss under gradient descent against JAX."""
-    state = {"params": runs.params() if params is None else params}
-    batches = runs.data(T) if batches is None else batches
-    return assert_exact(
-        runs.sgd(metagrad.grad(loss)), outer, wrt, state, runs.meta(), batches, schedule=LazyKary(2)
-    )[1]
-
-
-def mean_loss(predict):
-    return lambda p, z, batch: jnp.mean(
-        z["weights"] * (predict(p, batch["x"], z) - batch["y"]) ** 2
-    )
-
 
 # --- stop_gradient --------------------------------------------------------------------------------
 
@@ -70,15 +50,7 @@ def test_stopped_in_the_update():
         length = lax.stop_gradient(1 / (1 + optax.tree.norm(g)))
         return jax.tree.map(lambda g: length * g, g)
 
-    assert_exact(
-        runs.sgd(gradient),
-        runs.outer,
-        EVERYTHING,
-        {"params": runs.params()},
-        runs.meta(),
-        runs.data(4),
-        schedule=LazyKary(2),
-    )
+    check_gradient(gradient)
 
 
 def test_stopped_in_the_outer_function():
@@ -110,17 +82,6 @@ def softened(x):
 def _softened_rule(primals, tangents):
     """The true derivative, in a stable form."""
     return softened(*primals), jax.nn.sigmoid(primals[0]) * tangents[0]
-
-
-@jax.custom_jvp
-def surrogate(x):
-    return jnp.where(x > 0, x, 0.0)
-
-
-@surrogate.defjvp
-def _surrogate_rule(primals, tangents):
-    """Not the derivative of a step's primal."""
-    return surrogate(*primals), tangents[0] / (1 + primals[0] ** 2)
 
 
 @jax.custom_vjp
@@ -346,192 +307,3 @@ def test_operation(name):
     )
     if rule is not None:
         assert who(lowered)[0] == rule
-
-
-# --- Ties and edges -------------------------------------------------------------------------------
-
-# Entries that cancel to exactly zero, are equal, or lie on the bounds.
-EDGES = {
-    "relu": lambda x: jax.nn.relu(x),
-    "maximum with zero": lambda x: jnp.maximum(x, 0.0),
-    "where": lambda x: jnp.where(x > 0, x, 0.0),
-    "leaky relu": lambda x: jax.nn.leaky_relu(x),
-    "relu6": lambda x: jax.nn.relu6(x + 6.0),
-    "clip": lambda x: jnp.clip(x, 0.0, 1.0),
-    "abs": lambda x: jnp.abs(x),
-    "sign": lambda x: jnp.sign(x) * x,
-    "max": lambda x: jnp.max(x, axis=-1, keepdims=True) * x,
-    "minimum": lambda x: jnp.minimum(x, -x),
-    "max of all": lambda x: x - jnp.max(x),
-    "sort": lambda x: jnp.sort(x, axis=-1) * jnp.arange(x.shape[-1]),
-    "square root": lambda x: jnp.sqrt(jnp.abs(x) + 1e-3),
-}
-
-
-def tied(p, x, z, edge):
-    """Hidden units that are exactly 0, equal, or 1 for all examples at first, and then differ."""
-    h = jnp.concatenate(
-        [
-            x @ p["w1"],
-            jnp.zeros((len(x), 2)) * p["b1"][:2],
-            jnp.ones((len(x), 2)) * z["rate"] / z["rate"],
-        ],
-        axis=1,
-    )
-    h = h.at[:, 0].set(x @ (p["w1"][:, 0] - p["w1"][:, 0]) + (p["b1"][1] - p["b1"][1]))
-    return (edge(h) @ jnp.concatenate([p["w2"], p["w2"][:4]])) + 0.1 * runs.predict(p, x)
-
-
-@pytest.mark.parametrize("name", EDGES)
-def test_tie(name):
-    lowered = check(mean_loss(lambda p, x, z: tied(p, x, z, EDGES[name])), T=2)
-    assert who(lowered)[1] == "enzyme"
-
-
-def test_relu_network_that_starts_at_zero():
-    """All pre-activations are exactly 0 at the first step."""
-    params = jax.tree.map(jnp.zeros_like, runs.params()) | {"w2": runs.params()["w2"]}
-    lowered = check(mean_loss(lambda p, x, z: runs.predict(p, x, jax.nn.relu)), params=params)
-    assert who(lowered) == ["enzyme"] * 3
-
-
-def test_ties_in_the_update():
-    """Signs and clipped gradients, some exactly zero."""
-
-    def gradient(p, z, batch):
-        g = metagrad.grad(runs.loss)(p | {"w2": p["w2"].at[0].set(0.0)}, z, batch)
-        return jax.tree.map(
-            lambda g: jnp.maximum(g, 0.0) + jnp.abs(g) * z["rate"] + jnp.clip(g, -0.1, 0.1), g
-        )
-
-    assert_exact(
-        runs.sgd(gradient),
-        runs.outer,
-        EVERYTHING,
-        {"params": runs.params()},
-        runs.meta(),
-        runs.data(3),
-        schedule=LazyKary(2),
-    )
-
-
-# The same operation twice, where only one of the two carries a derivative: its lowering must not be
-# taken for the other's.
-TWICE = {
-    "relu, then maximum": lambda x: jax.nn.relu(x) ** 2 + lax.max(x, jnp.zeros_like(x)),
-    "maximum, then relu": lambda x: lax.max(x, jnp.zeros_like(x)) + jax.nn.relu(x) ** 2,
-    "logsumexp, then max": lambda x: (
-        jax.nn.logsumexp(x, axis=-1, keepdims=True) * x + jnp.max(x, axis=-1, keepdims=True) ** 3
-    ),
-    "stopped max, then max": lambda x: (
-        (x - lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))) ** 2
-        + jnp.max(x, axis=-1, keepdims=True) ** 3
-    ),
-    "max, then stopped max": lambda x: (
-        jnp.max(x, axis=-1, keepdims=True) ** 3
-        + (x - lax.stop_gradient(jnp.max(x, axis=-1, keepdims=True))) ** 2
-    ),
-}
-
-
-@pytest.mark.parametrize("name", TWICE)
-def test_tie_of_an_operation_that_occurs_twice(name):
-    check(mean_loss(lambda p, x, z: tied(p, x, z, TWICE[name])), T=2)
-
-
-# --- NaN where JAX has NaN, and nowhere else ------------------------------------------------------
-
-
-def dead(p, z, batch):
-    """Its gradient in `b1[0]` is exactly zero."""
-    return runs.loss(p | {"b1": p["b1"].at[0].set(0.0)}, z, batch)
-
-
-@A_NAN_IS_MEANT
-@pytest.mark.parametrize("eps_root", [0.0, 1e-8])
-def test_adam_where_a_gradient_is_exactly_zero(eps_root):
-    step, state = runs.with_optax(optax.adam(0.05, eps_root=eps_root), dead)
-    result, _ = assert_exact(
-        step, runs.outer, EVERYTHING, state, runs.meta(), runs.data(3), schedule=LazyKary(2)
-    )
-    nan = any(
-        np.isnan(leaf).any()
-        for leaf in jax.tree.leaves(result.grad)
-        if leaf.dtype != jax.dtypes.float0
-    )
-    assert nan == (eps_root == 0.0)
-
-
-@A_NAN_IS_MEANT
-def test_norm_of_zeros():
-    result, _ = assert_exact(
-        runs.sgd(),
-        lambda s: jnp.linalg.norm(s["params"]["w1"] * 0.0),
-        "meta",
-        {"params": runs.params()},
-        runs.meta(),
-        runs.data(2),
-    )
-    assert np.isnan(result.grad["weights"]).all()
-
-
-def rooted(x):
-    """The root of zero is zero; only its derivative is infinite, and that is stopped."""
-    return jnp.sqrt(lax.stop_gradient(x - x))
-
-
-ROOTS = {
-    "in the loss": (
-        lambda p, z, b: p - 0.1 * metagrad.grad(lambda p: jnp.sum((p * z) ** 3 + p * rooted(p)))(p),
-        jnp.sum,
-    ),
-    "beside a custom rule in the loss": (
-        lambda p, z, b: (
-            p - 0.1 * metagrad.grad(lambda p: jnp.sum(surrogate(p * z) ** 3 + p * rooted(p)))(p)
-        ),
-        jnp.sum,
-    ),
-    "in the update": (lambda p, z, b: p * z + rooted(p), jnp.sum),
-    "beside a custom rule in the update": (lambda p, z, b: surrogate(p * z) + rooted(p), jnp.sum),
-    "in the outer function": (lambda p, z, b: p * z, lambda p: jnp.sum(p + rooted(p))),
-    "beside a custom rule in the outer function": (
-        lambda p, z, b: p * z,
-        lambda p: jnp.sum(surrogate(p) + rooted(p)),
-    ),
-    "where nothing is differentiated": (lambda p, z, b: p * z, lambda p: jnp.sum(rooted(p))),
-    "in a value that the step uses": (
-        lambda p, z, b: (
-            p * z
-            - 0.1 * metagrad.value_and_grad(lambda p: jnp.sum(p**2) + jnp.sum(rooted(p)))(p)[0]
-        ),
-        jnp.sum,
-    ),
-}
-
-
-@pytest.mark.parametrize("name", ROOTS)
-def test_square_root_of_zero(name):
-    step, outer = ROOTS[name]
-    result, _ = assert_exact(
-        metagrad.compile(step),
-        outer,
-        ("meta", "state"),
-        jnp.asarray([1.0, 2.0]),
-        jnp.asarray(0.9),
-        jnp.arange(3),
-    )
-    assert np.isfinite(result.value) and np.isfinite(result.grad[0])
-
-
-@A_NAN_IS_MEANT
-def test_training_that_overflows():
-    step = metagrad.compile(lambda s, z, b: s * s * z * b)
-    assert_exact(
-        step,
-        jnp.sum,
-        "meta",
-        jnp.asarray([1.5, 1e60]),
-        jnp.asarray([1.0, 2.0]),
-        jnp.ones((6, 1)),
-        schedule=LazyKary(2),
-    )

@@ -151,13 +151,22 @@ def assert_close(got, want, tolerance, what="gradient"):
 
 
 def assert_exact(
-    step, outer, wrt, *arguments, tolerance=DOUBLE, schedule=None, step_has_aux=False, has_aux=False
+    step,
+    outer,
+    wrt,
+    *arguments,
+    tolerance=DOUBLE,
+    schedule=None,
+    step_has_aux=False,
+    has_aux=False,
+    remat="auto",
 ):
     """Compiles and runs the metagradient, and compares value, gradient and final state.
 
     Gives (result, lowered).
     """
-    lowered = step.metagradient(outer, wrt, schedule=schedule, has_aux=has_aux).lower(*arguments)
+    mg = step.metagradient(outer, wrt, schedule=schedule, has_aux=has_aux, remat=remat)
+    lowered = mg.lower(*arguments)
     result = lowered.compile()(*arguments)
     value, grad, state = unrolled(
         step, outer, wrt, *arguments, step_has_aux=step_has_aux, has_aux=has_aux

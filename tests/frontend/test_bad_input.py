@@ -351,6 +351,14 @@ def test_complex_leaves(path, arguments):
     )
 
 
+def test_symbolic_shapes():
+    mg = metagrad.compile(lambda w, rate, x: w - rate * x).metagradient(jnp.sum)
+    shape = jax.export.symbolic_shape("2, n")
+    exported = jax.export.export(jax.jit(lambda x: mg(jnp.ones(3), 0.1, x).value))
+    with pytest.raises(NotImplementedError, match=r"batches has the shape \(2, n\), with a dim"):
+        exported(jax.ShapeDtypeStruct(shape, jnp.float32))
+
+
 def test_complex_outer_argument():
     with pytest.raises(TypeError, match=r"outer_args\[1\]\['c'\] is complex64"):
         lower(descend, W, Z, XS, 1.0, {"c": 1j}, outer=lambda s, a, b: jnp.sum(s))
@@ -577,23 +585,3 @@ def test_schedule_made_for_another_number_of_steps():
         "Revolve was made for max_n=7 steps, but the training run has 3",
         schedule=cs.Revolve(7, 2),
     )
-
-
-# --- Transformations ------------------------------------------------------------------------------
-
-
-def test_vmap_is_refused():
-    mg = metagrad.compile(descend).metagradient(total)
-    with pytest.raises(
-        NotImplementedError,
-        match=r"a metagradient cannot be put under jax.vmap. jax.lax.map .*jax.hessian",
-    ):
-        jax.vmap(lambda z: mg(W, z, XS).value)(jnp.ones(2))
-
-
-def test_forward_mode_is_refused():
-    mg = metagrad.compile(descend).metagradient(total)
-    with pytest.raises(NotImplementedError, match=r"use jax\.linearize in its place"):
-        jax.jvp(lambda z: mg(W, z, XS).value, (Z,), (jnp.ones_like(Z),))
-    with pytest.raises(NotImplementedError, match=r"cannot be put under jax\.vmap"):
-        jax.jacfwd(lambda z: mg(W, z, XS).value)(Z)

@@ -308,8 +308,8 @@ def test_a_program_that_prints_is_not_stored():
 def test_under_grad_and_vmap(heard):
     mg = metagrad.compile(descend(True)).metagradient(jnp.sum, schedule=metagrad.StoreAll())
     assert heard(jax.grad(lambda z: mg(W, z, XS).value), Z)[1] == {"norm": T}
-    with pytest.raises(NotImplementedError):
-        jax.vmap(lambda z: mg(W, z, XS).value)(jnp.ones(2))
+    of_two = jax.vmap(lambda z: mg(W, z, XS).value)
+    assert heard(of_two, jnp.ones(2))[1] == {"norm": 2 * T}
 
 
 # --- Pure callbacks -------------------------------------------------------------------------------

@@ -350,6 +350,7 @@ def test_a_slow_disk_makes_the_run_wait_and_says_so(tmp_path, monkeypatch):
         assert journal.latest().position == 7
 
 
+@pytest.mark.usefixtures("others_stay")
 def test_a_long_run_keeps_a_small_directory(tmp_path):
     with Journal.open(tmp_path, RUN) as journal:
         open_files = len(os.listdir("/proc/self/fd"))

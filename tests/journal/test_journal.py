@@ -154,6 +154,7 @@ def test_a_run_that_was_killed_while_it_removed_its_files(tmp_path, call, monkey
         assert journal.latest() is None and files(tmp_path) == []
 
 
+@pytest.mark.usefixtures("others_stay")
 def test_no_thread_is_left_and_a_closed_journal_says_so(tmp_path):
     before = threading.active_count()
     journal = Journal.open(tmp_path, RUN)

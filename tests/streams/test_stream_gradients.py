@@ -162,6 +162,7 @@ def test_two_runs_on_one_folder(tmp_path):
     Stream(SOURCE, gradients=tmp_path).gradient_sink().close()
 
 
+@pytest.mark.usefixtures("others_stay")
 def test_no_descriptor_is_left(tmp_path):
     before = os.listdir("/proc/self/fd")
     sink = written(tmp_path)

@@ -175,6 +175,7 @@ def test_what_was_moved_is_counted(make, kind):
     assert tier.traffic.seconds_waited >= 0
 
 
+@pytest.mark.usefixtures("others_stay")
 @pytest.mark.parametrize("kind", ("disk", "host buffers"))
 def test_nothing_is_left_of_many_tiers(make, kind):
     descriptors = lambda: len(os.listdir("/proc/self/fd"))

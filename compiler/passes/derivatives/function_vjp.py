@@ -61,17 +61,19 @@ def vjp(
     return total
 
 
-def vjp_by_jax(module: ir.Module, function: func.FuncOp) -> func.FuncOp | None:
-    """The VJP that JAX made for `function`, if it brought one.
+def vjp_by_jax(
+    module: ir.Module, function: func.FuncOp, attribute: str = metagrad.VJP
+) -> func.FuncOp | None:
+    """The VJP that JAX made for `function`, if it brought one under this attribute.
 
     It may leave out the last results, which are auxiliary and get no cotangent.
 
     Raises:
       ValueError: it does not take the function's arguments and then cotangents of its results.
     """
-    if metagrad.VJP not in function.attributes:
+    if attribute not in function.attributes:
         return None
-    jax_vjp = made_by_jax(module, function.attributes[metagrad.VJP].value)
+    jax_vjp = made_by_jax(module, function.attributes[attribute].value)
     assert jax_vjp is not None
     inputs = list(jax_vjp.type.inputs)
     expected = [*function.type.inputs, *(ty for ty in function.type.results if is_float(ty))]

@@ -44,13 +44,15 @@ from jaxlib.mlir.dialects import stablehlo as hlo
 from metagrad.compiler.analysis.induction_variables import terminator
 from metagrad.compiler.analysis.row_access import row_counter
 from metagrad.compiler.analysis.same_values import SameValues
-from metagrad.compiler.analysis.trip_values import counters
+from metagrad.compiler.analysis.trip_values import counters, unchanging
 from metagrad.compiler.dialect import functions, loops, metagrad
 from metagrad.compiler.dialect.matching import producer, users
 
 NAME = "save-products"
 
 PRODUCTS = ("stablehlo.dot_general", "stablehlo.convolution")
+ROWS = ("stablehlo.dynamic_slice",)
+"""Ops whose other operands only say where the first is read."""
 
 
 def run(module: ir.Module) -> None:
@@ -74,13 +76,56 @@ def _blocks(function: func.FuncOp) -> list[ir.Block]:
 
 def _visit(block: ir.Block) -> None:
     forward: list[hlo.WhileOp] = []
+    offers: list[set[ir.Value]] = []
     for op in list(block.operations):
         if not isinstance(op, hlo.WhileOp):
             continue
+        needs = _needs(op)
         for i, loop in enumerate(forward):
+            if not any(need <= offers[i] for need in needs):
+                continue
             for counter in counters(op):
-                forward[i] = loop = _save(loop, op, counter)
+                forward[i] = _save(forward[i], op, counter)
+            if forward[i] is not loop:
+                offers[i], needs = _offers(forward[i]), _needs(op)
         forward.append(op)
+        offers.append(_offers(op))
+
+
+def _needs(back: hlo.WhileOp) -> list[set[ir.Value]]:
+    """For each product of a loop's body, the values from outside the body that it is made of.
+
+    Only for products that are made of nothing but those and counters. If another loop is to have
+    computed one, it offers all of them. This is what keeps the pass linear in the number of loops:
+    an optimiser that takes a root of every matrix has a pair of loops for each, and all look alike.
+    """
+    block = back.regions[1].blocks[0]
+    constant, steps = unchanging(back), {block.arguments[i] for i in counters(back)}
+    made_of: dict[ir.Value, set[ir.Value] | None] = {
+        argument: {constant[argument]}
+        if argument in constant
+        else set()
+        if argument in steps
+        else None
+        for argument in block.arguments
+    }
+    needs = []
+    for op in list(block.operations)[:-1]:
+        read = op.operands[:1] if op.operation.name in ROWS else op.operands
+        parts = [made_of.get(operand, {operand}) for operand in read]
+        known = [part for part in parts if part is not None]
+        whole = set().union(*known) if len(known) == len(parts) else None
+        made_of.update(dict.fromkeys(op.results, whole))
+        if op.operation.name in PRODUCTS and whole is not None:
+            needs.append(whole)
+    return needs
+
+
+def _offers(forward: hlo.WhileOp) -> set[ir.Value]:
+    """What a loop's body reads from outside, and what the loop returns."""
+    block = forward.regions[1].blocks[0]
+    read = {operand for op in block.operations for operand in op.operands}
+    return read | {*unchanging(forward).values(), *forward.results}
 
 
 def _save(forward: hlo.WhileOp, back: hlo.WhileOp, counter: int) -> hlo.WhileOp:

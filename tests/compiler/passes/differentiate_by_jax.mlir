@@ -23,11 +23,11 @@ module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch 
   func.func private @update_by_jax(%w: tensor<f32>, %count: tensor<i32>, %z: tensor<f32>, %b: tensor<f32>, %g: tensor<f32>, %seed: tensor<f32>) -> (tensor<f32>, tensor<f32>, tensor<f32>, tensor<f32>) {
     return %seed, %z, %b, %g : tensor<f32>, tensor<f32>, tensor<f32>, tensor<f32>
   }
-  func.func public @outer(%w: tensor<f32>, %count: tensor<i32>) -> tensor<f32> attributes {metagrad.vjp = @outer_by_jax} {
+  func.func public @outer(%w: tensor<f32>, %count: tensor<i32>) -> tensor<f32> attributes {metagrad.value_and_vjp = @outer_by_jax} {
     return %w : tensor<f32>
   }
-  func.func private @outer_by_jax(%w: tensor<f32>, %count: tensor<i32>, %seed: tensor<f32>) -> tensor<f32> {
-    return %seed : tensor<f32>
+  func.func private @outer_by_jax(%w: tensor<f32>, %count: tensor<i32>, %seed: tensor<f32>) -> (tensor<f32>, tensor<f32>) {
+    return %w, %seed : tensor<f32>, tensor<f32>
   }
 }
 
@@ -35,9 +35,8 @@ module attributes {metagrad.arguments = {state = 2 : i64, meta = 1 : i64, batch 
 // CHECK:         [[G:%.+]]:2 = {{.*}}call @grad_by_jax(
 // CHECK-NEXT:    return [[G]]#1
 // CHECK:       func.func private @outer_vjp(
-// CHECK-DAG:     [[V:%.+]] = call @outer(%arg0, %arg1)
-// CHECK-DAG:     [[W_BAR:%.+]] = call @outer_by_jax(%arg0, %arg1, {{%.+}})
-// CHECK:         return [[V]], [[W_BAR]]
+// CHECK:         [[R:%.+]]:2 = call @outer_by_jax(%arg0, %arg1, {{%.+}})
+// CHECK-NEXT:    return [[R]]#0, [[R]]#1
 
 // Results of JAX's function in the order of the float arguments: state, metaparameter, batch,
 // gradient. The loss's value is not read: its cotangent is zero.
@@ -84,3 +83,25 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
 // CHECK:       func.func private @loss_vjp_0(
 // CHECK-NEXT:    [[X:%.+]]:2 = call @loss_vjp_by_jax(%arg0, %arg1, %arg2)
 // CHECK-NEXT:    return [[X]]#0, [[X]]#1
+
+// -----
+
+// An auxiliary result of the outer function comes from @outer itself.
+module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch = 0 : i64, outer = 0 : i64}, metagrad.wrt = ["meta"], metagrad.between_steps = [0]} {
+  func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
+    %n = stablehlo.multiply %w, %z : tensor<f32>
+    return %n : tensor<f32>
+  }
+  func.func public @outer(%w: tensor<f32>) -> (tensor<f32>, tensor<i32>) attributes {metagrad.value_and_vjp = @outer_by_jax} {
+    %steps = stablehlo.constant dense<7> : tensor<i32>
+    return %w, %steps : tensor<f32>, tensor<i32>
+  }
+  func.func private @outer_by_jax(%w: tensor<f32>, %seed: tensor<f32>) -> (tensor<f32>, tensor<f32>) {
+    return %w, %seed : tensor<f32>, tensor<f32>
+  }
+}
+
+// CHECK:       func.func private @outer_vjp(
+// CHECK:         [[R:%.+]]:2 = call @outer_by_jax(%arg0, {{%.+}})
+// CHECK-NEXT:    [[A:%.+]]:2 = call @outer(%arg0)
+// CHECK-NEXT:    return [[R]]#0, [[A]]#1, [[R]]#1

@@ -70,7 +70,7 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 2 : i64, batch 
 // have no axis for them, and the zeros that are known to be zeros go through no loop.
 // MAIN-LABEL: func.func public @main(
 // MAIN-SAME:    -> (tensor<5xf32>, tensor<3xf32>, tensor<5xf32>, tensor<5x7xf32>, tensor<5x6x3xf32>, tensor<3xf32>) {
-// MAIN:         stablehlo.while({{.*}}) : {{.*}}tensor<7x3xf32>, tensor<7x3xf32>, tensor<5xf32>, {{.*}}tensor<5x3xf32>, tensor<5xf32>, tensor<5x6x3xf32>
+// MAIN:         stablehlo.while({{.*}}) : {{.*}}tensor<7x3xf32>, tensor<6x3xf32>, tensor<5xf32>, {{.*}}tensor<5x3xf32>, tensor<5xf32>, tensor<5x6x3xf32>
 // MAIN-NOT:     stablehlo.while({{.*}}tensor<5x7xf32>
 // MAIN:         %[[ROW:.+]] = stablehlo.reshape %{{.+}} : (tensor<5x3xf32>) -> tensor<5x1x3xf32>
 // MAIN:         stablehlo.dynamic_update_slice %{{.+}}, %[[ROW]], {{.*}} : (tensor<5x6x3xf32>, tensor<5x1x3xf32>

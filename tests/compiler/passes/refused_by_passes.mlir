@@ -26,7 +26,7 @@ module attributes {metagrad.arguments = {state = 1 : i64, meta = 1 : i64, batch 
   func.func public @step(%w: tensor<f32>, %z: tensor<f32>) -> tensor<f32> {
     return %z : tensor<f32>
   }
-  func.func public @outer(%w: tensor<f32>) -> tensor<f32> attributes {metagrad.vjp = @by_jax} {
+  func.func public @outer(%w: tensor<f32>) -> tensor<f32> attributes {metagrad.value_and_vjp = @by_jax} {
     return %w : tensor<f32>
   }
   func.func private @by_jax(%w: tensor<f32>) -> tensor<f32> {

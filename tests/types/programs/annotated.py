@@ -70,7 +70,7 @@ assert_type(step.metagradient(outer, "batches")(*arguments, target).grad, Array)
 
 compiled = of_state.lower(*arguments, target).compile()
 assert_type(compiled(*arguments, target).grad, State)
-assert_type(compiled.plan, metagrad.Plan)
+assert_type(compiled.plan, metagrad.Plan | metagrad.ForwardPlan)
 
 
 def outer_with_aux(state: State) -> tuple[Array, dict[str, Array]]:

@@ -1,0 +1,1 @@
+"""Forward mode: a training run whose state carries its tangents along."""
