@@ -14,7 +14,6 @@ import functools
 import shlex
 import statistics
 import sys
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -28,6 +27,7 @@ from rich.table import Table
 from benchmarks import record
 from benchmarks.__main__ import RESULTS, positive, words
 from benchmarks.contenders.metagrad_schedules import imported
+from benchmarks.rounds import in_turns
 
 HEADS, LENGTH, WIDTH = 4, 32, 128
 NAMES = "jax.nn", "metagrad"
@@ -123,19 +123,6 @@ def exponent(contexts: tuple[int, ...], sizes: list[int]) -> float:
     return float(np.polyfit(np.log(contexts), np.log(sizes), 1)[0])
 
 
-def alternate(programs: dict, operands, rounds: int) -> dict[str, list[float]]:
-    """Seconds of each run, after one that is not counted. Each round runs every program once."""
-    times: dict[str, list[float]] = {who: [] for who in programs}
-    for program in programs.values():
-        jax.block_until_ready(program(*operands))
-    for i in range(rounds):
-        for who in list(programs)[:: 1 if i % 2 == 0 else -1]:
-            start = time.perf_counter()
-            jax.block_until_ready(programs[who](*operands))
-            times[who].append(time.perf_counter() - start)
-    return times
-
-
 def timed(context: int, attentions: dict[str, Callable], rounds: int) -> dict:
     """Seconds and temporaries of the step's VJP."""
     programs = {
@@ -147,7 +134,8 @@ def timed(context: int, attentions: dict[str, Callable], rounds: int) -> dict:
         for x in next(iter(programs.values()))[1]
     ]
     compiled = {who: program for who, (program, _) in programs.items()}
-    times = alternate(compiled, operands, rounds)
+    bound = {who: functools.partial(p, *operands) for who, p in compiled.items()}
+    times = in_turns(bound, range(rounds))
     return {
         "context": context,
         "seconds": {who: statistics.median(taken) for who, taken in times.items()},

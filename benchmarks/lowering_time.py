@@ -8,6 +8,8 @@ depends on:
     updates-N     N unrolled Adam updates, all differentiated
     unreached-N   N unrolled updates by SGD of what `wrt` does not reach, and one that it does
     layers-N      one Adam update of a network of N unrolled layers
+    roots-N       one update of N layers by Shampoo: 2N loops of Newton's iteration
+    muon-N        one update of N layers by Muon: 5N unrolled turns of Newton-Schulz
 
 Rounds are interleaved; the medians are printed. Nothing is run: shapes are enough.
 """
@@ -33,10 +35,11 @@ from rich.table import Table
 from benchmarks import record
 from benchmarks.__main__ import RESULTS, positive, words
 from benchmarks.compile_time import lowering_and_xla
+from benchmarks.models.preconditioners import by_newton, shampoo
 
 WIDTH, BATCH, STEPS = 8, 16, 32
 OPTIMISER = optax.adam(1e-3, eps_root=1e-8)
-DEFAULT = "gan-4,updates-16,unreached-16,unreached-32,unreached-64,layers-24"
+DEFAULT = "gan-4,updates-16,unreached-16,unreached-32,unreached-64,layers-24,roots-20,muon-20"
 
 
 def weights(*layers: str) -> dict[str, jax.Array]:
@@ -122,18 +125,37 @@ def unreached(count: int) -> tuple[Callable, Any]:
 
 def layers(count: int) -> tuple[Callable, Any]:
     """A network of `count` layers, one update of it in each step."""
+    return one_update(count, OPTIMISER)
+
+
+def roots(count: int) -> tuple[Callable, Any]:
+    return one_update(count, shampoo(1e-3, by_newton))
+
+
+def muon(count: int) -> tuple[Callable, Any]:
+    return one_update(count, optax.contrib.muon(1e-3, adam_eps_root=1e-8))
+
+
+def one_update(count: int, optimiser: optax.GradientTransformation) -> tuple[Callable, Any]:
     import metagrad
 
     def step(state, rate, batch):
         gradients = metagrad.grad(squared_error)(state["g"], rate, batch)
-        parameters, optimiser = adam(state["g"], state["opt"], gradients)
-        return {"g": parameters, "opt": optimiser}
+        changes, opt = optimiser.update(gradients, state["opt"], state["g"])
+        return {"g": optax.apply_updates(state["g"], changes), "opt": opt}
 
     parameters = weights(*map(str, range(count)))
-    return step, {"g": parameters, "opt": OPTIMISER.init(parameters)}
+    return step, {"g": parameters, "opt": optimiser.init(parameters)}
 
 
-PROGRAMS = {"gan": gan, "updates": updates, "unreached": unreached, "layers": layers}
+PROGRAMS = {
+    "gan": gan,
+    "updates": updates,
+    "unreached": unreached,
+    "layers": layers,
+    "roots": roots,
+    "muon": muon,
+}
 
 
 def case_name(text: str) -> tuple[str, int]:

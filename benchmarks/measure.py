@@ -11,13 +11,12 @@ import dataclasses
 import statistics
 import time
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 
 from benchmarks.contenders import PIECES, PLAIN
 from benchmarks.contenders.contender import Built, Contender, Problem, Unavailable
-from benchmarks.reference import Reference
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +33,12 @@ class Limits:
     fewest_rounds: int
     seconds: float
     memory_bytes: int
+
+
+class Errors(Protocol):
+    """Says how far a gradient is from the right one; reference.py's, for most benchmarks."""
+
+    def error(self, gradient: Any) -> float: ...
 
 
 @dataclasses.dataclass
@@ -79,7 +84,7 @@ class Row:
 def measure(
     problem: Problem,
     contenders: Sequence[Contender],
-    reference: Reference,
+    reference: Errors,
     limits: Limits,
     tell: Callable[[str, int, int], None],
 ) -> list[Row]:
@@ -127,6 +132,13 @@ def measure(
         order = list(running) if index % 2 == 0 else list(reversed(running))
         one_round(f"round {index + 1} of {rounds}", order, measured=True)
     return list(rows.values())
+
+
+def compiled(contender: Contender, problem: Problem, limits: Limits) -> Row:
+    """The row of a contender that is compiled and not run. The problem may be of shapes."""
+    row = Row(contender.name)
+    _build(contender, problem, row, limits)
+    return row
 
 
 def _build(contender: Contender, problem: Problem, row: Row, limits: Limits) -> Built | None:

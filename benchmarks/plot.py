@@ -102,3 +102,36 @@ def _label(panel, row: dict[str, Any]) -> None:
             textcoords="offset points",
             fontsize=7,
         )
+
+
+def draw_frontier(results: list[dict[str, Any]], path: Path) -> None:
+    """Draws memory against time of one step's VJP (remat_frontier.py) into a PNG file."""
+    import matplotlib
+
+    matplotlib.use("Agg")
+    from matplotlib import pyplot
+
+    looks = (("metagrad", "#c0392b", "o"), ("JAX", "#34495e", "X"), ("MixFlow", "#e67e22", "^"))
+    figure, panels = pyplot.subplots(
+        1, len(results), figsize=(6.4 * len(results), 5.2), squeeze=False
+    )
+    for panel, result in zip(panels[0], results):
+        for start, colour, marker in looks:
+            rows = [row for row in result["rows"] if row["contender"].startswith(start)]
+            places = [(row["memory_bytes"] / 2**20, row["time_ratio"]) for row in rows]
+            panel.scatter(*zip(*places), s=48, c=colour, marker=marker, label=start, zorder=3)
+            for row, place in zip(rows, places):
+                name = row["contender"].removeprefix(start).strip(" ,") or "default"
+                panel.annotate(name, place, xytext=(4, 4), textcoords="offset points", fontsize=7)
+        panel.margins(x=0.25, y=0.15)
+        panel.set_xlim(left=0)
+        panel.set_ylim(bottom=0)
+        panel.set_xlabel("memory beyond operands and results (MiB)")
+        panel.set_ylabel("time (MixFlow by hand with checkpoint = 1)")
+        panel.set_title(f"VJP of a step, {result['model']}")
+        panel.grid(alpha=0.3)
+    panels[0][0].legend(frameon=False)
+    figure.tight_layout()
+    path.parent.mkdir(parents=True, exist_ok=True)
+    figure.savefig(path, dpi=150)
+    pyplot.close(figure)

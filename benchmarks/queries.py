@@ -10,10 +10,10 @@ single run up to rounding.
 from __future__ import annotations
 
 import argparse
+import functools
 import shlex
 import statistics
 import sys
-import time
 from pathlib import Path
 from typing import Any
 
@@ -28,6 +28,7 @@ from benchmarks import record
 from benchmarks.__main__ import RESULTS, model_name, positive, words
 from benchmarks.contenders.contender import Problem, place
 from benchmarks.models import MODELS
+from benchmarks.rounds import in_turns, median_ratio
 
 PARTS = 8
 EQUAL = 1e-4
@@ -80,13 +81,8 @@ def measure(name: str, steps: int, slots: int, queries: tuple[int, ...], rounds:
     }
     if max(errors.values()) > EQUAL:
         raise ValueError(f"{name}: the gradients differ from the single run's: {errors}")
-    times: dict[int, list[float]] = {count: [] for count in compiled}
-    for index in range(rounds):
-        for count in compiled if index % 2 == 0 else reversed(compiled):
-            program, arguments = compiled[count]
-            start = time.perf_counter()
-            jax.block_until_ready(program(*arguments))
-            times[count].append(time.perf_counter() - start)
+    bound = {count: functools.partial(p, *arguments) for count, (p, arguments) in compiled.items()}
+    times = in_turns(bound, range(rounds))
     return {
         "model": name,
         "description": problem.model.description,
@@ -98,10 +94,7 @@ def measure(name: str, steps: int, slots: int, queries: tuple[int, ...], rounds:
             {
                 "queries": count,
                 "seconds": statistics.median(times[count]),
-                "ratio": statistics.median(
-                    together / (count * single)
-                    for together, single in zip(times[count], times[0], strict=True)
-                ),
+                "ratio": median_ratio(times[count], times[0]) / count,
                 "memory_bytes": memory[count],
                 "error": errors[count],
             }

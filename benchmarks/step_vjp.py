@@ -9,10 +9,10 @@ compared with `jax.vjp` of the step in f64.
 from __future__ import annotations
 
 import argparse
+import functools
 import shlex
 import statistics
 import sys
-import time
 from pathlib import Path
 
 import jax
@@ -27,6 +27,7 @@ from benchmarks.contenders import step_vjp
 from benchmarks.contenders.contender import Unavailable, place
 from benchmarks.models import MODELS
 from benchmarks.models.model import as_dtype
+from benchmarks.rounds import for_seconds, in_turns
 
 NAMES = "metagrad", "by hand"
 TARGET = 1.05
@@ -48,7 +49,8 @@ def measure(name: str, seconds: float, most_rounds: int) -> dict:
     difference = error(results["metagrad"], jax.tree.map(np.asarray, results["by hand"]))
     if difference > EQUAL:
         raise ValueError(f"{name}: the two step VJPs differ by {difference:.0e}")
-    times = alternate(programs, operands, seconds, most_rounds)
+    bound = {who: functools.partial(p, *operands) for who, p in programs.items()}
+    times = in_turns(bound, for_seconds(seconds, fewest=3, most=most_rounds))
     memory = {
         who: program.memory_analysis().temp_size_in_bytes for who, program in programs.items()
     }
@@ -87,25 +89,6 @@ def error(results, exact) -> float:
         if np.any(wanted)
     ]
     return max(deviations)
-
-
-def alternate(programs, operands, seconds: float, most_rounds: int) -> dict[str, list[float]]:
-    """Seconds of each run.
-
-    Each of at least three rounds runs both, in an order that is reversed from round to round.
-    """
-    times: dict[str, list[float]] = {who: [] for who in programs}
-    for program in programs.values():
-        jax.block_until_ready(program(*operands))
-    end = time.perf_counter() + seconds
-    while (count := len(times["metagrad"])) < 3 or (
-        count < most_rounds and time.perf_counter() < end
-    ):
-        for who in NAMES if count % 2 == 0 else NAMES[::-1]:
-            start = time.perf_counter()
-            jax.block_until_ready(programs[who](*operands))
-            times[who].append(time.perf_counter() - start)
-    return times
 
 
 def table(rows: list[dict]) -> Table:

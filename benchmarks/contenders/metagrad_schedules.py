@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import time
 from collections.abc import Callable
+from typing import Any
 
 from benchmarks.contenders.contender import (
     Built,
@@ -15,12 +16,15 @@ from benchmarks.contenders.contender import (
 )
 
 
-def contender(name: str, make_schedule: Callable) -> Contender:
-    """`make_schedule(metagrad)` makes the schedule; metagrad is only imported when it is built."""
+def contender(name: str, make_schedule: Callable, **options: Any) -> Contender:
+    """`make_schedule(metagrad)` makes the schedule; metagrad is only imported when it is built.
+
+    `options` are other arguments of `TrainStep.metagradient`.
+    """
 
     def build(problem: Problem) -> Built:
         metagrad = imported()
-        mg = metagradient(problem, make_schedule(metagrad))
+        mg = metagradient(problem, make_schedule(metagrad), **options)
         start = time.perf_counter()
         lowered = mg.lower(*problem.arguments)
         compiled = lowered.compile()
@@ -51,10 +55,13 @@ def contender(name: str, make_schedule: Callable) -> Contender:
     return Contender(f"metagrad {name}", build)
 
 
-def metagradient(problem: Problem, schedule):
+def metagradient(problem: Problem, schedule, **options: Any):
+    """The metagradient of a problem; `options` are those of `TrainStep.metagradient`."""
     metagrad = imported()
     step = metagrad.compile(problem.model.make_step(metagrad))
-    return step.metagradient(problem.model.outer, wrt="meta", schedule=schedule)
+    return step.metagradient(
+        problem.model.outer, wrt=problem.model.wrt, schedule=schedule, **options
+    )
 
 
 def imported():

@@ -116,8 +116,18 @@ def by_hand(model: Model, example: Operands):
     return jax.jit(lambda *args: vjp_of(make_step, Operands(*args))).lower(*example)
 
 
-def by_metagrad(problem: Problem, example: Operands):
-    """@step_vjp of the metagradient's program."""
+def by_jax(model: Model, example: Operands):
+    """Reverse mode through the whole step, its inner gradient too: reverse over reverse.
+
+    It computes the inner gradient itself.
+    """
+    return jax.jit(lambda *args: vjp_of(lambda _: model.make_step(jax), Operands(*args))).lower(
+        *example
+    )
+
+
+def by_metagrad(problem: Problem, example: Operands, **options):
+    """@step_vjp of the metagradient's program; `options` are the metagradient's."""
     imported()
     from jaxlib.mlir import ir
 
@@ -127,7 +137,7 @@ def by_metagrad(problem: Problem, example: Operands):
     from metagrad.runtime import jax_internals
     from metagrad.runtime.executors.fused import FusedProgram, Gradients
 
-    lowered = metagradient(problem, metagrad.StoreAll()).lower(*problem.arguments)
+    lowered = metagradient(problem, metagrad.StoreAll(), **options).lower(*problem.arguments)
     active = context.parse(lowered.ir("differentiated")).operation.attributes[
         "metagrad.between_steps"
     ]

@@ -17,13 +17,14 @@ def metagradient(model: Model, step, checkpoint=lambda step: step):
     `checkpoint` wraps the step.
     """
 
-    def final_loss(meta, state, batches, held_out):
+    def final_loss(state, meta, batches, held_out):
         body = checkpoint(lambda state, batch: (step(state, meta, batch), None))
         state, _ = jax.lax.scan(body, state, batches)
         return model.outer(state, held_out)
 
-    return lambda state0, meta, batches, held_out: jax.value_and_grad(final_loss)(
-        meta, state0, batches, held_out
+    # Counters in the state are integers, with float0 for a gradient.
+    return jax.value_and_grad(
+        final_loss, argnums=("state", "meta").index(model.wrt), allow_int=True
     )
 
 

@@ -34,7 +34,7 @@ from benchmarks.gpu_compile.ahead_of_time import (
     environment,
     read_target_config,
 )
-from benchmarks.gpu_compile.programs import METAGRAD, MODELS, PRECISIONS, STEP, STEPS, names
+from benchmarks.gpu_compile.programs import KNOWN, METAGRAD, MODELS, PRECISIONS, STEP, STEPS, names
 from benchmarks.gpu_compile.rows import aims, table
 
 DEVICE = "H100 (compiled ahead of time, not run)"
@@ -61,9 +61,9 @@ def parser() -> argparse.ArgumentParser:
     )
     top.add_argument(
         "--models",
-        type=words(_of(MODELS)),
+        type=words(_of(KNOWN)),
         default=tuple(MODELS),
-        help=f"names between commas (default: {','.join(MODELS)})",
+        help=f"names between commas, of {', '.join(KNOWN)} (default: {','.join(MODELS)})",
     )
     top.add_argument(
         "--steps",

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -15,12 +16,27 @@ from benchmarks.compile_time import shapes
 from benchmarks.contenders import checkpointed, mixed_mode, mixflow, plain, unrolled
 from benchmarks.contenders.contender import Problem, tree_bytes
 from benchmarks.contenders.metagrad_schedules import metagradient
+from benchmarks.mixflow.tasks import Task, task
 from benchmarks.models import convnet, gpt, gpt2, mlp
 from benchmarks.models.model import Model
 
 MODELS = {"mlp": mlp.model, "convnet": convnet.model, "gpt": gpt.model, "gpt2": gpt2.model}
 PRECISIONS = {"f32": None, "bf16": jnp.bfloat16}
-STEPS = {"mlp": (64,), "convnet": (64,), "gpt": (64,), "gpt2": (16, 1024)}
+TASKS: dict[str, Callable[..., Model]] = {
+    "rates-124M": functools.partial(task, "rates", "124M", 1024, 4),
+    "rates-355M": functools.partial(task, "rates", "355M", 1024, 2),
+}
+"""Those of MixFlow-MG (benchmarks/mixflow), compiled where they are named."""
+
+KNOWN = MODELS | TASKS
+STEPS = {
+    "mlp": (64,),
+    "convnet": (64,),
+    "gpt": (64,),
+    "gpt2": (16, 1024),
+    "rates-124M": (2, 8, 32),
+    "rates-355M": (8,),
+}
 
 SCHEDULES = {
     ("gpt2", 16): ("Binomial(2)",),
@@ -32,6 +48,10 @@ DEFAULT = ("Binomial(24)", "StoreAll()")
 
 TREE = Path(__file__).parents[2]
 
+OF_TASKS = 'Auto("70GB"), remat="blocks"'
+"""The schedule and the option of the tasks' metagradients; the budget leaves a tenth of the device
+to arguments and results."""
+
 METAGRAD = "metagrad "
 STEP = "step"
 BY_HAND = ("plain", "checkpoint", "mixflow")
@@ -39,6 +59,8 @@ BY_HAND = ("plain", "checkpoint", "mixflow")
 
 def names(model: str, steps: int) -> tuple[str, ...]:
     """The programs for a model and a number of steps."""
+    if model in TASKS:
+        return f"{METAGRAD}{OF_TASKS}", "unrolled", "checkpoint + blocks", "mixflow + blocks"
     schedules = SCHEDULES.get((model, steps), DEFAULT)
     return (*(f"{METAGRAD}{schedule}" for schedule in schedules), STEP, *BY_HAND)
 
@@ -58,7 +80,7 @@ class Program(NamedTuple):
 
 def problem(model: str, steps: int, precision: str) -> Problem:
     """A model and its arguments, as shapes."""
-    return shapes(MODELS[model](narrow=PRECISIONS[precision]), steps)
+    return shapes(KNOWN[model](narrow=PRECISIONS[precision]), steps)
 
 
 def build(name: str, of: Problem) -> Program:
@@ -73,6 +95,7 @@ def build(name: str, of: Problem) -> Program:
         return _step(of)
     by_hand: dict[str, Callable[[Model], Callable]] = {
         "plain": plain.training,
+        "unrolled": lambda model: unrolled.metagradient(model, model.make_step(jax)),
         "checkpoint": lambda model: unrolled.metagradient(
             model, model.make_step(jax), checkpointed.per_step
         ),
@@ -80,9 +103,11 @@ def build(name: str, of: Problem) -> Program:
             model, model.make_step(mixed_mode), mixflow.per_step
         ),
     }
-    if name not in by_hand:
+    kind, _, blocks = name.partition(" + ")
+    if kind not in by_hand or blocks not in ("", "blocks"):
         raise ValueError(f"no program {name!r}")
-    return Program(by_hand[name](of.model), of.arguments, {})
+    model = of.model.with_blocks(True) if blocks and isinstance(of.model, Task) else of.model
+    return Program(by_hand[kind](model), of.arguments, {})
 
 
 def schedule_of(text: str):
@@ -101,8 +126,15 @@ def schedule_of(text: str):
     return getattr(metagrad, match[1])(*positional, **{k: value(v) for k, v in options.items()})
 
 
-def _by_metagrad(of: Problem, schedule: str) -> Program:
-    lowered = metagradient(of, schedule_of(schedule)).lower(*of.arguments)
+def schedule_and_options(text: str) -> tuple[Any, dict[str, str]]:
+    """The same with an option behind it: 'Auto("70GB"), remat="blocks"'."""
+    schedule, _, remat = text.partition(", remat=")
+    return schedule_of(schedule), {"remat": remat.strip('"')} if remat else {}
+
+
+def _by_metagrad(of: Problem, text: str) -> Program:
+    schedule, options = schedule_and_options(text)
+    lowered = metagradient(of, schedule, **options).lower(*of.arguments)
     plan, fused = lowered.plan, lowered.program.fused
     assert plan.estimate is not None, "lowering knows the sizes"
     state, gradient = of.state_bytes, tree_bytes(of.state0[0])

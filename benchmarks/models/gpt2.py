@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import dataclasses
 import functools
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import jax
@@ -70,20 +71,31 @@ def initial(key, size: Size = GPT2) -> Any:
     }
 
 
-def losses(params, tokens, *, heads: int, sequences: int, narrow: Any = None, remat: bool = True):
+def losses(
+    params,
+    tokens,
+    *,
+    heads: int,
+    sequences: int,
+    narrow: Any = None,
+    remat: bool = True,
+    remat_logits: bool | None = None,
+    attention: Callable | None = None,
+):
     """[batch]; cross entropy of each next token, averaged over a sequence.
 
     Args:
       tokens: int32[batch, length + 1].
       sequences: how many of the batch have their logits at a time. It divides the batch.
       narrow: the dtype that products are taken in, f32 if None.
-      remat: each layer, and each part of the logits, is in a `jax.checkpoint`, as in training of
-        this size.
+      remat: each layer is in a `jax.checkpoint`, as in training of this size.
+      remat_logits: each part of the logits is in one. None: if the layers are.
+      attention: takes the place of plain softmax attention (layers.py).
     """
     inputs, targets = tokens[:, :-1], tokens[:, 1:]
     length = inputs.shape[1]
-    causal = jnp.tril(jnp.ones((length, length), bool))
-    layer_of = lambda x, layer: transformer_block(x, layer, heads, causal, narrow)
+    causal = None if attention else jnp.tril(jnp.ones((length, length), bool))
+    layer_of = lambda x, layer: transformer_block(x, layer, heads, causal, narrow, attention)
     if remat:
         # Inside a scan the layer and its repetition are in different loops (checkpointed.py).
         layer_of = jax.checkpoint(layer_of, prevent_cse=False)
@@ -94,7 +106,7 @@ def losses(params, tokens, *, heads: int, sequences: int, narrow: Any = None, re
         logits = dense(layer_norm(x, params["last"]), params["embedding"].T, narrow)
         return jnp.mean(optax.softmax_cross_entropy_with_integer_labels(logits, targets), -1)
 
-    if remat:
+    if remat if remat_logits is None else remat_logits:
         of_sequences = jax.checkpoint(of_sequences, prevent_cse=False)
     parts = jax.tree.map(lambda leaf: leaf.reshape(-1, sequences, *leaf.shape[1:]), (x, targets))
     _, of_parts = jax.lax.scan(lambda _, part: (None, of_sequences(*part)), None, parts)

@@ -77,12 +77,19 @@ def max_pool(x):
     return jax.lax.reduce_window(x, -jnp.inf, jax.lax.max, (1, 2, 2, 1), (1, 2, 2, 1), "VALID")
 
 
-def attend(x, layer, heads, mask=None, narrow=None):
-    """Multi-head self-attention of x[batch, length, width]; `mask` says where a query may look."""
+def attend(x, layer, heads, mask=None, narrow=None, attention=None):
+    """Multi-head self-attention of x[batch, length, width]; `mask` says where a query may look.
+
+    With `attention`, that function of (query, key, value), [batch, length, heads, size] each, takes
+    the place of plain softmax attention, and of the mask.
+    """
     batch, length, width = x.shape
     apart = lambda a: a.reshape(batch, length, heads, width // heads)
     contract = lambda text, a, b: in_precision(functools.partial(jnp.einsum, text), narrow, a, b)
     query, key, value = (apart(part) for part in jnp.split(dense(x, layer["qkv"], narrow), 3, -1))
+    if attention is not None:
+        mixed = attention(query, key, value)
+        return dense(mixed.reshape(batch, length, width), layer["out"], narrow)
     scores = contract("bqhd,bkhd->bhqk", query, key) / np.sqrt(width // heads)
     if mask is not None:
         scores = jnp.where(mask, scores, -1e9)
@@ -90,9 +97,10 @@ def attend(x, layer, heads, mask=None, narrow=None):
     return dense(mixed.reshape(batch, length, width), layer["out"], narrow)
 
 
-def transformer_block(x, layer, heads, mask=None, narrow=None):
+def transformer_block(x, layer, heads, mask=None, narrow=None, attention=None):
     """Attention and a gelu layer four times as wide, each normalised before, with a residual."""
-    x = x + attend(layer_norm(x, layer["before_attention"]), layer, heads, mask, narrow)
+    attended = layer_norm(x, layer["before_attention"])
+    x = x + attend(attended, layer, heads, mask, narrow, attention)
     hidden = jax.nn.gelu(dense(layer_norm(x, layer["before_mlp"]), layer["up"], narrow))
     return x + dense(hidden, layer["down"], narrow)
 

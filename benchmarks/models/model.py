@@ -33,18 +33,19 @@ class Autodiff(Protocol):
 class Model:
     """A training run and the question about it.
 
-    The question is how each training example's weight changes the held-out loss.
+    The question is how the metaparameters, or the initial state, change the held-out loss.
 
     Attributes:
       name: "mlp".
       description: one line for tables.
       state0: the state before the first step; float leaves are f32.
-      meta: f32[examples], the weight of each training example.
-      draw_batches: `draw_batches(T)` gives (inputs, example index), each with a leading axis of
-          length T.
+      meta: the metaparameters; in most models f32[examples], the weight of each training example.
+      draw_batches: `draw_batches(T)` gives the batches, in most models (inputs, example index),
+          each with a leading axis of length T.
       held_out: the batch on which the outer function takes its loss.
       make_step: `make_step(autodiff)` gives `step(state, meta, batch) -> state`.
       outer: `outer(state, held_out) -> scalar`.
+      wrt: what the gradient is with respect to: "meta" or "state", the state before the first step.
     """
 
     name: str
@@ -55,6 +56,7 @@ class Model:
     held_out: Any
     make_step: Callable[[Autodiff], Callable]
     outer: Callable[[Any, Any], Any]
+    wrt: str = "meta"
 
 
 def as_dtype(tree: Any, dtype: Any) -> Any:
