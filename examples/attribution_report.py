@@ -1,11 +1,5 @@
 """What the examples of attribution share: tables over seeds, the picture, results.json."""
 
-import json
-import platform
-import sys
-from pathlib import Path
-
-import jax
 import numpy as np
 
 from metagrad import attribution
@@ -102,15 +96,3 @@ def draw(panels, path):
         ax.axhline(0.95, color=style.GREY, linewidth=0.7, linestyle=":")
         ax.legend(frameon=False, fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.1))
     figure.savefig(path, dpi=90)
-
-
-def save(path: Path, command, settings, results):
-    """results.json: what was run, on what, and what came out."""
-    about = {
-        "command": command,
-        "python": sys.version.split()[0],
-        "jax": jax.__version__,
-        "machine": platform.machine(),
-        "settings": settings,
-    }
-    path.write_text(json.dumps(about | results, indent=1) + "\n", encoding="utf-8")

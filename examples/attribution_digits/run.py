@@ -4,6 +4,7 @@ import argparse
 from pathlib import Path
 
 from examples import attribution_report as report
+from examples import results_file
 from examples.attribution_digits import model
 from metagrad import attribution
 
@@ -83,7 +84,7 @@ def main(arguments=None):
     command = (
         f"python -m examples.attribution_digits --seeds {options.seeds} --subsets {options.subsets}"
     )
-    report.save(options.out / "results.json", command, settings, {"runs": merged})
+    results_file.save(options.out / "results.json", command, settings, {"runs": merged})
     return merged
 
 

@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 
 from examples import attribution_report as report
-from examples import language_model
+from examples import language_model, results_file
 from examples.attribution_transformer import problem as problems
 from metagrad import attribution
 
@@ -113,7 +113,7 @@ def main(arguments=None):
     settings = {"seeds": options.seeds, "subsets": options.subsets}
     command = f"{COMMAND} --seeds {options.seeds} --subsets {options.subsets}"
     results = {"methods": merged, "example": example}
-    report.save(options.out / "results.json", command, settings, results)
+    results_file.save(options.out / "results.json", command, settings, results)
     return results
 
 

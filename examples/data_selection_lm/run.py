@@ -6,8 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from examples import attribution_report as report
-from examples import language_model
+from examples import language_model, results_file
 from examples.data_selection_lm import problem as problems
 from examples.data_selection_lm import selectors
 
@@ -116,7 +115,7 @@ def main(arguments=None):
     draw(pools, options.out / "selection.png")
     settings = {key: value for key, value in vars(options).items() if key != "out"}
     command = f"{COMMAND} --seeds {options.seeds} --rounds {options.rounds}"
-    report.save(
+    results_file.save(
         options.out / "results.json", command, settings, {"summary": summary, "seeds": pools}
     )
     return summary

@@ -6,7 +6,6 @@ Prices are in plain training runs. What a metagradient costs is measured.
 """
 
 import argparse
-import json
 import pathlib
 import time
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import metagrad
+from examples import results_file
 from examples.label_cleaning import contenders, picture
 from examples.label_cleaning.training import Task, make_task, outer, step, test_scores
 from metagrad.applications import label_cleaning
@@ -129,14 +129,12 @@ def main(argv=None):
     }
     texts = [table(*each) for each in studies.items()] if options.seeds > 1 else []
     print("\n\n".join(texts))
+    settings = {"seeds": options.seeds, "noise": options.noise}
     results = {
-        "command": COMMAND,
-        "jax": jax.__version__,
         "seconds": time.perf_counter() - began,
         "tables": [line for text in texts for line in text.splitlines()],
         "studies": studies,
     }
-    rounded = jax.tree.map(lambda x: float(f"{x:.5g}") if isinstance(x, float) else x, results)
-    (options.out / "results.json").write_text(json.dumps(rounded, indent=1) + "\n")
+    results_file.save(options.out / "results.json", COMMAND, settings, results)
     picture.draw(studies, options.out / "label_cleaning.png")
     return results

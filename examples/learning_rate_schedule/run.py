@@ -7,7 +7,6 @@ seconds, since the machine may do other things meanwhile.
 """
 
 import argparse
-import json
 import math
 import pathlib
 import time
@@ -16,6 +15,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from examples import results_file
 from examples.learning_rate_schedule import picture, searches
 from examples.learning_rate_schedule.training import Task, outer, step
 from metagrad.applications import learning_rate_schedule
@@ -157,19 +157,11 @@ def main(argv=None):
     text = table(studies) if len(studies) > 1 else ""
     print(f"a metagradient costs {price:.1f} plain training runs\n{text}")
     results = {
-        "command": COMMAND,
-        "settings": settings,
         "metagradient in plain runs": price,
-        "jax": jax.__version__,
         "seconds": time.perf_counter() - began,
         "table": text.splitlines(),
         "seeds": studies,
     }
-    (options.out / "results.json").write_text(json.dumps(rounded(results), indent=1) + "\n")
+    results_file.save(options.out / "results.json", COMMAND, settings, results)
     picture.draw(studies, options.out / "learning_rate_schedule.png")
     return results
-
-
-def rounded(tree):
-    """Five digits of each float: the file is to be read."""
-    return jax.tree.map(lambda x: float(f"{x:.5g}") if isinstance(x, float) else x, tree)

@@ -1,0 +1,5 @@
+"""python -m examples.data_rater"""
+
+from examples.data_rater.run import main
+
+main()

@@ -1,0 +1,5 @@
+"""python -m examples.maml"""
+
+from examples.maml.run import main
+
+main()
