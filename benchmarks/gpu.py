@@ -5,8 +5,9 @@
 
 `run` compares each program with JAX's own gradient of the run, computed on the same device, and
 times it in turn with plain training, Replay and MixFlow by hand and Equinox's loop (the latter and
-Replay if equinox is installed). It prints a table per run and writes JSON. `--small` is for trying
-the script itself out, on any device.
+Replay if equinox is installed), or, for the tasks of MixFlow-MG (benchmarks/mixflow), with default
+JAX and MixFlow by hand. It prints a table per run and writes JSON. `--small` is for trying the
+script itself out, on any device.
 """
 
 from __future__ import annotations
@@ -14,7 +15,8 @@ from __future__ import annotations
 import argparse
 import contextlib
 import fnmatch
-import math
+import functools
+import re
 import shlex
 import sys
 import time
@@ -24,18 +26,19 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 
 from benchmarks import record
 from benchmarks.__main__ import RESULTS, words
-from benchmarks.contenders import checkpointed, equinox_loop, mixflow, plain, replay, unrolled
+from benchmarks.contenders import checkpointed, equinox_loop, mixflow, plain, replay
 from benchmarks.contenders.contender import Built, Contender, Problem, compile_program, place
-from benchmarks.gpu_compile.programs import schedule_of
+from benchmarks.gpu_compile.programs import TASKS, schedule_and_options
 from benchmarks.measure import Limits, Row, measure
+from benchmarks.mixflow.contenders import BY_HAND, CONTENDERS, DEFAULT
+from benchmarks.mixflow.tasks import Task, task
+from benchmarks.mixflow.worker import Agreement, placed
 from benchmarks.models import convnet, gpt, gpt2, mlp
 from benchmarks.models.model import Model
-from benchmarks.reference import Reference
 from benchmarks.table import table
 
 CLOSE = 1e-4
@@ -50,8 +53,9 @@ class Run(NamedTuple):
       steps: T.
       precision: of products: "highest" (f32 without shortcuts, in which gradients are compared),
         "f32" (what JAX does if nothing is said: TF32 on an NVIDIA GPU), "bf16".
-      schedules: of metagrad.
-      by_hand: whether all that is written by hand takes part, or plain training alone.
+      schedules: of metagrad, with the option `remat` where it is not the default.
+      by_hand: whether all that is written by hand takes part, or plain training and JAX's gradient
+        of the checkpointed steps alone.
     """
 
     model: str
@@ -65,7 +69,7 @@ class Run(NamedTuple):
         return f"{self.model}-{self.steps}-{self.precision}"
 
     def file(self, folder: Path, schedule: str) -> Path:
-        return folder / f"{self.title}-{schedule.translate(str.maketrans('', '', '()'))}.mg"
+        return folder / f"{self.title}-{re.sub(r'[^A-Za-z0-9]+', '-', schedule).strip('-')}.mg"
 
 
 MODELS = {
@@ -74,9 +78,16 @@ MODELS = {
     "gpt": gpt.model,
     "gpt2": gpt2.drawn,
     "gpt2-small": lambda narrow: gpt2.drawn(narrow, gpt2.SMALL),
+    "rates-6M": functools.partial(task, "rates", "6M", 512, 4),
+    "maml-6M": functools.partial(task, "maml", "6M", 256, 4),
+    "weighting-6M": functools.partial(task, "weighting", "6M", 512, 2),
+    "weighting-tiny": functools.partial(task, "weighting", "tiny", 16, 2),
+    **TASKS,
 }
 
 BOTH = "Binomial(24)", "StoreAll()"
+AUTO = 'Auto("70GB")', 'Auto("70GB"), remat="blocks"'
+"""Of the tasks of MixFlow-MG, for a device of 80 GB."""
 
 RUNS = (
     Run("mlp", 16, "highest", ("Binomial(4)", "StoreAll()")),
@@ -86,11 +97,18 @@ RUNS = (
     Run("convnet", 64, "f32", BOTH),
     Run("gpt", 64, "f32", BOTH),
     Run("gpt2", 16, "bf16", ("Binomial(2)",)),
+    Run("rates-6M", 8, "highest", AUTO),
+    Run("rates-6M", 8, "f32", AUTO),
+    Run("maml-6M", 8, "f32", AUTO),
+    Run("weighting-6M", 8, "f32", AUTO),
+    Run("rates-124M", 2, "f32", AUTO),
+    Run("rates-124M", 8, "f32", AUTO),
 )
 
 SMALL_RUNS = (
     Run("mlp", 4, "highest", ("Binomial(2)",)),
     Run("gpt2-small", 3, "highest", ("StoreAll()",), by_hand=False),
+    Run("weighting-tiny", 3, "highest", ("StoreAll()", 'StoreAll(), remat="blocks"')),
 )
 
 
@@ -117,7 +135,8 @@ def export(run: Run, folder: Path) -> list[Path]:
     paths = []
     for schedule in run.schedules:
         with products_as(run.precision):
-            lowered = metagradient(of, schedule_of(schedule)).lower(*of.arguments)
+            chosen, options = schedule_and_options(schedule)
+            lowered = metagradient(of, chosen, **options).lower(*of.arguments)
             path = run.file(folder, schedule)
             write(lowered.program, path, ("cpu", "cuda"), overwrite=True)
         paths.append(path)
@@ -136,7 +155,9 @@ def from_file(path: Path, schedule: str) -> Contender:
 
         def program(*arguments):
             result = loaded(*arguments)
-            return result.value, result.grad
+            # Counters have gradients of dtype float0, which are no arrays.
+            floats = [leaf for leaf in jax.tree.leaves(result.grad) if leaf.dtype == jnp.float32]
+            return result.value, floats
 
         details = {"load_seconds": seconds, "advances": loaded.plan.advances}
         return compile_program(program, problem, **details)
@@ -144,48 +165,49 @@ def from_file(path: Path, schedule: str) -> Contender:
     return Contender(f"metagrad {schedule}", build)
 
 
-def field(run: Run, folder: Path) -> list[Contender]:
-    """All contenders for a run; plain training, the unit, comes first."""
+def field(run: Run, folder: Path) -> tuple[Contender, list[Contender]]:
+    """JAX's gradient that ours are compared with, and all contenders for a run.
+
+    Plain training, the unit, comes first, and JAX's gradient comes before all others.
+    """
     k = 4 if run.steps <= 16 else 16
     ours = [from_file(run.file(folder, schedule), schedule) for schedule in run.schedules]
-    if not run.by_hand:
-        return [plain.FUSED, *ours]
-    return [
-        plain.FUSED,
-        *ours,
-        checkpointed.CHECKPOINTED,
-        mixflow.MIXFLOW,
-        equinox_loop.contender(min(24, run.steps)),
-        replay.by_jax(k),
-        replay.by_mixed_mode(k),
-    ]
+    if isinstance(model_of(run), Task):
+        jaxs = CONTENDERS["checkpoint + blocks"]
+        others = [CONTENDERS[BY_HAND], CONTENDERS[DEFAULT]]
+    else:
+        jaxs = checkpointed.CHECKPOINTED
+        others = [
+            mixflow.MIXFLOW,
+            equinox_loop.contender(min(24, run.steps)),
+            replay.by_jax(k),
+            replay.by_mixed_mode(k),
+        ]
+    return jaxs, [plain.FUSED, jaxs, *ours, *(others if run.by_hand else ())]
 
 
-def on_the_device(problem: Problem) -> Reference:
-    """JAX's gradient of the run, in f32 on this device: of the scan with checkpointed steps."""
-    model = problem.model
-    program = unrolled.metagradient(model, model.make_step(jax), checkpointed.per_step)
-    value, gradient = jax.jit(program)(*problem.arguments)
-    return Reference(float(value), np.asarray(gradient, np.float64))
-
-
-def run_one(run: Run, folder: Path, limits: Limits, console: Console) -> tuple[Problem, list[Row]]:
+def run_one(run: Run, folder: Path, limits: Limits) -> tuple[Problem, list[Row]]:
     """The rows of one run."""
     with products_as(run.precision):
-        problem = place(model_of(run), run.steps)
-        try:
-            expected = on_the_device(problem)
-        except Exception as error:  # it may not fit where ours does
-            console.print(f"{run.title}: no gradient by JAX to compare with: {error}", markup=False)
-            expected = Reference(math.nan, np.full(problem.meta.shape, math.nan))
-        tell = lambda what, done, total: None
-        return problem, measure(problem, field(run, folder), expected, limits, tell)
+        model = model_of(run)
+        problem = placed(model, run.steps) if isinstance(model, Task) else place(model, run.steps)
+        jaxs, contenders = field(run, folder)
+        rows = measure(problem, contenders, Agreement(), limits, lambda what, done, total: None)
+        # Where JAX's did not run, what is compared with is another's.
+        if next(row for row in rows if row.contender == jaxs.name).error is None:
+            for row in rows:
+                row.error = None
+        return problem, rows
 
 
 def failures(run: Run, rows: list[Row]) -> list[str]:
     """What is wrong with metagrad's rows, in words."""
     ours = [row for row in rows if row.contender.startswith("metagrad")]
-    failed = [f"{run.title}: {row.contender}: {row.note}" for row in ours if row.error is None]
+    failed = [
+        f"{run.title}: {row.contender}: {row.note or 'JAX has no gradient to compare with'}"
+        for row in ours
+        if row.error is None
+    ]
     if run.precision != "highest":
         return failed
     return failed + [
@@ -247,7 +269,7 @@ def main(argv: list[str] | None = None) -> int:
     wrong = []
     console.print(f"{written['device']['name']}, jax {written['versions']['jax']}")
     for run in runs:
-        problem, rows = run_one(run, arguments.folder, limits, console)
+        problem, rows = run_one(run, arguments.folder, limits)
         console.print(table(problem, rows, "JAX's gradient on this device"))
         wrong += failures(run, rows)
         written["results"].append(

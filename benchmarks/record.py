@@ -18,10 +18,13 @@ from metagrad.compiler.enzyme import library
 PACKAGES = ("metagrad", "jax", "jaxlib", "optax", "equinox", "numpy")
 
 
+ROOT = Path(__file__).parents[1]
+
+
 def provenance(command: str) -> dict[str, Any]:
-    """Machine, versions, commit, date and command line."""
+    """Machine, versions, commit, date and command line, where paths in the tree are relative."""
     return {
-        "command": command,
+        "command": command.replace(f"{ROOT}/", ""),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
         "device": {

@@ -12,6 +12,9 @@ from benchmarks import gpu
 from benchmarks.contenders import checkpointed, unrolled
 from benchmarks.models import gpt2
 
+OF_MODELS = "checkpoint", "mixflow", "replay(4)", "replay+mixflow(4)", "equinox(4)"
+OF_TASKS = "checkpoint + blocks", "by hand", "default"
+
 
 @pytest.mark.slow
 def test_small(tmp_path, capsys):
@@ -26,9 +29,20 @@ def test_small(tmp_path, capsys):
         rows = {each["contender"]: each for each in result["rows"]}
         ours = [name for name in rows if name.startswith("metagrad")]
         assert ours
-        by_hand = ("checkpoint", "mixflow", "replay(4)", "replay+mixflow(4)", "equinox(4)")
-        for name in ("plain", *ours, *(by_hand if result["by_hand"] else ())):
+        jaxs, *by_hand = OF_TASKS if "weighting" in result["model"] else OF_MODELS
+        for name in ("plain", jaxs, *ours, *(by_hand if result["by_hand"] else ())):
             assert rows[name]["seconds"] > 0, rows[name]
+        for name in (jaxs, *ours):
+            assert rows[name]["error"] is not None, rows[name]
+
+
+def test_without_jaxs_gradient_nothing_is_compared(tmp_path, monkeypatch):
+    """Where it does not fit, say: the first gradient is another contender's then."""
+    rows = [gpu.Row("plain"), gpu.Row("checkpoint"), gpu.Row("metagrad StoreAll()", error=0.0)]
+    monkeypatch.setattr(gpu, "measure", lambda *_: rows)
+    run = gpu.SMALL_RUNS[0]
+    gpu.run_one(run, tmp_path, None)
+    assert "no gradient to compare with" in gpu.failures(run, rows)[0]
 
 
 def test_a_wrong_gradient_is_a_failure():
