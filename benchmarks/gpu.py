@@ -26,12 +26,20 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from rich.console import Console
 
 from benchmarks import record
 from benchmarks.__main__ import RESULTS, words
 from benchmarks.contenders import checkpointed, equinox_loop, mixflow, plain, replay
-from benchmarks.contenders.contender import Built, Contender, Problem, compile_program, place
+from benchmarks.contenders.contender import (
+    Built,
+    Contender,
+    Memory,
+    Problem,
+    compile_program,
+    place,
+)
 from benchmarks.gpu_compile.programs import TASKS, schedule_and_options
 from benchmarks.measure import Limits, Row, measure
 from benchmarks.mixflow.contenders import BY_HAND, CONTENDERS, DEFAULT
@@ -45,6 +53,9 @@ CLOSE = 1e-4
 """How far a gradient may be from JAX's, relative to the largest entry, where both are exact f32."""
 
 
+STREAMED = "streamed "
+
+
 class Run(NamedTuple):
     """A training run that is measured.
 
@@ -56,6 +67,8 @@ class Run(NamedTuple):
       schedules: of metagrad, with the option `remat` where it is not the default.
       by_hand: whether all that is written by hand takes part, or plain training and JAX's gradient
         of the checkpointed steps alone.
+      streamed: schedules of metagrad for streamed runs, whose slots are in the host's memory or on
+        disk where the schedule says so.
     """
 
     model: str
@@ -63,13 +76,19 @@ class Run(NamedTuple):
     precision: str
     schedules: tuple[str, ...]
     by_hand: bool = True
+    streamed: tuple[str, ...] = ()
 
     @property
     def title(self) -> str:
         return f"{self.model}-{self.steps}-{self.precision}"
 
-    def file(self, folder: Path, schedule: str) -> Path:
-        return folder / f"{self.title}-{re.sub(r'[^A-Za-z0-9]+', '-', schedule).strip('-')}.mg"
+    def file(self, folder: Path, name: str) -> Path:
+        """Of the program with this name: a schedule, with "streamed" before it if it is one."""
+        return folder / f"{self.title}-{re.sub(r'[^A-Za-z0-9]+', '-', name).strip('-')}.mg"
+
+    @property
+    def programs(self) -> tuple[str, ...]:
+        return *self.schedules, *(f"{STREAMED}{schedule}" for schedule in self.streamed)
 
 
 MODELS = {
@@ -89,15 +108,17 @@ BOTH = "Binomial(24)", "StoreAll()"
 AUTO = 'Auto("70GB")', 'Auto("70GB"), remat="blocks"'
 """Of the tasks of MixFlow-MG, for a device of 80 GB."""
 
+TIERS = 'Auto("300MB", host="4GB")', 'Auto("300MB", host="200MB", disk="4GB")'
+
 RUNS = (
-    Run("mlp", 16, "highest", ("Binomial(4)", "StoreAll()")),
-    Run("convnet", 16, "highest", ("Binomial(4)", "StoreAll()")),
-    Run("gpt", 16, "highest", ("Binomial(4)", "StoreAll()")),
+    Run("mlp", 16, "highest", ("Binomial(4)", "StoreAll()"), by_hand=False),
+    Run("convnet", 16, "highest", ("Binomial(4)", "StoreAll()"), by_hand=False),
+    Run("gpt", 16, "highest", ("Binomial(4)", "StoreAll()"), by_hand=False),
     Run("mlp", 64, "f32", BOTH),
     Run("convnet", 64, "f32", BOTH),
-    Run("gpt", 64, "f32", BOTH),
+    Run("gpt", 64, "f32", BOTH, streamed=TIERS),
     Run("gpt2", 16, "bf16", ("Binomial(2)",)),
-    Run("rates-6M", 8, "highest", AUTO),
+    Run("rates-6M", 8, "highest", AUTO, by_hand=False),
     Run("rates-6M", 8, "f32", AUTO),
     Run("maml-6M", 8, "f32", AUTO),
     Run("weighting-6M", 8, "f32", AUTO),
@@ -106,7 +127,7 @@ RUNS = (
 )
 
 SMALL_RUNS = (
-    Run("mlp", 4, "highest", ("Binomial(2)",)),
+    Run("mlp", 4, "highest", ("Binomial(2)",), streamed=('Auto("1GB", host="1GB")',)),
     Run("gpt2-small", 3, "highest", ("StoreAll()",), by_hand=False),
     Run("weighting-tiny", 3, "highest", ("StoreAll()", 'StoreAll(), remat="blocks"')),
 )
@@ -128,22 +149,32 @@ def export(run: Run, folder: Path) -> list[Path]:
     No program is compiled for the machine that this runs on.
     """
     from benchmarks.compile_time import shapes
-    from benchmarks.contenders.metagrad_schedules import metagradient
-    from metagrad.api.export import export as write
 
     of = shapes(model_of(run), run.steps)
-    paths = []
-    for schedule in run.schedules:
-        with products_as(run.precision):
-            chosen, options = schedule_and_options(schedule)
-            lowered = metagradient(of, chosen, **options).lower(*of.arguments)
-            path = run.file(folder, schedule)
-            write(lowered.program, path, ("cpu", "cuda"), overwrite=True)
-        paths.append(path)
-    return paths
+    return [_export(run, of, name, run.file(folder, name)) for name in run.programs]
 
 
-def from_file(path: Path, schedule: str) -> Contender:
+def _export(run: Run, of: Problem, name: str, path: Path) -> Path:
+    from benchmarks.contenders.metagrad_schedules import metagradient
+    from metagrad.api.export import export as write
+    from metagrad.api.export import export_streamed as write_streamed
+
+    schedule, options = schedule_and_options(name.removeprefix(STREAMED))
+    if name.startswith(STREAMED):
+        options["runtime"] = "streamed"
+        # A stream has rows; the run that is loaded gets others.
+        of = of._replace(batches=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), of.batches))
+    with products_as(run.precision):
+        lowered = metagradient(of, schedule, **options).lower(*of.arguments)
+        platforms = "cpu", "cuda"
+        if name.startswith(STREAMED):
+            write_streamed(lowered.program, lowered.plan, path, platforms, overwrite=True)
+        else:
+            write(lowered.program, path, platforms, overwrite=True)
+    return path
+
+
+def from_file(path: Path, name: str) -> Contender:
     """A program that `export` wrote, as a contender."""
 
     def build(problem: Problem) -> Built:
@@ -159,10 +190,16 @@ def from_file(path: Path, schedule: str) -> Contender:
             floats = [leaf for leaf in jax.tree.leaves(result.grad) if leaf.dtype == jnp.float32]
             return result.value, floats
 
-        details = {"load_seconds": seconds, "advances": loaded.plan.advances}
-        return compile_program(program, problem, **details)
+        details = {"load_seconds": seconds, "plan": str(loaded.plan)}
+        if not name.startswith(STREAMED):
+            return compile_program(program, problem, **details)
+        # It compiles with the first call.
+        start = time.perf_counter()
+        jax.block_until_ready(program(*problem.arguments))
+        seconds = time.perf_counter() - start
+        return Built(program, Memory(loaded.plan.bytes, "counted"), seconds, details)
 
-    return Contender(f"metagrad {schedule}", build)
+    return Contender(f"metagrad {name}", build)
 
 
 def field(run: Run, folder: Path) -> tuple[Contender, list[Contender]]:
@@ -171,7 +208,7 @@ def field(run: Run, folder: Path) -> tuple[Contender, list[Contender]]:
     Plain training, the unit, comes first, and JAX's gradient comes before all others.
     """
     k = 4 if run.steps <= 16 else 16
-    ours = [from_file(run.file(folder, schedule), schedule) for schedule in run.schedules]
+    ours = [from_file(run.file(folder, name), name) for name in run.programs]
     if isinstance(model_of(run), Task):
         jaxs = CONTENDERS["checkpoint + blocks"]
         others = [CONTENDERS[BY_HAND], CONTENDERS[DEFAULT]]
@@ -227,7 +264,8 @@ def parser() -> argparse.ArgumentParser:
         "--runs",
         type=words(),
         default=("*",),
-        help="names or patterns between commas, such as 'gpt*,mlp-64-f32' (default: all)",
+        help="names or patterns between commas, such as 'gpt*,mlp-64-f32', in the order in which "
+        "they run (default: all)",
     )
     top.add_argument("--repeat", type=int, default=7, help="most rounds (default: %(default)s)")
     top.add_argument(
@@ -250,11 +288,14 @@ def parser() -> argparse.ArgumentParser:
 def main(argv: list[str] | None = None) -> int:
     arguments = parser().parse_args(argv)
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    runs = [
+    known = SMALL_RUNS if arguments.small else RUNS
+    named = [
         run
-        for run in (SMALL_RUNS if arguments.small else RUNS)
-        if any(fnmatch.fnmatchcase(run.title, pattern) for pattern in arguments.runs)
+        for pattern in arguments.runs
+        for run in known
+        if fnmatch.fnmatchcase(run.title, pattern)
     ]
+    runs = list(dict.fromkeys(named))
     if arguments.what == "export":
         arguments.folder.mkdir(parents=True, exist_ok=True)
         for run in runs:
