@@ -6,8 +6,9 @@
 `run` compares each program with JAX's own gradient of the run, computed on the same device, and
 times it in turn with plain training, Replay and MixFlow by hand and Equinox's loop (the latter and
 Replay if equinox is installed), or, for the tasks of MixFlow-MG (benchmarks/mixflow), with default
-JAX and MixFlow by hand. It prints a table per run and writes JSON. `--small` is for trying the
-script itself out, on any device.
+JAX and MixFlow by hand. It prints a table per run and adds a record to the JSON, which
+`python -m benchmarks.gpu_page` writes into docs/gpu.md. `--small` is for trying the script itself
+out, on any device.
 """
 
 from __future__ import annotations
@@ -16,6 +17,7 @@ import argparse
 import contextlib
 import fnmatch
 import functools
+import json
 import re
 import shlex
 import sys
@@ -26,7 +28,6 @@ from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from rich.console import Console
 
 from benchmarks import record
@@ -162,8 +163,6 @@ def _export(run: Run, of: Problem, name: str, path: Path) -> Path:
     schedule, options = schedule_and_options(name.removeprefix(STREAMED))
     if name.startswith(STREAMED):
         options["runtime"] = "streamed"
-        # A stream has rows; the run that is loaded gets others.
-        of = of._replace(batches=jax.tree.map(lambda x: np.zeros(x.shape, x.dtype), of.batches))
     with products_as(run.precision):
         lowered = metagradient(of, schedule, **options).lower(*of.arguments)
         platforms = "cpu", "cuda"
@@ -280,7 +279,7 @@ def parser() -> argparse.ArgumentParser:
         metavar="FILE",
         type=Path,
         default=RESULTS / "gpu.json",
-        help="JSON (default: results)",
+        help="JSON, to which a record is added (default: results)",
     )
     return top
 
@@ -306,6 +305,7 @@ def main(argv: list[str] | None = None) -> int:
         "python -m benchmarks.gpu " + shlex.join(sys.argv[1:] if argv is None else argv)
     )
     written["results"] = []
+    records = json.loads(arguments.out.read_text())["records"] if arguments.out.exists() else []
     limits = Limits(arguments.repeat, min(3, arguments.repeat), arguments.budget, _memory())
     wrong = []
     console.print(f"{written['device']['name']}, jax {written['versions']['jax']}")
@@ -322,7 +322,8 @@ def main(argv: list[str] | None = None) -> int:
             }
         )
         # After each run, so that one that is stopped leaves what it has.
-        record.write(arguments.out, written | {"failures": wrong})
+        written["failures"] = wrong
+        record.write(arguments.out, {"records": [*records, written]})
     for line in wrong:
         console.print(line, markup=False)
     console.print(f"written: {arguments.out}")

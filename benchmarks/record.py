@@ -22,11 +22,15 @@ ROOT = Path(__file__).parents[1]
 
 
 def provenance(command: str) -> dict[str, Any]:
-    """Machine, versions, commit, date and command line, where paths in the tree are relative."""
+    """Machine, versions, commit, date, XLA's flags and the command line.
+
+    Paths in the tree are written as relative ones.
+    """
     return {
         "command": command.replace(f"{ROOT}/", ""),
         "date": datetime.datetime.now(datetime.UTC).isoformat(timespec="seconds"),
         "commit": _commit(),
+        "xla_flags": os.environ.get("XLA_FLAGS", ""),
         "device": {
             "platform": jax.default_backend(),
             "name": device_name(),

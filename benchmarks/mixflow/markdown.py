@@ -13,6 +13,7 @@ from typing import Any
 from benchmarks.__main__ import RESULTS
 from benchmarks.mixflow.aims import counts
 from benchmarks.mixflow.contenders import CONTENDERS, OURS, OURS_BLOCKS
+from benchmarks.page import with_table
 
 MIB = 2**20
 
@@ -74,12 +75,7 @@ def page(text: str, rows: list[dict[str, Any]], gpu_rows: list[dict[str, Any]]) 
       ValueError: the page has no such place.
     """
     for place, table in (("results", lines(rows)), ("h100", compiled_for_gpu(gpu_rows))):
-        start, end = f"<!-- mixflow: {place} -->", f"<!-- mixflow: end of {place} -->"
-        before, found, rest = text.partition(start)
-        _, also_found, after = rest.partition(end)
-        if not (found and also_found):
-            raise ValueError(f"{PAGE} has no {start} ... {end}")
-        text = "\n".join([before + start, *table, end + after])
+        text = with_table(text, f"mixflow: {place}", table, PAGE)
     return text
 
 

@@ -22,7 +22,7 @@ def test_small(tmp_path, capsys):
     out = tmp_path / "gpu.json"
     options = ["--small", "--repeat", "1", "--budget", "1", "--out", str(out)]
     assert gpu.main(["run", str(tmp_path), *options]) == 0, capsys.readouterr().out
-    record = json.loads(out.read_text())
+    (record,) = json.loads(out.read_text())["records"]
     assert record["failures"] == []
     assert [each["model"] for each in record["results"]] == [run.model for run in gpu.SMALL_RUNS]
     for result in record["results"]:
