@@ -96,6 +96,7 @@ def streamed_choice(
     """The plan of a streamed run.
 
     Args:
+      arguments: (state0, meta, shapes of the stacked batches, outer_args).
       schedule: of the segments. `Auto` with budgets: the fastest, from costs that are measured.
         None, or `Auto()`: as many states as fit half of the memory that is free.
     """
@@ -105,7 +106,8 @@ def streamed_choice(
     if isinstance(schedule, Auto) and schedule != Auto():
         budget = schedule.budget("memory")
         memory = free_budget(shardings) if budget is None else budget
-        arguments = *arguments[:2], _first_batches(stream), arguments[3]
+        if stream.has_values:
+            arguments = *arguments[:2], _first_batches(stream), arguments[3]
         costs = (
             measured(pieces, sizes, memory, arguments)
             if can_measure(pieces, arguments)

@@ -23,10 +23,12 @@ class Source(Protocol):
     Attributes:
       steps: T.
       reads_many: whether `read` takes many batches at once; else it is called for each.
+      has_values: whether batches can be read at all.
     """
 
     steps: int
     reads_many: bool
+    has_values: bool
 
     def layout(self) -> BatchLayout:
         """What batches look like under the present x64 setting."""

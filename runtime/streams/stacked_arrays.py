@@ -25,6 +25,7 @@ class StackedArrays:
 
     Arrays of NumPy and PyTorch are used where they are; those of JAX are brought to the host, once.
     Other objects with a shape, a dtype and an index (h5py's datasets, say) are asked row by row.
+    Shapes in place of arrays are enough to lower for, and cannot be read.
     """
 
     reads_many = True
@@ -42,6 +43,8 @@ class StackedArrays:
         length = _common_length(paths, self._shapes)
         self._order = None if order is None else checked_order(order, length)
         arrays = [value for _, value in with_paths]
+        self._of_shapes = [path for path, rows in zip(paths, self._rows) if _is_shape(rows)]
+        self.has_values = not self._of_shapes
         self._pages = MappedPages(arrays, scattered=self._order is not None)
         self.steps = length if self._order is None else len(self._order)
         if self.steps > MOST_STEPS:
@@ -62,6 +65,11 @@ class StackedArrays:
         buffers: list[np.ndarray],
         rows: Sequence[Rows | None],
     ) -> None:
+        if not self.has_values:
+            raise TypeError(
+                f"Stream(source): {self._of_shapes[0]} is a jax.ShapeDtypeStruct, which a run can "
+                "be lowered for and not called with. Call it with arrays, or a Stream of them."
+            )
         count = len(buffers[0])
         try:
             if self._order is None or self._order.ndim == 1:
@@ -101,8 +109,14 @@ class StackedArrays:
 
 
 def is_array_like(value: Any) -> bool:
-    """Whether it has a shape, a dtype and an index."""
-    return all(hasattr(value, name) for name in ("shape", "dtype", "__getitem__"))
+    """Whether it has a shape, a dtype and an index, or is the shape of what has."""
+    return _is_shape(value) or all(
+        hasattr(value, name) for name in ("shape", "dtype", "__getitem__")
+    )
+
+
+def _is_shape(value: Any) -> bool:
+    return isinstance(value, jax.ShapeDtypeStruct)
 
 
 def copy_rows(rows: Any, index: range | np.ndarray, out: np.ndarray) -> None:
@@ -161,7 +175,8 @@ def _rows_of(path: str, value: Any) -> Any:
         )
     if isinstance(value, (np.ndarray, jax.Array)) or is_torch_tensor(value):
         return _host_array(path, value)
-    if not is_real(value.dtype):
+    is_key = _is_shape(value) and jnp.issubdtype(value.dtype, jax.dtypes.prng_key)
+    if not (is_key or is_real(value.dtype)):
         raise TypeError(f"Stream(source): {path} has the dtype {value.dtype}, not real numbers")
     return value
 

@@ -51,6 +51,7 @@ class Stream:
         what has `shape`, `dtype` and an index), whose leading axis counts the rows; or a list or
         any object with `len(source)` and `source[i]`, such as a map-style dataset of PyTorch,
         grain or Hugging Face. In the batches and rows of the latter a list of numbers is an array.
+        A pytree of `jax.ShapeDtypeStruct`s is enough to lower a run for, and cannot be read.
       order: integers [T] or [T, B], from 0 to the number of rows - 1. Batch t is then made of the
         rows order[t]. Without it, batch t is entry t.
       workers: how many threads read at the same time. More than one only for a source that threads
@@ -157,6 +158,11 @@ class Stream:
     def reads_many(self) -> bool:
         """Whether many batches are read at once as fast as may be, and not one by one."""
         return self._source.reads_many
+
+    @property
+    def has_values(self) -> bool:
+        """Whether batches can be read; not where the source is of shapes."""
+        return self._source.has_values
 
     def read(
         self,
