@@ -21,7 +21,8 @@ from metagrad.runtime import jax_internals
 _MESSAGE = (
     "a traced value is used outside of the function that it belongs to: by a jax.custom_jvp or "
     "custom_vjp function that closes over it, or because a loss stored it in a list or an "
-    "attribute. Pass it as an argument, or return it as aux. (jax.jit of the step meets the same.)"
+    "attribute. Pass it as an argument, or return it as aux. (JAX meets the same where the loss is "
+    "jitted: in jax.grad(jax.jit(loss)).)"
 )
 
 
