@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 
 from metagrad.api.flat_arguments import FlatArguments
 from metagrad.api.signature import Signature
@@ -43,14 +44,18 @@ def with_given_dtypes(result: Any, signature: Signature, arguments: FlatArgument
 
 
 def _to_convert(tree: Tree, avals: Sequence[tuple | None]) -> list[Any]:
-    """For each leaf the dtype that it was given in, if its gradient has another; otherwise None."""
+    """For each leaf the dtype that it was given in, if its gradient has another; otherwise None.
+
+    None for an integer that the program takes as a float: its gradient is a float.
+    """
     leaves = iter(tree.leaves)
     dtypes: list[Any] = []
     for is_array, aval in zip(tree.is_array, avals):
         dtypes.append(None)
         if is_array and aval is not None:
             leaf, (_, given, is_weak, *_) = next(leaves), aval
-            if is_weak and leaf.is_float and given != leaf.stored.dtype:
+            is_float = leaf.is_float and jnp.issubdtype(given, jnp.floating)
+            if is_weak and is_float and given != leaf.stored.dtype:
                 dtypes[-1] = given
     return dtypes
 

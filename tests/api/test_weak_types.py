@@ -137,6 +137,22 @@ def test_a_state_that_settles_on_another_dtype(lowerings):
     assert len(lowerings) == 1
 
 
+def test_the_gradient_in_an_integer_that_became_a_float():
+    """It is no integer: 0.6 is not 0."""
+    step = lambda s, z, x: s * z + x
+    mg = metagrad.compile(step).metagradient(lambda s: s**2, wrt=("state", "meta"))
+    xs = jnp.full(2, 0.1)
+    expected = mg(jnp.float32(1), jnp.float32(0.5), xs).grad
+    of_state, of_meta = mg(1, jnp.float32(0.5), xs).grad
+    assert of_state.dtype == of_meta.dtype == jnp.float32
+    np.testing.assert_array_equal(of_state, expected[0])
+
+    compiled = mg.lower(jnp.float32(1), jnp.float32(0.5), xs).compile()
+    gradients = [compiled(jnp.float32(1), rate, xs).grad[1] for rate in (1.0, 1)]
+    np.testing.assert_array_equal(*gradients)
+    assert all(g.dtype == jnp.float32 and abs(g) > 0.1 for g in gradients)
+
+
 def weigh(x):
     """Makes a great difference of a small one."""
     return x * (2.0 if x.dtype == jnp.float32 else 3.0)
