@@ -55,6 +55,7 @@ CLOSE = 1e-4
 
 
 STREAMED = "streamed "
+"""Before the schedule in the name of a program whose batches are streamed."""
 
 
 class Run(NamedTuple):
@@ -278,8 +279,7 @@ def parser() -> argparse.ArgumentParser:
         "--out",
         metavar="FILE",
         type=Path,
-        default=RESULTS / "gpu.json",
-        help="JSON, to which a record is added (default: results)",
+        help="JSON, to which a record is added (default: results, or the folder with --small)",
     )
     return top
 
@@ -305,7 +305,8 @@ def main(argv: list[str] | None = None) -> int:
         "python -m benchmarks.gpu " + shlex.join(sys.argv[1:] if argv is None else argv)
     )
     written["results"] = []
-    records = json.loads(arguments.out.read_text())["records"] if arguments.out.exists() else []
+    out = arguments.out or (arguments.folder if arguments.small else RESULTS) / "gpu.json"
+    records = json.loads(out.read_text())["records"] if out.exists() else []
     limits = Limits(arguments.repeat, min(3, arguments.repeat), arguments.budget, _memory())
     wrong = []
     console.print(f"{written['device']['name']}, jax {written['versions']['jax']}")
@@ -323,10 +324,10 @@ def main(argv: list[str] | None = None) -> int:
         )
         # After each run, so that one that is stopped leaves what it has.
         written["failures"] = wrong
-        record.write(arguments.out, {"records": [*records, written]})
+        record.write(out, {"records": [*records, written]})
     for line in wrong:
         console.print(line, markup=False)
-    console.print(f"written: {arguments.out}")
+    console.print(f"written: {out}")
     return 1 if wrong else 0
 
 

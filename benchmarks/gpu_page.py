@@ -15,14 +15,16 @@ HEADINGS = "run", "program", "time", "x plain", "temporaries", "compiled in", "d
 
 
 def lines(records: list[dict[str, Any]]) -> list[str]:
-    """A table for each setting of XLA, with a line for each program."""
-    by_flags: dict[str, list[dict[str, Any]]] = {}
+    """A table for each device, JAX and setting of XLA, with a line for each program."""
+    groups: dict[str, list[dict[str, Any]]] = {}
     for each in records:
-        by_flags.setdefault(each["xla_flags"], []).extend(each["results"])
+        flags = f"`XLA_FLAGS={each['xla_flags']}`" if each["xla_flags"] else "XLA's own settings"
+        group = f"{each['device']['name']}, jax {each['versions']['jax']}, {flags}:"
+        groups.setdefault(group, []).extend(each["results"])
     tables = []
-    for flags, results in by_flags.items():
+    for group, results in groups.items():
         tables += [
-            f"With `XLA_FLAGS={flags}`:" if flags else "With XLA's own settings:",
+            group,
             "",
             f"| {' | '.join(HEADINGS)} |",
             "| --- | --- |" + " ---: |" * (len(HEADINGS) - 2),

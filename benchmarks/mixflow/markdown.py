@@ -86,7 +86,10 @@ def results() -> tuple[list[dict[str, Any]], list[dict[str, Any]]]:
 
 
 def compiled_for_gpu(rows: list[dict[str, Any]]) -> list[str]:
-    """Temporaries in GB of 10^9 bytes, of programs that were compiled for an H100."""
+    """Temporaries and results in GB of 10^9 bytes, of programs that were compiled for an H100.
+
+    The final state is a result of a metagradient, and a temporary of the others.
+    """
     names = list(dict.fromkeys(row["program"] for row in rows))
     of = {(row["model"], row["steps"], row["program"]): row for row in rows}
     settings = sorted({(row["model"], row["steps"]) for row in rows})
@@ -95,7 +98,7 @@ def compiled_for_gpu(rows: list[dict[str, Any]]) -> list[str]:
         row = of.get((*setting, name), {})
         if "memory" not in row:
             return row.get("note", "")
-        return f"{row['memory']['temporaries'] / 1e9:.2f}"
+        return f"{(row['memory']['temporaries'] + row['memory']['outputs']) / 1e9:.2f}"
 
     return [
         f"| {' | '.join(['transformer', 'T', *(f'`{name}`' for name in names)])} |",

@@ -173,7 +173,12 @@ def test_programs_for_a_gpu_are_known_by_name():
 
 def test_the_table_of_programs_for_a_gpu():
     rows = [
-        {"model": "a", "steps": 8, "program": "mixflow", "memory": {"temporaries": 2_500_000_000}},
+        {
+            "model": "a",
+            "steps": 8,
+            "program": "mixflow",
+            "memory": {"temporaries": 2_300_000_000, "outputs": 200_000_000},
+        },
         {"model": "a", "steps": 2, "program": "unrolled", "note": "stopped"},
     ]
     assert markdown.compiled_for_gpu(rows)[2:] == ["| a | 2 |  | stopped |", "| a | 8 | 2.50 |  |"]
