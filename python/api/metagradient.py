@@ -266,6 +266,7 @@ class Metagradient(Generic[StateT, MetaT, ValueT, GradT, KindT]):
             if self._is_streamed(batches):
                 refuse_traced_call()
                 batches = batches if isinstance(batches, Stream) else Stream(batches)
+                batches.check_values()
                 last = truncation(self.request.approximations)
                 if last is not None:
                     return self._truncated(last)(state0, meta, batches, *outer_args)

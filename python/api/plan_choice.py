@@ -81,9 +81,9 @@ def fused_choice(schedule: Schedule | Auto, pieces: LoweredPieces, arguments: tu
     fits = everything_bytes(steps, has_gradients, sizes) <= memory
     # A measurement compiles the step once more, which has to be worth it: it is when memory is
     # short, or when the user says how much there is.
-    is_measured = (budget is not None or not fits) and can_measure(pieces, arguments)
+    is_measured = (budget is not None or not fits) and can_measure(pieces, arguments[:3])
     costs = (
-        functools.partial(measured, pieces, sizes, memory, arguments)
+        functools.partial(measured, pieces, sizes, memory, arguments[:3])
         if is_measured
         else functools.partial(operations_costs, pieces, sizes)
     )
@@ -97,8 +97,9 @@ def streamed_choice(
 
     Args:
       arguments: (state0, meta, shapes of the stacked batches, outer_args).
-      schedule: of the segments. `Auto` with budgets: the fastest, from costs that are measured.
-        None, or `Auto()`: as many states as fit half of the memory that is free.
+      schedule: of the segments. `Auto` with budgets: the fastest, from costs that are measured, or
+        estimated where the arguments or the batches are shapes. None, or `Auto()`: as many states
+        as fit half of the memory that is free.
     """
     steps, has_gradients = pieces.traced.steps, bool(pieces.traced.sites)
     sizes = dataclasses.replace(fused_sizes(pieces), step=0)
@@ -106,11 +107,9 @@ def streamed_choice(
     if isinstance(schedule, Auto) and schedule != Auto():
         budget = schedule.budget("memory")
         memory = free_budget(shardings) if budget is None else budget
-        if stream.has_values:
-            arguments = *arguments[:2], _first_batches(stream), arguments[3]
         costs = (
-            measured(pieces, sizes, memory, arguments)
-            if can_measure(pieces, arguments)
+            measured(pieces, sizes, memory, (*arguments[:2], _first_batches(stream)))
+            if stream.has_values and can_measure(pieces, arguments[:2])
             else operations_costs(pieces, sizes)
         )
         if schedule.disk is not None:
@@ -191,11 +190,14 @@ def operations_costs(pieces: LoweredPieces, sizes: Sizes) -> Costs:
 def can_measure(pieces: LoweredPieces, arguments: tuple) -> bool:
     """Whether a step can be run to be measured.
 
+    Args:
+      arguments: what it is run on, or what of it is known to have values or not.
+
     It is run on the arguments, so they need values: on others a loop that waits for a condition may
     never end. And it must not call the host, which would print, or count, what nobody asked for.
     Several processes would measure other times each, and choose other plans.
     """
-    values = jax.tree.leaves(arguments[:3])
+    values = jax.tree.leaves(arguments)
     concrete = not any(isinstance(x, (jax.core.Tracer, jax.ShapeDtypeStruct)) for x in values)
     return (
         concrete

@@ -52,7 +52,7 @@ def run_streamed(
       stream: the batches; its length is the plan's number of steps.
 
     Raises:
-      TypeError: a batch is not what the program was lowered for.
+      TypeError: a batch is not what the program was lowered for, or the stream is of shapes.
       ValueError: the stream says where gradients of batches go, and there are none.
       JournalError: the directory cannot be used, or holds another run.
       ReplayError: see `StreamedRun`.
@@ -60,6 +60,7 @@ def run_streamed(
       Any other: what the stream, a function of the user's, or a tier raises.
     """
     check_gradients(program.signature.wrt, stream)
+    stream.check_values()
     _check_batches(program, stream)
     layout, n = stream.layout(), program.layout
     placement = RunPlacement.of(program, program.kernels(plan.segment_slots), arrays, stream)

@@ -17,7 +17,7 @@ class Batches:
     """Batch t is source[t]."""
 
     reads_many = False
-    has_values = True
+    shape_at: str | None = None
 
     def __init__(self, source: Any, steps: int):
         self._source = source
@@ -52,7 +52,7 @@ class RowsOfDataset:
     """
 
     reads_many = False
-    has_values = True
+    shape_at: str | None = None
 
     def __init__(self, source: Any, order: np.ndarray, first: int = 0):
         """

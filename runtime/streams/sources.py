@@ -23,12 +23,13 @@ class Source(Protocol):
     Attributes:
       steps: T.
       reads_many: whether `read` takes many batches at once; else it is called for each.
-      has_values: whether batches can be read at all.
+      shape_at: where the source has a `jax.ShapeDtypeStruct` in place of an array, and cannot be
+        read; None if it can.
     """
 
     steps: int
     reads_many: bool
-    has_values: bool
+    shape_at: str | None
 
     def layout(self) -> BatchLayout:
         """What batches look like under the present x64 setting."""

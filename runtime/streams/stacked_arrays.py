@@ -43,8 +43,8 @@ class StackedArrays:
         length = _common_length(paths, self._shapes)
         self._order = None if order is None else checked_order(order, length)
         arrays = [value for _, value in with_paths]
-        self._of_shapes = [path for path, rows in zip(paths, self._rows) if _is_shape(rows)]
-        self.has_values = not self._of_shapes
+        shapes = [path for path, rows in zip(paths, self._rows) if _is_shape(rows)]
+        self.shape_at = next(iter(shapes), None)
         self._pages = MappedPages(arrays, scattered=self._order is not None)
         self.steps = length if self._order is None else len(self._order)
         if self.steps > MOST_STEPS:
@@ -65,11 +65,6 @@ class StackedArrays:
         buffers: list[np.ndarray],
         rows: Sequence[Rows | None],
     ) -> None:
-        if not self.has_values:
-            raise TypeError(
-                f"Stream(source): {self._of_shapes[0]} is a jax.ShapeDtypeStruct, which a run can "
-                "be lowered for and not called with. Call it with arrays, or a Stream of them."
-            )
         count = len(buffers[0])
         try:
             if self._order is None or self._order.ndim == 1:
@@ -109,7 +104,7 @@ class StackedArrays:
 
 
 def is_array_like(value: Any) -> bool:
-    """Whether it has a shape, a dtype and an index, or is the shape of what has."""
+    """Whether it has a shape, a dtype and an index, or is a `jax.ShapeDtypeStruct`."""
     return _is_shape(value) or all(
         hasattr(value, name) for name in ("shape", "dtype", "__getitem__")
     )

@@ -140,7 +140,7 @@ class Stream:
         return batch_shards.leaf_shardings(self._sharding, layout)
 
     def __getitem__(self, t: int) -> Any:
-        """Batch t, as a pytree of NumPy arrays."""
+        """Batch t, as a pytree of NumPy arrays. TypeError if the source is of shapes."""
         t = range(len(self))[operator.index(t)]
         layout = self.layout()
         buffers = [
@@ -162,7 +162,15 @@ class Stream:
     @property
     def has_values(self) -> bool:
         """Whether batches can be read; not where the source is of shapes."""
-        return self._source.has_values
+        return self._source.shape_at is None
+
+    def check_values(self) -> None:
+        """Raises TypeError if batches cannot be read, since the source is of shapes."""
+        if not self.has_values:
+            raise TypeError(
+                f"Stream(source): {self._source.shape_at} is a jax.ShapeDtypeStruct. A run can be "
+                "lowered for shapes, and needs arrays to be called: give them, or a Stream of them."
+            )
 
     def read(
         self,
@@ -178,7 +186,12 @@ class Stream:
           layout: what `layout()` said, in the thread whose settings the program has.
           buffers: arrays [n, ...] of the layout's stored shapes and dtypes, one for each leaf.
           rows: which rows of each leaf are read, into buffers that have these alone; None: all.
+
+        Raises:
+          TypeError: the source is of shapes.
+          Any other: what the source raises.
         """
+        self.check_values()
         with self._alone():
             self._source.read(first, layout, buffers, rows or len(buffers) * [None])
 

@@ -39,9 +39,9 @@ def test_all_arguments_are_shapes(schedule):
     lowered = mg.lower(*shapes(ARGUMENTS))
     assert lowered.plan.steps == STEPS
     result, expected = lowered.compile()(*ARGUMENTS), mg(*ARGUMENTS)
-    np.testing.assert_array_equal(result.value, expected.value)
+    np.testing.assert_allclose(result.value, expected.value, rtol=1e-12)
     for one, other in zip(result.grad, expected.grad):
-        np.testing.assert_allclose(one, other, rtol=1e-6)
+        np.testing.assert_allclose(one, other, rtol=1e-11)
 
 
 def test_batches_alone_are_shapes():
@@ -68,11 +68,18 @@ def test_what_does_not_fit_as_one_program():
     )
 
 
-def test_a_call_needs_numbers():
-    mg = step.metagradient(outer, runtime="streamed")
+def test_a_call_needs_numbers(tmp_path):
+    """It says so before anything is lowered or written."""
+    mg = step.metagradient(outer, ("meta", "batches"), runtime="streamed")
     state, rate, batches, scale = ARGUMENTS
-    with pytest.raises(TypeError, match=r"source\[0\] is a jax.ShapeDtypeStruct, which a run can"):
-        mg(state, rate, shapes(batches), scale)
+    stream = metagrad.Stream(shapes(batches), gradients=tmp_path / "gradients")
+    for given in (shapes(batches), stream):
+        with pytest.raises(TypeError, match=r"source\[0\] is a jax.ShapeDtypeStruct. A run can be"):
+            mg(state, rate, given, scale)
+    compiled = mg.lower(state, rate, stream, scale).compile()
+    with pytest.raises(TypeError, match="A run can be lowered for shapes"):
+        compiled(state, rate, stream, scale)
+    assert not list(tmp_path.iterdir())
     with pytest.raises(TypeError, match=r"source\[1\] is a jax.ShapeDtypeStruct"):
         metagrad.Stream((np.ones(3), jax.ShapeDtypeStruct((3,), np.float32)))[0]
 
