@@ -20,7 +20,7 @@ NATIVE := pyproject.toml CMakeLists.txt $(wildcard runtime/schedules/native/* co
 # native code means a new install.
 INSTALL = $(BIN)/python -m pip install --quiet --disable-pip-version-check --editable
 
-.PHONY: demo test lint docs coverage bench gpu-compile matrix clean
+.PHONY: demo test test-long lint docs coverage bench gpu-compile matrix clean
 
 demo: $(VENV)/installed-demo
 	$(BIN)/python -m metagrad demo
@@ -28,7 +28,12 @@ demo: $(VENV)/installed-demo
 # Enzyme's library is fetched before the tests, once, and not by several of them.
 test: $(VENV)/installed-test
 	$(BIN)/python -m metagrad doctor --fetch
-	$(BIN)/python -m pytest -q -n 2 --dist loadgroup
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m "not long"
+
+# The large models of every library, and what else takes a minute each.
+test-long: $(VENV)/installed-test
+	$(BIN)/python -m metagrad doctor --fetch
+	$(BIN)/python -m pytest -q -n 2 --dist loadgroup -m long
 
 # Nothing is rewritten: `ruff format`, `ruff check --fix` and `clang-format -i` do that.
 lint: $(VENV)/installed-lint

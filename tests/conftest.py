@@ -60,8 +60,14 @@ SLOW = {"capabilities", "demo", "exact", "fuzz", "mixflow", "models", "types"}
 They compile hundreds of programs, or start processes."""
 
 
+ONCE = {"demo/test_demo.py", "docs_site/test_site.py"}
+"""Files with a fixture that takes a minute. One of xdist's workers has all of their tests."""
+
+
 def pytest_collection_modifyitems(items):
     for item in items:
+        if item.path.relative_to(ROOT).as_posix() in ONCE:
+            item.add_marker(pytest.mark.xdist_group(item.path.stem))
         if item.path.relative_to(ROOT).parts[0] in SLOW:
             item.add_marker(pytest.mark.slow)
 

@@ -321,6 +321,7 @@ def test_tables_are_captured_and_not_constants():
     assert sizes.pop("closed") <= SMALL < min(sizes.values())
 
 
+@pytest.mark.xdist_group("fuzz sample")
 def test_what_can_be_around_a_program_comes_up(sample):
     programs, used = sample
     features = {feature for program in programs for feature in surroundings.features(program)}
@@ -348,6 +349,7 @@ def test_shrinking_ends_where_nothing_smaller_fails():
     assert shrink(small, has_tanh)[0] == small
 
 
+@pytest.mark.xdist_group("fuzz sample")
 def test_every_operation_is_written_by_some_program(sample):
     """Of a sample: each group of operations, each kind of pytree and schedule, and most forms come
     up.

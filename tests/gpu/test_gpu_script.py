@@ -17,14 +17,18 @@ OF_TASKS = "checkpoint + blocks", "by hand", "default"
 
 
 @pytest.mark.slow
-def test_small(tmp_path, capsys):
-    assert gpu.main(["export", str(tmp_path), "--small"]) == 0
-    out = tmp_path / "gpu.json"
-    options = ["--small", "--repeat", "1", "--budget", "1", "--out", str(out)]
-    assert gpu.main(["run", str(tmp_path), *options]) == 0, capsys.readouterr().out
-    (record,) = json.loads(out.read_text())["records"]
+@pytest.mark.parametrize(
+    "model",
+    ["mlp", *(pytest.param(run.model, marks=pytest.mark.long) for run in gpu.SMALL_RUNS[1:])],
+)
+def test_small(model, tmp_path, capsys):
+    small = ["--small", "--runs", f"{model}*"]
+    assert gpu.main(["export", str(tmp_path), *small]) == 0
+    options = ["--repeat", "1", "--budget", "1"]
+    assert gpu.main(["run", str(tmp_path), *small, *options]) == 0, capsys.readouterr().out
+    (record,) = json.loads((tmp_path / "gpu.json").read_text())["records"]
     assert record["failures"] == []
-    assert [each["model"] for each in record["results"]] == [run.model for run in gpu.SMALL_RUNS]
+    assert [each["model"] for each in record["results"]] == [model]
     for result in record["results"]:
         rows = {each["contender"]: each for each in result["rows"]}
         ours = [name for name in rows if name.startswith("metagrad")]

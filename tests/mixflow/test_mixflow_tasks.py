@@ -25,7 +25,13 @@ def problem(name: str, blocks: bool = False) -> Problem:
     return Problem(of, STEPS, *as_dtype(drawn(of, STEPS), np.float64))
 
 
-@pytest.mark.parametrize("name, contenders", JUDGED.items())
+@pytest.mark.parametrize(
+    "name, contenders",
+    [
+        pytest.param(*judged, marks=() if judged[0] == "rates" else pytest.mark.long)
+        for judged in JUDGED.items()
+    ],
+)
 def test_contenders_have_the_gradient_of_the_unrolled_run(name, contenders):
     of = problem(name)
     with jax.enable_x64(True):

@@ -21,7 +21,10 @@ CROSSES = {
 }
 
 
-@pytest.mark.parametrize("model", CROSSES)
+@pytest.mark.parametrize(
+    "model",
+    [pytest.param(each, marks=() if each == "nnx GPT" else pytest.mark.long) for each in CROSSES],
+)
 def test_cross(model, record_property):
     make, name, schedule = CROSSES[model]
     agreement = compare(make, OPTIMISERS[name], schedule=schedule)

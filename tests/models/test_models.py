@@ -26,8 +26,28 @@ OPTIMISERS = {
 }
 
 
-@pytest.mark.parametrize("model", linen_models.MODELS)
-@pytest.mark.parametrize("library", LIBRARIES)
+IN_CI = {
+    ("linen", "MLP"),
+    ("nnx", "MLP"),
+    ("nnx", "GPT"),
+    ("nnx", "ViT"),
+    ("nnx", "CLIP"),
+    ("nnx", "ResNet-9"),
+    ("nnx", "U-Net"),
+    ("equinox", "MLP"),
+    ("equinox", "LSTM"),
+}
+"""Every library once, and every model once. The others take up to two minutes each."""
+
+
+@pytest.mark.parametrize(
+    ("library", "model"),
+    [
+        pytest.param(library, model, marks=() if (library, model) in IN_CI else pytest.mark.long)
+        for library in LIBRARIES
+        for model in linen_models.MODELS
+    ],
+)
 def test_model(library, model, record_property):
     name, optimiser = OPTIMISERS[library]
     agreement = compare(LIBRARIES[library][model], optimiser)
