@@ -22,7 +22,7 @@ import re
 import shlex
 import sys
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -284,17 +284,23 @@ def parser() -> argparse.ArgumentParser:
     return top
 
 
+def named(patterns: Sequence[str], known: Sequence[Run], top: argparse.ArgumentParser) -> list[Run]:
+    """The runs of these names, in the order of the patterns."""
+    runs: dict[Run, None] = {}
+    for pattern in patterns:
+        matches = [run for run in known if fnmatch.fnmatchcase(run.title, pattern)]
+        if not matches:
+            titles = ", ".join(run.title for run in known)
+            top.error(f"argument --runs: no run is called {pattern!r}; there are {titles}")
+        runs |= dict.fromkeys(matches)
+    return list(runs)
+
+
 def main(argv: list[str] | None = None) -> int:
-    arguments = parser().parse_args(argv)
+    top = parser()
+    arguments = top.parse_args(argv)
     console = Console() if sys.stdout.isatty() else Console(width=120)
-    known = SMALL_RUNS if arguments.small else RUNS
-    named = [
-        run
-        for pattern in arguments.runs
-        for run in known
-        if fnmatch.fnmatchcase(run.title, pattern)
-    ]
-    runs = list(dict.fromkeys(named))
+    runs = named(arguments.runs, SMALL_RUNS if arguments.small else RUNS, top)
     if arguments.what == "export":
         arguments.folder.mkdir(parents=True, exist_ok=True)
         for run in runs:

@@ -19,7 +19,7 @@ from collections.abc import Iterator, Sequence
 from jax.extend import core, source_info_util
 
 from metagrad.frontend.jaxprs.calls import inside
-from metagrad.runtime import jax_internals
+from metagrad.runtime import jax_errors
 
 
 @dataclasses.dataclass(frozen=True)
@@ -55,8 +55,8 @@ def kernels_in(jaxpr: core.ClosedJaxpr, error: Exception) -> list[Kernel]:
     """The kernels in a function that JAX refused to differentiate because of them."""
     lines: dict[str, dict[str, None]] = {}
     for eqn, line in _with_lines(jaxpr.jaxpr, ""):
-        name = jax_internals.fused_kernel(eqn.primitive)
-        if name is not None and jax_internals.refuses_kernel(error, name):
+        name = jax_errors.fused_kernel(eqn.primitive)
+        if name is not None and jax_errors.refuses_kernel(error, name):
             lines.setdefault(name, {})[line] = None
     return [
         Kernel(name, tuple(filter(None, places)), _INSTEAD[name]) for name, places in lines.items()

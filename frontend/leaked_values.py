@@ -16,7 +16,7 @@ from collections.abc import Iterator
 import jax
 from jax.extend import core
 
-from metagrad.runtime import jax_internals
+from metagrad.runtime import jax_errors, jax_internals
 
 _MESSAGE = (
     "a traced value is used outside of the function that it belongs to: by a jax.custom_jvp or "
@@ -52,6 +52,6 @@ def lowering() -> Iterator[None]:
     try:
         yield
     except TypeError as error:
-        if not jax_internals.speaks_of_a_traced_constant(error):
+        if not jax_errors.speaks_of_a_traced_constant(error):
             raise
         raise TypeError(_MESSAGE) from error

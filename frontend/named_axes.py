@@ -15,7 +15,7 @@ from jax.extend import core, source_info_util
 
 from metagrad.frontend.jaxprs.calls import inside
 from metagrad.frontend.jaxprs.interpret import equations
-from metagrad.runtime import jax_internals
+from metagrad.runtime import jax_errors, jax_internals
 from metagrad.runtime.jax_internals import NamedAxisEffect
 
 _INSTEAD = (
@@ -47,7 +47,7 @@ def tracing(what: str) -> Iterator[None]:
     try:
         yield
     except NameError as error:
-        if not jax_internals.speaks_of_an_unbound_axis(error):
+        if not jax_errors.speaks_of_an_unbound_axis(error):
             raise
         users = [
             frame

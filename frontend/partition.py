@@ -51,7 +51,7 @@ from metagrad.frontend.jaxprs import blocks
 from metagrad.frontend.jaxprs.interpret import equations
 from metagrad.frontend.jaxprs.lines import lines_of_custom_vjps, users_line
 from metagrad.frontend.split_step import Site
-from metagrad.runtime import jax_internals
+from metagrad.runtime import jax_errors
 from metagrad.runtime.moving_operands import filled
 
 MODES = ("auto", "enzyme", "jax")
@@ -348,7 +348,7 @@ def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
     except (TypeError, ValueError, NotImplementedError) as error:
         if kernels := fused_kernels.kernels_in(jaxpr, error):
             raise NotImplementedError(fused_kernels.refusal(label, kernels)) from error
-        if jax_internals.speaks_of_another_mesh(error):
+        if jax_errors.speaks_of_another_mesh(error):
             raise NotImplementedError(
                 f"{label} has a custom rule (with symbolic_zeros=True, say) over arrays whose "
                 "types have shardings, which metagrad cannot differentiate yet. Make the mesh with "
@@ -364,7 +364,7 @@ def _named(label: str, jaxpr: core.ClosedJaxpr, active: Sequence[bool]):
         suspects = [
             item
             for item in capabilities.unproven(jaxpr, "reverse", active)
-            if jax_internals.refuses_reverse(error, item.primitive)
+            if jax_errors.refuses_reverse(error, item.primitive)
         ]
         places = "".join(f"\n  {item.primitive} ({item.source})" for item in suspects)
         raise NotImplementedError(

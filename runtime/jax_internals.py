@@ -13,9 +13,6 @@ Moving to a new JAX starts here. A name that moved gets a version case. A functi
 from __future__ import annotations
 
 import importlib
-import os
-import re
-import traceback
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -27,8 +24,7 @@ from jax._src import source_info_util as _source_info_util
 from jax._src import tree_util as _tree_util
 from jax._src import xla_bridge as _xla_bridge
 from jax._src.api_util import fun_sourceinfo as _fun_sourceinfo
-from jax._src.callback import io_callback_p
-from jax._src.callback import pure_callback_p as _pure_callback_p
+from jax._src.callback import io_callback_p, pure_callback_p
 from jax._src.debugging import debug_callback_p, debug_effect, debug_print_p
 from jax._src.interpreters import batching as _batching
 from jax._src.interpreters import mlir as _mlir
@@ -38,7 +34,6 @@ from jax._src.lax import linalg as _linalg
 from jax._src.lib import hlo as _hlo
 from jax._src.state.types import RefEffect
 from jax.extend.core import Jaxpr, JaxprEqn, Primitive
-from jax.extend.core.primitives import while_p
 from jax.interpreters import mlir
 from jaxlib import _jax
 from jaxlib.mlir import ir
@@ -58,7 +53,6 @@ __all__ = [
     "equality_errors",
     "frames",
     "function",
-    "fused_kernel",
     "has_hi_primitive",
     "hlo_text",
     "host_callbacks",
@@ -77,18 +71,13 @@ __all__ = [
     "polynomial_p",
     "portable_artifact",
     "prepare_lapack",
-    "refuses_kernel",
-    "refuses_reverse",
+    "pure_callback_p",
     "setting",
     "settings",
     "source_of",
-    "speaks_of_a_traced_constant",
-    "speaks_of_an_unbound_axis",
-    "speaks_of_another_mesh",
     "unstack_p",
     "user_frames",
     "varying_axes",
-    "with_names_of_inputs",
 ]
 
 # --- Settings -------------------------------------------------------------------------------------
@@ -252,6 +241,25 @@ def source_of(function: Callable) -> str | None:
     return _fun_sourceinfo(function)
 
 
+# --- Types and rules
+
+
+def varying_axes(aval: Any) -> frozenset[str]:
+    """The axes of the `shard_map` around along which a value of this type may differ."""
+    return frozenset(getattr(getattr(aval, "manual_axis_type", None), "varying", ()))
+
+
+def cotangents_of_rule(results: Any) -> tuple[list, Callable[[list], Any]]:
+    """What the backward half of a `custom_vjp` returned, and how it returns other cotangents.
+
+    From 0.12 on the cotangents come with a dict of what the rule logs, which only
+    `jax.vjp(...)[1].with_logs` reads; or None.
+    """
+    if isinstance(results, tuple):
+        return results[0], lambda cotangents: (cotangents, None)
+    return results, lambda cotangents: cotangents
+
+
 # --- Source lines ---------------------------------------------------------------------------------
 
 is_user_file: Callable[[str], bool] = _source_info_util.is_user_filename
@@ -352,79 +360,3 @@ def lower_function(ctx: mlir.LoweringRuleContext, name: str, jaxpr: Any) -> str:
         options["out_avals"] = jaxpr.out_avals
     lowered: Any = mlir.lower_jaxpr_to_fun(ctx.module_context, name, jaxpr, [], **options)
     return lowered.name.value
-
-
-# --- What JAX's errors say ------------------------------------------------------------------------
-
-_WITHOUT_REVERSE = {while_p.name: "while_loop", _pure_callback_p.name: "callback"}
-
-
-def refuses_reverse(error: Exception, primitive: str) -> bool:
-    """Whether an error says that JAX cannot differentiate the primitive of this name in reverse."""
-    return primitive in _WITHOUT_REVERSE and _WITHOUT_REVERSE[primitive] in str(error)
-
-
-_KERNELS = {"dot_product_attention_": "cuDNN's fused attention", "pallas_call": "a Pallas kernel"}
-
-
-def fused_kernel(primitive: Primitive) -> str | None:
-    """What kind of kernel a primitive calls, if it is one that somebody wrote as a whole.
-
-    By the beginning of the name: of cuDNN's attention there are forward and backward, in two
-    precisions, each with a wrapper. They are private, as is the module of `pallas_call`.
-    """
-    return next((kind for name, kind in _KERNELS.items() if primitive.name.startswith(name)), None)
-
-
-def refuses_kernel(error: Exception, kind: str) -> bool:
-    """Whether an error says that JAX has no derivative of a kernel of this kind.
-
-    Some of Pallas's are without a text, or speak of the linearisation in general: then the error
-    comes from Pallas, or there is no other kernel that it can be about.
-    """
-    text = str(error)
-    if any(name in text for name, of in _KERNELS.items() if of == kind):
-        return True
-    if kind != _KERNELS["pallas_call"]:
-        return False
-    frames = traceback.extract_tb(error.__traceback__)
-    return "Linearization failed" in text or any(
-        f"{os.sep}pallas{os.sep}" in frame.filename for frame in frames
-    )
-
-
-def varying_axes(aval: Any) -> frozenset[str]:
-    """The axes of the `shard_map` around along which a value of this type may differ."""
-    return frozenset(getattr(getattr(aval, "manual_axis_type", None), "varying", ()))
-
-
-def cotangents_of_rule(results: Any) -> tuple[list, Callable[[list], Any]]:
-    """What the backward half of a `custom_vjp` returned, and how it returns other cotangents.
-
-    From 0.12 on the cotangents come with a dict of what the rule logs, which only
-    `jax.vjp(...)[1].with_logs` reads; or None.
-    """
-    if isinstance(results, tuple):
-        return results[0], lambda cotangents: (cotangents, None)
-    return results, lambda cotangents: cotangents
-
-
-def speaks_of_another_mesh(error: Exception) -> bool:
-    """Whether types have shardings of another mesh than that of the context."""
-    return "should match the aval mesh" in str(error)
-
-
-def speaks_of_an_unbound_axis(error: NameError) -> bool:
-    """Whether a NameError is of a collective over an axis that nobody binds."""
-    return "axis name" in str(error)
-
-
-def speaks_of_a_traced_constant(error: TypeError) -> bool:
-    """Whether a value of another trace was met where a constant should be."""
-    return "No constant handler" in str(error) and "Tracer" in str(error)
-
-
-def with_names_of_inputs(error: Exception, names: Sequence[str]) -> str:
-    """The message of an error about inputs of a jitted `f(*inputs)`, which JAX counts, by name."""
-    name = lambda match: names[int(match[1])]
-    return re.sub(r"inputs\[(\d+)\](?: of \S+)?", name, str(error))

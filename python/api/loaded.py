@@ -13,7 +13,7 @@ from metagrad.api.loaded_file import FileContents, LoadedFile
 from metagrad.api.own_settings import lowered_with
 from metagrad.api.results import Result, ResultWithAux
 from metagrad.api.weak_types import with_given_dtypes
-from metagrad.runtime import jax_internals
+from metagrad.runtime import jax_errors, jax_internals
 from metagrad.runtime.executors.fused import FusedProgram
 from metagrad.runtime.schedules.forward_plan import ForwardPlan
 from metagrad.runtime.schedules.plan import Plan
@@ -86,7 +86,7 @@ class Loaded(LoadedFile):
         except ValueError as error:
             # Arguments on several devices, say. JAX counts the flat inputs.
             names = [f"{name} of the metagradient" for name in self._fused.gradients.inputs]
-            message = jax_internals.with_names_of_inputs(error, names)
+            message = jax_errors.with_names_of_inputs(error, names)
             if message == str(error):
                 raise
             raise ValueError(message) from None

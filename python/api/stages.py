@@ -24,7 +24,7 @@ from metagrad.api.user_frame import users_level
 from metagrad.api.weak_types import with_given_dtypes
 from metagrad.diagnostics import debug_checks, not_finite
 from metagrad.frontend.partition import Decision
-from metagrad.runtime import jax_internals
+from metagrad.runtime import jax_errors, jax_internals
 from metagrad.runtime.displayed import Text
 from metagrad.runtime.schedules.forward_plan import ForwardPlan
 from metagrad.runtime.schedules.plan import Plan
@@ -163,7 +163,7 @@ class Lowered(Generic[StateT, ValueT, GradT, KindT]):
         except ValueError as error:
             # Arguments on several devices, say. JAX counts the flat inputs.
             names = [f"{name} of the metagradient" for name in self._program.fused.gradients.inputs]
-            message = jax_internals.with_names_of_inputs(error, names)
+            message = jax_errors.with_names_of_inputs(error, names)
             if message == str(error):
                 raise
             raise ValueError(message) from None

@@ -11,11 +11,11 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from altered_manifests import JSON, places, set_at, trusted
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 from jax.interpreters import mlir
 from jaxlib.mlir import ir
-from jaxlib.mlir.dialects import stablehlo
 
 import metagrad
 from metagrad.runtime import jax_internals
@@ -191,17 +191,6 @@ def test_a_pipe_and_a_folder(tmp_path):
 # --- The manifest ---------------------------------------------------------------------------------
 
 
-def set_at(place, value):
-    *outer, last = place
-
-    def change(contents):
-        for key in outer:
-            contents = contents[key]
-        contents[last] = value
-
-    return change
-
-
 STATE = ("arguments", "state", "leaves", 0)
 DEEP: dict = {"none": True}
 for _ in range(150):
@@ -251,41 +240,6 @@ def test_a_manifest_with_right_sums(altered, monkeypatch, place, value, message)
         monkeypatch.setattr(artifacts, "examine", trusted)
     with pytest.raises(InvalidFile, match=message):
         metagrad.load(altered(set_at(place, value)))
-
-
-def trusted(stored):
-    """`artifacts.examine` without a process, for artifacts that are good."""
-    modules = []
-    for artifact in stored:
-        with jax_internals.ir_context() as context:
-            module = stablehlo.deserialize_portable_artifact(context, artifact)
-            modules.append(str(module).encode())
-    return modules
-
-
-JSON = st.recursive(
-    st.none()
-    | st.booleans()
-    | st.integers(-5, 5)
-    | st.sampled_from([2**31, 2**63, 2**70, -1, 0.5, 1e300, "float32", "int32", "state", "", "w"])
-    | st.text(max_size=5),
-    lambda inner: (
-        st.lists(inner, max_size=3)
-        | st.dictionaries(
-            st.sampled_from(["shape", "dtype", "path", "key", "x"]), inner, max_size=3
-        )
-    ),
-    max_leaves=6,
-)
-
-
-def places(value, at=()):
-    """All places in JSON."""
-    items = value.items() if isinstance(value, dict) else enumerate(value)
-    for key, inner in items:
-        yield (*at, key)
-        if isinstance(inner, (dict, list)):
-            yield from places(inner, (*at, key))
 
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None)

@@ -1,8 +1,5 @@
 """A streamed run in a file: written, loaded and called as what it was written from."""
 
-import collections
-import contextlib
-import json
 import os
 import pickle
 import subprocess
@@ -15,69 +12,26 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from exact.unrolled import assert_close
-from hypothesis import HealthCheck, given, settings
-from hypothesis import strategies as st
+from exported_stream import (
+    EVERYTHING,
+    LENGTH,
+    LONG,
+    STEPS,
+    WEIGHTS,
+    Info,
+    arguments,
+    exported,
+    metagradient,
+    outer,
+    step,
+    vector,
+)
 from streamed import plans
-from test_export_files import JSON, places, set_at, trusted
 
 import metagrad
-from metagrad.api import stored_schedule
-from metagrad.runtime.exported import artifacts, container
-from metagrad.runtime.exported.container import InvalidFile
-from metagrad.runtime.exported.fields import Fields
 from metagrad.runtime.schedules.auto import Tree
 
-ROWS = np.random.default_rng(0).normal(size=(200, 2))
-Info = collections.namedtuple("Info", "loss seen")
-LENGTH, STEPS, LONG = 3, 8, 30
-EVERYTHING = ("meta", "state", "batches")
-WEIGHTS = (1.0, 1.1, 0.1, 0.05)
-
-
-def step(state, meta, batch):
-    def loss(w):
-        return jnp.sum(meta["weight"] * jnp.tanh(w * batch["x"]) ** 2) + jnp.mean((ROWS @ w) ** 2)
-
-    noise = jax.random.normal(jax.random.fold_in(state["key"], state["n"]), (2,))
-    w = state["w"] - meta["rate"] * metagrad.grad(loss)(state["w"]) + 0.01 * noise
-    new = {**state, "w": w, "n": state["n"] + batch["one"]}
-    return new, Info(loss(w), [batch["x"], {"none": None}])
-
-
-def outer(state, target):
-    factor = jnp.linalg.cholesky(jnp.eye(2) + jnp.outer(state["w"], state["w"]))
-    error = jnp.sum((state["w"] - target) ** 2)
-    return error + factor[1, 0], {"error": error, "norm": "squared"}
-
-
-def vector(state, target):
-    return (state["w"] - target) ** 2, {"error": jnp.sum(state["w"]), "norm": "none"}
-
-
-def arguments(steps=STEPS):
-    state = {"w": np.ones(2), "n": 0, "key": jax.random.key(7), "name": "sgd", "act": jax.nn.relu}
-    x = np.random.default_rng(3).normal(size=(steps, 2))
-    batches = {"x": x, "one": np.ones(steps, np.int32)}
-    return state, {"rate": 0.1, "weight": np.float64(2.0)}, batches, 0.5
-
-
-def metagradient(of=outer, wrt=EVERYTHING, ad="auto", **options):
-    compiled = metagrad.compile(step, has_aux=True, ad=ad)
-    return compiled.metagradient(of, has_aux=True, wrt=wrt, runtime="streamed", **options)
-
-
-def exported(path, mg, *, steps=STEPS, platforms=("cpu",), **plan):
-    """A compiled metagradient, and what its file gives."""
-    plan = {"length": LENGTH, "tiers": ("host", "device")} | plan
-    compiled = plans.compiled(mg, *arguments(steps), **plan)
-    assert compiled.export(path, platforms=platforms) == os.path.getsize(path)
-    return compiled, metagrad.load(path)
-
-
-@pytest.fixture(scope="module", autouse=True)
-def double():
-    with jax.enable_x64(True):
-        yield
+pytestmark = pytest.mark.usefixtures("double")
 
 
 @pytest.fixture(scope="module")
@@ -437,170 +391,3 @@ def test_a_file_that_is_there(pair, path):
     with pytest.raises(FileExistsError, match="overwrite=True"):
         pair[0].export(path, platforms=("cpu",))
     assert path.read_bytes() == before
-
-
-@pytest.mark.parametrize(
-    "schedule",
-    [
-        metagrad.StoreAll(),
-        metagrad.StoreAll(keep_gradients=False),
-        Tree(3, 2, WEIGHTS),
-        metagrad.Binomial(3, rebuild=2),
-        metagrad.LazyKary(3),
-        metagrad.Periodic(4, keep_gradients=False),
-    ],
-    ids=str,
-)
-def test_schedules(schedule):
-    stored = json.loads(json.dumps(stored_schedule.to_json(schedule)))
-    assert stored_schedule.from_json(Fields(stored, "schedule")) == schedule
-
-
-@pytest.mark.parametrize(
-    "schedule, message",
-    [
-        ({"class": "Auto"}, "class is 'Auto', which is not one of"),
-        ({"class": "os.system"}, "which is not one of"),
-        ({"class": "Binomial", "slots": 2}, "has not the arguments of Binomial"),
-        ({"class": "Periodic", "every": 0, "keep_gradients": True, "rebuild": 1}, "at least 1"),
-        ({"class": "Periodic", "every": "2", "keep_gradients": True, "rebuild": 1}, "be an int"),
-        ({"class": "StoreAll", "keep_gradients": 1}, "must be True or False"),
-        *(
-            (
-                {"class": "Tree", "state_slots": 2, "gradient_slots": 1, "weights": weights},
-                "are not four numbers of seconds",
-            )
-            for weights in ([1, 1, 1], [1, 1, 1, -1], [1, 1, 1, 1e300], [1, 1, 1, True])
-        ),
-    ],
-)
-def test_schedules_that_are_none(schedule, message):
-    with pytest.raises((ValueError, TypeError), match=message):
-        stored_schedule.from_json(Fields(schedule, "schedule"))
-
-
-# --- Files that were altered ----------------------------------------------------------------------
-
-
-@pytest.fixture(scope="module")
-def good(double, tmp_path_factory):
-    """A file for one platform."""
-    path = tmp_path_factory.mktemp("good") / "run"
-    exported(path, metagradient(ad="jax"), length=6, within=Tree(2, 1, WEIGHTS))
-    return path
-
-
-@pytest.fixture
-def altered(good, tmp_path):
-    """Writes the good file anew, with contents and payloads changed and all sums right."""
-
-    def write(change=lambda contents: None, payloads=lambda old: {}):
-        file = container.read(good)
-        change(file.contents)
-        new = {name: bytes(data) for name, data in file.payloads.items()}
-        container.write(tmp_path / "run", file.contents, new | payloads(new), overwrite=True)
-        return tmp_path / "run"
-
-    return write
-
-
-STREAMED, SEGMENT = ("streamed",), ("streamed", "segment")
-LAYOUT = ("streamed", "layout")
-
-
-@pytest.mark.parametrize(
-    "place, value, message",
-    [
-        (STREAMED, 1, "streamed is not a JSON object"),
-        ((*STREAMED, "steps"), 0, "steps is 0, below 1"),
-        ((*STREAMED, "steps"), 2**40, "steps is 1099511627776, above"),
-        ((*STREAMED, "steps"), 100, "100 steps in segments of 6, and the plans of segments are of"),
-        ((*STREAMED, "steps"), 5, "5 steps in segments of 6, and the plans"),
-        ((*STREAMED, "steps"), STEPS + 6, "the outer plan is of 2 segments"),
-        ((*STREAMED, "tiers"), ["host"], "2 slots, but 1 tiers"),
-        ((*STREAMED, "tiers"), ["host", "tape"], "others than device, host, disk"),
-        ((*STREAMED, "sizes", "state"), -1, "state is -1, below 0"),
-        ((*STREAMED, "sizes", "batch"), 2**70, "above"),
-        ((*STREAMED, "sizes", "batch"), 1.5, "batch is not an integer"),
-        (
-            (*SEGMENT, "steps"),
-            7,
-            "8 steps in segments of 7, and the plans of segments are of 6 and",
-        ),
-        ((*SEGMENT, "steps"), 2**40, "8 steps in segments of 1099511627776, and the plans"),
-        ((*SEGMENT, "plans", "whole", "steps"), 7, "the plan's tables have"),
-        ((*SEGMENT, "plans", "last", "runs"), 2**40, "the plan's tables have"),
-        ((*SEGMENT, "plans", "last", "state_slots"), 1, "is wrong"),
-        ((*SEGMENT, "plans"), {}, "plans has no 'whole'"),
-        ((*SEGMENT, "state_slots"), 0, "state_slots is 0, below 1"),
-        ((*SEGMENT, "state_slots"), 1, "too many slots"),
-        ((*SEGMENT, "state_slots"), 9, "state_slots is 9, above 7"),
-        ((*SEGMENT, "gradient_slots"), 7, "gradient_slots is 7, above 6"),
-        ((*SEGMENT, "has_gradients"), None, "has_gradients is not true or false"),
-        ((*SEGMENT, "checksums"), True, "does not give the results"),
-        ((*SEGMENT, "features", "keeps"), False, "in a kernel with Features"),
-        ((*SEGMENT, "features", "stores_all"), True, "in a kernel with Features"),
-        ((*SEGMENT, "schedule", "class"), "Mine", "class is 'Mine', which is not one of"),
-        ((*SEGMENT, "schedule", "weights"), [1, 1, 1, 1e300], "not four numbers"),
-        ((*LAYOUT, "changed"), [0, 0], "changed is not a list of leaves in order"),
-        ((*LAYOUT, "changed"), [99], "changed is not a list of leaves"),
-        ((*LAYOUT, "changed"), [], "stored is not a list of leaves"),
-        ((*LAYOUT, "state_bar"), [0], "state_bar is not a list of leaves"),
-        ((*LAYOUT, "meta_bar"), [0], "does not give the results|does not take the arguments"),
-        ((*LAYOUT, "batch_bar"), [], "does not give the results"),
-        (("plan", "steps"), 3, "the plan's tables have"),
-        (("plan", "gradient_slots"), 1, "with 1 gradient slots"),
-        (("wrt",), ["everything"], "with respect to"),
-        (("programs",), {}, "no program 'outer_vjp'"),
-    ],
-    ids=lambda value: value if isinstance(value, str) else "",
-)
-def test_a_manifest_with_right_sums(altered, monkeypatch, place, value, message):
-    monkeypatch.setattr(artifacts, "examine", trusted)
-    change = (
-        (lambda contents: contents.update(streamed=value))
-        if place == STREAMED
-        else set_at(place, value)
-    )
-    with pytest.raises(InvalidFile, match=message):
-        metagrad.load(altered(change))
-
-
-def test_the_altered_files_are_good_but_for_that(altered, monkeypatch):
-    monkeypatch.setattr(artifacts, "examine", trusted)
-    metagrad.load(altered()).explain()
-
-
-@pytest.mark.parametrize("name", ["steps", "tiers", "sizes", "layout", "segment"])
-def test_a_part_that_is_missing(altered, monkeypatch, name):
-    monkeypatch.setattr(artifacts, "examine", trusted)
-    with pytest.raises(InvalidFile, match=f"streamed has no '{name}'"):
-        metagrad.load(altered(lambda contents: contents["streamed"].pop(name)))
-
-
-def test_a_program_in_the_place_of_another(altered):
-    swapped = lambda old: {"programs/advance/cpu": old["programs/reverse/cpu"]}
-    with pytest.raises(InvalidFile, match="its program advance/cpu is not what it says"):
-        metagrad.load(altered(payloads=swapped))
-
-
-@settings(
-    suppress_health_check=[HealthCheck.function_scoped_fixture], deadline=None, max_examples=60
-)
-@given(data=st.data())
-def test_any_manifest_with_right_sums(altered, data):
-    """It loads or is refused; no other error comes out."""
-
-    def change(contents):
-        everywhere = list(places({"streamed": contents["streamed"], "plan": contents["plan"]}))
-        for _ in range(data.draw(st.integers(1, 2))):
-            place, value = data.draw(st.sampled_from(everywhere)), data.draw(JSON)
-            # The first change may have taken the place of the second one away.
-            with contextlib.suppress(KeyError, IndexError, TypeError):
-                set_at(place, value)(contents)
-
-    path = altered(change)
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(artifacts, "examine", trusted)
-        with contextlib.suppress(InvalidFile):
-            metagrad.load(path).explain()

@@ -49,6 +49,19 @@ def test_without_jaxs_gradient_nothing_is_compared(tmp_path, monkeypatch):
     assert "no gradient to compare with" in gpu.failures(run, rows)[0]
 
 
+def test_runs_that_are_none_and_their_order(tmp_path, capsys):
+    with pytest.raises(SystemExit):
+        gpu.main(["run", str(tmp_path), "--runs", "gpt-64-f16"])
+    assert "no run is called 'gpt-64-f16'; there are mlp-16-highest, " in capsys.readouterr().err
+    runs = gpu.named(("gpt-*", "mlp-*", "gpt-16*"), gpu.RUNS, gpu.parser())
+    assert [run.title for run in runs] == [
+        "gpt-16-highest",
+        "gpt-64-f32",
+        "mlp-16-highest",
+        "mlp-64-f32",
+    ]
+
+
 def test_a_wrong_gradient_is_a_failure():
     row = gpu.Row("metagrad StoreAll()", error=2 * gpu.CLOSE)
     run = gpu.SMALL_RUNS[0]

@@ -4,8 +4,10 @@ import jax
 import numpy as np
 import pytest
 
+import metagrad
 from benchmarks.contenders.contender import Problem
-from benchmarks.mixflow.contenders import BY_HAND, CONTENDERS, DEFAULT, OURS, OURS_BLOCKS
+from benchmarks.contenders.metagrad_schedules import metagradient
+from benchmarks.mixflow.contenders import AUTO, BY_HAND, CONTENDERS, DEFAULT, OURS, OURS_BLOCKS
 from benchmarks.mixflow.tasks import TASKS, drawn, task
 from benchmarks.models.model import as_dtype
 
@@ -67,6 +69,26 @@ def test_torchopt_has_the_gradient_of_the_unrolled_run(name):
     wanted = floats(gradient[0] if of.model.wrt == "state" else gradient)
     for leaf, of_default in zip(floats(its_gradient), wanted, strict=True):
         assert np.max(np.abs(leaf - of_default)) <= DOUBLE * np.max(np.abs(of_default))
+
+
+def test_the_final_state_is_a_result_or_a_temporary():
+    """So metagrad's memory includes it: dropped, it moves from the results to the temporaries."""
+    of = problem("rates")
+    with jax.enable_x64(True):
+        lowered = metagradient(of, metagrad.StoreAll()).lower(*of.arguments)
+        fused, signature = lowered.program.fused, lowered.program.signature
+
+        def dropping(*inputs):
+            result = signature.unflatten(fused.call(*inputs))
+            return result.value, result.grad
+
+        kept = lowered.compile().memory_analysis()
+        dropped = jax.jit(dropping).lower(*fused.inputs).compile().memory_analysis()
+        counted = CONTENDERS[OURS].build(of).memory.bytes
+        plain = AUTO.build(of).memory.bytes
+    moved = dropped.temp_size_in_bytes - kept.temp_size_in_bytes
+    assert abs(moved - of.state_bytes) <= 0.02 * of.state_bytes
+    assert counted - plain == of.state_bytes
 
 
 def floats(tree) -> list[np.ndarray]:
