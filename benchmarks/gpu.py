@@ -307,6 +307,12 @@ def main(argv: list[str] | None = None) -> int:
             for path in export(run, arguments.folder):
                 console.print(f"{path}: {path.stat().st_size:,} bytes", markup=False)
         return 0
+    for path in (run.file(arguments.folder, name) for run in runs for name in run.programs):
+        if not path.is_file():
+            top.error(
+                f"argument folder: there is no {path}; `python -m benchmarks.gpu export "
+                f"{arguments.folder}`, with the same --runs and --small, writes it"
+            )
     written = record.provenance(
         "python -m benchmarks.gpu " + shlex.join(sys.argv[1:] if argv is None else argv)
     )

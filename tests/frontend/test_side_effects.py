@@ -51,13 +51,13 @@ EFFECTS = {
     "callback in the loss": (
         lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(debugging(w) * z))(s),
         total,
-        "the loss <lambda> (test_bad_input.py:",
+        "the loss <lambda> (test_side_effects.py:",
         "debug_callback at",
     ),
     "io_callback in the loss": (
         lambda s, z, x: s - metagrad.grad(lambda w: jnp.sum(calling(w) * z))(s),
         total,
-        "the loss <lambda> (test_bad_input.py:",
+        "the loss <lambda> (test_side_effects.py:",
         "io_callback at",
     ),
     "callback in a loss under jax.grad": (
@@ -117,7 +117,7 @@ def test_side_effects(name):
         whose,
         does,
         what,
-        "test_bad_input.py",
+        "test_side_effects.py",
         "several times",
         remedy,
         step=step,
@@ -142,7 +142,7 @@ def test_mutable_references(place):
         {"step": "the training step", "loss": "the loss <lambda>"}[place],
         "uses a mutable reference (jax.new_ref)",
         "new_ref at",
-        "test_bad_input.py",
+        "test_side_effects.py",
         "pass the values on",
         step=step,
     )

@@ -62,6 +62,16 @@ def test_runs_that_are_none_and_their_order(tmp_path, capsys):
     ]
 
 
+def test_programs_that_were_not_exported(tmp_path, capsys):
+    """It says so before anything is compiled, or paid for."""
+    with pytest.raises(SystemExit):
+        gpu.main(["run", str(tmp_path), "--runs", "mlp-16*"])
+    assert "mlp-16-highest-Binomial-4.mg; `python -m benchmarks.gpu export" in (
+        capsys.readouterr().err
+    )
+    assert not list(tmp_path.iterdir())
+
+
 def test_a_wrong_gradient_is_a_failure():
     row = gpu.Row("metagrad StoreAll()", error=2 * gpu.CLOSE)
     run = gpu.SMALL_RUNS[0]
